@@ -1,0 +1,53 @@
+# Needs make and Python 3.11 or newer, nothing else. `make` alone lists the targets.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv sweep test check format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED) ## create .venv with everything pinned in constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "adaptune needs Python 3.11 or newer: make venv PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev]"
+	@touch $@
+
+sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about five minutes on two cores
+	$(BIN)/adaptune run quickstart
+	@echo
+	@echo "The report, with its picture and tables:  sweeps/quickstart/report/"
+	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
+
+test: $(INSTALLED) ## the test suite
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(INSTALLED) ## run the benchmarks and keep the results in benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+lock: ## pin in constraints.txt the newest versions that fit; torch is moved by hand
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[offline,dev]" "$$(grep ^torch== constraints.txt)"
+	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//'; } \
+		> build/constraints.txt && mv build/constraints.txt constraints.txt
+
+clean: ## remove what make made; sweeps/ stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

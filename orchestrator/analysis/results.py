@@ -1,0 +1,250 @@
+"""Results, the questions one asks of a sweep: what was best, what a parameter buys, what to ship.
+
+Every answer is a pyarrow Table, of a finished sweep, a half-finished one or an empty one alike. A configuration is
+chosen by its mean validation score over seeds (`configurations.contenders`); its test score is reported, never used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.analysis import estimators
+from orchestrator.analysis.configurations import (
+    IDENTITY,
+    RECORDED,
+    SIZES,
+    Configuration,
+    contenders,
+    group_by,
+    group_by_configuration,
+    hyperparameter_columns,
+    size_rank,
+)
+from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.record import TrialStatus
+from trainables.faults import FaultsError, unknown_name
+
+_SCORES = {
+    "metric": pa.string(),
+    "validation_mean": pa.float64(),
+    "validation_sem": pa.float64(),
+    "test_mean": pa.float64(),
+    "test_sem": pa.float64(),
+    "num_seeds": pa.int64(),
+}
+_INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64()}
+_COUNTS = {"num_configs_tried": pa.int64(), "num_trials": pa.int64(), "num_failed": pa.int64()}
+
+# Of the best configuration of the task, beside the one `recommend` chose.
+_BEST = {
+    "best_method": pa.string(),
+    "best_config_id": pa.string(),
+    **{f"best_{name}": pa.float64() for name in ("validation_mean", "validation_sem", "test_mean", "test_sem")},
+    "best_trained_params": pa.int64(),
+}
+
+
+class Results:
+    """All records of a sweep, to ask. Immutable; equal questions get equal answers."""
+
+    def __init__(self, trials: pa.Table, epochs: pa.Table, plan: pa.Table | None = None) -> None:
+        """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id).
+
+        A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
+        two rows, since every number here counts replicates.
+        """
+        twice = [trial_id for trial_id, n in Counter(trials["trial_id"].to_pylist()).items() if n > 1]
+        if twice:
+            raise ValueError(f"trials: must have one row a trial, but got several of {', '.join(sorted(twice)[:5])}")
+        for name, kind in RECORDED.items():
+            if name not in trials.column_names:
+                trials = trials.append_column(name, pa.nulls(len(trials), kind))
+        if "epochs" in trials.column_names:  # the store's nested form of the epochs table
+            trials = trials.drop_columns("epochs")
+        self._trials, self._epochs, self._plan = trials, epochs, plan
+
+    def trials(self) -> pa.Table:
+        """A row per recorded trial, whatever its status."""
+        return self._trials
+
+    def epochs(self) -> pa.Table:
+        """A row per trial and epoch: the learning curves."""
+        return self._epochs
+
+    def counts(self) -> dict[TrialStatus, int]:
+        """How many trials have each status; those planned and not recorded count as planned. Zeros are left out."""
+        counted = Counter(TrialStatus(status) for status in self._trials["status"].to_pylist())
+        if self._plan is not None:
+            recorded = set(self._trials["trial_id"].to_pylist())
+            counted[TrialStatus.PLANNED] += len(set(self._plan["trial_id"].to_pylist()) - recorded)
+        return {status: counted[status] for status in TrialStatus if counted[status]}
+
+    def best(self, per: Sequence[str] = ("task", "method")) -> pa.Table:
+        """The best configuration of each group, with its scores over seeds, a row per group.
+
+        `per` names the columns that form the groups: "task" and any of backbone, method, the sizes and the
+        hyperparameters. Chosen by mean validation score in the metric's direction, among the configurations with as
+        many completed seeds as the best-covered one of the group (in an unfinished sweep a single lucky seed would
+        win otherwise); ties go to fewer trained parameters, then to the smaller config_id. A group without a
+        completed trial has no row.
+
+        Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for
+        one seed) in the metric's unit; num_seeds; of the whole group num_configs_tried, num_trials and num_failed;
+        the sizes; the hyperparameters. Raises `FaultsError` on an unknown column or where "task" is not among them.
+        """
+        columns = self._check_per(per)
+        rows = []
+        for group in group_by(self._configurations, columns).values():
+            if chosen := contenders(group):
+                rows.append({**_describe(chosen[0]), **_count(group)})
+        return self._table(rows, [*columns, *IDENTITY, "config_id", *_SCORES, *_COUNTS, *SIZES])
+
+    def points(self, normalize_to: str | None = "full_finetuning", split: str | None = None) -> pa.Table:
+        """What the curve is drawn through: per task, backbone, method and adapted size the best configuration.
+
+        Chosen as in `best`. Columns: task, backbone, method, trained_params_without_head, trained_params, config_id,
+        metric; split, the one that was scored; score and score_sem over num_seeds seeds; reference, the score of the
+        best configuration of the method `normalize_to` on the same task and backbone; delta, how much better than
+        the reference (positive is better, also where a lower score is better). Arguments and errors as in `curve`;
+        a task without reference keeps its rows, with reference and delta null.
+        """
+        return curve_points(self._configurations, self._ask_curve((), normalize_to, split))
+
+    def curve(
+        self,
+        quantiles: Sequence[float] = (0.2, 0.5, 0.8),
+        normalize_to: str | None = "full_finetuning",
+        split: str | None = None,
+    ) -> pa.Table:
+        """What trained parameters buy across tasks: Figures 1 and 3 of Houlsby et al. 2019, a row per point.
+
+        For each task, method and adapted size the best configuration is chosen as in `best`; its mean score over
+        seeds, less the score of the best configuration of the method `normalize_to` on that task and backbone, is the
+        task's delta (positive is better); the row holds percentiles of the deltas across tasks, interpolated
+        linearly (type 7 of Hyndman and Fan), in the metric's unit, so 0.01 is one point of accuracy. A point is the
+        same adapted size on all tasks, by trained_params_without_head: heads differ with the number of labels.
+        `normalize_to=None` gives percentiles of the scores themselves.
+
+        Scores are test scores where the task has any and validation scores elsewhere, or of one `split` ("test" or
+        "validation") throughout. A task without a reference, or without a score on that split, is left out.
+
+        Columns: backbone, method, trained_params_without_head; trained_params, the mean over tasks, rounded;
+        num_tasks, of which num_tasks_on_validation scored on validation; num_seeds, of the least covered task;
+        metric, null where tasks differ; normalize_to; a column a quantile (p20, p50, p80; p2.5 for 0.025).
+
+        Raises `FaultsError` on quantiles outside [0, 1], an unknown method or split, and where scores exist but no
+        task has a reference. A sweep without any completed trial gives an empty table.
+        """
+        request = self._ask_curve(quantiles, normalize_to, split)
+        points = curve_points(self._configurations, request)
+        if normalize_to is not None and len(points) and points["delta"].null_count == len(points):
+            rule = f"normalize_to: no task has a completed trial of method {normalize_to!r} to subtract"
+            raise FaultsError("curve", [f"{rule}; run one, or ask with normalize_to=None for the scores themselves"])
+        return curve_percentiles(points, request)
+
+    def recommend(self) -> pa.Table:
+        """What to ship: per task the smallest model that is as good as the best within one standard error.
+
+        The best configuration of a task is chosen as in `best`, over all methods, sizes and backbones. Among its
+        contenders, those whose mean validation score is within one s.e.m. (of the best one's validation scores) of
+        the best are as good; the one with the fewest trained parameters is recommended (ties: the better one). With
+        one seed the s.e.m. is unknown and the best itself is recommended.
+
+        Columns: task, backbone, method, config_id; scores, counts and sizes as in `best`; test_low and test_high, the
+        95 % Student interval of the mean test score over seeds (null for one seed); best_method, best_config_id,
+        best_validation_mean, best_validation_sem, best_test_mean, best_test_sem and best_trained_params of the best
+        configuration; the hyperparameters.
+        """
+        rows = []
+        for group in group_by(self._configurations, ["task"]).values():
+            if candidates := contenders(group):
+                chosen = _smallest_as_good(candidates)
+                rows.append({**_describe(chosen), **_interval(chosen), **_count(group), **_as_best(candidates[0])})
+        names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST]
+        return self._table(rows, names)
+
+    def searched(self) -> list[str]:
+        """The hyperparameters that have more than one value in this sweep, in the order of their columns."""
+        names = hyperparameter_columns(self._trials)
+        return [name for name in names if len(set(self._trials[name].to_pylist()) - {None}) > 1]
+
+    @cached_property
+    def _configurations(self) -> list[Configuration]:
+        return group_by_configuration(self._trials)
+
+    def _check_per(self, per: Sequence[str]) -> list[str]:
+        """The grouping columns without repetition. Raises `FaultsError`."""
+        names = [per] if isinstance(per, str) else list(dict.fromkeys(per))
+        known = [*IDENTITY, *SIZES, "metric", *hyperparameter_columns(self._trials)]
+        faults = [unknown_name("column to group by", name, known) for name in names if name not in known]
+        if "task" not in names:
+            rule = "per: must contain 'task', since scores of different tasks cannot be compared to choose among them"
+            faults.append(f"{rule}, but got {names!r}")
+        if faults:
+            raise FaultsError("best", faults)
+        return names
+
+    def _ask_curve(self, quantiles: Sequence[float], normalize_to: str | None, split: str | None) -> CurveRequest:
+        """Raises `FaultsError`. A sweep that has not completed any trial yet is not asked for a reference."""
+        request = CurveRequest(quantiles=tuple(quantiles), normalize_to=normalize_to, split=split)
+        scored = any(c.validation is not None for c in self._configurations)
+        known = {c.method for c in self._configurations} if scored else None
+        if faults := request.faults(known_methods=known):
+            raise FaultsError("curve", faults)
+        return request
+
+    def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
+        """Rows as a table of the named columns and, after them, the hyperparameters."""
+        hyperparameters = hyperparameter_columns(self._trials)
+        kinds = {**RECORDED, **_SCORES, **_INTERVAL, **_COUNTS, **_BEST}
+        kinds |= {name: self._trials.schema.field(name).type for name in hyperparameters}
+        schema = pa.schema([(name, kinds[name]) for name in dict.fromkeys([*names, *hyperparameters])])
+        return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _describe(chosen: Configuration) -> dict[str, Any]:
+    """A configuration as a row: what it is, what it scored, how large it is."""
+    validation, test = chosen.validation, chosen.test
+    return {
+        **chosen.hyperparameters,
+        **{name: chosen.value(name) for name in (*IDENTITY, "config_id", "metric", *SIZES)},
+        "validation_mean": validation and validation.mean,
+        "validation_sem": validation and validation.sem,
+        "test_mean": test and test.mean,
+        "test_sem": test and test.sem,
+        "num_seeds": validation and validation.num_seeds,
+    }
+
+
+def _interval(chosen: Configuration) -> dict[str, float | None]:
+    low, high = (estimators.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
+    return {"test_low": low, "test_high": high}
+
+
+def _count(group: Sequence[Configuration]) -> dict[str, int]:
+    """What it took to choose among a group, failures included."""
+    return {
+        "num_configs_tried": len(group),
+        "num_trials": sum(c.num_trials for c in group),
+        "num_failed": sum(c.num_failed for c in group),
+    }
+
+
+def _as_best(best: Configuration) -> dict[str, Any]:
+    row = {"best_" + name: value for name, value in _describe(best).items()}
+    return {name: row[name] for name in _BEST}
+
+
+def _smallest_as_good(candidates: Sequence[Configuration]) -> Configuration:
+    """Of contenders, best first, the smallest within one standard error of the first on validation."""
+    best = candidates[0].validation
+    if best is None or best.sem is None:
+        return candidates[0]
+    # Nobody is better than the best, so the distance needs no direction.
+    as_good = [c for c in candidates if c.validation and abs(c.validation.mean - best.mean) <= best.sem]
+    return min(as_good, key=size_rank)  # of equal sizes the first, which is the better one

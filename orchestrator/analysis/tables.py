@@ -1,0 +1,152 @@
+"""Answers as tables of text: the console shows them through rich, the report as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.results import Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """A table ready to be shown: numbers rounded, unknown values as dashes."""
+
+    title: str
+    left: tuple[str, ...]  # headings of the columns with words, then
+    right: tuple[str, ...]  # those with numbers
+    rows: tuple[tuple[str, ...], ...]
+
+    def starts_group(self, index: int) -> bool:
+        """Whether a row's first cell differs from that of the row above."""
+        return index > 0 and self.rows[index][0] != self.rows[index - 1][0]
+
+
+def summary(results: Results) -> RenderableType:
+    """For the console, in the order of interest: the status line, what to ship, the best per task and method."""
+    parts: list[RenderableType] = [Text(wording.status_line(results.counts()))]
+    if len(recommended := results.recommend()):
+        names = results.searched()
+        parts += [Text(), to_rich(recommendation_table(recommended, names))]
+        parts += [Text(), to_rich(best_table(results.best(), names))]
+    return Group(*parts)
+
+
+def recommendation_table(recommended: pa.Table, names: Sequence[str]) -> TextTable:
+    """A row per task of `Results.recommend`: what to ship, and what the best would have cost instead.
+
+    `names` are the hyperparameters to show, such as `Results.searched`.
+    """
+    several = several_backbones(recommended)
+    return TextTable(
+        title="Recommended: the smallest model within one standard error of the best, on validation",
+        left=("task", "method", "configuration"),
+        right=("trained", "test", "the best"),
+        rows=tuple(
+            (
+                row["task"],
+                wording.method(row, with_backbone=several),
+                wording.hyperparameters(row, names),
+                f"{wording.count(row['trained_params'])} ({wording.share(row['trained_params'], row['total_params'])})",
+                wording.reported(row),
+                f"{_best_score(row)} ({wording.count(row['best_trained_params'])})",
+            )
+            for row in recommended.to_pylist()
+        ),
+    )
+
+
+def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
+    """A row per group of `Results.best`, with the hyperparameters of the winner that `names` lists."""
+    several = several_backbones(best)
+    return TextTable(
+        title="Best configuration of each method, chosen on validation",
+        left=("task", "method", "configuration"),
+        right=("trained", "validation", "test", "tried", "failed"),
+        rows=tuple(
+            (
+                row["task"],
+                wording.method(row, with_backbone=several),
+                wording.hyperparameters(row, names),
+                wording.count(row["trained_params"]),
+                wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
+                wording.score(row["test_mean"], row["test_sem"], row["num_seeds"]),
+                wording.cell(row["num_configs_tried"]),
+                wording.cell(row["num_failed"]),
+            )
+            for row in best.to_pylist()
+        ),
+    )
+
+
+def curve_table(curve: pa.Table) -> TextTable:
+    """A row per point of `Results.curve`."""
+    quantiles = quantile_columns(curve)
+    several = several_backbones(curve)
+    reference = curve["normalize_to"][0].as_py() if len(curve) else None
+    level = wording.signed if reference else wording.score
+    return TextTable(
+        title=f"{f'Score less that of {reference}' if reference else 'Score'}, percentiles across tasks",
+        left=("method",),
+        right=("trained", *quantiles, "tasks", "seeds"),
+        rows=tuple(
+            (
+                wording.method(row, with_backbone=several),
+                wording.count(row["trained_params"]),
+                *(level(row[name]) for name in quantiles),
+                wording.cell(row["num_tasks"]),
+                wording.cell(row["num_seeds"]),
+            )
+            for row in curve.to_pylist()
+        ),
+    )
+
+
+def quantile_columns(curve: pa.Table) -> list[str]:
+    """The columns of a curve that hold percentiles: those after normalize_to."""
+    return list(curve.column_names[curve.column_names.index("normalize_to") + 1 :])
+
+
+def several_backbones(answer: pa.Table) -> bool:
+    """Whether rows need their backbone named to be told apart."""
+    return len(set(answer["backbone"].to_pylist())) > 1
+
+
+def to_rich(table: TextTable) -> Table:
+    """For the console, from 80 columns up: cells wrap between words, and groups of the same first cell stand apart."""
+    shown = Table(
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    for index, name in enumerate((*table.left, *table.right)):
+        longest = max((len(word) for row in table.rows for word in row[index].split()), default=0)
+        justify: Literal["left", "right"] = "left" if index < len(table.left) else "right"
+        shown.add_column(name, justify=justify, overflow="fold", min_width=min(longest, 8))
+    grouped = len({row[0] for row in table.rows}) < len(table.rows)
+    for index, row in enumerate(table.rows):
+        if grouped and table.starts_group(index):
+            shown.add_section()
+        shown.add_row(*map(Text, row))
+    return shown
+
+
+def _best_score(row: Mapping[str, Any]) -> str:
+    tested = row["best_test_mean"] is not None
+    return wording.score(row["best_test_mean" if tested else "best_validation_mean"])
+
+
+def _seeds_without_test(row: Mapping[str, Any]) -> int | None:
+    return row["num_seeds"] if row["test_mean"] is None else None

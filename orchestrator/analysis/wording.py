@@ -1,0 +1,107 @@
+"""How a number reads in a table, a figure or a report: rounded for people, a dash where it is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.record import TrialStatus
+
+UNKNOWN = "\N{EN DASH}"
+_FINISHED_FIRST = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, TrialStatus.CANCELLED)
+
+
+def plural(number: int, noun: str) -> str:
+    """3 trials, 1 trial, 10,000 trials."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def score(mean: float | None, sem: float | None = None, num_seeds: int | None = None) -> str:
+    """0.946 ± 0.003 (n=3); three decimals, as many as the noise between seeds ever leaves meaningful."""
+    if mean is None:
+        return UNKNOWN
+    spread = "" if sem is None else f" ± {sem:.3f}"
+    return f"{mean:.3f}{spread}{'' if num_seeds is None else f' (n={num_seeds})'}"
+
+
+def reported(row: Mapping[str, Any]) -> str:
+    """The score a row of `Results.best` or `recommend` is reported by: on test, or said to be on validation."""
+    if row["test_mean"] is None and row["validation_mean"] is not None:
+        return f"{score(row['validation_mean'], row['validation_sem'], row['num_seeds'])} on validation"
+    return score(row["test_mean"], row["test_sem"], row["num_seeds"])
+
+
+def method(row: Mapping[str, Any], *, with_backbone: bool) -> str:
+    """The method of a row, and its backbone where a sweep has several."""
+    return f"{row['method']} on {row['backbone']}" if with_backbone else str(row["method"])
+
+
+def signed(value: float | None) -> str:
+    """+0.012 or -0.004, with a minus sign as wide as the plus."""
+    if value is None:
+        return UNKNOWN
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def count(number: int | float | None) -> str:
+    """Three significant digits with k, M or B: 849, 2.38M, 109M."""
+    if number is None:
+        return UNKNOWN
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            digits = f"{number / size:#.3g}".rstrip(".")
+            return f"{digits}{unit}"
+    return f"{number:,.0f}"
+
+
+def share(part: int | None, whole: int | None) -> str:
+    """A percentage with three significant digits."""
+    return UNKNOWN if part is None or not whole else f"{100 * part / whole:.3g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return UNKNOWN
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def cell(value: Any) -> str:
+    """Any value of a table: a hyperparameter, a name, a flag."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def hyperparameters(row: Mapping[str, Any], names: Iterable[str]) -> str:
+    """The hyperparameters of a row that apply to it: adapter_size 8, learning_rate 0.001."""
+    return ", ".join(f"{name} {cell(row[name])}" for name in names if row.get(name) is not None)
+
+
+def status_line(counts: Mapping[TrialStatus, int]) -> str:
+    """81 trials: 80 completed, 1 failed. What has no record yet comes last, as "not yet run"."""
+    total = sum(counts.values())
+    if not total:
+        return "No trials yet."
+    parts = [f"{counts[status]:,} {status.value}" for status in _FINISHED_FIRST if counts.get(status)]
+    pending = sum(number for status, number in counts.items() if status not in _FINISHED_FIRST)
+    if pending:
+        parts.append(f"{pending:,} not yet run")
+    return f"{plural(total, 'trial')}: {', '.join(parts)}."
+
+
+def count_tick(number: float) -> str:
+    """A round number without decimals, for an axis: 500, 10k, 2M."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:g}{unit}"
+    return f"{number:g}"

@@ -1,0 +1,248 @@
+"""SweepSpec -> SweepPlan: every trial with its identity, and what is left of them.
+
+Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
+the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from orchestrator.enumeration import enumerate_configurations, search_faults
+from orchestrator.space import values_of
+from orchestrator.spec import MethodSpec, SweepSpec, SweepSpecError, parse_leniently
+from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, Scalar, TrialConfig, check_hyperparameter
+from trainables.faults import FaultsError, UnavailableError, unknown_name
+
+if TYPE_CHECKING:
+    from trainables.backbone import BackboneInfo
+    from trainables.preview import TaskPreview
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """One training at one configuration and seed, with what is known of it before it runs. Unknown is None."""
+
+    trial_id: str
+    config_id: str
+    task: str  # the task's name; `config.task` is the reference it was found by
+    config: TrialConfig
+    num_steps: int | None = None
+    trained_params: int | None = None
+    trained_params_without_head: int | None = None
+    total_params: int | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run."""
+
+    spec: SweepSpec
+    trials: tuple[PlannedTrial, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def configurations(self) -> int:
+        """How many distinct configurations the trials are replicates of."""
+        return len({trial.config_id for trial in self.trials})
+
+
+def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
+    """Plan a sweep from a `SweepSpec` or the raw values of one.
+
+    With `allow_missing`, tasks and backbones known by name but out of reach are planned without their content: their
+    ids are provisional and the plan cannot be run. Raises `SweepSpecError` holding every fault of the spec, of its
+    tasks, its backbone and its methods.
+    """
+    # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
+    from trainables.backbone import describe_backbone
+    from trainables.preview import preview_task
+
+    spec, faults = parse_leniently(values)
+    missing: list[str] = []
+    tasks: dict[str, TaskPreview] = {}
+    for reference in spec.tasks:
+        try:
+            tasks[reference] = preview_task(reference)
+            missing += tasks[reference].missing
+        except FaultsError as error:
+            faults += [f"task {reference}: {fault.removeprefix(f'task {reference}: ')}" for fault in error.faults]
+    faults += _name_clashes(tasks)
+    backbone: BackboneInfo | None = None
+    try:
+        backbone = describe_backbone(spec.backbone)
+    except UnavailableError as error:
+        missing += error.faults
+        try:
+            backbone = describe_backbone(spec.backbone, weights=False)
+        except FaultsError:
+            logger_note = "its trained parameters are therefore unknown"
+            missing[-1] = f"{missing[-1]}; {logger_note}"
+    except FaultsError as error:
+        faults += error.faults
+    faults += _shared_space_faults(spec, backbone)
+    for method in spec.methods:
+        faults += _method_faults(method, backbone)
+    faults += search_faults(spec)
+    if missing and not allow_missing:
+        faults += missing
+    if faults:
+        raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
+    return SweepPlan(spec=spec, trials=_trials(spec, tasks, backbone), missing=tuple(dict.fromkeys(missing)))
+
+
+def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
+    """The planned trials whose ids are not among the finished ones, in the order of the plan."""
+    done = set(finished)
+    return tuple(trial for trial in plan.trials if trial.trial_id not in done)
+
+
+def plan_table(plan: SweepPlan) -> pa.Table:
+    """A row per planned trial: ids, names, hyperparameters, counts; `config` holds the TrialConfig as JSON."""
+    hyperparameters = [trial.config.hyperparameters() for trial in plan.trials]
+    names = list(dict.fromkeys(name for row in hyperparameters for name in row))
+    counts = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+    return pa.table(
+        {
+            "sweep": pa.array([plan.spec.name] * len(plan.trials), pa.string()),
+            **{key: [getattr(trial, key) for trial in plan.trials] for key in ("trial_id", "config_id", "task")},
+            **{key: [getattr(trial.config, key) for trial in plan.trials] for key in ("backbone", "method", "seed")},
+            **{name: [row.get(name) for row in hyperparameters] for name in names},
+            **{key: pa.array([getattr(trial, key) for trial in plan.trials], pa.int64()) for key in counts},
+            "config": [json.dumps(trial.config.to_dict()) for trial in plan.trials],
+        }
+    )
+
+
+def _trials(
+    spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
+) -> tuple[PlannedTrial, ...]:
+    planned: dict[str, PlannedTrial] = {}
+    for reference, task in tasks.items():
+        for method in spec.methods:
+            for values in enumerate_configurations(spec, method, reference):
+                # The seed comes last in the order too: whole configurations finish one after another.
+                for trial in _replicates(spec, reference, task, backbone, method.method, values):
+                    planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
+    return tuple(planned.values())
+
+
+def _replicates(
+    spec: SweepSpec,
+    reference: str,
+    task: TaskPreview,
+    backbone: BackboneInfo | None,
+    method: str,
+    values: Mapping[str, Scalar],
+) -> list[PlannedTrial]:
+    """One configuration with each seed of the sweep."""
+    from trainables.preview import complete_options, preview_parameters
+
+    shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
+    given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
+    options = complete_options(method, given, backbone.shape if backbone else None)
+    first = TrialConfig(
+        task=reference, backbone=spec.backbone, method=method, method_options=options, seed=spec.seeds[0], **shared
+    )
+    counts = preview_parameters(first, backbone.shape, task.info.num_labels) if backbone else None
+    config_id = _config_id(first, task, backbone)
+    steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
+    return [
+        PlannedTrial(
+            trial_id=_digest([config_id, seed]),
+            config_id=config_id,
+            task=task.info.name,
+            config=TrialConfig(**{**dict(first.items()), "seed": seed}),
+            num_steps=steps,
+            trained_params=counts.trained if counts else None,
+            trained_params_without_head=counts.trained_without_head if counts else None,
+            total_params=counts.total if counts else None,
+            provenance={
+                **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
+                **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
+            },
+        )
+        for seed in spec.seeds
+    ]
+
+
+def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
+    return _digest(
+        {
+            "outcome_version": OUTCOME_VERSION,
+            "task": task.fingerprint or task.info.name,
+            "backbone": (backbone and backbone.fingerprint) or config.backbone,
+            "method": config.method,
+            **config.hyperparameters(),
+        }
+    )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _name_clashes(tasks: Mapping[str, TaskPreview]) -> list[str]:
+    by_name: dict[str, list[str]] = {}
+    for reference, task in tasks.items():
+        by_name.setdefault(task.info.name, []).append(reference)
+    return [
+        f"tasks: every task must have a name of its own, but {' and '.join(references)} are both called {name!r}"
+        for name, references in by_name.items()
+        if len(references) > 1
+    ]
+
+
+def _shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:
+    faults = []
+    for name, entry in spec.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"space.{name}", name, entry, backbone)
+        else:
+            rule = unknown_name("hyperparameter", f"space.{name}", HYPERPARAMETERS)
+            faults.append(f"{rule} (options of a method stand below the method)")
+    return faults
+
+
+def _method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
+    from trainables.methods import option_names
+    from trainables.preview import complete_options
+
+    try:
+        options = option_names(entry.method)
+    except FaultsError as error:
+        return [f"methods: {fault}" for fault in error.faults]
+    faults = []
+    for name, domain in entry.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
+        elif name not in options:
+            known = [*options, *HYPERPARAMETERS]
+            faults.append(unknown_name(f"option of method {entry.method}", name, known))
+        else:
+            for value in values_of(domain):
+                try:
+                    complete_options(entry.method, {name: value}, backbone.shape if backbone else None)
+                except FaultsError as error:
+                    faults += error.faults
+    return faults
+
+
+def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | None) -> list[str]:
+    faults = []
+    for value in values_of(entry):
+        fault = check_hyperparameter(name, value)
+        if fault is None and name == "max_length" and backbone and isinstance(value, int):
+            longest = backbone.shape.max_length
+            fault = f"max_length: must be at most {longest}, the backbone's positions" if value > longest else None
+            fault = fault and f"{fault}, but got {value}"
+        if fault:
+            faults.append(f"{where}: {fault.removeprefix(f'{name}: ')}")
+    return faults

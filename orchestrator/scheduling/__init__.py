@@ -1,0 +1,1 @@
+"""Ray's only room: planned trials in, records out."""

@@ -1,0 +1,71 @@
+"""The Ray Tune trainable: light, reusable, without torch. It hands its TrialConfig to an engine and forwards news."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import tune
+
+from trainables.config import TrialConfig
+from trainables.outcome import TrialOutcome
+
+# Keys of a result. What Tune's searchers and trial schedulers read is plain numbers; the outcome rides along.
+OUTCOME, ENGINE, EPOCH_REPORT = "outcome", "engine", "epoch_report"
+
+
+class EngineTrial(tune.Trainable):
+    """One planned trial. Each step waits for an epoch of it; the last brings the outcome."""
+
+    def setup(self, config: dict[str, Any], pool: Any = None, trials: Mapping[str, TrialConfig] | None = None) -> None:
+        self._pool = pool
+        self._trials = trials or {}
+        self._begin(config["trial_id"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another trial in the same process, which is what makes a trial start in milliseconds."""
+        self._leave()
+        self._begin(new_config["trial_id"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._engine is None:
+            self._engine = ray.get(self._pool.acquire.remote(self._trial_id))
+            if self._engine is None:  # the sweep was cancelled before this trial began: it stays planned
+                return {tune.result.DONE: True}
+            self._engine_name = ray.get(self._engine.name.remote())
+            ray.get(self._engine.start.remote(self._trial_id, self._trials[self._trial_id]))
+        news = ray.get(self._engine.next.remote(self._trial_id))
+        result: dict[str, Any] = {ENGINE: self._engine_name}
+        if isinstance(news, TrialOutcome):
+            self._ended = True
+            self._leave()
+            last = news.epochs[-1] if news.epochs else None
+            result |= {tune.result.DONE: True, OUTCOME: news}
+        else:
+            last = news
+            result |= {EPOCH_REPORT: news}
+        if last is not None:
+            result |= {"epoch": last.epoch, "validation_score": last.validation_score}
+        return result
+
+    def cleanup(self) -> None:
+        self._leave()
+
+    def _begin(self, trial_id: str) -> None:
+        self._trial_id = trial_id
+        self._engine: Any = None
+        self._engine_name: str | None = None
+        self._ended = False
+
+    def _leave(self) -> None:
+        """Give the engine back, ending the trial first where Tune stopped it before its end."""
+        if self._engine is None:
+            return
+        try:
+            if not self._ended:
+                ray.get(self._engine.stop.remote(self._trial_id))
+        finally:
+            ray.get(self._pool.release.remote(self._trial_id))
+            self._engine = None

@@ -1,0 +1,209 @@
+"""SweepSpec: what was asked. Read from a .py or .yaml file, checked for shape, stored as JSON.
+
+Names (tasks, methods, options) are checked when the spec is planned, since only the plug-ins know them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from orchestrator.space import parse_domain
+from trainables.faults import FaultsError, unknown_name
+
+
+class SweepSpecError(FaultsError):
+    """A sweep cannot be run as asked; `faults` holds every reason."""
+
+
+def _domain(value: Any) -> Any:
+    try:
+        return parse_domain(value)
+    except FaultsError as error:
+        raise ValueError("; ".join(error.faults)) from None
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+        raise ValueError(f"every entry must stand once, but {twice[0]!r} stands twice")
+    return values
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError(
+            f"must be letters, digits, dots, dashes and underscores (it names a folder), but got {value!r}"
+        )
+    return value
+
+
+SpaceEntry = Annotated[
+    Any, BeforeValidator(_domain), PlainSerializer(lambda v: v.to_json() if hasattr(v, "to_json") else v)
+]
+Space = dict[str, SpaceEntry]
+
+
+class MethodSpec(BaseModel):
+    """One entry of `methods`: a method and the space of its options; hyperparameters here override the shared ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    space: Space = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_sweep_file(cls, value: Any) -> Any:
+        """Accept the forms of a sweep file: `adapter: {adapter_size: ...}` and, without options, plain `layernorm`."""
+        if isinstance(value, str):
+            return {"method": value}
+        if isinstance(value, Mapping) and set(value) - {"method", "space"}:
+            if len(value) != 1:
+                raise ValueError(f"an entry must name exactly one method, but got {sorted(map(str, value))!r}")
+            ((method, space),) = value.items()
+            return {"method": str(method), "space": {} if space is None else space}
+        return value
+
+
+class SearchSpec(BaseModel):
+    """Who proposes the configurations, and how many at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: str = "grid"
+    num_samples: int | None = Field(default=None, ge=1)  # configurations per task and method entry
+    max_concurrent_trials: int | None = Field(default=None, ge=1)  # None: as many as there are engines
+    seed: int = Field(default=0, ge=0)  # of the search itself; trials have their own
+
+
+class SweepSpec(BaseModel):
+    """A declared sweep: task x method x hyperparameters x seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(_name)]
+    backbone: Annotated[str, Field(min_length=1)] = "minilm"
+    tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), AfterValidator(_distinct)
+    ] = (0, 1, 2)
+    space: Space = Field(default_factory=dict)
+    methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
+    search: SearchSpec = SearchSpec()
+    early_stopping: Literal["none"] = "none"
+
+    def to_json(self) -> str:
+        """The resolved spec, in the shape of a sweep file, as stored beside the records."""
+        plain = self.model_dump(mode="json")
+        plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
+        return json.dumps(plain, indent=2) + "\n"
+
+
+def parse_spec(values: Any) -> SweepSpec:
+    """Read a spec from plain values. Raises `SweepSpecError` holding every fault of its shape."""
+    spec, faults = parse_leniently(values)
+    if faults:
+        raise SweepSpecError("sweep", faults)
+    return spec
+
+
+# Stand in for required parts that are missing or faulty, so that the rest can still be checked.
+_PLACEHOLDERS: dict[str, Any] = {"name": "unnamed", "tasks": ["toy/sentiment"], "methods": ["adapter"]}
+
+
+def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
+    """Read what is sound of a spec, with the faults of the rest.
+
+    Faulty parts are dropped (required ones replaced by placeholders) until what remains is a spec. It serves only
+    to check the sound parts against the plug-ins, so that the user hears of every fault at once.
+    """
+    if isinstance(values, SweepSpec):
+        return values, []
+    if not isinstance(values, Mapping):
+        keys = ", ".join(SweepSpec.model_fields)
+        return SweepSpec(**_PLACEHOLDERS), [f"a sweep must be a mapping with the keys {keys}, but got {values!r}"]
+    sound = {str(key): _plain(value) for key, value in values.items()}
+    if isinstance(sound.get("methods"), list):
+        sound["methods"] = [_long_form(entry) for entry in sound["methods"]]
+    faults: list[str] = []
+    while True:
+        try:
+            return SweepSpec.model_validate(sound), faults
+        except ValidationError as error:
+            errors = error.errors()
+        faults += [sentence for fault in errors if (sentence := _sentence(fault, sound)) not in faults]
+        # From the end, so that dropping an entry of a list does not move the next one.
+        for loc in sorted({fault["loc"] for fault in errors}, key=lambda loc: [str(p).zfill(6) for p in loc])[::-1]:
+            _drop(sound, loc)
+        for key, placeholder in _PLACEHOLDERS.items():
+            if not sound.get(key):
+                sound[key] = placeholder
+
+
+def spec_faults(error: ValidationError) -> list[str]:
+    """The sentences of a validation error raised where a .py file builds its own `SweepSpec`."""
+    return [_sentence(fault, {}) for fault in error.errors()]
+
+
+def _plain(value: Any) -> Any:
+    """A copy that may be pruned: mappings to dicts, sequences to lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _long_form(entry: Any) -> Any:
+    if isinstance(entry, dict) and len(entry) == 1 and "method" not in entry:
+        ((method, space),) = entry.items()
+        return {"method": str(method), "space": {} if space is None else space}
+    return entry
+
+
+def _drop(container: Any, loc: Sequence[Any]) -> None:
+    """Remove the deepest part of `container` that `loc` reaches."""
+    head, *rest = loc or ("",)
+    inside = (isinstance(container, dict) and head in container) or (
+        isinstance(container, list) and isinstance(head, int) and head < len(container)
+    )
+    if not inside:
+        return
+    child = container[head]
+    reachable = rest and (
+        (isinstance(child, dict) and rest[0] in child)
+        or (isinstance(child, list) and isinstance(rest[0], int) and rest[0] < len(child))
+    )
+    if reachable:
+        _drop(child, rest)
+    else:
+        del container[head]
+
+
+def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
+    path = list(fault["loc"])
+    if len(path) >= 2 and path[0] == "methods" and isinstance(path[1], int):
+        entries = values.get("methods")
+        entry = entries[path[1]] if isinstance(entries, list) and path[1] < len(entries) else None
+        path[1] = entry.get("method", path[1]) if isinstance(entry, dict) else path[1]
+        path = [part for part in path if part != "space"]
+    where = ".".join(map(str, path)) or "sweep"
+    if fault["type"] == "extra_forbidden":
+        model = {"search": SearchSpec, "methods": MethodSpec}.get(str(path[0]), SweepSpec)
+        return unknown_name("key", where, model.model_fields)
+    if fault["type"] == "missing":
+        return f"{where}: is required"
+    message = fault["msg"].removeprefix("Value error, ")
+    came = "" if ", but got " in message or fault["type"] == "value_error" else f", but got {fault['input']!r}"
+    return f"{where}: {message[0].lower()}{message[1:]}{came}"

@@ -1,0 +1,6 @@
+"""The store: a Parquet dataset that holds every record of a sweep and is readable without adaptune."""
+
+from orchestrator.store.dataset import Store
+from orchestrator.store.lock import StoreLockedError
+
+__all__ = ["Store", "StoreLockedError"]

@@ -1,0 +1,101 @@
+"""A folder on a local disk or an object store whose files appear whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from trainables.faults import FaultsError
+
+logger = logging.getLogger(__name__)
+
+SCHEMES = ("file", "gs", "hdfs", "s3")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A place for files, named relative to it with forward slashes.
+
+    A file is written under a hidden temporary name and then moved, so whoever lists the folder never meets half a
+    file. Names that start with a dot are skipped by `pyarrow.dataset`, and no `*.parquet` pattern takes them.
+    """
+
+    filesystem: FileSystem
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    def at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def folder(self, name: str) -> Folder:
+        return Folder(self.filesystem, self.at(name))
+
+    def names(self) -> list[str]:
+        """The files directly in this folder, sorted by name; none where the folder does not exist.
+
+        Raises `FileNotFoundError` where a file was removed while the folder was being listed.
+        """
+        infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
+        for info in infos:
+            if info.type == FileType.NotFound:
+                raise FileNotFoundError(f"{info.path} was removed while its folder was being listed")
+        return sorted(info.base_name for info in infos if info.type == FileType.File)
+
+    def exists(self, name: str) -> bool:
+        return bool(self.filesystem.get_file_info(self.at(name)).type == FileType.File)
+
+    def read(self, name: str) -> pa.Buffer:
+        """All bytes of a file. Raises `FileNotFoundError`, or `OSError` where the file system fails."""
+        with self.filesystem.open_input_file(self.at(name)) as source:
+            return source.read_buffer()
+
+    def write(self, name: str, content: bytes | pa.Buffer) -> None:
+        """Write or replace a file in one step that readers cannot see the middle of. Raises `OSError`."""
+        parent, _, base = self.at(name).rpartition("/")
+        temporary = f"{parent}/.{base}.{uuid.uuid4().hex[:8]}.tmp"
+        self.filesystem.create_dir(parent, recursive=True)
+        try:
+            with self.filesystem.open_output_stream(temporary, compression=None) as sink:
+                sink.write(content)
+            self.filesystem.move(temporary, self.at(name))
+        except BaseException:
+            self._discard(temporary)
+            raise
+
+    def copy(self, name: str, target: str) -> None:
+        self.write(target, self.read(name))
+
+    def delete(self, name: str) -> None:
+        self.filesystem.delete_file(self.at(name))
+
+    def _discard(self, path: str) -> None:
+        try:
+            self.filesystem.delete_file(path)
+        except OSError:
+            logger.debug("could not delete the temporary file %s", path, exc_info=True)
+
+
+def open_folder(uri: str | os.PathLike[str]) -> Folder:
+    """The folder a local path or a `file://`, `s3://`, `gs://` or `hdfs://` URI names. Nothing is created.
+
+    Raises `FaultsError` where the URI cannot be understood.
+    """
+    text = os.fspath(uri)
+    if "://" not in text:
+        if not text:
+            raise FaultsError("store", ["the store must be a path or a URI, but got an empty text"])
+        return Folder(LocalFileSystem(), os.path.abspath(os.path.expanduser(text)).rstrip("/"))
+    try:
+        filesystem, path = FileSystem.from_uri(text)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise FaultsError("store", [f"{text!r} is not a place to store a sweep: {error} Known: {known}"]) from error
+    return Folder(filesystem, path.rstrip("/"))

@@ -1,0 +1,9 @@
+"""The window: what a sweep is doing, in MLflow. Never the truth; it can be lost and is refilled from the store.
+
+The only room that imports mlflow, and only when a sweep writes to it.
+"""
+
+from orchestrator.tracking.address import default_tracking_uri, ui_command
+from orchestrator.tracking.tracker import Tracker
+
+__all__ = ["Tracker", "default_tracking_uri", "ui_command"]

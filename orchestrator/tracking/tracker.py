@@ -1,0 +1,249 @@
+"""Tracker: tells MLflow what a sweep is doing, without ever making the sweep wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.plan import PlannedTrial
+from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.tracking.address import default_tracking_uri
+from orchestrator.tracking.content import TrialFacts
+from orchestrator.tracking.window import Window, is_refusal, load_mlflow
+from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
+from trainables.outcome import EpochReport
+
+logger = logging.getLogger(__name__)
+
+_MOST_HELD = 10_000  # trials remembered while MLflow is away; the others are filled in from the records
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between two attempts during an outage; each is twice the one before
+
+
+class Tracker:
+    """A sweep's window in MLflow, kept up to date by one background thread.
+
+    - What the sweep tells it is noted at once and written later, at most once every `flush_interval_s`: no method
+      but `close` waits, and none raises because of MLflow.
+    - While MLflow cannot be written, that is said once in a warning and tried again, less and less often. What was
+      missed in the end is written from the records, on `close` or on the next `refill`.
+    - Every trial has one run, found again by its `adaptune.trial_id` tag, with the metric points of each epoch once.
+    - After `close`, no run of the sweep says RUNNING.
+    """
+
+    def __init__(
+        self,
+        sweep: str,
+        spec_json: str,
+        *,
+        tracking_uri: str | None = None,
+        flush_interval_s: float = 5.0,
+        window: Window | None = None,
+    ) -> None:
+        """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
+
+        Imports MLflow, which takes a second or two; all else happens in the background. `sweep` names the MLflow
+        experiment. `window` replaces the one made for the tracking store.
+        """
+        self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
+        self._writer = Writer(window or Window(self.tracking_uri, sweep), sweep, spec_json)
+        self._flush_interval_s = flush_interval_s
+
+        self._changed = threading.Condition()  # guards what follows
+        self._news: dict[str, News] = {}
+        self._facts: dict[str, TrialFacts] = {}  # of the trials that run
+        self._artifacts: list[Artifact] = [TextArtifact("spec.json", spec_json)]
+        self._planned: frozenset[str] | None = None  # set until the runs of other trials have been ended
+        self._end: TrialStatus | None = None
+        self._deadline = float("inf")
+
+        self._records: Callable[[], Sequence[TrialRecord]] | None = None
+        self._is_open = False
+        self._missed = False
+        self._failures = 0  # in a row
+        self._complete = False
+        with contextlib.suppress(Exception):  # the thread meets it again, and treats it like any outage
+            load_mlflow()
+        self._thread = threading.Thread(target=self._run, name="adaptune-tracker", daemon=True)
+        self._thread.start()
+
+    def trial_started(self, trial: PlannedTrial) -> None:
+        """A trial begins to train, for the first time or again."""
+        facts = TrialFacts.of_plan(trial)
+        with self._changed:
+            self._facts[facts.trial_id] = facts
+            self._note(News(facts=facts, started_ms=_now_ms()))
+
+    def epoch(self, trial_id: str, report: EpochReport) -> None:
+        """A trial that has started has ended an epoch."""
+        with self._changed:
+            if facts := self._facts.get(trial_id):
+                self._note(News(facts=facts, epochs=[(_now_ms(), report)]))
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has its record, whether it was announced by `trial_started` or not."""
+        with self._changed:
+            self._facts.pop(record.trial_id, None)
+            self._note(News(facts=TrialFacts.of_record(record), record=record))
+
+    def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
+        """Make MLflow equal to the records, in the background; what is equal already costs no request.
+
+        With the ids of the planned trials, runs of other trials that a killed driver left RUNNING are ended KILLED;
+        those of planned ones are taken up when their trials train again.
+        """
+        with self._changed:
+            for record in records:
+                self._note(News(facts=TrialFacts.of_record(record), record=record))
+            if planned is not None:
+                self._planned = frozenset(planned)
+
+    def log_artifacts(self, path: str | Path, folder: str | None = None) -> None:
+        """Copy a file, or what lies below a folder, to the sweep's run; it must stay there until `close` returns."""
+        with self._changed:
+            self._artifacts.append(FileArtifact(Path(path), folder))
+
+    def close(
+        self,
+        status: TrialStatus,
+        records: Callable[[], Sequence[TrialRecord]] | None = None,
+        *,
+        timeout_s: float = 60.0,
+    ) -> bool:
+        """Write what is left, end the sweep's run with `status` (completed, failed or cancelled), and stop.
+
+        Where MLflow missed something, all `records` of the sweep are read and what is lacking is written. Waits for
+        at most `timeout_s`. Returns whether MLflow shows every trial as it ended; if not, a later `refill` mends it.
+        """
+        with self._changed:
+            if self._end is None:
+                self._end, self._records, self._deadline = status, records, time.monotonic() + timeout_s
+                self._changed.notify()
+        self._thread.join(timeout_s + 1)
+        if not self._complete:
+            logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", self._place())
+        return self._complete
+
+    def _note(self, news: News) -> None:
+        """Add to what is to be written. The caller holds the lock."""
+        trial_id = news.facts.trial_id
+        if trial_id in self._news:
+            self._news[trial_id].add(news)
+        elif len(self._news) < _MOST_HELD or not self._failures:
+            self._news[trial_id] = news
+        else:
+            self._missed = True
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._end is not None, timeout=wait_s)
+                end = self._end
+            try:
+                self._flush()
+                if end is not None:
+                    self._finish(end)
+                    return
+                wait_s = self._flush_interval_s
+            except Exception as error:  # whatever MLflow, its database or the network raise
+                self._failed(error)
+                wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(self._failures - 1, 10))
+                if end is not None:
+                    if time.monotonic() >= self._deadline:
+                        return
+                    time.sleep(max(0.0, min(wait_s, 2.0, self._deadline - time.monotonic())))
+
+    def _flush(self) -> None:
+        if not self._is_open:
+            self._writer.open()
+            self._is_open = True
+        with self._changed:
+            waiting = list(self._news)
+        for trial_id in waiting:
+            with self._changed:
+                news = self._news.pop(trial_id)
+            try:
+                self._writer.write(news)
+            except Exception as error:
+                self._keep(news, error)
+                raise
+        self._end_unplanned()
+        if self._failures:
+            logger.info("MLflow at %s can be written again", self._place())
+            self._failures = 0
+        self._write_artifacts()
+
+    def _keep(self, news: News, error: Exception) -> None:
+        """Put back what could not be written, behind the others, unless MLflow has refused it for good."""
+        with self._changed:
+            later = self._news.pop(news.facts.trial_id, None)
+            if later:
+                news.add(later)
+            if not (is_refusal(error) and news.refused):
+                news.refused = is_refusal(error)
+                self._news[news.facts.trial_id] = news
+                return
+        self._missed = True
+        logger.warning("MLflow refuses trial %s: %s", news.facts.trial_id, _first_line(error))
+
+    def _end_unplanned(self) -> None:
+        with self._changed:
+            planned, self._planned = self._planned, None
+            running = set(self._facts)
+        if planned is not None:
+            try:
+                self._writer.end_running(keep=planned | running)
+            except Exception:
+                self._planned = planned
+                raise
+
+    def _write_artifacts(self) -> None:
+        """Copy the artifacts. MLflow is there, so one that fails would fail again: it is reported and given up."""
+        with self._changed:
+            artifacts, self._artifacts = self._artifacts, []
+        for artifact in artifacts:
+            try:
+                self._writer.log_artifact(artifact)
+            except Exception as error:
+                logger.warning("an artifact of the sweep could not be stored in MLflow: %s", _first_line(error))
+
+    def _finish(self, end: TrialStatus) -> None:
+        records, self._records = self._records, None  # once: what is still refused then is left out
+        if self._missed and records is not None:
+            everything = records()
+            self._missed = False
+            self._is_open = False
+            self.refill(everything)
+            self._flush()
+        self._writer.end_running(keep=())
+        self._writer.end_sweep(end)
+        self._complete = not self._missed
+
+    def _failed(self, error: Exception) -> None:
+        self._is_open = False
+        self._failures += 1
+        if self._failures == 1:
+            logger.warning(
+                "MLflow at %s cannot be written (%s: %s); the sweep goes on, and it is tried again",
+                self._place(),
+                type(error).__name__,
+                _first_line(error),
+            )
+
+    def _place(self) -> str:
+        """The tracking store without the password that its URI may hold."""
+        password = urlsplit(self.tracking_uri).password
+        return self.tracking_uri.replace(f":{password}@", ":***@") if password else self.tracking_uri
+
+
+def _now_ms() -> int:
+    return round(1000 * time.time())
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:300]

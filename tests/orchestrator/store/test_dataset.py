@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.record import TrialStatus
+from orchestrator.store import Store
+from orchestrator.store.files import open_folder
+from orchestrator.store.rows import table_from_records
+from trainables.faults import FaultsError
+
+
+def test_a_new_store_gives_back_its_spec_and_plan(tmp_path, plan):
+    store = Store(tmp_path / "sweep")
+    assert not store.exists()
+    store.create('{"name": "quickstart"}', plan)
+    assert store.exists()
+    assert store.spec_json() == '{"name": "quickstart"}'
+    assert store.plan_table().equals(plan)
+    assert store.trials().num_rows == 0
+    assert store.statuses() == {}
+
+
+def test_a_store_is_never_created_over_another(tmp_path, plan):
+    Store(tmp_path).create("first", plan)
+    with pytest.raises(FaultsError, match="stored here already"):
+        Store(tmp_path).create("second", plan)
+    assert Store(tmp_path).spec_json() == "first"
+
+
+def test_a_place_without_a_store_is_a_fault(tmp_path):
+    with pytest.raises(FaultsError, match=r"spec.json is missing"):
+        Store(tmp_path).spec_json()
+
+
+def test_a_fault_does_not_show_the_keys_to_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.store.dataset.open_folder", lambda uri: open_folder(tmp_path))
+    store = Store("s3://key:secret@bucket/sweep?region=eu")
+    with pytest.raises(FaultsError, match=r"^store s3://bucket/sweep: 1 fault"):
+        store.spec_json()
+
+
+def test_a_place_that_cannot_be_written_is_a_fault(tmp_path, plan):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(FaultsError, match="must be writable"):
+        Store(tmp_path / "file" / "sweep").create("spec", plan)
+    with pytest.raises(FaultsError, match="must be writable"):
+        Store(tmp_path / "file" / "sweep").lock().__enter__()
+
+
+def test_widening_keeps_every_earlier_spec_and_plan(tmp_path, plan):
+    store = Store(tmp_path)
+    store.create("one", plan)
+    store.widen("one", plan)
+    assert not (tmp_path / "history").exists()
+    wider = pa.concat_tables([plan, plan])
+    store.widen("two", wider)
+    store.widen("three", wider)
+    assert (store.spec_json(), store.plan_table().num_rows) == ("three", 4)
+    assert sorted(p.name for p in (tmp_path / "history").iterdir()) == [
+        *("0001-plan.parquet", "0001-spec.json", "0002-plan.parquet", "0002-spec.json")
+    ]
+    assert (tmp_path / "history" / "0001-spec.json").read_text() == "one"
+    assert pq.read_table(tmp_path / "history" / "0001-plan.parquet").equals(plan)
+
+
+def test_records_are_read_back_in_the_order_they_were_added(tmp_path, record):
+    store = Store(tmp_path)
+    store.append([record("b"), record("a", "failed")])
+    store.append([])
+    store.append([record("c", "pruned")])
+    assert store.trials()["trial_id"].to_pylist() == ["b", "a", "c"]
+    assert "epochs" not in store.trials().column_names
+    assert store.epochs().num_rows == 6
+    assert [r.trial_id for r in store.records()] == ["b", "a", "c"]
+    assert store.statuses() == {"b": TrialStatus.COMPLETED, "a": TrialStatus.FAILED, "c": TrialStatus.PRUNED}
+    assert store.finished_ids() == {"b", "c"}
+    assert len(list((tmp_path / "trials").iterdir())) == 2
+
+
+@pytest.mark.parametrize("ids", [["new", "old"], ["new", "new"]])
+def test_a_second_record_of_a_trial_is_refused_before_anything_is_written(tmp_path, record, ids):
+    Store(tmp_path).append([record("old")])
+    with pytest.raises(ValueError, match=f"there would be a second of {ids[1]}"):
+        Store(tmp_path).append([record(trial_id) for trial_id in ids])
+    assert Store(tmp_path).trials()["trial_id"].to_pylist() == ["old"]
+
+
+def test_a_retired_record_is_moved_so_that_its_trial_can_run_again(tmp_path, record):
+    store = Store(tmp_path)
+    store.append([record("a"), record("b", "failed", error="boom")])
+    store.append([record("c", "cancelled")])
+    assert store.retire(["b", "c", "unheard of"]) == 2
+    assert store.trials()["trial_id"].to_pylist() == ["a"]
+    store.append([record("b")])
+    assert store.finished_ids() == {"a", "b"}
+    (superseded,) = (tmp_path / "superseded").iterdir()
+    assert pq.read_table(superseded).select(["trial_id", "error"]).to_pylist() == [
+        {"trial_id": "b", "error": "boom"},
+        {"trial_id": "c", "error": None},
+    ]
+
+
+def test_a_finished_record_cannot_be_retired(tmp_path, record):
+    store = Store(tmp_path)
+    store.append([record("a", "failed"), record("b", "pruned")])
+    with pytest.raises(ValueError, match="but b should be retired"):
+        store.retire(["a", "b"])
+    assert len(store.statuses()) == 2
+
+
+def test_retiring_all_leaves_an_empty_store(tmp_path, record):
+    store = Store(tmp_path)
+    store.append([record("a", "failed")])
+    store.retire(["a"])
+    assert store.trials().num_rows == 0
+    assert list((tmp_path / "trials").iterdir()) == []
+
+
+def test_compacting_makes_one_file_that_other_tools_read_whole(tmp_path, record):
+    store = Store(tmp_path)
+    store.append([record("a", hyperparameters={"adapter_size": 8})])
+    store.append([record("b", hyperparameters={"num_layers": 2}, provenance={"device": "cpu"}, test={})])
+    before = store.trials(), store.epochs()
+    store.compact()
+    store.compact()
+    assert (store.trials(), store.epochs()) == before
+    assert len(list((tmp_path / "trials").iterdir())) == 1
+    plain = pyarrow.dataset.dataset(tmp_path / "trials").to_table()
+    assert plain.drop_columns(["epochs"]).equals(store.trials())
+
+
+def test_segments_as_they_are_appended_are_read_by_other_tools(tmp_path, record):
+    store = Store(tmp_path)
+    for trial_id in ("a", "b"):
+        store.append([record(trial_id)])
+    assert pyarrow.dataset.dataset(tmp_path / "trials").to_table(columns=["trial_id"]).num_rows == 2
+
+
+def test_torn_and_foreign_files_are_reported_once_and_left_alone(tmp_path, record, caplog):
+    store = Store(tmp_path)
+    store.append([record("a")])
+    trials = tmp_path / "trials"
+    (whole,) = trials.iterdir()
+    torn = trials / "part-00000002-0123abcd.parquet"
+    torn.write_bytes(whole.read_bytes()[:-20])
+    pq.write_table(pa.table({"x": [1]}), trials / "part-00000003-0123abcd.parquet")
+    (trials / "notes.txt").write_text("mine")
+    (trials / ".part-00000004-0123abcd.parquet.1.tmp").write_text("a writer is at work")
+    with caplog.at_level(logging.WARNING):
+        assert store.trials()["trial_id"].to_pylist() == ["a"]
+        assert store.statuses() == {"a": TrialStatus.COMPLETED}
+    ignored = sorted(r.getMessage().split(" is ignored")[0].rpartition("/")[2] for r in caplog.records)
+    assert ignored == ["notes.txt", "part-00000002-0123abcd.parquet", "part-00000003-0123abcd.parquet"]
+    store.append([record("b")])
+    store.compact()
+    assert store.trials()["trial_id"].to_pylist() == ["a", "b"]
+    assert torn.exists()
+    assert len(list(trials.iterdir())) == 4  # the three, and the merged segment
+
+
+def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path, record, monkeypatch):
+    store = Store(tmp_path)
+    store.append([record("a")])
+
+    def fail(self, name):
+        raise OSError("connection reset")
+
+    monkeypatch.setattr("orchestrator.store.files.Folder.read", fail)
+    with pytest.raises(OSError, match="connection reset"):
+        Store(tmp_path).statuses()
+
+
+@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("change", ["append", "compact", "retire"])
+def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, record, failing, change, after):
+    handler, filesystem = failing
+    store = Store(str(tmp_path), filesystem=filesystem)
+    for trial_id in ("a", "b", "c"):
+        store.append([record(trial_id, "failed" if trial_id == "b" else "completed")])
+    kept = store.trials()
+    changes = {
+        "append": lambda: store.append([record("d")]),
+        "compact": store.compact,
+        "retire": lambda: store.retire(["b"]),
+    }
+    handler.after = after
+    try:
+        changes[change]()
+        failed = False
+    except OSError:
+        failed = True
+    assert failed == (after < {"append": 2, "compact": 5, "retire": 7}[change])
+    handler.after = None
+    seen = Store(tmp_path)
+    ids = seen.trials()["trial_id"].to_pylist()
+    if change == "append":
+        assert ids == (["a", "b", "c"] if failed else ["a", "b", "c", "d"])
+    else:
+        assert sorted(set(ids) | {"b"}) == ["a", "b", "c"]
+        assert len(set(ids)) == len(ids)
+    if change == "compact":
+        assert seen.trials().equals(kept)
+    if change == "retire":
+        seen.retire(["b"])  # what a resumed driver does
+        assert seen.finished_ids() == {"a", "c"}
+        assert len(list((tmp_path / "superseded").glob("part-*"))) == 1
+    seen.compact()
+    assert len(list((tmp_path / "trials").glob("part-*"))) == 1
+
+
+def test_a_reader_whose_files_are_compacted_away_begins_again(tmp_path, record, monkeypatch):
+    reader, writer = Store(tmp_path), Store(tmp_path)
+    for trial_id in ("a", "b"):
+        writer.append([record(trial_id)])
+    listed = type(reader._segments)._segment_names
+    interruptions = iter([True])
+
+    def compact_after_listing(self):
+        names = listed(self)
+        if self is reader._segments and next(interruptions, False):
+            writer.compact()
+        return names
+
+    monkeypatch.setattr(type(reader._segments), "_segment_names", compact_after_listing)
+    assert reader.trials()["trial_id"].to_pylist() == ["a", "b"]
+    assert next(interruptions, "used") == "used"
+
+
+def test_an_empty_store_has_the_columns_and_types_of_one_with_records(tmp_path, record):
+    empty = Store(tmp_path).trials()
+    Store(tmp_path).append([record()])
+    assert set(empty.column_names) <= set(Store(tmp_path).trials().column_names)
+    assert empty.schema == table_from_records([]).drop_columns(["epochs"]).schema

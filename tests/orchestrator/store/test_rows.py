@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from orchestrator.store.rows import records_from_table, table_from_records
+from orchestrator.store.schema import unify
+from trainables.config import HYPERPARAMETERS
+
+
+def test_the_columns_have_the_order_that_scripts_rely_on(record):
+    columns = table_from_records([record(hyperparameters={"num_layers": 1, "adapter_size": 2})]).column_names
+    before = ["sweep", "trial_id", "config_id", "task", "backbone", "method", "seed", "status"]
+    options = ["adapter_size", "num_layers", *HYPERPARAMETERS]
+    sizes = ["trained_params", "trained_params_without_head", "total_params"]
+    scores = ["metric", "validation_score", "test_score", "best_epoch"]
+    costs = ["duration_s", "examples_per_second", "peak_memory_bytes", "started_at", "engine", "error", "provenance"]
+    components = ["validation/accuracy", "validation/loss", "test/accuracy"]
+    assert columns == [*before, *options, *sizes, *scores, *costs, *components, "schema_version", "epochs"]
+
+
+def test_records_come_back_as_they_were(record):
+    full = dict.fromkeys(HYPERPARAMETERS) | {"learning_rate": 1e-3, "num_epochs": 3, "precision": "fp32"}
+    records = [
+        record("a", hyperparameters={**full, "adapter_size": 8, "placement": "houlsby", "skip": True}),
+        record("b", "failed", hyperparameters=full, error="Traceback ...", test={}, epochs=(), provenance={}),
+        record("c", "pruned", hyperparameters={**full, "scale": 0.5}, test_score=None, provenance={"device": "cpu"}),
+    ]
+    assert records_from_table(table_from_records(records)) == records
+
+
+def test_what_was_not_measured_is_null(record):
+    table = table_from_records([record(test_score=None, total_params=None)])
+    assert table["test_score"].to_pylist() == [None]
+    assert table["total_params"].to_pylist() == [None]
+
+
+def test_columns_without_a_value_have_the_type_their_name_asks_for(record):
+    schema = table_from_records([record(hyperparameters={"dropout": None, "odd_option": None})]).schema
+    assert schema.field("dropout").type == pa.float64()
+    assert schema.field("num_epochs").type == pa.int64()
+    assert schema.field("odd_option").type == pa.string()
+
+
+def test_segments_of_different_methods_become_one_table(record):
+    adapter = table_from_records([record("a", hyperparameters={"adapter_size": 8}, test={})])
+    layers = table_from_records([record("b", hyperparameters={"num_layers": 2}, provenance={"device": "cpu"})])
+    table = unify([adapter, layers])
+    assert table["adapter_size"].to_pylist() == [8, None]
+    assert table["num_layers"].to_pylist() == [None, 2]
+    assert table["test/accuracy"].to_pylist() == [None, 0.65]
+    assert table["provenance"].to_pylist() == [
+        {"commit": "abc", "device": None, "torch": "2.13.0"},
+        {"commit": None, "device": "cpu", "torch": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (1, 0.5, [1.0, 0.5]),
+        (None, 3, [None, 3]),
+        ("auto", 3, ["auto", "3"]),
+        (True, "maybe", ["true", "maybe"]),
+        (True, None, [True, None]),
+    ],
+)
+def test_an_option_of_mixed_kinds_is_promoted_the_same_in_one_segment_and_across_two(record, first, second, expected):
+    records = [record(str(i), hyperparameters={"option": value}) for i, value in enumerate((first, second))]
+    together = table_from_records(records)
+    assert together["option"].to_pylist() == expected
+    assert unify([table_from_records([r]) for r in records]).equals(together)
+
+
+def test_no_record_is_a_table_with_the_fixed_columns_and_types(record):
+    empty, one = table_from_records([]), table_from_records([record()])
+    assert empty.num_rows == 0
+    for field in empty.schema:
+        if field.name != "provenance":
+            assert one.schema.field(field.name).type == field.type, field.name
+
+
+def test_a_hyperparameter_cannot_overwrite_another_column(record):
+    with pytest.raises(ValueError, match="another column, but got status, test/accuracy"):
+        table_from_records([record(hyperparameters={"status": 1, "test/accuracy": 1.0})])
+
+
+def test_fields_of_the_record_all_have_a_column(record):
+    columns = set(table_from_records([record()]).column_names)
+    spread = {"hyperparameters", "validation", "test"}  # one column a key
+    assert {field.name for field in dataclasses.fields(record())} - spread <= columns

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from orchestrator.tracking.address import artifact_location, default_tracking_uri, free_port, ui_command
+from trainables.faults import FaultsError
+
+
+def test_the_environment_says_where_mlflow_is_kept(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert default_tracking_uri() == "http://tracking:5000"
+
+
+def test_by_default_mlflow_is_kept_beside_the_sweeps(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/sweeps/mlflow.db"
+    assert artifact_location(default_tracking_uri()) == f"{tmp_path}/sweeps/mlartifacts"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["http://tracking:5000", "postgresql://u:p@host/db", "sqlite:///:memory:"])
+def test_elsewhere_the_server_decides_where_artifacts_go(uri):
+    assert artifact_location(uri) is None
+
+
+def test_the_pages_are_served_to_this_machine_only():
+    command = ui_command("sqlite:////data/sweeps/mlflow.db", port=5123)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert options == {
+        "--backend-store-uri": "sqlite:////data/sweeps/mlflow.db",
+        "--default-artifact-root": "/data/sweeps/mlartifacts",
+        "--artifacts-destination": "/data/sweeps/mlartifacts",
+        "--host": "127.0.0.1",
+        "--port": "5123",
+        "--workers": "1",
+    }
+
+
+def test_without_a_port_a_free_one_is_taken():
+    command = ui_command("sqlite:////data/mlflow.db")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", int(command[command.index("--port") + 1])))
+    assert free_port() > 0
+
+
+def test_a_tracking_server_has_its_own_pages():
+    with pytest.raises(FaultsError, match="open http://tracking:5000"):
+        ui_command("http://tracking:5000")

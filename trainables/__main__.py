@@ -1,0 +1,95 @@
+"""Train one trial from the command line: `python -m trainables --task toy/sentiment --method adapter`.
+
+Needs neither Ray nor MLflow. Prints JSON lines: one an epoch, then one with the outcome.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainables.config import HYPERPARAMETERS, TrialConfig
+from trainables.faults import FaultsError
+from trainables.outcome import EpochReport, OutcomeStatus
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 completed, 1 failed, 2 a fault in what was given."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.config is not None:
+            config = TrialConfig.from_dict(json.loads(given.config.read_text(encoding="utf-8")))
+        else:
+            config = _config(given)
+        # Here, not above: `--help` and faults of the command line need no torch.
+        from trainables import tasks
+        from trainables.backbone import describe_backbone
+        from trainables.engine import Engine
+        from trainables.methods import parse_options
+
+        tasks.load(config.task)
+        parse_options(config.method, config.method_options, describe_backbone(config.backbone).shape)
+    except (FaultsError, OSError, json.JSONDecodeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    outcome = Engine(device=given.device, num_threads=given.threads).run(config, report=_print_epoch)
+    values = dataclasses.asdict(outcome)
+    del values["epochs"]  # printed as they came
+    print(json.dumps({"event": "outcome", **values}), flush=True)
+    return 0 if outcome.status is OutcomeStatus.COMPLETED else 1
+
+
+def _print_epoch(epoch: EpochReport) -> bool:
+    print(json.dumps({"event": "epoch", **dataclasses.asdict(epoch)}), flush=True)
+    return True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainables", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", type=Path, help="a TrialConfig as a JSON file, instead of the options below")
+    parser.add_argument("--task", help="toy/sentiment, glue/cola, or the path of a task folder")
+    parser.add_argument("--backbone", default="minilm", help="packaged encoder, local path or hub id")
+    parser.add_argument("--method", default="adapter")
+    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method")
+    parser.add_argument("--seed", type=int, default=0)
+    for name in HYPERPARAMETERS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; the first GPU by default")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser
+
+
+def _config(given: argparse.Namespace) -> TrialConfig:
+    options: dict[str, Any] = {}
+    faults = []
+    for text in given.option:
+        key, equals, value = text.partition("=")
+        if equals:
+            options[key] = _json_or_text(value)
+        else:
+            faults.append(f"--option: must be KEY=VALUE, but got {text!r}")
+    if given.task is None:
+        faults.append("--task: is required")
+    if faults:
+        raise FaultsError("command line", faults)
+    values = {name: getattr(given, name) for name in HYPERPARAMETERS if getattr(given, name) is not None}
+    return TrialConfig(
+        task=given.task, backbone=given.backbone, method=given.method, method_options=options, seed=given.seed, **values
+    )
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

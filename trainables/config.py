@@ -1,0 +1,127 @@
+"""TrialConfig: everything one training needs to know, frozen and checked. Needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from trainables.faults import FaultsError, unknown_name
+
+# Part of every trial's identity. Raise it when a change to this package alters what a trial computes, so that
+# trials recorded by older code are trained again instead of being taken for equal.
+OUTCOME_VERSION = 1
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """One training at one configuration and seed.
+
+    Raises `FaultsError` on construction, with every fault of the given values. Method options are checked against
+    the method itself by `trainables.preview`, since only the method knows them.
+    """
+
+    task: str  # a reference: "toy/sentiment", "glue/cola", or the path of a task folder
+    backbone: str  # a packaged encoder, a local path or a hub id
+    method: str
+    method_options: Mapping[str, Scalar] = field(default_factory=dict)
+    learning_rate: float = 3e-4  # peak of the schedule
+    num_epochs: int = 3
+    batch_size: int = 32
+    warmup_ratio: float = 0.1  # share of all steps spent in linear warm-up
+    weight_decay: float = 0.01  # decoupled; matrices only, never biases or LayerNorms
+    max_grad_norm: float = 1.0  # global norm over the trained tensors of this trial
+    max_length: int = 128  # word pieces, special tokens included
+    dropout: float | None = None  # None: the backbone's own rates
+    precision: str = "auto"  # auto: bf16 products with fp32 master weights where the device has bf16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = [fault for name in HYPERPARAMETERS if (fault := check_hyperparameter(name, getattr(self, name)))]
+        if fault := check_hyperparameter("seed", self.seed):
+            faults.append(fault)
+        for name in ("task", "backbone", "method"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                faults.append(f"{name}: must be a non-empty string, but got {value!r}")
+        if faults:
+            raise FaultsError("trial configuration", faults)
+        object.__setattr__(self, "method_options", MappingProxyType(dict(self.method_options)))
+        for name, kind in HYPERPARAMETERS.items():
+            if kind is float and getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one configuration
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (TrialConfig.from_dict, (self.to_dict(),))
+
+    def __hash__(self) -> int:
+        return hash(tuple((k, tuple(sorted(v.items())) if k == "method_options" else v) for k, v in self.items()))
+
+    def items(self) -> list[tuple[str, Any]]:
+        return [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; `from_dict` gives an equal configuration back."""
+        return {k: dict(v) if k == "method_options" else v for k, v in self.items()}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TrialConfig:
+        """Raises `FaultsError` on unknown or missing keys as well as on faulty values."""
+        known = {f.name for f in dataclasses.fields(TrialConfig)}
+        faults = [unknown_name("key of a trial configuration", key, known) for key in values if key not in known]
+        faults += [f"{key}: is required" for key in ("task", "backbone", "method") if key not in values]
+        if faults:
+            raise FaultsError("trial configuration", faults)
+        return TrialConfig(**values)
+
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """Everything that is searched or fixed by value, method options included, the seed not."""
+        return {**{name: getattr(self, name) for name in HYPERPARAMETERS}, **self.method_options}
+
+
+# Hyperparameters every method shares, with their type; all of them may be searched.
+HYPERPARAMETERS: dict[str, type] = {
+    "learning_rate": float,
+    "num_epochs": int,
+    "batch_size": int,
+    "warmup_ratio": float,
+    "weight_decay": float,
+    "max_grad_norm": float,
+    "max_length": int,
+    "dropout": float,
+    "precision": str,
+}
+
+# name -> (rule as a sentence, does the value keep it)
+_RULES: dict[str, tuple[str, Any]] = {
+    "learning_rate": ("must be a number > 0", lambda v: v > 0),
+    "num_epochs": ("must be a whole number >= 1", lambda v: v >= 1),
+    "batch_size": ("must be a whole number >= 1", lambda v: v >= 1),
+    "warmup_ratio": ("must be a number in [0, 1)", lambda v: 0 <= v < 1),
+    "weight_decay": ("must be a number >= 0", lambda v: v >= 0),
+    "max_grad_norm": ("must be a number > 0", lambda v: v > 0),
+    "max_length": ("must be a whole number >= 3", lambda v: v >= 3),
+    "dropout": ("must be a number in [0, 1) or null", lambda v: 0 <= v < 1),
+    "seed": ("must be a whole number in [0, 2**63)", lambda v: 0 <= v < 2**63),
+}
+
+
+def check_hyperparameter(name: str, value: object) -> str | None:
+    """The fault of one value of one shared hyperparameter (or of a seed), or None where it is good."""
+    if name == "precision":
+        return None if value in PRECISIONS else f"precision: {unknown_name('precision', value, PRECISIONS)}"
+    rule, keeps = _RULES[name]
+    if name == "dropout" and value is None:
+        return None
+    whole = name == "seed" or HYPERPARAMETERS[name] is int
+    is_number = isinstance(value, int) if whole else isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(value, bool) or not is_number or not keeps(value):
+        return f"{name}: {rule}, but got {value!r}"
+    return None

@@ -1,0 +1,32 @@
+"""Fine-tune every weight of the backbone: embeddings, all layers, pooler and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables.encoder import Encoder, EncoderShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The method has no options."""
+
+    def faults(self, shape: EncoderShape) -> list[str]:
+        return []
+
+
+def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
+    for part in ("embeddings", "layers", *(["pooler"] if view.pooler is not None else [])):
+        view.train_copy(part)
+
+
+def trained_params(shape: EncoderShape, options: Options) -> int:
+    """Everything the encoder has: embeddings, L layers and pooler."""
+    return shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params
+
+
+def stack_key(options: Options) -> None:
+    return None

@@ -1,0 +1,46 @@
+"""Fine-tune the top n layers, the pooler and the head; everything below stays frozen (Houlsby et al. 2019, 3.3, 3.4).
+
+With n = L the embeddings are trained too, which makes it full fine-tuning, as the paper says of its variable
+fine-tuning. Dropout is active below the cut as well, as it is in full fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables.encoder import Encoder, EncoderShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`num_layers` counts from the top; n of L."""
+
+    num_layers: int = 1
+
+    def faults(self, shape: EncoderShape) -> list[str]:
+        if 1 <= self.num_layers <= shape.num_layers:
+            return []
+        return [f"num_layers: must be in [1, {shape.num_layers}], the backbone's layers, but got {self.num_layers}"]
+
+
+def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
+    bottom = view.shape.num_layers - options.num_layers
+    for i in range(bottom, view.shape.num_layers):
+        view.train_copy(f"layers.{i}")
+    if view.pooler is not None:
+        view.train_copy("pooler")
+    if bottom == 0:
+        view.train_copy("embeddings")
+
+
+def trained_params(shape: EncoderShape, options: Options) -> int:
+    """n layers of 4 D^2 + 2 D I + 9 D + I, the pooler's D^2 + D, and the embeddings where n = L."""
+    embeddings = shape.embedding_params if options.num_layers == shape.num_layers else 0
+    return options.num_layers * shape.layer_params + shape.pooler_params + embeddings
+
+
+def stack_key(options: Options) -> None:
+    return None

@@ -1,0 +1,91 @@
+"""The adapted encoder with its head: what one pack of trials trains.
+
+Suffixes: K trials, S = K*B sequences, D hidden width, C outputs (classes, or 1 for regression).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import TrialConfig
+from trainables.dropout import Dropout, DropoutStreams, connect
+from trainables.encoder import Encoder
+from trainables.initialisation import parameter_device, truncated_normal, zeros
+from trainables.methods import get_method, parse_options
+
+
+class Head(nn.Module):
+    """K linear classifiers on the pooled first token; weights truncated normal 0.02, biases zero, as released."""
+
+    def __init__(self, width: int, num_outputs: int, generators: Sequence[torch.Generator], device: torch.device):
+        super().__init__()
+        self.weight = truncated_normal((width, num_outputs), 0.02, generators, device)
+        self.bias = zeros(len(generators), (num_outputs,), device)
+
+    def forward(self, pooled_SD: Tensor) -> Tensor:
+        num_trials, width, num_outputs = self.weight.shape
+        pooled_KBD = pooled_SD.float().view(num_trials, -1, width)
+        return torch.baddbmm(self.bias[:, None], pooled_KBD, self.weight).view(-1, num_outputs)
+
+
+class AdaptedModel(nn.Module):
+    """K trials over one encoder view: encoder, pooler where it has one, dropout, head."""
+
+    def __init__(self, encoder: Encoder, head: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = Dropout(encoder.shape.hidden_dropout)
+        self.head = head
+
+    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None = None) -> Tensor:
+        """Logits (S, C) in float32."""
+        hidden_SD = self.encoder(input_ids_SL, token_types_SL, lengths_S)
+        pooler = self.encoder.pooler
+        pooled_SD = hidden_SD if pooler is None else torch.tanh(pooler(hidden_SD))
+        return self.head(self.dropout(pooled_SD))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+    """Counted from the tensors: `trained` is what gets gradients, head included, for one trial."""
+
+    trained: int
+    trained_without_head: int
+    total: int
+
+
+def build_model(encoder: Encoder, configs: Sequence[TrialConfig], num_outputs: int) -> AdaptedModel:
+    """A model for a pack of trials of one method and one stack key, initialised from the trials' seeds."""
+    device = parameter_device(encoder)
+    view = encoder.view()
+    first = configs[0]
+    generators = [torch.Generator().manual_seed(derive_seed(config.seed, "initialisation")) for config in configs]
+    options = parse_options(first.method, first.method_options, encoder.shape)
+    get_method(first.method).adapt(view, options, generators)
+    model = AdaptedModel(view, Head(encoder.shape.hidden_size, num_outputs, generators, device))
+    if device.type != "meta":  # there, models are only counted
+        streams = DropoutStreams([derive_seed(config.seed, "dropout") for config in configs], device)
+        connect(model, streams, first.dropout)
+    return model
+
+
+def count_parameters(model: AdaptedModel, num_trials: int = 1) -> ParameterCounts:
+    """Count a model's tensors; those of K trials count once for each."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    head = sum(p.numel() for p in model.head.parameters())
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    return ParameterCounts(
+        trained=trained // num_trials,
+        trained_without_head=(trained - head) // num_trials,
+        total=frozen + trained // num_trials,
+    )
+
+
+def derive_seed(seed: int, purpose: str) -> int:
+    """An independent seed for each purpose of one trial's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:8], "big") >> 1

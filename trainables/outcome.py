@@ -1,0 +1,55 @@
+"""What a trial reports: one EpochReport an epoch, one TrialOutcome at its end. Needs neither torch nor Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class OutcomeStatus(StrEnum):
+    """How a training ended; a crash is an outcome like any other."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"  # stopped early because its validation curve did not promise enough
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # stopped from outside before its last epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """One epoch of one trial, measured after its last optimizer step."""
+
+    epoch: int  # counted from 1
+    step: int  # optimizer steps taken so far
+    train_loss: float  # mean over the epoch's examples
+    validation_score: float  # the task's metric
+    validation: Mapping[str, float]  # every component of the metric, and "loss"
+    duration_s: float  # training and evaluation of this epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialOutcome:
+    """All that came of one training. Unmeasured is None."""
+
+    status: OutcomeStatus
+    started_at: str  # UTC, ISO 8601
+    duration_s: float
+    epochs: tuple[EpochReport, ...] = ()
+    metric: str | None = None
+    validation_score: float | None = None  # after the last epoch
+    validation: Mapping[str, float] = field(default_factory=dict)
+    test_score: float | None = None  # after the last epoch; None where the task has no labelled test split
+    test: Mapping[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None  # where the validation score peaked; the scores above are the last epoch's
+    trained_params: int | None = None
+    trained_params_without_head: int | None = None
+    total_params: int | None = None
+    examples_per_second: float | None = None  # training only, evaluation left out
+    peak_memory_bytes: int | None = None  # of the device; of the process where the device is a CPU
+    error: str | None = None  # the traceback of a failed trial
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+# Called after each epoch; False asks the training to stop there (the trial is then pruned).
+Report = Callable[[EpochReport], bool]

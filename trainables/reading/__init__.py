@@ -1,0 +1,1 @@
+"""From files and the hub to checked tasks: what the task families share."""

@@ -1,0 +1,76 @@
+"""What a task is, whatever family it comes from: its facts, its rows and the fingerprint of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainables.metrics import Kind
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """The facts of a task that a head and a report need; known without reading the rows where a family can."""
+
+    name: str
+    kind: Kind
+    pair: bool  # whether each row has two texts
+    num_labels: int  # outputs of the head; 1 for regression
+    label_names: tuple[str, ...]  # by label index; empty where they are not known, and for regression
+    metric: str  # a name of trainables.metrics
+    source: str  # where the rows come from, revision included where there is one
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A task whose every row has been checked.
+
+    `splits` has train, validation and, where it is labelled, test. Columns: text_a (string), text_b (string, only
+    where `info.pair`), label (int64 in [0, num_labels) for classification, finite float64 for regression).
+    """
+
+    info: TaskInfo
+    splits: Mapping[str, pa.Table]
+    fingerprint: str  # sha256 of what a training can see; equal for equal rows, however they are stored
+
+
+def fingerprint(info: TaskInfo, splits: Mapping[str, pa.Table]) -> str:
+    """The sha256 (hex) of a task's content: kind, metric, number of labels, and every row of every split in order.
+
+    Names, sources and file formats are left out, so a copy of the same rows is the same task.
+    """
+    digest = hashlib.sha256()
+    header = {"kind": info.kind, "metric": info.metric, "num_labels": info.num_labels}
+    digest.update(json.dumps(header, sort_keys=True).encode())
+    for split in SPLITS:
+        if split not in splits:
+            continue
+        table = splits[split]
+        for name in ("text_a", "text_b", "label"):
+            if name not in table.column_names:
+                continue
+            digest.update(f"\n{split}.{name}[{table.num_rows}]\n".encode())
+            column = table.column(name).combine_chunks()
+            if name == "label":
+                # Adding 0 makes -0.0 and 0.0 one value; both are stored little-endian on every platform we know.
+                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False) + 0).astype("<f8").tobytes())
+            else:
+                # Lengths first: without them "ab","c" and "a","bc" would be one text.
+                digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
+                digest.update(_text_bytes(column.cast(pa.large_string())))
+    return digest.hexdigest()
+
+
+def _text_bytes(column: pa.LargeStringArray) -> memoryview:
+    """The UTF-8 of all texts of a column (without nulls), one after the other, without a copy."""
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return memoryview(data)[bounds[0] : bounds[-1]] if data is not None else memoryview(b"")

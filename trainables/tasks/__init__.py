@@ -1,0 +1,67 @@
+"""Tasks by reference: what to learn, from which rows, measured how. Needs no torch.
+
+A reference is `<family>/<name>`, a family being a file of this folder (`toy/sentiment`, `glue/cola`,
+`hub/<dataset id>@<commit>?text_a=...`); anything else is the path of a task folder. `./toy/sentiment` and absolute
+paths are folders whatever they are called.
+
+A family is a module with three functions: `names()`, the tasks it knows by name (empty where any name may do);
+`describe(name) -> TaskInfo`, from memory where it can; `load(name) -> Task`. Both raise `FaultsError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from trainables import discovery
+from trainables.faults import FaultsError, unknown_name
+from trainables.task import SPLITS, Task, TaskInfo
+
+__all__ = ["SPLITS", "Task", "TaskInfo", "describe", "families", "known_names", "load"]
+
+
+def describe(reference: str) -> TaskInfo:
+    """The facts of a task; cheap, and without its data where the family knows its tasks by name.
+
+    Raises `FaultsError` where there is no such task, or what describes it is faulty.
+    """
+    family, name = _resolve(reference)
+    return family.describe(name)
+
+
+def load(reference: str) -> Task:
+    """Read a task and check its every row. Raises `FaultsError` with all faults at once."""
+    family, name = _resolve(reference)
+    return family.load(name)
+
+
+def families() -> list[str]:
+    """The task families: the files of this folder."""
+    return discovery.plugin_names(sys.modules[__name__])
+
+
+def known_names() -> list[str]:
+    """References of every task known by name, over all families."""
+    return [f"{family}/{name}" for family in families() for name in _family(family).names()]
+
+
+def _family(name: str) -> ModuleType:
+    return discovery.load_plugin(sys.modules[__name__], "task family", name)
+
+
+def _resolve(reference: str) -> tuple[ModuleType, str]:
+    prefix, slash, rest = reference.partition("/")
+    if slash and prefix in families():
+        family = _family(prefix)
+        if family.names() and rest not in family.names():
+            raise FaultsError(f"task {reference}", [unknown_name(f"task of family {prefix}", rest, family.names())])
+        return family, rest
+    if not Path(reference).expanduser().is_dir():
+        near = difflib.get_close_matches(reference, known_names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        known = "; ".join(f"{name}/: {', '.join(_family(name).names()) or 'any'}" for name in families())
+        folder = Path(reference).expanduser().absolute()
+        raise FaultsError(f"task {reference}", [f"no such folder: {folder}{hint} Task families and names: {known}"])
+    return _family("folder"), reference
