@@ -27,22 +27,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = TrialConfig.from_dict(json.loads(given.config.read_text(encoding="utf-8")))
         else:
             config = _config(given)
-        # Here, not above: `--help` and faults of the command line need no torch.
-        from trainables import tasks
-        from trainables.backbone import describe_backbone
-        from trainables.engine import Engine
-        from trainables.methods import parse_options
-
-        tasks.load(config.task)
-        parse_options(config.method, config.method_options, describe_backbone(config.backbone).shape)
+        _check(config)
     except (FaultsError, OSError, json.JSONDecodeError) as error:
         print(error, file=sys.stderr)
         return 2
+    from trainables.engine import Engine  # here, not above: `--help` and faults of the command line need no torch
+
     outcome = Engine(device=given.device, num_threads=given.threads).run(config, report=_print_epoch)
     values = dataclasses.asdict(outcome)
     del values["epochs"]  # printed as they came
     print(json.dumps({"event": "outcome", **values}), flush=True)
     return 0 if outcome.status is OutcomeStatus.COMPLETED else 1
+
+
+def _check(config: TrialConfig) -> None:
+    """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
+    from trainables import tasks
+    from trainables.backbone import describe_backbone
+    from trainables.methods import parse_options
+
+    faults: list[str] = []
+    shape = None
+    try:
+        tasks.load(config.task)
+    except FaultsError as error:
+        faults += error.faults
+    try:
+        shape = describe_backbone(config.backbone).shape
+    except FaultsError as error:
+        faults += error.faults
+    try:
+        parse_options(config.method, config.method_options, shape)
+    except FaultsError as error:
+        faults += error.faults
+    if shape is not None and config.max_length > shape.max_length:
+        rule = f"must be at most {shape.max_length}, the backbone's positions"
+        faults.append(f"max_length: {rule}, but got {config.max_length}")
+    if faults:
+        raise FaultsError("trial", faults)
 
 
 def _print_epoch(epoch: EpochReport) -> bool:
@@ -74,14 +96,15 @@ def _config(given: argparse.Namespace) -> TrialConfig:
             options[key] = _json_or_text(value)
         else:
             faults.append(f"--option: must be KEY=VALUE, but got {text!r}")
-    if given.task is None:
-        faults.append("--task: is required")
+    values = {name: getattr(given, name) for name in HYPERPARAMETERS if getattr(given, name) is not None}
+    values |= {name: getattr(given, name) for name in ("task", "backbone", "method", "seed")}
+    try:
+        config = TrialConfig(method_options=options, **values)
+    except FaultsError as error:
+        faults += error.faults
     if faults:
         raise FaultsError("command line", faults)
-    values = {name: getattr(given, name) for name in HYPERPARAMETERS if getattr(given, name) is not None}
-    return TrialConfig(
-        task=given.task, backbone=given.backbone, method=given.method, method_options=options, seed=given.seed, **values
-    )
+    return config
 
 
 def _json_or_text(text: str) -> Any:

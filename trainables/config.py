@@ -51,6 +51,9 @@ class TrialConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 faults.append(f"{name}: must be a non-empty string, but got {value!r}")
+        if not _are_options(self.method_options):
+            rule = "must map names to text, numbers, true, false or null"
+            faults.append(f"method_options: {rule}, but got {self.method_options!r}")
         if faults:
             raise FaultsError("trial configuration", faults)
         object.__setattr__(self, "method_options", MappingProxyType(dict(self.method_options)))
@@ -111,6 +114,13 @@ _RULES: dict[str, tuple[str, Any]] = {
     "dropout": ("must be a number in [0, 1) or null", lambda v: 0 <= v < 1),
     "seed": ("must be a whole number in [0, 2**63)", lambda v: 0 <= v < 2**63),
 }
+
+
+def _are_options(options: object) -> bool:
+    scalars = (str, int, float, bool, type(None))
+    return isinstance(options, Mapping) and all(
+        isinstance(key, str) and isinstance(value, scalars) for key, value in options.items()
+    )
 
 
 def check_hyperparameter(name: str, value: object) -> str | None:

@@ -23,7 +23,7 @@ class DropoutStreams:
         for row, generator in zip(draws, self.generators, strict=True):
             row.random_(-(2**63), None, generator=generator)
         bits = draws.view(torch.int16)[:, :per_trial]
-        threshold = round(rate * 2**16) - 2**15
+        threshold = min(round(rate * 2**16), 2**16 - 1) - 2**15  # above, it would not be an int16
         return (bits >= threshold).to(like.dtype).mul_(1 / (1 - rate)).view(like.shape)
 
 

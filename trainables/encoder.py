@@ -200,7 +200,18 @@ class Encoder(nn.Module):
         self.requires_grad_(False)
 
     def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
-        """Take the masters' values onto a device, frozen and in the dtype products are computed in."""
+        """Take the masters' values onto a device, frozen and in the dtype products are computed in.
+
+        Raises `ValueError` naming every tensor whose size is not the shape's.
+        """
+        expected = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+        wrong = [
+            f"{name} is {tuple(master.shape)} instead of {expected[name]}"
+            for name, master in self.masters.items()
+            if tuple(master.shape) != expected[name]
+        ]
+        if wrong:
+            raise ValueError(f"tensors must have the configuration's sizes, but {'; '.join(wrong[:5])}")
         self.compute_dtype = compute_dtype
         for name, master in self.masters.items():
             owner, _, leaf = name.rpartition(".")
@@ -231,6 +242,10 @@ class Encoder(nn.Module):
             if isinstance(module, LayerNorm):
                 value = value.expand(num_trials, -1)
             setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+
+    def sublayer_outputs(self) -> list[SublayerOutput]:
+        """The 2L ends of sub-layers, where adapters stand: attention's, then feed-forward's, bottom layer first."""
+        return [module for module in self.layers.modules() if isinstance(module, SublayerOutput)]
 
     def layernorm_names(self) -> list[str]:
         """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1)."""

@@ -177,3 +177,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def describe_devices() -> list[str]:
+    """The devices an engine could use, each with what its products are computed in under precision "auto"."""
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]
+    return [
+        f"{device}: {_device_name(device)}, {str(compute_dtype('auto', device)).removeprefix('torch.')}"
+        for device in devices
+    ]

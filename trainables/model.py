@@ -47,7 +47,7 @@ class AdaptedModel(nn.Module):
         hidden_SD = self.encoder(input_ids_SL, token_types_SL, lengths_S)
         pooler = self.encoder.pooler
         pooled_SD = hidden_SD if pooler is None else torch.tanh(pooler(hidden_SD))
-        return self.head(self.dropout(pooled_SD))  # type: ignore[no-any-return]
+        return self.head(self.dropout(pooled_SD))
 
 
 @dataclass(frozen=True, kw_only=True)

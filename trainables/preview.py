@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from trainables import tasks
-from trainables.backbone import meta_encoder
+from trainables.backbone import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import EncoderShape
+from trainables.encoder import Encoder, EncoderShape
 from trainables.faults import UnavailableError
 from trainables.methods import get_method, parse_options
-from trainables.model import ParameterCounts, build_model, count_parameters
+from trainables.model import Head, ParameterCounts, build_model, count_parameters
+from trainables.reading.reachability import hurried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +29,42 @@ class TaskPreview:
 
 
 def preview_task(reference: str) -> TaskPreview:
-    """Read and check a task. Raises `FaultsError` where there is no such task or its data are faulty."""
-    try:
-        task = tasks.load(reference)
-    except UnavailableError as error:
-        return TaskPreview(
-            info=tasks.describe(reference), fingerprint=None, train_rows=None, missing=tuple(error.faults)
-        )
+    """Read and check a task, or describe it where its data are out of reach; that is found out without waiting.
+
+    Raises `FaultsError` where there is no such task, its data are faulty, or only its data could describe it.
+    """
+    with hurried():
+        try:
+            task = tasks.load(reference)
+        except UnavailableError as error:
+            info = tasks.describe(reference)
+            return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
     return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=task.splits["train"].num_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackbonePreview:
+    """A backbone as far as it is known here: None where not even its sizes are."""
+
+    info: BackboneInfo | None
+    missing: tuple[str, ...] = ()  # why its weights cannot be had here
+
+
+def preview_backbone(name: str) -> BackbonePreview:
+    """Describe a backbone, by its sizes alone where its weights are out of reach; that is found out without waiting.
+
+    Raises `FaultsError` where there is no such backbone or it is of no family we know.
+    """
+    with hurried():
+        try:
+            return BackbonePreview(info=describe_backbone(name))
+        except UnavailableError as error:
+            missing = error.faults
+        try:
+            return BackbonePreview(info=describe_backbone(name, weights=False), missing=missing)
+        except UnavailableError:
+            rule = "even its sizes are therefore unknown, and with them what its trials would train"
+            return BackbonePreview(info=None, missing=(f"{missing[0]}; {rule}",))
 
 
 def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderShape | None) -> dict[str, Scalar]:
@@ -45,8 +75,34 @@ def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderS
 
 def preview_parameters(config: TrialConfig, shape: EncoderShape, num_labels: int) -> ParameterCounts:
     """Count a trial's parameters from the tensors it would train, without memory for them."""
+    with_one = _count(config.method, tuple(sorted(config.method_options.items())), shape)
+    head_of_one = _count_head(shape.hidden_size, 1)
+    head = _count_head(shape.hidden_size, num_labels)
+    return ParameterCounts(
+        trained=with_one.trained_without_head + head,
+        trained_without_head=with_one.trained_without_head,
+        total=with_one.total - head_of_one + head,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _count(method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape) -> ParameterCounts:
+    """The counts with a head of one output. A sweep asks for the same ones again and again."""
+    config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
     with torch.device("meta"):
-        return count_parameters(build_model(meta_encoder(shape), [config], num_labels))
+        return count_parameters(build_model(_encoder(shape), [config], num_outputs=1))
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder(shape: EncoderShape) -> Encoder:
+    """Building a model makes a view of it and leaves it as it is."""
+    return meta_encoder(shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _count_head(width: int, num_outputs: int) -> int:
+    head = Head(width, num_outputs, [torch.Generator()], torch.device("meta"))
+    return sum(p.numel() for p in head.parameters())
 
 
 def parameter_formula(config: TrialConfig, shape: EncoderShape) -> int:

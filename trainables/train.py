@@ -50,7 +50,7 @@ def train(
     """Train one trial, reporting after each epoch.
 
     Stops at the next step once `cancelled()` is true, and after an epoch whose `report` returns False. Raises
-    `TrainingDivergedError` where the loss is no longer finite.
+    `TrainingDivergedError` where the loss is no longer finite, in training or in evaluation.
     """
     train_split = data["train"]
     batches = training_batches(
@@ -87,7 +87,7 @@ def train(
                     epochs=tuple(epochs),
                     test_score=None,
                     test={},
-                    examples_per_second=_rate(step * config.batch_size, training_s),
+                    examples_per_second=_rate(first_step * config.batch_size, training_s),
                 )
             learning_rate = config.learning_rate * schedule(step, len(batches), config.warmup_ratio)
             for group in optimizer.param_groups:
@@ -103,7 +103,8 @@ def train(
             # Reading a number waits for the device, so not at every step.
             if step % 50 == 0 and not math.isfinite(loss_sum.item()):
                 break
-        train_loss = loss_sum.item() / max(1, step - first_step)
+        # With fewer steps than epochs an epoch may hold no step, and the last loss stands.
+        train_loss = loss_sum.item() / (step - first_step) if step > first_step else epochs[-1].train_loss
         if not math.isfinite(train_loss):
             raise TrainingDivergedError(f"the training loss became {train_loss} by step {step} (epoch {epoch})")
         training_s += time.perf_counter() - started
@@ -148,9 +149,15 @@ def schedule(step: int, num_steps: int, warmup_ratio: float) -> float:
 
 @torch.inference_mode()
 def evaluate(model: AdaptedModel, split: TokenizedSplit, metric: Metric) -> dict[str, float]:
-    """The metric's components, the metric itself and "loss", over a whole split."""
+    """The metric's components, the metric itself and "loss", over a whole split.
+
+    Raises `TrainingDivergedError` where the loss is not finite, as after a last step that went too far: classes
+    picked from NaN would pass for a score.
+    """
     outputs, labels = predict(model, split)
     loss = _losses(torch.from_numpy(outputs), torch.from_numpy(labels)).mean().item()
+    if not math.isfinite(loss):
+        raise TrainingDivergedError(f"the evaluation loss became {loss}")
     predictions = outputs.argmax(axis=1) if metric.kind == "classification" else outputs[:, 0]
     return {**metric.compute(predictions, labels), "loss": loss}
 

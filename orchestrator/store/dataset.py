@@ -17,7 +17,7 @@ from pyarrow.fs import FileSystem
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import Folder, open_folder
-from orchestrator.store.lock import hold
+from orchestrator.store.lock import Holder, hold, holder
 from orchestrator.store.rows import records_from_table, table_from_records
 from orchestrator.store.segments import Segments, parquet_bytes
 from trainables.faults import FaultsError
@@ -97,6 +97,10 @@ class Store:
         Raises `StoreLockedError` on entering where another driver is at work, with its host and process.
         """
         return hold(self._folder)
+
+    def holder(self) -> Holder | None:
+        """The driver that is at work on this store, seen from anywhere; None where there is none."""
+        return holder(self._folder)
 
     def append(self, records: Sequence[TrialRecord]) -> None:
         """Add records, all or none. Raises `ValueError` before anything is written where a trial has one already."""

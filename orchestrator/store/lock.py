@@ -79,6 +79,12 @@ def hold(folder: Folder) -> Iterator[None]:
             logger.warning("%s could not be removed", folder.at(LOCK), exc_info=True)
 
 
+def holder(folder: Folder) -> Holder | None:
+    """The driver at work on a store; None where there is none, or where it is known to have died."""
+    found = _read(folder)
+    return None if found is None or found.is_dead() else found
+
+
 def _acquire(folder: Folder, mine: Holder) -> None:
     for _ in range(2):
         if _create(folder, mine):

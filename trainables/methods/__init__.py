@@ -48,7 +48,7 @@ class Method(Protocol):
         ...
 
     def stack_key(self, options: Any) -> Hashable | None:
-        """Equal for trials whose private modules have equal shapes; None for packs of one."""
+        """Equal for trials that one `adapt` call can make: equal shapes, equal options; None for packs of one."""
         ...
 
 

@@ -60,9 +60,8 @@ class Adapter(nn.Module):
 
 def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
     device = parameter_device(view)
-    for layer in view.layers:
-        layer.attention_output.adapter = Adapter(view.shape.hidden_size, options, generators, device)
-        layer.feedforward_output.adapter = Adapter(view.shape.hidden_size, options, generators, device)
+    for output in view.sublayer_outputs():
+        output.adapter = Adapter(view.shape.hidden_size, options, generators, device)
     for name in view.layernorm_names():
         view.train_copy(name, num_trials=len(generators))
 
@@ -74,4 +73,4 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 
 def stack_key(options: Options) -> Hashable:
-    return options.adapter_size
+    return options

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-from trainables.faults import FaultsError
+from trainables.faults import FaultsError, UnavailableError
+from trainables.reading import reachability
 from trainables.reading.rows import Declared, make_task
 from trainables.task import Task
 
@@ -40,7 +42,10 @@ class HubSource:
 
 
 def load_from_hub(source: HubSource, declared: Declared) -> Task:
-    """Read and check a task of the hub. Raises `FaultsError` with all its faults, or why it cannot be reached."""
+    """Read and check a task of the hub.
+
+    Raises `FaultsError` with all its faults, `UnavailableError` saying why where it cannot be had from here.
+    """
     splits = _read(source, declared.name)
     faults: list[str] = []
     tables: dict[str, pa.Table] = {}
@@ -73,22 +78,40 @@ def _read(source: HubSource, task: str) -> Mapping[str, Dataset]:
     prepared = _prepared(source)
     if prepared is not None:
         return prepared
-    reasons = []
-    for read in (_from_network, _from_snapshot):
-        # These libraries raise a dozen unrelated errors (of httpx, OSError, ValueError, their own) for "not there".
+    from datasets.exceptions import DatasetsError
+
+    kind: type[FaultsError] = UnavailableError
+    reason = "it does not answer"
+    # These libraries raise a dozen unrelated errors (of httpx, OSError, ValueError, their own) for "not there".
+    if reachability.is_worth_asking():
         try:
-            return read(source)
+            return _from_network(source)
         except Exception as error:
-            logger.debug("%s of %s failed", read.__name__, source, exc_info=True)
-            reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-    raise FaultsError(
+            logger.debug("%s cannot be had from the hub", source, exc_info=True)
+            reason = _in_one_line(error)
+            if isinstance(error, DatasetsError | ValueError):  # the hub answered, and has no such thing
+                kind = FaultsError
+    try:
+        return _from_snapshot(source)
+    except LocalEntryNotFoundError:
+        cached = "which has none of it"
+    except Exception as error:
+        logger.debug("%s cannot be had from the local cache", source, exc_info=True)
+        cached = _in_one_line(error)
+    # No word of the configuration: planning says once what many tasks of one dataset lack.
+    named = f"{source.dataset}@{source.revision[:12]}"
+    raise kind(
         f"task {task}",
         [
-            f"cannot read {source} from the Hugging Face hub ({reasons[0]}), nor from the local cache ({reasons[1]}). "
+            f"cannot read {named} from the Hugging Face hub ({reason}), nor from the local cache ({cached}). "
             f"Without a network, download it where there is one (hf download {source.dataset} --repo-type dataset "
             f"--revision {source.revision}), or use a task folder"
         ],
     )
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _prepared(source: HubSource) -> Mapping[str, Dataset] | None:
@@ -122,7 +145,7 @@ def _from_network(source: HubSource) -> Mapping[str, Dataset]:
     splits = datasets.load_dataset(path, source.config, revision=source.revision)
     files = [Path(file["filename"]) for rows in splits.values() for file in rows.cache_files]
     if any(file.parent.name != source.revision for file in files):
-        raise ValueError(f"it cannot be reached, and another revision is cached: {files[0].parent.name}")
+        raise ConnectionError(f"it cannot be reached, and another revision is cached: {files[0].parent.name}")
     return splits
 
 

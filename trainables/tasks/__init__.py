@@ -61,7 +61,16 @@ def _resolve(reference: str) -> tuple[ModuleType, str]:
     if not Path(reference).expanduser().is_dir():
         near = difflib.get_close_matches(reference, known_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        known = "; ".join(f"{name}/: {', '.join(_family(name).names()) or 'any'}" for name in families())
+        known = ", ".join(_examples(name) for name in families() if name != "folder")
         folder = Path(reference).expanduser().absolute()
-        raise FaultsError(f"task {reference}", [f"no such folder: {folder}{hint} Task families and names: {known}"])
+        raise FaultsError(f"task {reference}", [f"no such folder: {folder}{hint} Known by name: {known}"])
     return _family("folder"), reference
+
+
+def _examples(family: str, count: int = 2) -> str:
+    """A family in a few words: `toy/sentiment, toy/topic (3 more)`."""
+    names = _family(family).names()
+    if not names:
+        return f"{family}/<name>"
+    shown = ", ".join(f"{family}/{name}" for name in names[:count])
+    return f"{shown} ({len(names) - count} more)" if len(names) > count else shown

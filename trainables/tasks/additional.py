@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.faults import FaultsError
+from trainables.faults import UnavailableError
 from trainables.reading.files import load_folder
 from trainables.task import Task, TaskInfo
 
@@ -74,12 +74,15 @@ def describe(name: str) -> TaskInfo:
 
 
 def load(name: str) -> Task:
-    """Read and check the task's folder. Raises `FaultsError` where there is none or it is faulty."""
+    """Read and check the task's folder.
+
+    Raises `UnavailableError` where there is none, `FaultsError` with everything that is wrong with it.
+    """
     folder = _folder(name)
     if folder is None or not folder.is_dir():
-        came = "it is not set" if folder is None else f"there is no {folder}"
-        rule = f"needs a task folder {name} in the folder that the variable ADAPTUNE_DATA names"
-        raise FaultsError(f"task additional/{name}", [f"{rule}, but {came}"])
+        rule = "needs a task folder of its name in the folder that the variable ADAPTUNE_DATA names"
+        came = "it is not set" if folder is None else f"there is none in {folder.parent}"
+        raise UnavailableError(f"task additional/{name}", [f"{rule}, but {came}"])
     return load_folder(folder, name=f"additional/{name}")
 
 

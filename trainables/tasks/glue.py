@@ -62,7 +62,7 @@ def describe(name: str) -> TaskInfo:
 
 @functools.lru_cache(maxsize=16)
 def load(name: str) -> Task:
-    """Read and check a GLUE task. Raises `FaultsError` saying why where it cannot be reached."""
+    """Read and check a GLUE task. Raises `UnavailableError` saying why where it cannot be reached."""
     info = describe(name)
     declared = Declared(
         name=info.name,

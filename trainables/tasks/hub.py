@@ -38,7 +38,10 @@ def describe(reference: str) -> TaskInfo:
 
 @functools.lru_cache(maxsize=64)
 def load(reference: str) -> Task:
-    """Read and check a dataset of the hub. Raises `FaultsError` with all its faults, or why it cannot be reached."""
+    """Read and check a dataset of the hub.
+
+    Raises `FaultsError` with all its faults, `UnavailableError` saying why where it cannot be reached.
+    """
     source, declared = parse(reference)
     return load_from_hub(source, declared)
 

@@ -1,0 +1,53 @@
+"""`adaptune status` and `adaptune report`: answers from the store alone, without torch and without Ray."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.analysis import tables, wording
+from orchestrator.cli.app import console
+from orchestrator.store import Store
+from orchestrator.sweep import load_results, write_report_into
+
+
+def show_status(store: str, *, as_json: bool) -> int:
+    """How many trials have which status, who is at work, and the best so far."""
+    opened = Store(store)
+    results = load_results(store)
+    holder = opened.holder()
+    if as_json:
+        answer = {
+            "sweep": json.loads(opened.spec_json())["name"],
+            "store": opened.uri,
+            "counts": {status.value: number for status, number in results.counts().items()},
+            "planned_trials": opened.plan_table().num_rows,
+            "running": None if holder is None else {"host": holder.host, "pid": holder.pid},
+            "best": results.best().to_pylist(),
+        }
+        print(json.dumps(answer))
+        return 0
+    screen = console()
+    if holder is None:
+        screen.print("No driver is at work on this store.")
+    else:
+        screen.print(f"Running since {holder.started_at} on {holder.host}, process {holder.pid}.")
+    screen.print(tables.summary(results))
+    return 0
+
+
+def make_report(store: str, *, as_json: bool) -> int:
+    """Write the report of whatever is recorded so far."""
+    opened = Store(store)
+    results = load_results(store)
+    files = write_report_into(opened, results)
+    if as_json:
+        counts = {status.value: number for status, number in results.counts().items()}
+        print(json.dumps({"store": opened.uri, "counts": counts, "report": list(files)}))
+        return 0
+    screen = console()
+    screen.print(tables.summary(results))
+    screen.print()
+    for file in files:
+        screen.print(file, soft_wrap=True)
+    screen.print(wording.status_line(results.counts()))
+    return 0

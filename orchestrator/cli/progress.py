@@ -1,0 +1,134 @@
+"""The live display of a running sweep: trials done, running and failed, the current best per task, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan import PlannedTrial
+from orchestrator.record import TrialRecord, TrialStatus
+from trainables import metrics
+from trainables.outcome import EpochReport
+
+# Where nobody watches live (a log, a pipe), a line at most so often.
+LINE_EVERY_S = 10.0
+
+
+class LiveProgress:
+    """Shows a sweep while it runs: a live panel on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._panel, transient=True)
+        self._total = self._done_before = self._engines = 0
+        self._ended: dict[TrialStatus, int] = {}
+        self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
+        self._best: dict[str, TrialRecord] = {}
+        self._seconds = 0.0  # of ended trials, from their start to their end
+        self._first_start: float | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def planned(self, trials: int, done: int) -> None:
+        self._total, self._done_before = trials, done
+        if done:
+            self._console.print(f"{trials} trials planned, {done} of them finished earlier, {trials - done} to train")
+        else:
+            self._console.print(f"{trials} trials planned")
+
+    def engines_ready(self, names: Sequence[str]) -> None:
+        self._engines = len(names)
+        shown = ", ".join(sorted(set(names)))
+        self._console.print(f"{len(names)} engine{'' if len(names) == 1 else 's'} ready on {shown}")
+
+    def trial_started(self, trial: PlannedTrial) -> None:
+        self._first_start = self._first_start or time.monotonic()
+        self._running[trial.trial_id] = (trial, None)
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
+        self._running[trial.trial_id] = (trial, epoch)
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self._running.pop(record.trial_id, None)
+        self._ended[record.status] = self._ended.get(record.status, 0) + 1
+        self._seconds += record.duration_s or 0.0
+        if record.status is TrialStatus.COMPLETED and _beats(record, self._best.get(record.task)):
+            self._best[record.task] = record
+        if record.status is TrialStatus.FAILED:
+            last_line = (record.error or "unknown error").strip().splitlines()[-1]
+            self._console.print(f"failed: {_describe(record)}: {last_line}")
+        if not self._console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self._console.print(self._line())
+
+    def _line(self) -> str:
+        done = self._done_before + sum(self._ended.values())
+        failed = self._ended.get(TrialStatus.FAILED, 0)
+        parts = [f"{done}/{self._total} trials done", f"{len(self._running)} running", f"{failed} failed"]
+        return ", ".join([*parts, *([f"about {left} left"] if (left := self._time_left()) else [])])
+
+    def _time_left(self) -> str | None:
+        ended = sum(self._ended.values())
+        left = self._total - self._done_before - ended
+        if not ended or not left or self._first_start is None:
+            return None
+        # Rate of this run so far: trials differ in cost, so it settles as the sweep goes on.
+        seconds = (time.monotonic() - self._first_start) / ended * left
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+    def _panel(self) -> RenderableType:
+        done = self._done_before + sum(self._ended.values())
+        bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(bar, Text(self._line()))
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(self._best or self._running))
+        table.add_column("task")
+        table.add_column("best on validation so far", justify="right")
+        table.add_column("by")
+        for task, record in sorted(self._best.items()):
+            table.add_row(task, f"{record.validation_score:.3f}", _describe(record, with_task=False))
+        for trial, epoch in self._running.values():
+            where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
+            score = f"{epoch.validation_score:.3f}" if epoch else ""
+            table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{_of(trial)}, {where}", "dim"))
+        return Group(head, table)
+
+
+def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:
+    if record.validation_score is None or record.metric is None:
+        return False
+    if best is None or best.validation_score is None:
+        return True
+    return metrics.get(record.metric).better(record.validation_score, best.validation_score)
+
+
+def _of(trial: PlannedTrial) -> str:
+    options = " ".join(f"{value:g}" if isinstance(value, float) else str(value)
+                       for name, value in trial.config.method_options.items() if name != "init_std")  # fmt: skip
+    return f"{trial.config.method} {options} lr {trial.config.learning_rate:g} seed {trial.config.seed}"
+
+
+def _describe(record: TrialRecord, *, with_task: bool = True) -> str:
+    size = record.hyperparameters.get("adapter_size") or record.hyperparameters.get("num_layers") or ""
+    rate = record.hyperparameters.get("learning_rate")
+    words = [record.task] if with_task else []
+    words += [record.method, str(size)] if size else [record.method]
+    return " ".join([*words, f"lr {rate:g}" if isinstance(rate, float) else "", f"seed {record.seed}"])

@@ -1,0 +1,90 @@
+"""`adaptune run` and `adaptune resume`: check everything, train, show the answer, say how to go on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.analysis import tables
+from orchestrator.cli.app import console
+from orchestrator.cli.progress import LiveProgress
+from orchestrator.record import TrialStatus
+from orchestrator.store import Store
+from orchestrator.sweep import SweepRun, execute, prepare
+from orchestrator.sweep_file import apply_overrides, read_sweep
+from trainables.faults import FaultsError
+
+COMPLETED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+def run_from_file(
+    sweep: str,
+    overrides: Sequence[str],
+    *,
+    store: str | None,
+    address: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> int:
+    """Train what is missing of a declared sweep."""
+    values = read_sweep(sweep, overrides)
+    return _train(values, store, widen=False, address=address, tracking_uri=tracking_uri, as_json=as_json)
+
+
+def run_from_store(
+    store: str,
+    sweep: str | None,
+    overrides: Sequence[str],
+    *,
+    address: str | None,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> int:
+    """Train what is missing of a store's sweep, widened by a larger one where one is given."""
+    opened = Store(store)
+    if not opened.exists():
+        raise FaultsError(f"store {store}", [f"there must be a store to resume, but {opened.uri} holds none"])
+    if sweep is not None:
+        values = read_sweep(sweep, overrides)
+    else:
+        values = apply_overrides(json.loads(opened.spec_json()), overrides)
+    return _train(values, store, widen=True, address=address, tracking_uri=tracking_uri, as_json=as_json)
+
+
+def _train(
+    values: Any, store: str | None, *, widen: bool, address: str | None, tracking_uri: str | None, as_json: bool
+) -> int:
+    plan, opened = prepare(values, store, widen=widen)
+    # With --json, standard output is the answer alone.
+    screen = console(stderr=as_json)
+    with LiveProgress(screen) as progress:
+        done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
+    counts = done.results.counts()
+    if as_json:
+        print(json.dumps(_answer(plan.spec.name, opened.uri, done)))
+    else:
+        screen.print(tables.summary(done.results))
+        screen.print()
+        if not done.trained and not done.interrupted:
+            screen.print("Nothing to train: every planned trial has a finished record.")
+        screen.print(f"Report: {next((p for p in done.report if p.endswith('.html')), opened.uri)}", soft_wrap=True)
+    if done.interrupted:
+        resume = shlex.join(["adaptune", "resume", opened.uri])
+        screen.print(f"Interrupted. Everything finished is recorded; go on with:  {resume}", soft_wrap=True)
+        return INTERRUPTED
+    return SOME_FAILED if counts.get(TrialStatus.FAILED) else COMPLETED
+
+
+def _answer(name: str, store: str, done: SweepRun) -> dict[str, Any]:
+    return {
+        "sweep": name,
+        "store": store,
+        "trained": done.trained,
+        "interrupted": done.interrupted,
+        "counts": {status.value: number for status, number in done.results.counts().items()},
+        "best": done.results.best().to_pylist(),
+        "recommend": done.results.recommend().to_pylist(),
+        "report": list(done.report),
+    }
