@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from orchestrator.space import Choice, Domain, Grid
+from orchestrator.space import Choice, Domain, Grid, LogUniform, RandInt, Uniform, values_of
 from orchestrator.spec import MethodSpec, SweepSpec
 from trainables.config import Scalar
 from trainables.faults import unknown_name
@@ -19,9 +20,10 @@ Values = dict[str, Scalar]
 
 
 def enumerate_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
-    """The configurations of one method entry on one task, none twice.
+    """The configurations of one method entry on the task of this name, none twice.
 
-    What stands below the method overrides the shared space. The spec must be free of `search_faults`.
+    A random search that draws a configuration again has so many fewer of them. What stands below the method overrides
+    the shared space. The spec must be free of `search_faults`.
     """
     space: Space = {**spec.space, **method.space}
     seen = set()
@@ -32,39 +34,64 @@ def enumerate_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> 
             yield values
 
 
+# More would take minutes to plan and gigabytes to hold; nobody trains so many.
+MAX_TRIALS = 1_000_000
+
+
 def search_faults(spec: SweepSpec) -> list[str]:
     """Every reason why the spec's search algorithm cannot search its spaces."""
     search = spec.search
     if search.algorithm not in ALGORITHMS:
         return [f"search.algorithm: {unknown_name('search algorithm', search.algorithm, ALGORITHMS)}"]
-    if search.algorithm == "random":
-        return [] if search.num_samples else ["search.num_samples: is required by random search, but is missing"]
     faults = []
-    if search.num_samples is not None:
-        faults.append("search.num_samples: grid search tries every point and takes no num_samples; "
-                      f"use {{algorithm: random}}, but got {search.num_samples}")  # fmt: skip
-    spaces = [("space", spec.space), *((method.method, method.space) for method in spec.methods)]
-    for where, space in spaces:
-        for name, entry in space.items():
-            if hasattr(entry, "sample") and not isinstance(entry, Grid | Choice):
-                rule = "grid search needs a grid, a choice or a fixed value"
-                faults.append(f"{where}.{name}: {rule} (or search: {{algorithm: random}}), but got {entry}")
+    if search.algorithm == "random":
+        if search.num_samples is None:
+            faults.append("search.num_samples: random search needs a whole number >= 1, but it is missing")
+    else:
+        if search.num_samples is not None:
+            rule = "grid search tries every point and takes no num_samples (random search does)"
+            faults.append(f"search.num_samples: {rule}, but got {search.num_samples}")
+        spaces = [("space", spec.space), *((method.method, method.space) for method in spec.methods)]
+        for where, space in spaces:
+            for name, entry in space.items():
+                if isinstance(entry, Uniform | LogUniform | RandInt):
+                    rule = "grid search needs a grid, a choice or a single value (random search takes ranges too)"
+                    faults.append(f"{where}.{name}: {rule}, but got {entry.to_json()}")
+    if (count := _count_at_most(spec)) > MAX_TRIALS:
+        faults.append(f"a sweep must have at most {MAX_TRIALS:,} trials, but this one has up to {count:,}")
     return faults
+
+
+def _count_at_most(spec: SweepSpec) -> int:
+    """The number of trials if no two are equal."""
+    if spec.search.algorithm == "random":
+        configurations = len(spec.methods) * (spec.search.num_samples or 0)
+    else:
+        spaces = [{**spec.space, **method.space} for method in spec.methods]
+        sizes = [[len(entry.values) for entry in s.values() if isinstance(entry, Grid | Choice)] for s in spaces]
+        configurations = sum(math.prod(numbers) for numbers in sizes)
+    return len(spec.tasks) * configurations * len(spec.seeds)
 
 
 def _grid(space: Space, spec: SweepSpec, salt: str) -> Iterator[Values]:
     names = list(space)
-    choices = [entry.values if isinstance(entry, Grid | Choice) else (entry,) for entry in space.values()]
+    choices = [values_of(entry) for entry in space.values()]
     for point in itertools.product(*choices):
         yield dict(zip(names, point, strict=True))
 
 
 def _random(space: Space, spec: SweepSpec, salt: str) -> Iterator[Values]:
-    # A stream of its own for each task and method, so that adding one leaves the others' samples as they were.
+    # A stream of its own for each task and method, so that adding one leaves the others' samples as they were; drawn
+    # in the order of the names, so that the order in which a space is written does not matter.
     key = hashlib.sha256(f"{spec.search.seed}:{salt}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(key[:8], "big"))
     for _ in range(spec.search.num_samples or 0):
-        yield {name: entry.sample(generator) if hasattr(entry, "sample") else entry for name, entry in space.items()}
+        drawn = {name: _draw(space[name], generator) for name in sorted(space)}
+        yield {name: drawn[name] for name in space}
+
+
+def _draw(entry: Domain | Scalar, generator: np.random.Generator) -> Scalar:
+    return entry.sample(generator) if isinstance(entry, Domain) else entry
 
 
 ALGORITHMS: dict[str, Callable[[Space, SweepSpec, str], Iterator[Values]]] = {"grid": _grid, "random": _random}

@@ -18,11 +18,14 @@ from orchestrator.enumeration import enumerate_configurations, search_faults
 from orchestrator.space import values_of
 from orchestrator.spec import MethodSpec, SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, Scalar, TrialConfig, check_hyperparameter
-from trainables.faults import FaultsError, UnavailableError, unknown_name
+from trainables.faults import FaultsError, unknown_name
 
 if TYPE_CHECKING:
     from trainables.backbone import BackboneInfo
     from trainables.preview import TaskPreview
+
+
+DEFAULT_MAX_LENGTH = TrialConfig.max_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,40 +65,30 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     tasks, its backbone and its methods.
     """
     # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
-    from trainables.backbone import describe_backbone
-    from trainables.preview import preview_task
+    from trainables.preview import BackbonePreview, preview_backbone
 
     spec, faults = parse_leniently(values)
-    missing: list[str] = []
-    tasks: dict[str, TaskPreview] = {}
-    for reference in spec.tasks:
-        try:
-            tasks[reference] = preview_task(reference)
-            missing += tasks[reference].missing
-        except FaultsError as error:
-            faults += [f"task {reference}: {fault.removeprefix(f'task {reference}: ')}" for fault in error.faults]
-    faults += _name_clashes(tasks)
-    backbone: BackboneInfo | None = None
+    tasks, task_faults = _preview_tasks(spec)
+    faults += task_faults
     try:
-        backbone = describe_backbone(spec.backbone)
-    except UnavailableError as error:
-        missing += error.faults
-        try:
-            backbone = describe_backbone(spec.backbone, weights=False)
-        except FaultsError:
-            logger_note = "its trained parameters are therefore unknown"
-            missing[-1] = f"{missing[-1]}; {logger_note}"
+        backbone = preview_backbone(spec.backbone)
     except FaultsError as error:
         faults += error.faults
-    faults += _shared_space_faults(spec, backbone)
+        backbone = BackbonePreview(info=None)
+    faults += _clashes(tasks)
+    faults += _shared_space_faults(spec, backbone.info)
     for method in spec.methods:
-        faults += _method_faults(method, backbone)
+        faults += _method_faults(method, backbone.info)
     faults += search_faults(spec)
-    if missing and not allow_missing:
+    missing = (*_missing_data(tasks), *backbone.missing)
+    if not allow_missing:
         faults += missing
+    trials: tuple[PlannedTrial, ...] = ()
+    if not faults:
+        trials, faults = _trials(spec, tasks, backbone.info)
     if faults:
         raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
-    return SweepPlan(spec=spec, trials=_trials(spec, tasks, backbone), missing=tuple(dict.fromkeys(missing)))
+    return SweepPlan(spec=spec, trials=trials, missing=missing)
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
@@ -121,17 +114,49 @@ def plan_table(plan: SweepPlan) -> pa.Table:
     )
 
 
+def _preview_tasks(spec: SweepSpec) -> tuple[dict[str, TaskPreview], list[str]]:
+    """What is known of each task, by its reference, and the faults of those of which nothing is."""
+    from trainables.preview import preview_task
+
+    tasks, faults = {}, []
+    for reference in spec.tasks:
+        try:
+            tasks[reference] = preview_task(reference)
+        except FaultsError as error:
+            faults += [f"task {reference}: {fault}" for fault in error.faults]
+    return tasks, faults
+
+
+def _missing_data(tasks: Mapping[str, TaskPreview]) -> list[str]:
+    """Why data cannot be had, said once for all tasks it is true of."""
+    by_reason: dict[str, list[str]] = {}
+    for reference, task in tasks.items():
+        for reason in task.missing:
+            by_reason.setdefault(reason, []).append(reference)
+    return [
+        f"task{'s' if len(references) > 1 else ''} {', '.join(references)}: {reason}"
+        for reason, references in by_reason.items()
+    ]
+
+
 def _trials(
     spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
-) -> tuple[PlannedTrial, ...]:
+) -> tuple[tuple[PlannedTrial, ...], list[str]]:
+    """Every trial, none twice, and the faults of configurations whose values are good one by one only."""
     planned: dict[str, PlannedTrial] = {}
+    faults: list[str] = []
     for reference, task in tasks.items():
         for method in spec.methods:
-            for values in enumerate_configurations(spec, method, reference):
+            for values in enumerate_configurations(spec, method, task.info.name):
+                try:
+                    replicates = _replicates(spec, reference, task, backbone, method.method, values)
+                except FaultsError as error:
+                    faults += error.faults
+                    continue
                 # The seed comes last in the order too: whole configurations finish one after another.
-                for trial in _replicates(spec, reference, task, backbone, method.method, values):
+                for trial in replicates:
                     planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
-    return tuple(planned.values())
+    return tuple(planned.values()), faults
 
 
 def _replicates(
@@ -148,6 +173,8 @@ def _replicates(
     shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
     given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
     options = complete_options(method, given, backbone.shape if backbone else None)
+    if backbone:  # the default is for encoders that read so much; what the user asked for was checked
+        shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
     first = TrialConfig(
         task=reference, backbone=spec.backbone, method=method, method_options=options, seed=spec.seeds[0], **shared
     )
@@ -180,7 +207,7 @@ def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | 
             "task": task.fingerprint or task.info.name,
             "backbone": (backbone and backbone.fingerprint) or config.backbone,
             "method": config.method,
-            **config.hyperparameters(),
+            "hyperparameters": config.hyperparameters(),
         }
     )
 
@@ -189,15 +216,25 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _name_clashes(tasks: Mapping[str, TaskPreview]) -> list[str]:
+def _clashes(tasks: Mapping[str, TaskPreview]) -> list[str]:
+    """Tasks that a table could not tell apart, or whose trials would be the same by content."""
     by_name: dict[str, list[str]] = {}
+    by_content: dict[str, list[str]] = {}
     for reference, task in tasks.items():
         by_name.setdefault(task.info.name, []).append(reference)
-    return [
-        f"tasks: every task must have a name of its own, but {' and '.join(references)} are both called {name!r}"
+        if task.fingerprint:
+            by_content.setdefault(task.fingerprint, []).append(reference)
+    same_name = [
+        f"tasks: every task must have a name of its own, but {' and '.join(references)} are all called {name!r}"
         for name, references in by_name.items()
         if len(references) > 1
     ]
+    same_rows = [
+        f"tasks: every task must have rows of its own, but {' and '.join(references)} hold the same"
+        for references in by_content.values()
+        if len(references) > 1
+    ]
+    return same_name + same_rows
 
 
 def _shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:

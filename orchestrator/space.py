@@ -78,7 +78,8 @@ class LogUniform:
             raise FaultsError("loguniform", [f"loguniform: low must be > 0, but got {self.low!r}"])
 
     def sample(self, generator: np.random.Generator) -> float:
-        return float(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
+        drawn = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        return float(min(max(drawn, self.low), self.high))  # exp(log(x)) may miss x by a rounding
 
     def to_json(self) -> dict[str, Any]:
         return {"loguniform": [self.low, self.high]}
@@ -114,9 +115,9 @@ def parse_domain(value: Any) -> Domain | Scalar:
 
     Raises `FaultsError` where the value is none of these.
     """
-    if isinstance(value, tuple(DOMAINS.values())):
-        return value  # type: ignore[no-any-return]
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, Domain):
+        return value
+    if _is_single(value):
         return value
     if isinstance(value, Mapping):
         if len(value) != 1:
@@ -128,10 +129,10 @@ def parse_domain(value: Any) -> Domain | Scalar:
             raise FaultsError("domain", [unknown_name("domain", name, DOMAINS)])
         kind = DOMAINS[name]
         if len(fields(kind)) == 1:
-            return kind(argument)  # type: ignore[no-any-return]
+            return kind(argument)
         if not isinstance(argument, list | tuple) or len(argument) != 2:
             raise FaultsError("domain", [f"{name}: must be a pair [low, high], but got {argument!r}"])
-        return kind(*argument)  # type: ignore[no-any-return]
+        return kind(*argument)
     hint = f"; write {{grid: {list(value)!r}}} to try each" if isinstance(value, list | tuple) else ""
     raise FaultsError("domain", [f"must be a single value or a domain, but got {value!r}{hint}"])
 
@@ -150,7 +151,7 @@ def _distinct(name: str, values: Any) -> tuple[Scalar, ...]:
         raise FaultsError(name, [f"{name}: must be a list of values, but got {values!r}"])
     if not values:
         raise FaultsError(name, [f"{name}: must hold at least one value, but got an empty list"])
-    if bad := [v for v in values if not (v is None or isinstance(v, str | bool | int | float))]:
+    if bad := [v for v in values if not _is_single(v)]:
         raise FaultsError(name, [f"{name}: must hold single values, but got {bad[0]!r}"])
     # True == 1 in Python; as hyperparameters they are different values.
     keys = [(isinstance(v, bool), v) for v in values]
@@ -160,8 +161,17 @@ def _distinct(name: str, values: Any) -> tuple[Scalar, ...]:
     return tuple(values)
 
 
+def _is_single(value: Any) -> bool:
+    """Whether it is one value of a kind that every part of a sweep's road can carry: JSON, Parquet and C integers."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str | float)
+
+
 def _check_range(name: str, low: Any, high: Any) -> None:
-    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in (low, high)):
+    ends = (low, high)
+    numbers = all(_is_single(v) and isinstance(v, int | float) and not isinstance(v, bool) for v in ends)
+    if not numbers or not all(map(math.isfinite, (*ends, high - low))):
         raise FaultsError(name, [f"{name}: both ends must be numbers, but got [{low!r}, {high!r}]"])
     if low > high:
         raise FaultsError(name, [f"{name}: low <= high must hold, but got [{low!r}, {high!r}]"])

@@ -50,6 +50,14 @@ def _name(value: str) -> str:
     return value
 
 
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _or_none(value: Any) -> Any:
+    return "none" if value is None else value
+
+
 SpaceEntry = Annotated[
     Any, BeforeValidator(_domain), PlainSerializer(lambda v: v.to_json() if hasattr(v, "to_json") else v)
 ]
@@ -61,21 +69,32 @@ class MethodSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
-    space: Space = Field(default_factory=dict)
+    method: Annotated[str, Field(min_length=1)]
+    space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _from_sweep_file(cls, value: Any) -> Any:
-        """Accept the forms of a sweep file: `adapter: {adapter_size: ...}` and, without options, plain `layernorm`."""
-        if isinstance(value, str):
-            return {"method": value}
-        if isinstance(value, Mapping) and set(value) - {"method", "space"}:
-            if len(value) != 1:
-                raise ValueError(f"an entry must name exactly one method, but got {sorted(map(str, value))!r}")
-            ((method, space),) = value.items()
-            return {"method": str(method), "space": {} if space is None else space}
-        return value
+        return long_form(value)
+
+
+def long_form(entry: Any) -> Any:
+    """An entry of `methods` as `{method: NAME, space: {...}}`, whatever form of a sweep file it has.
+
+    The forms are `{adapter: {adapter_size: ...}}` and, without options, plain `layernorm`; anything else is left alone.
+    """
+    if isinstance(entry, str):
+        return {"method": entry, "space": {}}
+    if isinstance(entry, Mapping) and len(entry) == 1 and "method" not in entry:
+        ((method, space),) = entry.items()
+        return {"method": str(method), "space": {} if space is None else space}
+    if isinstance(entry, Mapping) and ("method" not in entry or set(entry) - {"method", "space"}):
+        raise ValueError(f"an entry must name exactly one method, but got {', '.join(map(str, entry)) or 'none'}")
+    return entry
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 class SearchSpec(BaseModel):
@@ -84,9 +103,9 @@ class SearchSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     algorithm: str = "grid"
-    num_samples: int | None = Field(default=None, ge=1)  # configurations per task and method entry
-    max_concurrent_trials: int | None = Field(default=None, ge=1)  # None: as many as there are engines
-    seed: int = Field(default=0, ge=0)  # of the search itself; trials have their own
+    num_samples: Count | None = None  # configurations per task and method entry
+    max_concurrent_trials: Count | None = None  # None: as many as there are engines
+    seed: Seed = 0  # of the search itself; trials have their own
 
 
 class SweepSpec(BaseModel):
@@ -97,13 +116,11 @@ class SweepSpec(BaseModel):
     name: Annotated[str, AfterValidator(_name)]
     backbone: Annotated[str, Field(min_length=1)] = "minilm"
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1), AfterValidator(_distinct)
-    ] = (0, 1, 2)
-    space: Space = Field(default_factory=dict)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)] = (0, 1, 2)
+    space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
-    early_stopping: Literal["none"] = "none"
+    early_stopping: Annotated[Literal["none"], BeforeValidator(_or_none)] = "none"
 
     def to_json(self) -> str:
         """The resolved spec, in the shape of a sweep file, as stored beside the records."""
@@ -134,16 +151,18 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
         return values, []
     if not isinstance(values, Mapping):
         keys = ", ".join(SweepSpec.model_fields)
-        return SweepSpec(**_PLACEHOLDERS), [f"a sweep must be a mapping with the keys {keys}, but got {values!r}"]
-    sound = {str(key): _plain(value) for key, value in values.items()}
-    if isinstance(sound.get("methods"), list):
-        sound["methods"] = [_long_form(entry) for entry in sound["methods"]]
+        came = "nothing" if values is None else repr(values)
+        return SweepSpec(**_PLACEHOLDERS), [f"a sweep must be a mapping with the keys {keys}, but got {came}"]
+    try:
+        sound = plain_copy(values)
+    except RecursionError:
+        return SweepSpec(**_PLACEHOLDERS), ["a sweep must not contain itself"]
     faults: list[str] = []
     while True:
         try:
             return SweepSpec.model_validate(sound), faults
         except ValidationError as error:
-            errors = error.errors()
+            errors = _errors(error)
         faults += [sentence for fault in errors if (sentence := _sentence(fault, sound)) not in faults]
         # From the end, so that dropping an entry of a list does not move the next one.
         for loc in sorted({fault["loc"] for fault in errors}, key=lambda loc: [str(p).zfill(6) for p in loc])[::-1]:
@@ -155,21 +174,39 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
 
 def spec_faults(error: ValidationError) -> list[str]:
     """The sentences of a validation error raised where a .py file builds its own `SweepSpec`."""
-    return [_sentence(fault, {}) for fault in error.errors()]
+    return [_sentence(fault, {}) for fault in _errors(error)]
+
+
+def _errors(error: ValidationError) -> list[Any]:
+    """Without those that follow from others: pydantic calls a sequence too short once its entries are faulty."""
+    return [
+        fault
+        for fault in error.errors()
+        if fault["type"] != "too_short" or len(fault["input"]) < fault["ctx"]["min_length"]
+    ]
+
+
+def plain_copy(value: Any) -> Any:
+    """A copy to change: mappings as dicts with text for keys, sequences as lists, entries of `methods` in long form."""
+    copy = _plain(value)
+    if isinstance(copy, dict) and isinstance(copy.get("methods"), list):
+        copy["methods"] = [_long_form_if_sound(entry) for entry in copy["methods"]]
+    return copy
 
 
 def _plain(value: Any) -> Any:
-    """A copy that may be pruned: mappings to dicts, sequences to lists."""
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _long_form(entry: Any) -> Any:
-    if isinstance(entry, dict) and len(entry) == 1 and "method" not in entry:
-        ((method, space),) = entry.items()
-        return {"method": str(method), "space": {} if space is None else space}
-    return entry
+def _long_form_if_sound(entry: Any) -> Any:
+    try:
+        return long_form(entry)
+    except ValueError:
+        return entry
 
 
 def _drop(container: Any, loc: Sequence[Any]) -> None:
@@ -187,8 +224,25 @@ def _drop(container: Any, loc: Sequence[Any]) -> None:
     )
     if reachable:
         _drop(child, rest)
-    else:
+    if not reachable or child == []:  # a list that is empty only now is no fault of its own
         del container[head]
+
+
+# What pydantic calls a fault -> our rule; its context fills the braces.
+_RULES = {
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "too_short": "must hold at least {min_length}",
+    "greater_than_equal": "must be >= {ge}",
+    "less_than": "must be < {lt}",
+    "literal_error": "must be {expected}",
+}
 
 
 def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
@@ -196,14 +250,24 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
     if len(path) >= 2 and path[0] == "methods" and isinstance(path[1], int):
         entries = values.get("methods")
         entry = entries[path[1]] if isinstance(entries, list) and path[1] < len(entries) else None
-        path[1] = entry.get("method", path[1]) if isinstance(entry, dict) else path[1]
+        name = entry.get("method") if isinstance(entry, dict) else None
+        path[1] = name if isinstance(name, str) and name else path[1]
         path = [part for part in path if part != "space"]
     where = ".".join(map(str, path)) or "sweep"
     if fault["type"] == "extra_forbidden":
-        model = {"search": SearchSpec, "methods": MethodSpec}.get(str(path[0]), SweepSpec)
-        return unknown_name("key", where, model.model_fields)
+        models: dict[str, type[BaseModel]] = {"search": SearchSpec, "methods": MethodSpec}
+        model = models.get(str(path[0]), SweepSpec)
+        return f"{where}: {unknown_name('key', path[-1], model.model_fields)}"
     if fault["type"] == "missing":
         return f"{where}: is required"
-    message = fault["msg"].removeprefix("Value error, ")
-    came = "" if ", but got " in message or fault["type"] == "value_error" else f", but got {fault['input']!r}"
-    return f"{where}: {message[0].lower()}{message[1:]}{came}"
+    if fault["type"] == "value_error":
+        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+    rule = _RULES.get(fault["type"], f"{fault['msg'][0].lower()}{fault['msg'][1:]}").format(**fault.get("ctx", {}))
+    return f"{where}: {rule}, but got {_shortened(fault['input'])}"
+
+
+def _shortened(value: Any, length: int = 200) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= length else f"{text[:length]}..."

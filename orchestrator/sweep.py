@@ -53,6 +53,11 @@ class SweepRun:
     report: tuple[str, ...]  # paths of the files written below STORE/report/
 
 
+def default_store(name: str) -> Path:
+    """Where a sweep's records go when no store is named."""
+    return Path("sweeps") / name
+
+
 def load_results(store: str | Path) -> Results:
     """The results of a sweep, finished or not, for questions in Python. Raises `FaultsError` where there is none."""
     opened = Store(store)
@@ -87,7 +92,7 @@ def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False
     A store that exists must hold this very sweep, or with `widen` a part of it. Raises `FaultsError` otherwise.
     """
     plan = plan_sweep(with_absolute_paths(values))
-    opened = Store(store if store is not None else Path("sweeps") / plan.spec.name)
+    opened = Store(store if store is not None else default_store(plan.spec.name))
     if opened.exists():
         held = set(opened.plan_table()["trial_id"].to_pylist())
         asked = {trial.trial_id for trial in plan.trials}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import difflib
 import pkgutil
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import search_spaces
-from orchestrator.spec import SweepSpec, SweepSpecError, spec_faults
+from orchestrator.space import Domain
+from orchestrator.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
 from trainables.faults import FaultsError, unknown_name
 
@@ -25,24 +27,28 @@ def read_sweep(reference: str, overrides: Sequence[str] = ()) -> Any:
     `reference` is a path ending in .py, .yaml, .yml or .json, or the name of a module of `search_spaces`.
     Raises `SweepSpecError` where it is neither, or the file cannot be read as one.
     """
+    path = _find(reference)
+    if path.suffix not in _READERS:
+        raise SweepSpecError(reference, [unknown_name("kind of sweep file", path.suffix, _READERS)])
+    return apply_overrides(_READERS[path.suffix](path), overrides)
+
+
+def _find(reference: str) -> Path:
     path = Path(reference)
-    packaged = [module.name for module in pkgutil.iter_modules(search_spaces.__path__)]
-    if not path.suffix and not path.exists() and reference in packaged:
-        path = Path(str(search_spaces.__file__)).parent / f"{reference}.py"
-    if not path.is_file():
-        rule = "a sweep must be a .py, .yaml or .json file, or a packaged search space"
-        raise SweepSpecError(
-            reference, [f"{rule}, but there is no such file: {unknown_name('sweep', reference, packaged)}"]
-        )
-    readers = {".py": _read_python, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_yaml}
-    if path.suffix not in readers:
-        raise SweepSpecError(reference, [unknown_name("kind of sweep file", path.suffix, readers)])
-    values = readers[path.suffix](path)
-    if isinstance(values, SweepSpec):
-        if not overrides:
-            return values
-        values = json.loads(values.to_json())
-    return apply_overrides(values, overrides)
+    packaged = {module.name: module for module in pkgutil.iter_modules(search_spaces.__path__)}
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise SweepSpecError(reference, [f"a sweep must be readable, but {error}"]) from None
+    if reference in packaged:
+        return Path(str(search_spaces.__file__)).parent / f"{reference}.py"
+    near = difflib.get_close_matches(reference, packaged, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"
+    raise SweepSpecError(
+        reference, [f"{rule}, but there is no file {reference!r}{hint} Packaged: {', '.join(sorted(packaged))}"]
+    )
 
 
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
@@ -51,18 +57,21 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
     A bare hyperparameter (`num_epochs=1`) stands for `space.<name>`; values are read as YAML. Raises
     `SweepSpecError` with every override that cannot be applied.
     """
-    if not overrides or not isinstance(values, Mapping):
+    if not overrides or not isinstance(values, Mapping | SweepSpec):
         return values
-    result = json.loads(json.dumps(values, default=lambda v: v.to_json() if hasattr(v, "to_json") else str(v)))
+    try:
+        result = plain_copy(values)
+    except RecursionError:
+        return values  # what is wrong with it is said when it is parsed
     faults: list[str] = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
+        if not equals or not all(key.split(".")):
             faults.append(f"--set: must be KEY=VALUE, but got {override!r}")
             continue
         try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
+            value = _load_yaml(text)
+        except _NotYaml:
             faults.append(f"--set {key}: the value must be YAML, but got {text!r}")
             continue
         path = key.split(".")
@@ -75,47 +84,71 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
     return result
 
 
-def _set(container: dict[str, Any], path: list[str], value: Any) -> str | None:
+def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
+    """Put a value where a path leads; returns why it leads nowhere."""
     head, *rest = path
+    if head == "methods" and rest and isinstance(values.get("methods"), list):
+        return _set_in_methods(values["methods"], rest, value)
     if not rest:
-        container[head] = value
+        values[head] = value
         return None
-    child = container.setdefault(head, {})
-    if head == "methods" and isinstance(child, list):
-        names = [entry if isinstance(entry, str) else next(iter(entry), "") for entry in child]
-        if rest[0] not in names or len(rest) == 1:
-            return unknown_name("method of this sweep", rest[0], names)
-        for i, name in enumerate(names):
-            if name == rest[0]:
-                entry = child[i] if isinstance(child[i], dict) else {name: {}}
-                child[i] = {name: {**(entry[name] or {})}}
-                _set(child[i][name], rest[1:], value)
-        return None
+    child = values.get(head)
+    child = {} if child is None else child.to_json() if isinstance(child, Domain) else child
     if not isinstance(child, dict):
-        return f"{head} is no mapping, but {child!r}"
+        return f"{head} must be a mapping to set {'.'.join(rest)} in it, but is {child!r}"
+    values[head] = child
     return _set(child, rest, value)
+
+
+def _set_in_methods(entries: list[Any], path: Sequence[str], value: Any) -> str | None:
+    """Set an option of a method, in each of its entries where it has several."""
+    method, *rest = path
+    named = [entry for entry in entries if isinstance(entry, dict) and entry.get("method") == method]
+    if not named:
+        known = [str(entry["method"]) for entry in entries if isinstance(entry, dict) and "method" in entry]
+        return unknown_name("method of this sweep", method, known)
+    faults = [_set(entry, ["space", *rest], value) for entry in named]
+    return next((fault for fault in faults if fault), None)
+
+
+class _NotYaml(Exception):
+    """What the parser says of a text that it cannot read."""
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise _NotYaml(" ".join(str(error).split())) from None
+    except Exception as error:  # the parser stumbles over impossible dates, keys that are lists, and deep nesting
+        raise _NotYaml(f"{type(error).__name__}: {error}") from None
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        # YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error.
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise SweepSpecError(str(path), [f"must be readable as YAML: {' '.join(str(error).split())}"]) from None
+        return _load_yaml(path.read_text(encoding="utf-8"))
+    except (_NotYaml, OSError, UnicodeDecodeError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as YAML, but {error}"]) from None
 
 
 def _read_python(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("sweep_file", path)
-    assert spec is not None and spec.loader is not None  # a .py path always has a loader
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType("sweep_file")
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
     except ValidationError as error:
         raise SweepSpecError(str(path), spec_faults(error)) from None
     except FaultsError as error:
         raise SweepSpecError(str(path), error.faults) from None
-    except Exception as error:  # whatever a user's file raises is a fault of that file
-        raise SweepSpecError(str(path), [f"must run as Python, but raised {type(error).__name__}: {error}"]) from None
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is a fault of that file
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""
+        raised = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise SweepSpecError(str(path), [f"must run as Python, but raised{where} {raised}"]) from None
     if not hasattr(module, "SWEEP"):
         raise SweepSpecError(str(path), ["must hold a constant SWEEP, a SweepSpec or a mapping of the same shape"])
     return module.SWEEP
+
+
+_READERS = {".py": _read_python, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_yaml}

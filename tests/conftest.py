@@ -1,15 +1,146 @@
-"""What several rooms' tests need."""
+"""What several rooms' tests need: tiny checkpoints, small tasks, a hub without network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
+
+from trainables import metrics, tasks
+from trainables.backbone import Backbone, load_backbone
+from trainables.config import TrialConfig
+from trainables.data import TokenizedSplit, tokenize
+from trainables.model import AdaptedModel, build_model
+from trainables.train import Training, train
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+}
+# A family -> its model_type and what its configuration says beyond SIZES.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("bert", {}),
+    "roberta": ("roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
+    "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
+    "electra": ("electra", {"embedding_size": 16}),
+    "electra-small": ("electra", {"embedding_size": 8}),
+    "distilbert": ("distilbert", {}),
+}
+WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
+
+MakeCheckpoint = Callable[[str], Path]
+MakeTask = Callable[..., Path]
+Splits = Mapping[str, TokenizedSplit]
+MakeSplits = Callable[..., Splits]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread: tiny products gain nothing from more, and sums keep their order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """The folder of a random checkpoint with a WordPiece tokenizer, by family; written once. Not to be changed."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def make(family: str) -> Path:
+        folder = root / family
+        if not folder.exists():
+            folder.mkdir()
+            _write_weights(family, folder)
+            _write_tokenizer(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(checkpoint: MakeCheckpoint) -> Path:
+    """The folder of a random BERT: 2 layers, width 16, with a pooler."""
+    return checkpoint("bert")
+
+
+@pytest.fixture(scope="session")
+def backbone(tiny_bert: Path) -> Backbone:
+    """The random BERT, loaded in float32. Frozen: no test may change it."""
+    return load_backbone(str(tiny_bert), device=torch.device("cpu"), compute_dtype=torch.float32)
+
+
+@pytest.fixture
+def task_folder(tmp_path: Path) -> MakeTask:
+    """Writes a task folder whose label is whether "good" or "bad" is said; for regression, how often "good" is."""
+
+    def make(
+        name: str = "opinion", *, rows: int = 64, kind: str = "classification", splits: str = "train validation test"
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        for split in splits.split():
+            lines = []
+            for row in range(rows if split == "train" else 32):
+                words = [f"w{number}" for number in rng.integers(0, 6, size=rng.integers(1, 5))]
+                label: float = row % 2
+                opinions = ["bad", "good"][row % 2 : row % 2 + 1]
+                if kind == "regression":
+                    count = row % 5
+                    label, opinions = count / 4, ["good"] * count + ["bad"] * (4 - count)
+                text = " ".join(str(word) for word in rng.permutation([*words, *opinions]))
+                lines.append(json.dumps({"text_a": text, "label": label}))
+            (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        metric = {"metric": "pearson"} if kind == "regression" else {}
+        (folder / "task.json").write_text(json.dumps({"kind": kind, **metric}), encoding="utf-8")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def splits(task_folder: MakeTask, backbone: Backbone, tmp_path: Path) -> MakeSplits:
+    """Writes a task folder and tokenises it."""
+
+    def make(**task: Any) -> Splits:
+        folder = task_folder(**task)
+        return tokenize(tasks.load(str(folder)), backbone.tokenizer, "tiny", 16, tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def fit(backbone: Backbone) -> Callable[..., tuple[Training, AdaptedModel]]:
+    """Builds a model for the configuration and trains it."""
+
+    def run(
+        splits: Splits, trial: TrialConfig, *, metric: str = "accuracy", **hooks: Any
+    ) -> tuple[Training, AdaptedModel]:
+        model = build_model(backbone.encoder, [trial], 1 if metric == "pearson" else 2)
+        return train(model, splits, trial, metrics.get(metric), **hooks), model
+
+    return run
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where tokenised rows of this test are kept, also by processes it starts."""
+    monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -48,3 +179,35 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddDataset:
         return folder
 
     return add
+
+
+def _write_weights(family: str, folder: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModel
+
+    model_type, extra = FAMILIES[family]
+    distil = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 64, "max_position_embeddings": 32}
+    config = AutoConfig.for_model(model_type, **(distil if model_type == "distilbert" else SIZES), **extra)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(config)
+        for parameter in model.parameters():  # LayerNorms and biases too, so that none can be taken for another
+            torch.nn.init.normal_(parameter, 1.0 if parameter.mean() == 1 else 0.0, 0.3)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefgh", *(f"##{letter}" for letter in "abcdefgh")]
+    words = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    words.normalizer = normalizers.BertNormalizer()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=words, **names).save_pretrained(folder)

@@ -21,7 +21,7 @@ from trainables.outcome import OutcomeStatus, TrialOutcome
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("orchestrator", "trainables", "search_spaces")
 GENERATED = {"build", "dist", "sweeps"}
-COMMAND_LINES = {"orchestrator/cli.py", "trainables/__main__.py"}
+COMMAND_LINES = ("orchestrator/cli/", "trainables/__main__.py")
 DATA_PLANE_STRANGERS = ("ray", "mlflow", "optuna", "orchestrator")
 
 # Imported under another name than their distribution bears.
@@ -92,7 +92,7 @@ def test_only_the_command_lines_print():
         for node in ast.walk(parse(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= COMMAND_LINES
+    assert all(path.startswith(COMMAND_LINES) for path in printing)
 
 
 def test_every_library_that_is_imported_is_a_declared_dependency():

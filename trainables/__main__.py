@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from trainables.engine import Engine  # here, not above: `--help` and faults of the command line need no torch
 
-    outcome = Engine(device=given.device, num_threads=given.threads).run(config, report=_print_epoch)
+    outcome = Engine(device=given.device, num_threads=given.threads).run(
+        config, report=_print_epoch, save_to=given.save
+    )
     values = dataclasses.asdict(outcome)
     del values["epochs"]  # printed as they came
     print(json.dumps({"event": "outcome", **values}), flush=True)
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     for name in HYPERPARAMETERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
     parser.add_argument("--device", help="cpu, cuda, cuda:1; the first GPU by default")
     parser.add_argument("--threads", type=int, help="CPU threads")
     return parser

@@ -107,8 +107,6 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
     if absent := [path.name for path in files if not path.is_file()]:
         fault = f"backbone {name}: must hold every file of its index, but {folder} lacks {', '.join(absent)}"
         raise UnavailableError(f"backbone {name}", [fault])
-    if files:  # a configuration does not say whether the checkpoint has a pooler
-        shape = replace(shape, has_pooler=shape.has_pooler and _holds_pooler(files))
     if not files:
         return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder)
     try:
@@ -134,8 +132,8 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     encoder.requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        fault = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"
-        raise FaultsError(f"backbone {name}", [fault])
+        rule = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"
+        raise FaultsError(f"backbone {name}", [rule])
     return Backbone(info=info, encoder=encoder, tokenizer=tokenizer)
 
 
@@ -178,6 +176,8 @@ def _from_hub(name: str, *, weights: bool) -> Path:
             )
         )
     except LocalEntryNotFoundError:
+        if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):
+            kind = FaultsError  # a slip of the pen rather than a checkpoint that is out of reach
         reason = "the Hugging Face hub does not answer and its local cache does not hold it"
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         there_is_none = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError)
@@ -225,14 +225,6 @@ def _has_pooler(files: Sequence[Path]) -> bool:
         with safe_open(path, framework="pt") as file:
             names += file.keys()
     return any(name.endswith("pooler.dense.weight") for name in names)
-
-
-def _holds_pooler(files: list[Path]) -> bool:
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            if any(name.endswith("pooler.dense.weight") for name in file.keys()):  # noqa: SIM118 - no mapping
-                return True
-    return False
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.encoder import EncoderShape
+from trainables.encoder import ACTIVATIONS, EncoderShape
 from trainables.faults import unknown_name
 
 # Our name -> name in a checkpoint, prefix such as "bert." left out. The three parts of qkv are stacked in this order.
@@ -108,15 +108,18 @@ FAMILIES: dict[str, tuple[Callable[[Mapping[str, Any]], EncoderShape], Mapping[s
 def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     """The shape a Hugging Face configuration describes.
 
-    Raises `ValueError` with one sentence where it is of another family or lacks a size.
+    Raises `ValueError` with one sentence where it is of another family, lacks a size or computes what we do not.
     """
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         raise ValueError(unknown_name("model_type", model_type, FAMILIES))
     try:
-        return FAMILIES[model_type][0](config)
+        shape = FAMILIES[model_type][0](config)
     except KeyError as missing:
         raise ValueError(f"config.json of a {model_type} must hold {missing.args[0]!r}, but it does not") from None
+    if shape.activation not in ACTIVATIONS:
+        raise ValueError(unknown_name("activation", shape.activation, ACTIVATIONS))
+    return shape
 
 
 def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Batch:
 
     input_ids: np.ndarray  # int64 [B, L]
     token_type_ids: np.ndarray  # int64 [B, L]
-    attention_mask: np.ndarray  # int64 [B, L]: 1 for word pieces, 0 for padding
+    lengths: np.ndarray  # int64 [B]: word pieces of each row, the rest is padding
     labels: np.ndarray  # [B], int64 classes or float32 scores
 
 
@@ -90,6 +90,13 @@ def tokenize(
     except OSError as error:
         logger.warning("cannot keep tokenised rows in %s, so the next process tokenises again: %s", path, error)
     return {name: _split(batch, tokenizer.pad_token_id) for name, batch in content.items()}
+
+
+def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> TokenizedSplit:
+    """Rows that are used once, tokenised as a split and kept nowhere. Columns as in a task's splits."""
+    if tokenizer.pad_token_id is None:
+        raise FaultsError("tokenizer", [f"must have a padding token, but {tokenizer.name_or_path!r} has none"])
+    return _split(_tokenize_split(table, tokenizer, max_length), tokenizer.pad_token_id)
 
 
 def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, cache_dir: Path | None = None) -> Path:
@@ -171,7 +178,7 @@ def pad(split: TokenizedSplit, rows: np.ndarray, *, multiple_of: int = 1) -> Bat
     return Batch(
         input_ids=np.where(mask_BL, split.input_ids[index_BL], split.pad_token_id).astype(np.int64),
         token_type_ids=np.where(mask_BL, split.token_type_ids[index_BL], 0).astype(np.int64),
-        attention_mask=mask_BL.astype(np.int64),
+        lengths=lengths_B,
         labels=labels_B if labels_B.dtype == np.int64 else labels_B.astype(np.float32),
     )
 

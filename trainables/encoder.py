@@ -13,15 +13,31 @@ Suffixes: K trials, B sequences a trial, S = K*B, L length, D hidden, H heads, V
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from trainables.dropout import Dropout
+
+_gelu_tanh = functools.partial(F.gelu, approximate="tanh")
+
+# By the names of Hugging Face configurations. Their own table costs a second of imports in every engine.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_fast": _gelu_tanh,
+    "gelu_new": _gelu_tanh,
+    "gelu_python": F.gelu,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "mish": F.mish,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +188,7 @@ class EncoderLayer(nn.Module):
         self.attention = Attention(shape)
         self.attention_output = SublayerOutput(shape.hidden_size, shape)
         self.intermediate = Linear(shape.hidden_size, shape.intermediate_size)
-        self.activation = ACT2FN[shape.activation]
+        self.activation = ACTIVATIONS[shape.activation]
         self.feedforward_output = SublayerOutput(shape.intermediate_size, shape)
 
     def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:

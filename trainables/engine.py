@@ -24,6 +24,7 @@ from trainables.data import TokenizedSplit, tokenize
 from trainables.memory import PeakMemory
 from trainables.model import build_model, count_parameters
 from trainables.outcome import EpochReport, OutcomeStatus, Report, TrialOutcome
+from trainables.saved import save
 from trainables.train import train
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,12 @@ class Engine:
         *,
         report: Report = lambda epoch: True,
         cancelled: Callable[[], bool] = lambda: False,
+        save_to: Path | None = None,
     ) -> TrialOutcome:
-        """Train one trial. Never raises for a fault of the trial: a failed one is an outcome with its traceback."""
+        """Train one trial, and save its trained weights where a folder is given and it completed.
+
+        Never raises for a fault of the trial: a failed one is an outcome with its traceback.
+        """
         started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         clock = time.perf_counter()
         reported: list[EpochReport] = []
@@ -70,7 +75,7 @@ class Engine:
             return report(epoch)
 
         try:
-            return self._train(config, started_at, clock, keep_and_report, cancelled)
+            return self._train(config, started_at, clock, keep_and_report, cancelled, save_to)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
             logger.warning("trial failed: %s", config, exc_info=True)
             return TrialOutcome(
@@ -89,6 +94,7 @@ class Engine:
         clock: float,
         report: Report,
         cancelled: Callable[[], bool],
+        save_to: Path | None,
     ) -> TrialOutcome:
         task = tasks.load(config.task)
         metric = metrics.get(task.info.metric)
@@ -98,10 +104,15 @@ class Engine:
         counts = count_parameters(model)
         with PeakMemory(self.device) as memory:
             training = train(model, data, config, metric, report=report, cancelled=cancelled)
+        last = training.epochs[-1] if training.epochs else None
+        if save_to is not None and last is not None and training.status is OutcomeStatus.COMPLETED:
+            scores = {f"validation/{name}": value for name, value in last.validation.items()}
+            scores |= {f"test/{name}": value for name, value in training.test.items()}
+            fingerprint = str(backbone.info.fingerprint)
+            save(save_to, model, config, task.info, backbone_fingerprint=fingerprint, scores=scores)
         sign = 1 if metric.mode == "max" else -1
         # The first of equal peaks: training longer did not help.
         best = max(training.epochs, key=lambda epoch: (sign * epoch.validation_score, -epoch.epoch), default=None)
-        last = training.epochs[-1] if training.epochs else None
         return TrialOutcome(
             status=training.status,
             started_at=started_at,
@@ -186,3 +197,8 @@ def describe_devices() -> list[str]:
         f"{device}: {_device_name(device)}, {str(compute_dtype('auto', device)).removeprefix('torch.')}"
         for device in devices
     ]
+
+
+def count_devices() -> int:
+    """How many engines this machine would run: one a GPU, or one a CPU core."""
+    return torch.cuda.device_count() or os.cpu_count() or 1

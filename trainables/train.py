@@ -155,7 +155,7 @@ def evaluate(model: AdaptedModel, split: TokenizedSplit, metric: Metric) -> dict
     picked from NaN would pass for a score.
     """
     outputs, labels = predict(model, split)
-    loss = _losses(torch.from_numpy(outputs), torch.from_numpy(labels)).mean().item()
+    loss = _losses(torch.from_numpy(outputs), torch.tensor(labels)).mean().item()  # labels may be a read-only map
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"the evaluation loss became {loss}")
     predictions = outputs.argmax(axis=1) if metric.kind == "classification" else outputs[:, 0]
@@ -183,10 +183,9 @@ def _to_device(
         torch.from_numpy(array).to(device, non_blocking=True)
         for array in (batch.input_ids, batch.token_type_ids, batch.labels)
     )
-    lengths = split.lengths[rows]
     # Known on the host, so a batch without padding costs neither a mask nor a wait for the device.
-    ragged = int(lengths.min()) < batch.input_ids.shape[1]
-    padding = torch.from_numpy(lengths).to(device, non_blocking=True) if ragged else None
+    ragged = int(batch.lengths.min()) < batch.input_ids.shape[1]
+    padding = torch.from_numpy(batch.lengths).to(device, non_blocking=True) if ragged else None
     return (input_ids, token_types, padding), labels
 
 

@@ -105,6 +105,22 @@ def report(store: StoreArgument, as_json: Json = False) -> int:
 
 
 @app.command()
+def export(
+    store: StoreArgument,
+    task: Annotated[str | None, typer.Option(help="The task to export for; needed where there are several.")] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="TRIAL_ID", help="This trial instead of the recommended.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="STORE/adapters/<trial id> by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Write the recommended adapter of a task, weights and model card, ready for `trainables.load`."""
+    from orchestrator.cli.export import export_adapter
+
+    return export_adapter(store, task=task, trial=trial, out=out, as_json=as_json)
+
+
+@app.command()
 def ui(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; a free one by default.")

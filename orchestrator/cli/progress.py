@@ -26,14 +26,13 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._panel, transient=True)
         self._total = self._done_before = self._engines = 0
         self._ended: dict[TrialStatus, int] = {}
         self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
         self._best: dict[str, TrialRecord] = {}
-        self._seconds = 0.0  # of ended trials, from their start to their end
         self._first_start: float | None = None
         self._last_line = 0.0
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._panel, transient=True)
 
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
@@ -68,7 +67,6 @@ class LiveProgress:
     def trial_ended(self, record: TrialRecord) -> None:
         self._running.pop(record.trial_id, None)
         self._ended[record.status] = self._ended.get(record.status, 0) + 1
-        self._seconds += record.duration_s or 0.0
         if record.status is TrialStatus.COMPLETED and _beats(record, self._best.get(record.task)):
             self._best[record.task] = record
         if record.status is TrialStatus.FAILED:
@@ -78,8 +76,12 @@ class LiveProgress:
             self._last_line = time.monotonic()
             self._console.print(self._line())
 
+    def _done(self) -> int:
+        """Trials that have ended for good; a cancelled one will be tried again."""
+        return self._done_before + sum(n for status, n in self._ended.items() if status is not TrialStatus.CANCELLED)
+
     def _line(self) -> str:
-        done = self._done_before + sum(self._ended.values())
+        done = self._done()
         failed = self._ended.get(TrialStatus.FAILED, 0)
         parts = [f"{done}/{self._total} trials done", f"{len(self._running)} running", f"{failed} failed"]
         return ", ".join([*parts, *([f"about {left} left"] if (left := self._time_left()) else [])])
@@ -95,7 +97,7 @@ class LiveProgress:
         return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
     def _panel(self) -> RenderableType:
-        done = self._done_before + sum(self._ended.values())
+        done = self._done()
         bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
         head = Table.grid(padding=(0, 2))
         head.add_row(bar, Text(self._line()))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -18,13 +21,19 @@ def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
     command = ui_command(uri, port)
     chosen = command[command.index("--port") + 1]
     console().print(f"MLflow over {uri}\nOpen http://127.0.0.1:{chosen} and stop with Ctrl-C.", soft_wrap=True)
-    server = subprocess.Popen(command)
+    # Its background jobs serve other uses of MLflow and cost a process each.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # In a session of its own, so that whatever it starts can be ended with it.
+    server = subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it the way Ctrl-C does
     try:
         return server.wait()
     except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
         return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def submit_sweep(

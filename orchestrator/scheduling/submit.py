@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orchestrator
-import search_spaces
 import trainables
 from orchestrator.plan import SweepPlan
 from trainables.faults import FaultsError
@@ -37,13 +35,14 @@ def submit_job(
     except (ConnectionError, RuntimeError, ValueError) as error:
         fault = f"--address must be a cluster's job server such as http://HEAD:8265, but {error}"
         raise FaultsError("submit", [" ".join(fault.split())]) from None
+    packages = Path(trainables.__path__[0]).parent
     with tempfile.TemporaryDirectory(prefix="adaptune-job-") as folder:
         _pack(plan, Path(folder))
         job = client.submit_job(
             entrypoint=_entrypoint(plan.spec.name, store, tracking_uri),
             runtime_env={
                 "working_dir": folder,
-                "py_modules": [str(Path(module.__path__[0])) for module in (orchestrator, search_spaces, trainables)],
+                "py_modules": [str(packages / name) for name in ("orchestrator", "search_spaces", "trainables")],
             },
             metadata={"adaptune.sweep": plan.spec.name},
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 from trainables.config import TrialConfig
 from trainables.outcome import TrialOutcome
@@ -30,16 +31,15 @@ class EngineTrial(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._engine is None:
-            self._engine = ray.get(self._pool.acquire.remote(self._trial_id))
-            if self._engine is None:  # the sweep was cancelled before this trial began: it stays planned
-                return {tune.result.DONE: True}
-            self._engine_name = ray.get(self._engine.name.remote())
-            ray.get(self._engine.start.remote(self._trial_id, self._trials[self._trial_id]))
-        news = ray.get(self._engine.next.remote(self._trial_id))
+        if self._engine is None and not self._enter():
+            return {tune.result.DONE: True}  # the sweep was cancelled before this trial began: it stays planned
+        try:
+            news = ray.get(self._engine.next.remote(self._trial_id))
+        except RayError:  # Tune starts the trial again, perhaps in another process
+            self._leave()
+            raise
         result: dict[str, Any] = {ENGINE: self._engine_name}
         if isinstance(news, TrialOutcome):
-            self._ended = True
             self._leave()
             last = news.epochs[-1] if news.epochs else None
             result |= {tune.result.DONE: True, OUTCOME: news}
@@ -57,15 +57,21 @@ class EngineTrial(tune.Trainable):
         self._trial_id = trial_id
         self._engine: Any = None
         self._engine_name: str | None = None
-        self._ended = False
+
+    def _enter(self) -> bool:
+        """Start training on an engine; False where none is lent any more."""
+        self._engine = ray.get(self._pool.acquire.remote(self._trial_id))
+        if self._engine is None:
+            return False
+        try:
+            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, self._trials[self._trial_id]))
+        except RayError:
+            self._leave()
+            raise
+        return True
 
     def _leave(self) -> None:
-        """Give the engine back, ending the trial first where Tune stopped it before its end."""
-        if self._engine is None:
-            return
-        try:
-            if not self._ended:
-                ray.get(self._engine.stop.remote(self._trial_id))
-        finally:
-            ray.get(self._pool.release.remote(self._trial_id))
+        """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
+        if self._engine is not None:
+            self._pool.release.remote(self._trial_id)
             self._engine = None

@@ -7,10 +7,9 @@ import os
 import signal
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -18,8 +17,8 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import TrialRecord, TrialStatus, make_record
-from orchestrator.scheduling.engines import engine_names, lay_out, start_pool
+from orchestrator.record import TrialRecord, make_record
+from orchestrator.scheduling.engines import engine_names, engine_pool, lay_out
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME, EngineTrial
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
@@ -55,38 +54,50 @@ def run_trials(
 
     Each trial is reported with exactly one record, unless an interrupt came before it began. Joins the Ray at
     `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at their next step (they are
-    recorded as cancelled); a second one raises `KeyboardInterrupt` at once.
+    recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
+    is raised here.
     """
     with _ray(address), tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch, _Interrupt() as interrupt:
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
-        pool = start_pool(layout)
-        observer.engines_ready(engine_names(pool, ENGINE_START_TIMEOUT_S))
-        recorder = _Recorder(sweep, trials, observer, pool, interrupt)
-        configs = ray.put({trial.trial_id: trial.config for trial in trials})
-        trainable = tune.with_parameters(EngineTrial, pool=pool, trials=ray.get(configs))
-        tuner = tune.Tuner(
-            # A hundredth of a core each: they wait for engines, and one node's engines leave a tenth of a core free.
-            tune.with_resources(trainable, {"cpu": 0.01}),
-            param_space={"trial_id": tune.grid_search([trial.trial_id for trial in trials])},
-            tune_config=tune.TuneConfig(
-                max_concurrent_trials=max_concurrent_trials or layout.count,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: trial.config["trial_id"],
-                trial_dirname_creator=lambda trial: trial.config["trial_id"],
-            ),
-            run_config=tune.RunConfig(
-                name=sweep,
-                storage_path=scratch,
-                callbacks=[recorder],
-                stop=_Stopper(recorder),
-                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps nothing of its own
-                verbose=0,
-            ),
-        )
-        tuner.fit()
-        recorder.record_missing()
+        with engine_pool(layout) as (pool, _):
+            observer.engines_ready(engine_names(pool, ENGINE_START_TIMEOUT_S))
+            recorder = _Recorder(sweep, trials, observer, pool, interrupt)
+            concurrent = min(max_concurrent_trials or layout.count, layout.count)
+            try:
+                _tuner(sweep, trials, recorder, pool, concurrent, scratch).fit()
+            except tune.TuneError:
+                if recorder.observer_error is not None:
+                    raise recorder.observer_error from None
+                raise
+            finally:
+                recorder.record_missing()
         return interrupt.came
+
+
+def _tuner(
+    sweep: str, trials: Sequence[PlannedTrial], recorder: _Recorder, pool: Any, concurrent: int, scratch: str
+) -> tune.Tuner:
+    configs = {trial.trial_id: trial.config for trial in trials}
+    return tune.Tuner(
+        # A hundredth of a core each: they wait for engines, and one node's engines leave a tenth of a core free.
+        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool, trials=configs), {"cpu": 0.01}),
+        param_space={"trial_id": tune.grid_search(list(configs))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.config["trial_id"],
+            trial_dirname_creator=lambda trial: trial.config["trial_id"],
+        ),
+        run_config=tune.RunConfig(
+            name=sweep,
+            storage_path=scratch,
+            callbacks=[recorder],
+            stop=_Stopper(recorder),
+            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps nothing of its own
+            verbose=0,
+        ),
+    )
 
 
 class _Interrupt:
@@ -114,7 +125,7 @@ class _Interrupt:
         self.came = True
 
 
-class _Recorder(tune.Callback):  # type: ignore[misc]
+class _Recorder(tune.Callback):
     """Turns what Tune tells of its trials into records, exactly one a trial."""
 
     def __init__(
@@ -130,6 +141,11 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
         self._epochs: dict[str, list[EpochReport]] = {}
         self._engines: dict[str, str] = {}
         self._recorded: set[str] = set()
+        self.observer_error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for `Tuner.restore`; we resume from the store, and an observer may hold anything.
+        return {}
 
     @property
     def has_ended_early(self) -> bool:
@@ -145,7 +161,7 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
         planned = self._planned[trial.config["trial_id"]]
         if not self._cancelling and planned.trial_id not in self._running:
             self._running[planned.trial_id] = _now()
-            self._observer.trial_started(planned)
+            self._tell(self._observer.trial_started, planned)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -157,12 +173,14 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
             # A trial that was started again after a fault counts its epochs from the first.
             earlier = [e for e in self._epochs.get(planned.trial_id, []) if e.epoch < result[EPOCH_REPORT].epoch]
             self._epochs[planned.trial_id] = [*earlier, result[EPOCH_REPORT]]
-            self._observer.epoch_ended(planned, result[EPOCH_REPORT])
+            self._tell(self._observer.epoch_ended, planned, result[EPOCH_REPORT])
         elif OUTCOME in result:
             outcome: TrialOutcome = result[OUTCOME]
             if outcome.epochs and outcome.status is OutcomeStatus.COMPLETED:
-                self._observer.epoch_ended(planned, outcome.epochs[-1])
+                self._tell(self._observer.epoch_ended, planned, outcome.epochs[-1])
             self._record(planned, outcome)
+        elif planned.trial_id in self._engines:  # refused a second engine after it lost its first
+            self._record(planned, self._cut_short(planned, OutcomeStatus.CANCELLED))
         else:  # refused by the pool: the sweep was cancelled before it began
             self._running.pop(planned.trial_id, None)
 
@@ -178,7 +196,9 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
         self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
 
     def record_missing(self) -> None:
-        """Record as cancelled what Tune ended without a word."""
+        """Record as cancelled what Tune ended without a word, unless the observer is what failed."""
+        if self.observer_error is not None:
+            return
         for trial_id in list(self._running):
             self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
 
@@ -206,10 +226,19 @@ class _Recorder(tune.Callback):  # type: ignore[misc]
         self._recorded.add(trial.trial_id)
         self._running.pop(trial.trial_id, None)
         self._epochs.pop(trial.trial_id, None)
-        self._observer.trial_ended(record)
+        self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
+        self._tell(self._observer.trial_ended, record)
+
+    def _tell(self, event: Callable[..., None], *what: Any) -> None:
+        """Tell the observer, keeping what it raises: Tune would hand on its text alone."""
+        try:
+            event(*what)
+        except Exception as error:
+            self.observer_error = error
+            raise
 
 
-class _Stopper(tune.Stopper):  # type: ignore[misc]
+class _Stopper(tune.Stopper):
     """Ends Tune's loop once an interrupted sweep's running trials have ended."""
 
     def __init__(self, recorder: _Recorder) -> None:
@@ -226,6 +255,9 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 def _ray(address: str | None) -> Iterator[None]:
     """A connected Ray: the one at `address`, or one of this machine that ends with the sweep."""
     os.environ.update(_TUNE_ENVIRONMENT)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of a sweep who was not asked to be
+    # Tune tells of every failed trial with a traceback; the record holds it, and the progress display the terminal.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if ray.is_initialized():  # the caller's own: joined as it is, and left running
         yield
         return

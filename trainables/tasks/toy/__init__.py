@@ -24,7 +24,7 @@ from trainables.reading.rows import Declared, make_task
 from trainables.task import SPLITS, Task, TaskInfo
 from trainables.tasks.toy import grammars
 
-ROWS = {"train": 800, "validation": 300, "test": 400}
+ROWS = {"train": 1000, "validation": 300, "test": 400}
 WRONG_LABELS = 0.03  # share of the train labels
 
 

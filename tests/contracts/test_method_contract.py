@@ -1,0 +1,241 @@
+"""What a transfer method must do, whichever it is. Every file of trainables/methods is tested the moment it exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables import metrics
+from trainables.config import Scalar, TrialConfig
+from trainables.data import TokenizedSplit
+from trainables.encoder import Encoder, EncoderShape
+from trainables.faults import FaultsError
+from trainables.methods import get_method, method_names, option_names, parse_options
+from trainables.model import AdaptedModel, build_model, count_parameters
+from trainables.train import train
+
+SHAPE = EncoderShape(
+    model_type="bert",
+    vocab_size=40,
+    hidden_size=16,
+    num_layers=3,
+    num_heads=2,
+    intermediate_size=24,
+    max_positions=20,
+    type_vocab_size=2,
+    embedding_size=16,
+)
+# What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected.
+SHAPES = {
+    "bert": SHAPE,
+    "distilbert": dataclasses.replace(SHAPE, type_vocab_size=0, has_pooler=False),
+    "electra-small": dataclasses.replace(SHAPE, embedding_size=8, has_pooler=False),
+}
+# Options too large for the small encoder by default.
+SMALL: dict[str, dict[str, Scalar]] = {"adapter": {"adapter_size": 4, "init_std": 0.1}}
+NUM_OUTPUTS = 3
+
+
+@pytest.fixture(params=method_names())
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_encoder(shape: EncoderShape = SHAPE, dtype: torch.dtype = torch.float32) -> Encoder:
+    """An encoder as a checkpoint gives it, with random values."""
+    generator = torch.Generator().manual_seed(0)
+    masters = {
+        name: torch.randn(parameter.shape, generator=generator) * 0.3 + (1.0 if name.endswith("norm.weight") else 0.0)
+        for name, parameter in Encoder(shape).named_parameters()
+    }
+    return Encoder(shape, masters).load(torch.device("cpu"), dtype)
+
+
+def config(method: str, seed: int = 0, **values: Any) -> TrialConfig:
+    options = SMALL.get(method, {})
+    return TrialConfig(task="any", backbone="any", method=method, method_options=options, seed=seed, **values)
+
+
+def split(rows: int) -> TokenizedSplit:
+    """Rows whose label is their second word piece, modulo the classes."""
+    rng = np.random.default_rng(rows)
+    lengths = rng.integers(3, 10, size=rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = rng.integers(4, SHAPE.vocab_size, size=offsets[-1]).astype(np.int32)
+    return TokenizedSplit(
+        offsets=offsets,
+        input_ids=ids,
+        token_type_ids=np.zeros(offsets[-1], np.int8),
+        labels=ids[offsets[:-1] + 1].astype(np.int64) % NUM_OUTPUTS,
+        pad_token_id=0,
+    )
+
+
+def batches(num_trials: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """One batch (2, 7) a trial, ragged, all of one length."""
+    generator = torch.Generator().manual_seed(3)
+    found = []
+    for _ in range(num_trials):
+        lengths = torch.tensor([7, 4])
+        ids = torch.randint(4, SHAPE.vocab_size, (2, 7), generator=generator)
+        found.append((ids.masked_fill(torch.arange(7) >= lengths[:, None], 0), torch.zeros_like(ids), lengths))
+    return found
+
+
+def stacked(num_trials: int) -> tuple[Tensor, Tensor, Tensor]:
+    ids, types, lengths = (torch.cat(parts) for parts in zip(*batches(num_trials), strict=True))
+    return ids, types, lengths
+
+
+def trained(model: AdaptedModel) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class TestTraining:
+    def test_what_is_frozen_stays_to_the_bit_and_something_is_learned(self, method: str) -> None:
+        encoder = random_encoder()
+        shared = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
+        masters = {name: master.clone() for name, master in encoder.masters.items()}
+        trial = config(method, learning_rate=1e-2, num_epochs=2, batch_size=8)
+        model = build_model(encoder, [trial], NUM_OUTPUTS)
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        training = train(model, {"train": split(48), "validation": split(16)}, trial, metrics.get("accuracy"))
+
+        assert len(training.epochs) == 2
+        assert all(torch.equal(parameter, shared[name]) for name, parameter in encoder.named_parameters())
+        assert all(torch.equal(master, masters[name]) for name, master in encoder.masters.items())
+        for name, parameter in model.named_parameters():
+            # A word that no row holds gets no gradient, so of the embeddings only some rows change.
+            assert torch.equal(parameter, before[name]) == (not parameter.requires_grad), name
+
+    def test_what_is_trained_gets_gradients_and_is_float32(self, method: str) -> None:
+        model = build_model(random_encoder(dtype=torch.bfloat16), [config(method)], NUM_OUTPUTS)
+        model(*stacked(1)).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
+            assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16), name
+        assert trained(model).keys() > {"head.weight", "head.bias"}
+
+
+class TestParameters:
+    @pytest.mark.parametrize("family", SHAPES)
+    def test_the_closed_formula_counts_the_tensors(self, method: str, family: str) -> None:
+        shape = SHAPES[family]
+        counts = count_parameters(build_model(random_encoder(shape), [config(method)], NUM_OUTPUTS))
+        formula = get_method(method).trained_params(shape, parse_options(method, SMALL.get(method, {}), shape))
+        assert counts.trained_without_head == formula > 0
+        assert counts.trained == formula + NUM_OUTPUTS * (shape.hidden_size + 1)
+        assert counts.total >= counts.trained
+
+
+class TestOptions:
+    def test_they_are_plain_values_with_defaults_that_survive_json(self, method: str) -> None:
+        defaults = parse_options(method, {})
+        values = json.loads(json.dumps(dataclasses.asdict(defaults)))
+        assert list(values) == option_names(method)
+        assert parse_options(method, values) == defaults
+        assert hash(parse_options(method, values)) == hash(defaults)
+        trial = TrialConfig(task="any", backbone="any", method=method, method_options=values)
+        assert TrialConfig.from_dict(json.loads(json.dumps(trial.to_dict()))) == trial
+
+    def test_they_are_frozen(self, method: str) -> None:
+        options = parse_options(method, {})
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            options.anything = 1
+
+    def test_the_defaults_suit_a_common_encoder(self, method: str) -> None:
+        common = dataclasses.replace(SHAPE, hidden_size=384, intermediate_size=1536, num_layers=6, num_heads=12)
+        assert parse_options(method, {}, common).faults(common) == []
+
+    def test_an_unknown_option_is_refused_with_the_valid_ones(self, method: str) -> None:
+        with pytest.raises(FaultsError) as refusal:
+            parse_options(method, {"no_such_option": 1, "nor_this": 2})
+        assert len(refusal.value.faults) == 2
+        for fault, name in zip(refusal.value.faults, ("no_such_option", "nor_this"), strict=True):
+            assert f"option of method {method}" in fault
+            assert name in fault
+            assert all(known in fault for known in option_names(method) or ["none"])
+
+    def test_every_value_of_a_wrong_type_is_refused_at_once(self, method: str) -> None:
+        wrong: dict[str, Any] = {name: ["a", "list"] for name in option_names(method)}
+        with pytest.raises(FaultsError) as refusal:
+            parse_options(method, {**wrong, "no_such_option": 1})
+        assert len(refusal.value.faults) == len(wrong) + 1
+        for name in wrong:
+            assert any(fault.startswith(f"{method}.{name}: must be") for fault in refusal.value.faults)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+class TestStacking:
+    """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
+
+    NUM_TRIALS = 3
+
+    def models(self, method: str, dropout: float) -> tuple[AdaptedModel, list[AdaptedModel]]:
+        """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
+        options = parse_options(method, SMALL.get(method, {}))
+        num_trials = 1 if get_method(method).stack_key(options) is None else self.NUM_TRIALS
+        encoder = random_encoder()
+        configs = [config(method, seed=seed, dropout=dropout) for seed in range(num_trials)]
+        alone = [build_model(encoder, [each], NUM_OUTPUTS) for each in configs]
+        pack = build_model(encoder, configs, NUM_OUTPUTS)
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for name, parameter in trained(pack).items():
+                noise = torch.randn(parameter.shape, generator=generator) * 0.1
+                parameter += noise
+                if num_trials == 1:
+                    alone[0].get_parameter(name).add_(noise)
+                    continue
+                assert parameter.shape[0] == num_trials, f"{name} has no trial axis"
+                for trial, model in enumerate(alone):
+                    model.get_parameter(name)[0] += noise[trial]
+        return pack, alone
+
+    def test_a_stack_key_can_be_compared(self, method: str, dropout: float) -> None:
+        options = parse_options(method, SMALL.get(method, {}))
+        assert hash(get_method(method).stack_key(options)) == hash(get_method(method).stack_key(options))
+
+    @pytest.mark.parametrize("training", [False, True])
+    @torch.no_grad()
+    def test_trials_of_a_pack_compute_what_each_computes_alone(
+        self, method: str, dropout: float, training: bool
+    ) -> None:
+        pack, alone = self.models(method, dropout)
+        inputs = batches(len(alone))
+        together = pack.train(training)(*stacked(len(alone)))
+        apart = torch.cat([model.train(training)(*one) for model, one in zip(alone, inputs, strict=True)])
+        torch.testing.assert_close(together, apart, rtol=0, atol=2e-5)
+        if training and dropout:
+            assert not torch.allclose(pack(*stacked(len(alone))), together)  # masks were drawn, and others follow
+
+    def test_gradients_of_different_trials_never_mix(self, method: str, dropout: float) -> None:
+        pack, alone = self.models(method, dropout)
+        num_trials = len(alone)
+        labels = torch.tensor([0, 2])
+        losses = F.cross_entropy(pack.train()(*stacked(num_trials)), labels.repeat(num_trials), reduction="none")
+        losses.view(num_trials, -1)[0].mean().backward()
+        F.cross_entropy(alone[0].train()(*batches(1)[0]), labels).backward()
+        for name, parameter in trained(pack).items():
+            expected = alone[0].get_parameter(name).grad
+            assert parameter.grad is not None
+            assert expected is not None
+            mine = parameter.grad[:1] if num_trials > 1 else parameter.grad
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=2e-5)
+            if num_trials > 1:
+                assert not parameter.grad[1:].any(), name

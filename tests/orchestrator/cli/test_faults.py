@@ -1,0 +1,103 @@
+"""Whatever is wrong: one message, every fault in it, exit status 2, nothing started and nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+
+
+def refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Standard error of a command that must be refused without a trace."""
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "cache" not in path.parts}
+    assert main(arguments) == 2
+    after = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "cache" not in path.parts}
+    assert after == before
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+def test_every_fault_of_a_sweep_is_in_one_message(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = write_sweep(
+        backbne="minilm",
+        tasks=["toy/sentimnt", "no/such/folder"],
+        seeds=[0, -1],
+        space={"learning_rate": {"grid": []}, "num_epochs": 0, "epochs": 3},
+        methods=[{"adaptr": {}}, {"adapter": {"adapter_siz": 2}}, {"top_layers": {"num_layers": {"grid": [1, 9]}}}],
+        search={"algorithm": "gird"},
+    )
+    message = refused(["run", sweep], home, capsys)
+    for part in (
+        "backbne", "did you mean 'backbone'", "toy/sentimnt", "no/such/folder", "seeds.1", "learning_rate",
+        "at least one value", "num_epochs", "'adaptr'", "did you mean 'adapter'", "adapter_siz", "num_layers",
+        "but got 9", "gird",
+    ):  # fmt: skip
+        assert part in message, (part, message)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("train.csv", "text_a,label\n", "train"),  # 0 rows
+        ("train.csv", "text_a,label\n,0\nb,1\n", "text"),  # an empty text
+        ("train.csv", "text_a,label\na,0\nb,7\n", "label"),  # a label out of range
+        ("train.csv", "words,label\na,0\nb,1\n", "text_a"),  # a missing column
+        ("task.json", '{"metric": "acuracy", "kind": "classification"}', "acuracy"),
+    ],
+)
+def test_a_faulty_task_folder_is_refused(
+    file: str, text: str, expected: str, home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "faulty"
+    folder.mkdir()
+    good = "text_a,label\na,0\nb,1\n"
+    (folder / "train.csv").write_text(good)
+    (folder / "validation.csv").write_text(good)
+    (folder / "task.json").write_text('{"kind": "classification", "num_labels": 2}')
+    (folder / file).write_text(text)
+    assert expected in refused(["run", write_sweep(tasks=[str(folder)])], home, capsys)
+
+
+def test_a_missing_split_is_refused(home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "half").mkdir()
+    (home / "half" / "train.csv").write_text("text_a,label\na,0\nb,1\n")
+    assert "validation" in refused(["run", write_sweep(tasks=[str(home / "half")])], home, capsys)
+
+
+def test_an_unknown_backbone_is_refused_with_the_packaged_ones(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "minilm" in refused(["run", write_sweep(backbone="./nowhere")], home, capsys)
+
+
+def test_a_place_that_cannot_be_written_is_refused(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").write_text("in the way")
+    message = refused(["run", write_sweep(), "--store", str(home / "file" / "store")], home, capsys)
+    assert "writ" in message or "folder" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "nowhere.yaml"],
+        ["run"],
+        ["runn", "quickstart"],
+        ["status", "nowhere"],
+        ["report", "nowhere"],
+        ["resume", "nowhere"],
+        ["export", "nowhere"],
+        ["plan", "quickstart", "--set", "no equals sign"],
+        ["plan", "quickstart", "--devices", "0"],
+    ],
+)
+def test_a_faulty_command_line_is_refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(arguments, home, capsys)

@@ -1,0 +1,139 @@
+"""`adaptune run` and `resume` on a real Ray, a real store and a real MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset
+import pytest
+
+from orchestrator import load_results
+from orchestrator.cli import main
+from orchestrator.store import Store
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves sockets to the garbage collector
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
+    """Exit status and the JSON answer."""
+    status = main([*arguments, "--json"])
+    output = capsys.readouterr().out.strip().splitlines()
+    return status, json.loads(output[-1]) if output else None
+
+
+def mlflow_runs(home: Path, sweep: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home / 'sweeps' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(sweep)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+def children(runs: list[Any]) -> list[Any]:
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, answer = run_command(["run", write_sweep()], capsys)
+    assert status == 0
+    assert answer["trained"] == 6
+    assert answer["counts"] == {"completed": 6}
+    store = Store("sweeps/small")
+    assert store.statuses().keys() == set(store.plan_table()["trial_id"].to_pylist())
+    # Readable without adaptune, a row a trial.
+    assert pyarrow.dataset.dataset(home / "sweeps" / "small" / "trials").count_rows() == 6
+    for name in ("report.html", "curve.png", "curve.svg", "best.csv", "best.parquet"):
+        assert (home / "sweeps" / "small" / "report" / name).stat().st_size > 0
+    runs = mlflow_runs(home, "small")
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 7}
+    assert {run.data.tags["adaptune.trial_id"] for run in children(runs)} == store.statuses().keys()
+    scores = {row["trial_id"]: row["validation_score"] for row in load_results("sweeps/small").trials().to_pylist()}
+
+    status, answer = run_command(["run", write_sweep()], capsys)
+    assert (status, answer["trained"]) == (0, 0)
+
+    status, answer = run_command(["resume", "sweeps/small", write_sweep("wider.yaml", seeds=[0, 1, 2])], capsys)
+    assert (status, answer["trained"]) == (0, 3)
+    rows = load_results("sweeps/small").trials().to_pylist()
+    assert len(rows) == 9
+    kept = {row["trial_id"]: row["validation_score"] for row in rows if row["trial_id"] in scores}
+    assert kept == scores
+    assert len(children(mlflow_runs(home, "small"))) == 9
+
+    assert main(["run", write_sweep(seeds=[7])]) == 2
+    assert "a store belongs to one sweep" in capsys.readouterr().err
+
+
+def test_a_trial_that_fails_is_recorded_with_its_traceback_and_the_status_says_so(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = [{"adapter": {"adapter_size": 2, "learning_rate": {"grid": [1e-3, 1e30]}}}]
+    status, answer = run_command(["run", write_sweep(methods=methods, seeds=[0])], capsys)
+    assert status == 1
+    assert answer["counts"] == {"completed": 1, "failed": 1}
+    rows = load_results("sweeps/small").trials().to_pylist()
+    (failed,) = [row for row in rows if row["status"] == "failed"]
+    assert "TrainingDivergedError" in failed["error"]
+    assert failed["test_score"] is None
+    assert Counter(run.info.status for run in children(mlflow_runs(home, "small"))) == {"FINISHED": 1, "FAILED": 1}
+
+
+def start_driver(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    log = (home / "driver.log").open("a")
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *arguments], cwd=home, stdout=log, stderr=log, text=True
+    )
+
+
+def wait_for_records(store: Store, number: int, driver: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 150
+    while not store.exists() or len(store.statuses()) < number:
+        assert driver.poll() is None, "the sweep ended too early"
+        assert time.monotonic() < deadline, "no trial ended in time"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_sweep_is_finished_by_resume_without_training_anything_twice(
+    number: signal.Signals, home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = write_sweep(space={"num_epochs": 40, "learning_rate": 1e-3, "batch_size": 4}, seeds=[0, 1, 2, 3])
+    driver = start_driver(home, "run", sweep)
+    store = Store(home / "sweeps" / "small")
+    wait_for_records(store, 2, driver)
+    os.kill(driver.pid, number)
+    status = driver.wait(timeout=100)
+    log = (home / "driver.log").read_text()
+    if number == signal.SIGINT:
+        assert status == 130, log
+        assert "adaptune resume" in log
+        assert all(run.info.status != "RUNNING" for run in mlflow_runs(home, "small"))
+    before = load_results("sweeps/small")
+    finished = {row["trial_id"] for row in before.trials().to_pylist() if row["status"] == "completed"}
+    planned = store.plan_table().num_rows
+    assert 2 <= len(finished) < planned
+
+    status, answer = run_command(["resume", "sweeps/small"], capsys)
+    assert status == 0
+    assert answer["trained"] == planned - len(finished)
+    assert answer["counts"] == {"completed": planned}
+    runs = mlflow_runs(home, "small")
+    assert Counter(run.info.status for run in runs) == {"FINISHED": planned + 1}
+    assert len({run.data.tags["adaptune.trial_id"] for run in children(runs)}) == planned

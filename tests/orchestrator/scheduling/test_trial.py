@@ -1,0 +1,12 @@
+"""The light trainable: what its process must not pay for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_a_trials_process_imports_no_torch() -> None:
+    code = "import orchestrator.scheduling.trial, sys; print({'torch', 'transformers', 'datasets'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

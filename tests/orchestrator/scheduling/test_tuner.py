@@ -1,0 +1,232 @@
+"""Whole sweeps on a real Ray of this machine: every planned trial ends in exactly one record, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from orchestrator.plan import PlannedTrial, plan_sweep
+from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.scheduling import tuner
+from orchestrator.scheduling.engines import EngineLayout, EnginePool, engine_pool
+from orchestrator.scheduling.tuner import run_trials
+from trainables.outcome import EpochReport
+
+pytestmark = pytest.mark.timeout(180)
+DIVERGING = 1e30
+LONG = 30  # epochs of a trial that is met in the middle
+
+
+class Observer:
+    """Writes down what it is told, and does something the first time a trial of so many epochs reports one."""
+
+    def __init__(self, on_epoch: dict[int, Callable[[], None]] | None = None) -> None:
+        self.engines: Sequence[str] = ()
+        self.started: list[str] = []
+        self.epochs: list[tuple[str, int]] = []
+        self.records: list[TrialRecord] = []
+        self._on_epoch = dict(on_epoch or {})
+
+    def engines_ready(self, names: Sequence[str]) -> None:
+        self.engines = names
+
+    def trial_started(self, trial: PlannedTrial) -> None:
+        self.started.append(trial.trial_id)
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
+        self.epochs.append((trial.trial_id, epoch.epoch))
+        self._on_epoch.pop(trial.config.num_epochs, lambda: None)()
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.records.append(record)
+
+    def by_id(self) -> dict[str, TrialRecord]:
+        assert len({record.trial_id for record in self.records}) == len(self.records)  # exactly one each
+        return {record.trial_id: record for record in self.records}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray_of_two_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=100 * 2**20,
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def trials(small_backbone: Path, write_task: Callable[..., Path]) -> tuple[PlannedTrial, ...]:
+    """Two trials of two epochs, two that diverge, and two long ones of different length."""
+    plan = plan_sweep(
+        {
+            "name": "small",
+            "backbone": str(small_backbone),
+            "tasks": [str(write_task())],
+            "seeds": [0],
+            "space": {"num_epochs": 2, "batch_size": 16, "learning_rate": 1e-2},
+            "methods": [
+                {"adapter": {"adapter_size": 2, "num_epochs": {"grid": [LONG, LONG + 1]}}},
+                {"adapter": {"adapter_size": {"grid": [1, 2]}}},
+                {"adapter": {"adapter_size": {"grid": [1, 2]}, "learning_rate": DIVERGING}},
+            ],
+        }
+    )
+    return plan.trials
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trials: tuple[PlannedTrial, ...], _ray_of_two_cores: None) -> Observer:
+    """The sweep on two engines, with nothing done to it."""
+    observer = Observer()
+    assert not run_trials("small", trials, observer)
+    return observer
+
+
+def test_every_trial_ends_in_one_record_and_a_failed_one_does_not_stop_the_others(
+    undisturbed: Observer, trials: tuple[PlannedTrial, ...]
+) -> None:
+    records = undisturbed.by_id()
+    assert records.keys() == {trial.trial_id for trial in trials}
+    assert sorted(undisturbed.started) == sorted(records)
+    assert len(undisturbed.engines) == 2
+    for trial in trials:
+        record = records[trial.trial_id]
+        assert (record.sweep, record.config_id, record.task) == ("small", trial.config_id, "opinion")
+        assert record.engine in undisturbed.engines
+        if trial.config.learning_rate == DIVERGING:
+            assert record.status is TrialStatus.FAILED
+            assert "Traceback" in (record.error or "")
+        else:
+            assert record.status is TrialStatus.COMPLETED
+            epochs = list(range(1, trial.config.num_epochs + 1))
+            assert [epoch.epoch for epoch in record.epochs] == epochs
+            assert [number for trial_id, number in undisturbed.epochs if trial_id == trial.trial_id] == epochs
+            assert record.trained_params == trial.trained_params
+            assert record.test_score is not None
+
+
+def test_it_leaves_a_ray_of_the_callers_own_as_it_was(undisturbed: Observer) -> None:
+    assert ray.is_initialized()
+    ends = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 2 and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == 2
+
+
+@pytest.fixture(scope="module")
+def engine(undisturbed: Observer) -> Iterator[Any]:
+    """One engine for the tests below, which has to load only once."""
+    with engine_pool(EngineLayout(count=1, num_gpus=0, num_threads=1)) as (_, engines):
+        yield engines[0]
+
+
+@pytest.fixture
+def _on_one_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps get a pool of their own over that engine."""
+
+    @contextmanager
+    def pool_of_one(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
+        pool = ray.remote(EnginePool).options(num_cpus=0, max_concurrency=100).remote([engine])
+        yield pool, [engine]
+        ray.kill(pool)
+
+    monkeypatch.setattr(tuner, "engine_pool", pool_of_one)
+
+
+@pytest.mark.usefixtures("_on_one_engine")
+def test_trials_survive_the_death_of_their_engine_and_of_their_own_process_with_the_same_results(
+    undisturbed: Observer,
+    trials: tuple[PlannedTrial, ...],
+    engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    processes: list[int] = []
+
+    def remember(recorder: Any, *args: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        processes.append(result["pid"])
+        on_trial_result(recorder, *args, result=result, **kwargs)
+
+    on_trial_result = tuner._Recorder.on_trial_result
+    monkeypatch.setattr(tuner._Recorder, "on_trial_result", remember)
+    observer = Observer(
+        {
+            LONG: lambda: os.kill(ray.get(engine.process_id.remote()), signal.SIGKILL),
+            LONG + 1: lambda: os.kill(processes[-1], signal.SIGKILL),
+        }
+    )
+    assert not run_trials("small", trials, observer)
+    firsts = Counter(trial_id for trial_id, number in observer.epochs if number == 1)
+    met = {trial.trial_id for trial in trials if trial.config.num_epochs >= LONG}
+    assert {trial_id for trial_id, count in firsts.items() if count > 1} == met  # they were trained again
+    assert len(observer.engines) == 1
+    assert outcomes(observer) == outcomes(undisturbed)
+    captured = capfd.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+
+
+def outcomes(observer: Observer) -> dict[str, Any]:
+    """What trials computed, by id."""
+    return {
+        trial_id: (
+            record.status,
+            record.validation_score,
+            record.test_score,
+            [(epoch.epoch, epoch.train_loss, epoch.validation_score) for epoch in record.epochs],
+        )
+        for trial_id, record in observer.by_id().items()
+    }
+
+
+def test_a_second_interrupt_is_obeyed_at_once() -> None:
+    with tuner._Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.came
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("_on_one_engine")
+def test_what_an_observer_raises_ends_the_sweep_and_reaches_the_caller(trials: tuple[PlannedTrial, ...]) -> None:
+    def disk_is_full() -> None:
+        raise OSError(28, "no space left")
+
+    observer = Observer({LONG: disk_is_full})
+    with pytest.raises(OSError, match="no space left"):
+        run_trials("small", trials[:1], observer, max_concurrent_trials=1)
+    assert observer.records == []
+
+
+@pytest.mark.usefixtures("_on_one_engine")  # which is cancelled for good: the last test
+def test_an_interrupt_ends_what_runs_and_leaves_the_rest_planned(
+    trials: tuple[PlannedTrial, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    observer = Observer({LONG: lambda: os.kill(os.getpid(), signal.SIGINT)})
+    assert run_trials("small", trials, observer, max_concurrent_trials=1)
+    assert signal.getsignal(signal.SIGINT) is before
+    (record,) = observer.by_id().values()
+    assert observer.started == [record.trial_id]
+    assert record.status is TrialStatus.CANCELLED
+    assert 1 <= len(record.epochs) < LONG
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""

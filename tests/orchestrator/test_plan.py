@@ -1,0 +1,256 @@
+"""Planning: the trials with their identities, and every fault at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import orchestrator.plan
+from orchestrator.plan import SweepPlan, plan_sweep, plan_table, remaining
+from orchestrator.spec import SweepSpecError
+from trainables.config import HYPERPARAMETERS, TrialConfig
+from trainables.methods import method_names
+
+Values = dict[str, Any]
+
+
+def faults_of(values: Any) -> tuple[str, ...]:
+    with pytest.raises(SweepSpecError) as refusal:
+        plan_sweep(values)
+    return refusal.value.faults
+
+
+def config_ids(values: Any) -> list[str]:
+    return list(dict.fromkeys(trial.config_id for trial in plan_sweep(values).trials))
+
+
+def one(values: Values, **space: Any) -> str:
+    """The config_id of a sweep of one adapter with these hyperparameters."""
+    (config_id,) = config_ids({**values, "methods": [{"adapter": {"adapter_size": 2, **space}}]})
+    return config_id
+
+
+class TestPlan:
+    def test_every_trial_is_planned_once_with_what_is_known_of_it(self, values: Values) -> None:
+        plan = plan_sweep(values)
+        assert (len(plan.trials), plan.configurations, plan.missing) == (6, 3, ())
+        assert len({trial.trial_id for trial in plan.trials}) == 6
+        assert [trial.config.seed for trial in plan.trials] == [0, 1] * 3
+        first = plan.trials[0]
+        assert (first.task, first.num_steps) == ("opinion", 2)
+        assert first.config == TrialConfig(
+            task=values["tasks"][0],
+            backbone=values["backbone"],
+            method="adapter",
+            method_options={**first.config.method_options, "adapter_size": 1},
+            num_epochs=2,
+            max_length=16,
+        )
+        # 4 adapters of 2DA + D + A, 5 LayerNorms of 2D, a head of (D + 1) C; D = 8, A = 1, C = 2
+        assert (first.trained_params_without_head, first.trained_params) == (4 * 25 + 5 * 16, 180 + 18)
+        assert set(first.provenance) == {"data_fingerprint", "backbone_fingerprint"}
+
+    def test_the_default_length_is_what_the_backbone_can_read(self, values: Values) -> None:
+        del values["space"]["max_length"]
+        assert {trial.config.max_length for trial in plan_sweep(values).trials} == {16}
+
+    def test_what_is_left_is_the_plan_without_the_finished(self, values: Values) -> None:
+        plan = plan_sweep(values)
+        ids = [trial.trial_id for trial in plan.trials]
+        assert remaining(plan, []) == plan.trials
+        assert remaining(plan, [ids[0], ids[3], "of another sweep"]) == tuple(
+            plan.trials[index] for index in (1, 2, 4, 5)
+        )
+        assert remaining(plan, ids) == ()
+
+    def test_entries_of_methods_that_overlap_plan_a_trial_once(self, values: Values) -> None:
+        values["methods"] = [{"adapter": {"adapter_size": {"grid": sizes}}} for sizes in ([1, 2], [2, 4])]
+        assert plan_sweep(values).configurations == 3
+        assert len(plan_sweep(values).trials) == 6
+
+    def test_its_table_has_a_row_a_trial_and_gives_every_configuration_back(self, values: Values) -> None:
+        plan = plan_sweep(values)
+        table = plan_table(plan)
+        assert table.column("trial_id").to_pylist() == [trial.trial_id for trial in plan.trials]
+        assert table.column("adapter_size").to_pylist() == [1, 1, 4, 4, None, None]
+        configs = [TrialConfig.from_dict(json.loads(row)) for row in table.column("config").to_pylist()]
+        assert configs == [trial.config for trial in plan.trials]
+
+
+class TestIdentity:
+    def test_it_does_not_depend_on_seeds_paths_formats_and_order(
+        self, values: Values, write_task: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        moved: Values = {
+            "methods": [{"layernorm": {}}, {"method": "adapter", "space": {"adapter_size": {"grid": [4, 1]}}}],
+            "space": {"max_length": 16, "num_epochs": 2},
+            "seeds": [5],
+            "tasks": [str(write_task("renamed", ending="csv", under=tmp_path))],
+            "backbone": shutil.copytree(values["backbone"], tmp_path / "copy"),
+            "name": "other",
+        }
+        assert sorted(config_ids({**moved, "backbone": str(moved["backbone"])})) == sorted(config_ids(values))
+
+    def test_defaults_written_out_and_whole_floats_change_nothing(self, values: Values) -> None:
+        default = TrialConfig(task="a", backbone="b", method="adapter")
+        written = {name: getattr(default, name) for name in HYPERPARAMETERS} | {"num_epochs": 2, "max_length": 16}
+        assert one(values, **written) == one(values)
+        assert one(values, weight_decay=1) == one(values, weight_decay=1.0)
+
+    def test_every_hyperparameter_and_option_changes_it(self, values: Values) -> None:
+        other = {
+            "learning_rate": 1e-5,
+            "num_epochs": 3,
+            "batch_size": 4,
+            "warmup_ratio": 0.5,
+            "weight_decay": 0.5,
+            "max_grad_norm": 2.0,
+            "max_length": 8,
+            "dropout": 0.0,
+            "precision": "fp32",
+        }
+        assert other.keys() == HYPERPARAMETERS.keys()
+        ids = [one(values), *(one(values, **{name: value}) for name, value in other.items())]
+        ids += config_ids({**values, "methods": [name for name in method_names() if name != "adapter"]})
+        ids.append(one(values, adapter_size=3))
+        assert len(set(ids)) == len(ids)
+
+    def test_other_data_other_weights_and_another_outcome_version_change_it(
+        self, values: Values, write_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = shutil.copytree(values["backbone"], tmp_path / "other")
+        weights = bytearray((other / "model.safetensors").read_bytes())
+        weights[-1] ^= 1
+        (other / "model.safetensors").write_bytes(weights)
+        ids = [
+            one(values),
+            one({**values, "backbone": str(other)}),
+            one({**values, "tasks": [str(write_task("longer", rows=33, under=tmp_path))]}),
+        ]
+        monkeypatch.setattr(orchestrator.plan, "OUTCOME_VERSION", 2)
+        ids.append(one(values))
+        assert len(set(ids)) == 4
+
+    def test_a_trial_is_its_configuration_and_its_seed(self, values: Values) -> None:
+        def ids(seeds: list[int]) -> dict[int, str]:
+            plan = plan_sweep({**values, "seeds": seeds, "methods": ["layernorm"]})
+            return {trial.config.seed: trial.trial_id for trial in plan.trials}
+
+        assert ids([0, 1])[1] == ids([1, 2])[1]
+        assert len({*ids([0, 1, 2]).values()}) == 3
+
+    def test_a_random_search_keeps_its_trials_when_the_sweep_is_widened(
+        self, values: Values, write_task: Callable[..., Path]
+    ) -> None:
+        values |= {"search": {"algorithm": "random", "num_samples": 4}, "methods": ["layernorm"]}
+        values["space"] = {"learning_rate": {"loguniform": [1e-4, 1e-2]}, "max_length": 16}
+        wider = {
+            **values,
+            "tasks": [str(write_task("another", rows=40)), *values["tasks"]],
+            "methods": [{"adapter": {"adapter_size": {"randint": [1, 8]}}}, "layernorm"],
+            "search": {"algorithm": "random", "num_samples": 6},
+        }
+        narrow = {trial.trial_id for trial in plan_sweep(values).trials}
+        assert narrow == {trial.trial_id for trial in plan_sweep(values).trials}
+        assert narrow < {trial.trial_id for trial in plan_sweep(wider).trials}
+
+
+class TestFaults:
+    def test_all_come_at_once(self, values: Values) -> None:
+        values |= {
+            "tasks": ["toy/sentimint", "no/such/folder/here"],
+            "backbone": "/no/such/backbone",
+            "space": {"learning_rte": 1, "num_epochs": {"grid": [0, 3]}, "dropout": 1.5},
+            "methods": [
+                "adaptr",
+                {"adapter": {"adapter_sze": 8, "learning_rate": -1}},
+                {"top_layers": {"num_layers": "x"}},
+            ],
+            "search": {"algorithm": "tpa"},
+            "extra": 1,
+        }
+        faults = faults_of(values)
+        expected = [
+            "extra: unknown key 'extra'",
+            "task toy/sentimint: unknown task of family toy 'sentimint'; did you mean 'sentiment'? Known: accept",
+            "task no/such/folder/here: no such folder:",
+            "backbone: must be the path of a folder, a hub id or packaged, but got '/no/such/backbone'",
+            "unknown hyperparameter 'space.learning_rte'; did you mean",
+            "space.num_epochs: must be a whole number >= 1, but got 0",
+            "space.dropout: must be a number in [0, 1) or null, but got 1.5",
+            "methods: unknown method 'adaptr'; did you mean 'adapter'? Known: adapter,",
+            "unknown option of method adapter 'adapter_sze'; did you mean 'adapter_size'? Known: adapter_size,",
+            "adapter.learning_rate: must be a number > 0, but got -1",
+            "top_layers.num_layers: must be a whole number, but got 'x'",
+            "search.algorithm: unknown search algorithm 'tpa'",
+        ]
+        assert len(faults) == len(expected)
+        for rule in expected:
+            assert any(fault.startswith(rule) for fault in faults), rule
+
+    def test_the_backbone_limits_options_and_lengths(self, values: Values) -> None:
+        values |= {"methods": [{"top_layers": {"num_layers": {"grid": [1, 3]}}}], "space": {"max_length": 17}}
+        lengths, layers = faults_of(values)
+        assert lengths == "space.max_length: must be at most 16, the backbone's positions, but got 17"
+        assert layers.startswith("top_layers.num_layers")
+
+    def test_values_that_are_good_one_by_one_only_are_faults(self, values: Values) -> None:
+        values["methods"] = ["adapter"]  # whose default is wider than this backbone
+        assert faults_of(values) == ("adapter.adapter_size: must be in [1, 8], the backbone's hidden size, but got 64",)
+
+    def test_tasks_of_one_name_or_of_the_same_rows_are_refused(
+        self, values: Values, write_task: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        values["tasks"] += [
+            str(write_task("opinion", rows=40, under=tmp_path)),
+            str(write_task("copy", under=tmp_path)),
+        ]
+        name, rows = faults_of(values)
+        assert name.startswith("tasks: every task must have a name of its own, but")
+        assert name.endswith("are all called 'opinion'")
+        assert rows.startswith("tasks: every task must have rows of its own, but")
+        assert rows.endswith("hold the same")
+
+    def test_a_faulty_backbone_is_a_fault(self, values: Values, tmp_path: Path) -> None:
+        for text, fault in (("{}", "unknown model_type None."), ("[]", "list"), ("{", "Expecting")):
+            (tmp_path / "config.json").write_text(text)
+            assert fault in faults_of({**values, "backbone": str(tmp_path)})[0]
+
+    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_one_part_replaced_by_anything_is_a_plan_or_faults(self, values: Values, data: st.DataObject) -> None:
+        anything = st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers(-3, 40)
+            | st.floats()
+            | st.sampled_from(["adapter", "x", "", "/", "."]),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["grid", "randint", "layernorm", "learning_rate", "z"]), inner, max_size=2
+                )
+            ),
+            max_leaves=5,
+        )
+        copy = json.loads(json.dumps(values))
+        place: Any = copy
+        while True:
+            key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+            if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+                break
+            place = place[key]
+        place[key] = data.draw(anything)
+        try:
+            plan = plan_sweep(copy)
+        except SweepSpecError:
+            return  # any other error fails the test
+        assert isinstance(plan, SweepPlan)
+        assert plan.trials

@@ -1,0 +1,266 @@
+"""The engine: whatever a trial does, an outcome comes of it, and the next trial trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainables import engine as module
+from trainables.config import OUTCOME_VERSION, TrialConfig
+from trainables.engine import Engine, compute_dtype
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.train import Training
+
+MakeTask = Callable[..., Path]
+MakeConfig = Callable[..., TrialConfig]
+
+
+@pytest.fixture
+def config(tiny_bert: Path, task_folder: MakeTask) -> MakeConfig:
+    folders: dict[str, Path] = {}
+
+    def make(kind: str = "classification", **values: Any) -> TrialConfig:
+        if kind not in folders:
+            folders[kind] = task_folder(kind, rows=128, kind=kind)
+        fixed: dict[str, Any] = {
+            "task": str(folders[kind]),
+            "backbone": str(tiny_bert),
+            "method": "adapter",
+            "method_options": {"adapter_size": 4},
+            "learning_rate": 1e-2,
+            "num_epochs": 2,
+            "batch_size": 16,
+            "max_length": 16,
+            "precision": "fp32",
+        }
+        return TrialConfig(**(fixed | values))
+
+    return make
+
+
+@pytest.fixture
+def engine(cache_dir: Path) -> Engine:
+    return Engine(device="cpu", cache_dir=cache_dir)
+
+
+def comparable(outcome: TrialOutcome) -> TrialOutcome:
+    """All of an outcome but what a clock or the process decides."""
+    return dataclasses.replace(
+        outcome,
+        started_at="",
+        duration_s=0.0,
+        examples_per_second=None,
+        peak_memory_bytes=None,
+        epochs=tuple(dataclasses.replace(epoch, duration_s=0.0) for epoch in outcome.epochs),
+    )
+
+
+class TestRun:
+    def test_an_outcome_says_all_that_came_of_a_trial(self, engine: Engine, config: MakeConfig) -> None:
+        reports: list[EpochReport] = []
+        outcome = engine.run(config(), report=lambda epoch: reports.append(epoch) is None)
+        assert outcome.status is OutcomeStatus.COMPLETED
+        assert outcome.error is None
+        assert outcome.epochs == tuple(reports)
+        assert len(reports) == 2
+        assert outcome.metric == "accuracy"
+        assert outcome.validation_score == reports[-1].validation_score == outcome.validation["accuracy"]
+        assert outcome.test_score == outcome.test["accuracy"]
+        without_head = 2 * 2 * (2 * 16 * 4 + 16 + 4) + 4 * 2 * 16 + 2 * 16
+        assert outcome.trained_params_without_head == without_head
+        assert outcome.trained_params == without_head + 2 * 17
+        assert outcome.total_params is not None
+        assert outcome.total_params > outcome.trained_params
+        assert outcome.duration_s > 0
+        assert outcome.examples_per_second is not None
+        assert outcome.examples_per_second > 0
+        assert outcome.peak_memory_bytes is None or outcome.peak_memory_bytes > 1_000_000
+        assert outcome.started_at.endswith("+00:00")
+
+    def test_an_outcome_says_what_made_it(self, engine: Engine, config: MakeConfig) -> None:
+        provenance = engine.run(config(num_epochs=1)).provenance
+        assert provenance["torch"] == torch.__version__
+        assert provenance["outcome_version"] == str(OUTCOME_VERSION)
+        assert provenance["precision"] == "float32"
+        assert provenance.keys() >= {"transformers", "numpy", "python", "device", "num_threads"}
+        assert all(isinstance(value, str) and value for value in provenance.values())
+
+    def test_an_outcome_crosses_processes(self, engine: Engine, config: MakeConfig) -> None:
+        outcome = engine.run(config(num_epochs=1))
+        assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+    def test_the_same_trial_twice_is_the_same_outcome(self, config: MakeConfig, cache_dir: Path) -> None:
+        first, again = (Engine(device="cpu", cache_dir=cache_dir).run(config(seed=5)) for _ in range(2))
+        assert comparable(first) == comparable(again)
+
+    def test_a_trial_s_outcome_does_not_depend_on_the_trials_before_it(
+        self, engine: Engine, config: MakeConfig, cache_dir: Path
+    ) -> None:
+        engine.run(config(method="full_finetuning", method_options={}, seed=1))
+        after = engine.run(config(seed=5))
+        assert comparable(after) == comparable(Engine(device="cpu", cache_dir=cache_dir).run(config(seed=5)))
+
+    def test_another_seed_is_another_outcome(self, engine: Engine, config: MakeConfig) -> None:
+        first, other = (engine.run(config(seed=seed)) for seed in (5, 6))
+        assert first.epochs[-1].train_loss != other.epochs[-1].train_loss
+
+    def test_a_regression_is_measured_as_its_task_says(self, engine: Engine, config: MakeConfig) -> None:
+        outcome = engine.run(config("regression", num_epochs=10, dropout=0.0))
+        assert outcome.metric == "pearson"
+        assert outcome.test.keys() == {"pearson", "loss"}
+        assert outcome.test_score is not None
+        assert outcome.test_score > 0.5
+
+    def test_bf16_scores_are_near_those_of_float32(self, engine: Engine, config: MakeConfig) -> None:
+        exact, rounded = (engine.run(config(precision=each, num_epochs=3, dropout=0.0)) for each in ("fp32", "bf16"))
+        assert rounded.provenance["precision"] == "bfloat16"
+        for ours, theirs in zip(exact.epochs, rounded.epochs, strict=True):
+            assert ours.train_loss == pytest.approx(theirs.train_loss, rel=0.05)
+            assert ours.validation["loss"] == pytest.approx(theirs.validation["loss"], rel=0.1)
+            assert ours.train_loss != theirs.train_loss
+        assert exact.test_score == pytest.approx(rounded.test_score, abs=0.15)
+
+    @pytest.mark.parametrize("metric", ["accuracy", "least"])
+    def test_the_best_epoch_is_the_first_of_the_best_and_scores_are_the_last(
+        self, metric: str, engine: Engine, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scores = [0.5, 0.9, 0.4, 0.9, 0.4, 0.7]
+        accuracy = module.metrics.get("accuracy")
+        direction = dataclasses.replace(accuracy, mode="max" if metric == "accuracy" else "min")
+        monkeypatch.setattr(module.metrics, "get", lambda name: direction)
+        epochs = tuple(
+            EpochReport(epoch=epoch, step=epoch, train_loss=1.0, validation_score=score, validation={}, duration_s=1.0)
+            for epoch, score in enumerate(scores, start=1)
+        )
+        training = Training(
+            status=OutcomeStatus.COMPLETED, epochs=epochs, test_score=0.6, test={}, examples_per_second=1.0
+        )
+        monkeypatch.setattr(module, "train", lambda *_given, **_hooks: training)
+        outcome = engine.run(config())
+        assert outcome.best_epoch == (2 if metric == "accuracy" else 3)
+        assert (outcome.validation_score, outcome.test_score) == (0.7, 0.6)
+
+
+class TestEnding:
+    def test_a_trial_that_diverges_fails_and_the_next_one_trains(self, engine: Engine, config: MakeConfig) -> None:
+        failed = engine.run(config(learning_rate=1e30))
+        assert failed.status is OutcomeStatus.FAILED
+        assert failed.error is not None
+        assert failed.error.startswith("Traceback")
+        assert "TrainingDivergedError" in failed.error
+        assert (failed.validation_score, failed.test_score, failed.best_epoch) == (None, None, None)
+        assert failed.provenance["torch"] == torch.__version__
+        after = engine.run(config())
+        assert after.status is OutcomeStatus.COMPLETED
+        assert comparable(after) == comparable(Engine(device="cpu", cache_dir=engine.cache_dir).run(config()))
+
+    @pytest.mark.parametrize(
+        ("values", "reason"),
+        [
+            ({"task": "/no/such/task"}, "no such folder"),
+            ({"backbone": "/no/such/backbone"}, "/no/such/backbone"),
+            ({"method": "adaptor"}, "did you mean 'adapter'"),
+            ({"method_options": {"adapter_size": 17}}, r"must be in [1, 16]"),
+        ],
+    )
+    def test_a_fault_of_a_trial_is_its_outcome(
+        self, values: dict[str, Any], reason: str, engine: Engine, config: MakeConfig
+    ) -> None:
+        outcome = engine.run(config(**values))
+        assert outcome.status is OutcomeStatus.FAILED
+        assert outcome.error is not None
+        assert reason in outcome.error
+
+    def test_a_trial_that_fails_late_keeps_the_epochs_it_reported(self, engine: Engine, config: MakeConfig) -> None:
+        def report(epoch: EpochReport) -> bool:
+            if epoch.epoch == 2:
+                raise RuntimeError("the reader of reports is gone")
+            return True
+
+        outcome = engine.run(config(num_epochs=3), report=report)
+        assert outcome.status is OutcomeStatus.FAILED
+        assert [epoch.epoch for epoch in outcome.epochs] == [1, 2]
+        assert "the reader of reports is gone" in (outcome.error or "")
+
+    def test_a_trial_may_be_pruned_or_cancelled(self, engine: Engine, config: MakeConfig) -> None:
+        pruned = engine.run(config(), report=lambda epoch: False)
+        assert (pruned.status, len(pruned.epochs), pruned.test_score) == (OutcomeStatus.PRUNED, 1, None)
+        assert (pruned.validation_score, pruned.best_epoch) == (pruned.epochs[0].validation_score, 1)
+        cancelled = engine.run(config(), cancelled=lambda: True)
+        assert (cancelled.status, cancelled.epochs) == (OutcomeStatus.CANCELLED, ())
+        assert (cancelled.validation_score, cancelled.best_epoch) == (None, None)
+        assert cancelled.trained_params is not None
+
+    def test_an_interrupt_is_not_taken_for_a_failure(self, engine: Engine, config: MakeConfig) -> None:
+        def interrupt() -> bool:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            engine.run(config(), cancelled=interrupt)
+
+
+def test_a_backbone_and_a_task_are_loaded_once(
+    engine: Engine, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("load_backbone", "tokenize"):
+        original = getattr(module, name)
+
+        def counted(*given: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            calls.append(name)
+            return original(*given, **options)
+
+        monkeypatch.setattr(module, name, counted)
+    for seed in range(2):
+        assert engine.run(config(seed=seed, num_epochs=1)).status is OutcomeStatus.COMPLETED
+    assert sorted(calls) == ["load_backbone", "tokenize"]
+    engine.run(config(num_epochs=1, max_length=8))
+    engine.run(config(num_epochs=1, precision="bf16"))
+    assert sorted(calls) == ["load_backbone", "load_backbone", "tokenize", "tokenize"]
+
+
+class TestPrecision:
+    def test_what_is_asked_for_is_what_is_used(self) -> None:
+        for device in ("cpu", "cuda"):
+            assert compute_dtype("fp32", torch.device(device)) is torch.float32
+            assert compute_dtype("bf16", torch.device(device)) is torch.bfloat16
+
+    @pytest.mark.parametrize(
+        ("capabilities", "dtype"),
+        [
+            ({"avx512_bf16": True}, torch.bfloat16),
+            ({"amx_bf16": True}, torch.bfloat16),
+            ({"bf16": True}, torch.bfloat16),
+            ({"avx512_bf16": False, "avx2": True}, torch.float32),
+        ],
+    )
+    def test_a_cpu_computes_in_bf16_only_where_its_hardware_does(
+        self, capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+        assert compute_dtype("auto", torch.device("cpu")) is dtype
+
+    @pytest.mark.parametrize("has_bf16", [True, False])
+    def test_a_gpu_computes_in_bf16_where_it_has_it(self, has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+        assert compute_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if has_bf16 else torch.float32)
+
+
+def test_an_engine_is_named_by_host_and_device() -> None:
+    import platform
+
+    assert Engine(device="cpu").name == f"{platform.node()}/cpu"
+
+
+def test_an_engine_takes_as_many_threads_as_it_is_given() -> None:
+    Engine(device="cpu", num_threads=2)
+    assert torch.get_num_threads() == 2
+    Engine(device="cpu", num_threads=1)
+    assert torch.get_num_threads() == 1
