@@ -21,7 +21,7 @@ from trainables import metrics, tasks
 from trainables.backbone import Backbone, load_backbone
 from trainables.config import OUTCOME_VERSION, TrialConfig
 from trainables.data import TokenizedSplit, tokenize
-from trainables.memory import PeakMemory
+from trainables.memory import PeakMemory, release_unused
 from trainables.model import build_model, count_parameters
 from trainables.outcome import EpochReport, OutcomeStatus, Report, TrialOutcome
 from trainables.saved import save
@@ -86,6 +86,8 @@ class Engine:
                 error=traceback.format_exc(),
                 provenance=self._provenance(config),
             )
+        finally:
+            release_unused()
 
     def _train(
         self,

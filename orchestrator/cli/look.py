@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.analysis import tables, wording
+from orchestrator.analysis import tables
 from orchestrator.cli.app import console
 from orchestrator.store import Store
 from orchestrator.sweep import load_results, write_report_into
@@ -49,5 +49,4 @@ def make_report(store: str, *, as_json: bool) -> int:
     screen.print()
     for file in files:
         screen.print(file, soft_wrap=True)
-    screen.print(wording.status_line(results.counts()))
     return 0

@@ -104,7 +104,7 @@ def test_report_of_a_half_finished_sweep_is_written_and_printed(
     output = capsys.readouterr().out
     assert "3 completed" in output
     assert "1 failed" in output
-    assert (home / "store" / "report" / "report.html").read_text().count("<svg") >= 1
+    assert "data:image/" in (home / "store" / "report" / "report.html").read_text()
 
 
 def test_doctor_finds_nothing_that_would_stop_a_sweep_here(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
