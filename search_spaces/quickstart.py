@@ -16,7 +16,7 @@ SWEEP = SweepSpec(
     space={"num_epochs": 3, "batch_size": 16},
     methods=(
         MethodSpec(method="adapter", space={"adapter_size": Grid([2, 8, 64]), "learning_rate": 1e-3}),
-        MethodSpec(method="top_layers", space={"num_layers": Grid([1, 3]), "learning_rate": 5e-4}),
+        MethodSpec(method="top_layers", space={"num_layers": Grid([1, 3]), "learning_rate": 3e-4}),
         MethodSpec(method="full_finetuning", space={"learning_rate": 1e-4}),
         MethodSpec(method="layernorm", space={"learning_rate": 2e-3}),
     ),

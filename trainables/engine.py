@@ -12,18 +12,18 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from trainables import metrics, tasks
 from trainables.backbone import Backbone, load_backbone
-from trainables.config import OUTCOME_VERSION, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, tokenize
 from trainables.memory import PeakMemory, release_unused
 from trainables.model import build_model, count_parameters
 from trainables.outcome import EpochReport, OutcomeStatus, Report, TrialOutcome
+from trainables.provenance import device_name, provenance
 from trainables.saved import save
 from trainables.train import train
 
@@ -149,15 +149,7 @@ class Engine:
         return self._data[key]
 
     def _provenance(self, config: TrialConfig) -> dict[str, str]:
-        packages = {name: _version(name) for name in ("adaptune", "torch", "transformers", "numpy")}
-        return {
-            **{name: found for name, found in packages.items() if found},
-            "python": platform.python_version(),
-            "outcome_version": str(OUTCOME_VERSION),
-            "device": _device_name(self.device),
-            "precision": str(compute_dtype(config.precision, self.device)).removeprefix("torch."),
-            "num_threads": str(torch.get_num_threads()),
-        }
+        return provenance(self.device, compute_dtype(config.precision, self.device))
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -179,24 +171,11 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())} x{os.cpu_count()}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def describe_devices() -> list[str]:
     """The devices an engine could use, each with what its products are computed in under precision "auto"."""
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]
     return [
-        f"{device}: {_device_name(device)}, {str(compute_dtype('auto', device)).removeprefix('torch.')}"
+        f"{device}: {device_name(device)}, {str(compute_dtype('auto', device)).removeprefix('torch.')}"
         for device in devices
     ]
 

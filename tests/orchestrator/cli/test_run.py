@@ -69,6 +69,11 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
     status, answer = run_command(["run", write_sweep()], capsys)
     assert (status, answer["trained"]) == (0, 0)
 
+    status, answer = run_command(["export", "sweeps/small"], capsys)
+    assert status == 0
+    assert answer["equals_record"]  # a seed fixes a trial: trained again, it scores what was recorded
+    assert (Path(answer["folder"]) / "adapter_model.safetensors").exists()
+
     status, answer = run_command(["resume", "sweeps/small", write_sweep("wider.yaml", seeds=[0, 1, 2])], capsys)
     assert (status, answer["trained"]) == (0, 3)
     rows = load_results("sweeps/small").trials().to_pylist()

@@ -24,13 +24,14 @@ from trainables.reading.rows import Declared, make_task
 from trainables.task import SPLITS, Task, TaskInfo
 from trainables.tasks.toy import grammars
 
-ROWS = {"train": 1000, "validation": 300, "test": 400}
+EVALUATION_ROWS = {"validation": 300, "test": 400}
 WRONG_LABELS = 0.03  # share of the train labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Toy:
     generate: Callable[[Random, int], tuple[str, ...]]
+    train_rows: int = 1000
     label_names: tuple[str, ...] = ()  # empty for a regression
     pair: bool = False
     metric: str = "accuracy"
@@ -40,11 +41,12 @@ class _Toy:
 _TASKS = {
     "acceptability": _Toy(
         generate=grammars.acceptability,
+        train_rows=1200,
         label_names=("unacceptable", "acceptable"),
         metric="matthews_correlation",
     ),
     "inference": _Toy(generate=grammars.inference, label_names=("entailment", "neutral", "contradiction"), pair=True),
-    "intent": _Toy(generate=grammars.intent, label_names=grammars.INTENTS),
+    "intent": _Toy(generate=grammars.intent, train_rows=800, label_names=grammars.INTENTS),
     "paraphrase": _Toy(
         generate=grammars.paraphrase,
         label_names=("not_equivalent", "equivalent"),
@@ -59,6 +61,11 @@ _TASKS = {
 def names() -> tuple[str, ...]:
     """The six tasks."""
     return tuple(_TASKS)
+
+
+def num_rows(name: str) -> dict[str, int]:
+    """The rows of each split of a toy task."""
+    return {"train": _TASKS[name].train_rows, **EVALUATION_ROWS}
 
 
 def describe(name: str) -> TaskInfo:
@@ -96,7 +103,7 @@ def _split(name: str, split: str, rng: Random, taken: dict[str, str]) -> pa.Tabl
     toy = _TASKS[name]
     num_classes = toy.levels or len(toy.label_names)
     rows: dict[tuple[str, ...], int] = {}
-    while len(rows) < ROWS[split]:
+    while len(rows) < num_rows(name)[split]:
         label = len(rows) % num_classes  # as many rows of each class
         texts = toy.generate(rng, label)
         if texts in rows or any(taken.get(text, split) != split for text in texts):
