@@ -144,7 +144,7 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddDataset:
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDataset]:
     """A machine without network whose caches of the Hugging Face hub are empty.
 
     The returned function (dataset, revision, config, splits, label names) puts a dataset into the hub's cache the way
@@ -153,6 +153,13 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddDataset:
     import datasets
     import huggingface_hub
 
+    from trainables.tasks import glue, hub
+
+    def forget() -> None:  # what one test's cache held is not what another's holds
+        glue.load.cache_clear()
+        hub.load.cache_clear()
+
+    forget()
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -178,7 +185,8 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddDataset:
         (folder / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
         return folder
 
-    return add
+    yield add
+    forget()
 
 
 def _write_weights(family: str, folder: Path) -> None:

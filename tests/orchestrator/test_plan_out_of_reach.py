@@ -35,7 +35,7 @@ def test_the_papers_sweeps_can_be_planned_and_say_once_what_is_missing(name: str
     plan = plan_sweep(read_sweep(name), allow_missing=True)
     assert len(plan.trials) == trials
     assert len(plan.missing) == 2  # data, backbone
-    assert all(reference in plan.missing[0] for reference in plan.spec.tasks)
+    assert all(reference in plan.missing[0] for reference in plan.spec.tasks), plan.missing
     assert plan.missing[1].startswith(f"backbone {plan.spec.backbone!r}: there is no such folder")
     assert all(trial.trained_params for trial in plan.trials)
     assert {trial.num_steps for trial in plan.trials} == {None}
