@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in HYPERPARAMETERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; the first GPU by default")
-    parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--device", type=_device, help="cpu, cuda, cuda:1; the first GPU by default")
+    parser.add_argument("--threads", type=_threads, help="CPU threads")
     return parser
 
 
@@ -108,6 +109,18 @@ def _config(given: argparse.Namespace) -> TrialConfig:
     if faults:
         raise FaultsError("command line", faults)
     return config
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, but got {text!r}")
+    return text
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but got {text!r}")
+    return int(text)
 
 
 def _json_or_text(text: str) -> Any:
