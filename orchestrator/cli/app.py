@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from trainables.faults import FaultsError
 
@@ -177,9 +176,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"adaptune: {usage()}", file=sys.stderr)
         return 2
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that does not wrap tables to 80 columns where nobody watches, as in logs and pipes."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=140)

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from rich.table import Table
 
-from orchestrator.cli.app import console
+from orchestrator.cli.screen import console
 
 PACKAGES = ("adaptune", "ray", "torch", "transformers", "datasets", "optuna", "mlflow", "pyarrow")
 ENOUGH_MEMORY, ENOUGH_DISK = 2 * 2**30, 2**30

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.app import console
+from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.sweep import load_results

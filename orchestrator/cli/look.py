@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator.analysis import tables
-from orchestrator.cli.app import console
+from orchestrator.cli.screen import console
 from orchestrator.store import Store
 from orchestrator.sweep import load_results, write_report_into
 

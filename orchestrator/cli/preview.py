@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from orchestrator.analysis import wording
-from orchestrator.cli.app import console
+from orchestrator.cli.screen import console
 from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
 from orchestrator.store import Store
 from orchestrator.sweep import default_store, with_absolute_paths

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.analysis import tables
-from orchestrator.cli.app import console
 from orchestrator.cli.progress import LiveProgress
+from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.sweep import SweepRun, execute, prepare

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from orchestrator.cli.app import console
+from orchestrator.cli.screen import console
 from orchestrator.sweep import with_absolute_paths
 from orchestrator.sweep_file import read_sweep
 
