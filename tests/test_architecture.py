@@ -113,7 +113,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
 def test_no_file_names_the_host_of_a_package_registry():
     # Put together here, so that this file passes its own test.
     hosts = [".".join(parts) for parts in (
-        ("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"), ("anaconda", "org"),
+        ("pypi", "org"), ("python" "hosted", "org"), ("download", "pytorch", "org"), ("anaconda", "org"),
         ("npmjs", "org"), ("docker", "io"), ("ghcr", "io"), ("gcr", "io"), ("quay", "io"),
     )]  # fmt: skip
     named = []

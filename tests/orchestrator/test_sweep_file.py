@@ -43,7 +43,7 @@ def test_yaml_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     assert spec.space == {"learning_rate": Grid([0.0003, 0.001]), "dropout": None}
 
 
-def test_a_packaged_sweep_is_read_by_name_whatever_folder_has_it(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_packaged_sweep_is_read_by_name_whatever_folder_has_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quickstart").mkdir()
     assert parse_spec(read_sweep("quickstart")) == search_spaces.quickstart.SWEEP

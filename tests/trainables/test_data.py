@@ -22,7 +22,7 @@ WORDS = [f"w{number}" for number in range(30)]
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # type: ignore[no-untyped-def]
+def tokenizer():
     """A whole-word tokenizer with BERT's special tokens; [PAD] is 0."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -51,7 +51,7 @@ def make(rows: int, pair: bool = False, seed: int = 0, label: type[pa.DataType] 
 
 
 class TestTokenize:
-    def test_rows_are_what_the_tokenizer_says(self, tokenizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_rows_are_what_the_tokenizer_says(self, tokenizer, tmp_path: Path) -> None:
         task = make(20, pair=True)
         splits = data.tokenize(task, tokenizer, "words", 12, tmp_path)
         assert list(splits) == ["train", "validation"]
@@ -68,7 +68,7 @@ class TestTokenize:
             assert split.lengths.max() == 12
             assert (split.input_ids.dtype, split.token_type_ids.dtype) == (np.int32, np.int8)
 
-    def test_the_second_time_the_cache_is_used(self, tokenizer, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_the_second_time_the_cache_is_used(self, tokenizer, tmp_path, monkeypatch) -> None:
         task = make(10)
         first = data.tokenize(task, tokenizer, "words", 32, tmp_path)
         monkeypatch.setattr(data, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
@@ -81,7 +81,7 @@ class TestTokenize:
         keys = [("a", "t", 8), ("b", "t", 8), ("a", "u", 8), ("a", "t", 9)]
         assert len({data.cache_path(*key, tmp_path) for key in keys}) == len(keys)
 
-    def test_the_cache_is_where_the_environment_says(self, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_the_cache_is_where_the_environment_says(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "here"))
         assert data.cache_path("a", "t", 8).is_relative_to(tmp_path / "here")
         monkeypatch.delenv("ADAPTUNE_CACHE")
@@ -89,7 +89,7 @@ class TestTokenize:
         assert data.cache_path("a", "t", 8).is_relative_to(tmp_path / ".cache" / "adaptune")
 
     @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty", "another file"])
-    def test_a_damaged_cache_file_is_written_anew(self, tokenizer, tmp_path, caplog, damage: str) -> None:  # type: ignore[no-untyped-def]
+    def test_a_damaged_cache_file_is_written_anew(self, tokenizer, tmp_path, caplog, damage: str) -> None:
         task = make(10)
         whole = data.tokenize(task, tokenizer, "words", 32, tmp_path)
         path = data.cache_path(task.fingerprint, "words", 32, tmp_path)
@@ -111,14 +111,14 @@ class TestTokenize:
         assert path.read_bytes() == content
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
-    def test_a_cache_that_cannot_be_written_costs_time_only(self, tokenizer, tmp_path, caplog) -> None:  # type: ignore[no-untyped-def]
+    def test_a_cache_that_cannot_be_written_costs_time_only(self, tokenizer, tmp_path, caplog) -> None:
         (tmp_path / "file").write_text("in the way")
         with caplog.at_level(logging.WARNING):
             splits = data.tokenize(make(6), tokenizer, "words", 32, tmp_path / "file")
         assert "cannot keep" in caplog.text
         assert len(splits["train"]) == 6
 
-    def test_threads_are_chosen_explicitly(self, tokenizer, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_threads_are_chosen_explicitly(self, tokenizer, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", "x")  # so that it is put back afterwards
         monkeypatch.delenv("TOKENIZERS_PARALLELISM")
         data.tokenize(make(4), tokenizer, "words", 32, tmp_path)
@@ -134,7 +134,7 @@ class TestTokenize:
 
 
 class TestPad:
-    def test_padding_is_right_of_each_row_and_masked(self, tokenizer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    def test_padding_is_right_of_each_row_and_masked(self, tokenizer, tmp_path: Path) -> None:
         split = data.tokenize(make(30, pair=True), tokenizer, "words", 32, tmp_path)["train"]
         rows = np.array([7, 0, 29, 7])
         batch = data.pad(split, rows)

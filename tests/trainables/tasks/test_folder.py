@@ -256,7 +256,7 @@ class TestReferences:
         assert "toy/acceptability" in message
         assert "glue/cola" in message
 
-    def test_a_path_with_a_dot_is_a_folder_even_where_a_family_has_the_name(self, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_a_path_with_a_dot_is_a_folder_even_where_a_family_has_the_name(self, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "toy").mkdir()
         write(tmp_path / "toy" / "sentiment", train=GOOD, validation=GOOD)
@@ -264,7 +264,7 @@ class TestReferences:
         assert tasks.load(str(tmp_path / "toy" / "sentiment")).splits["train"].num_rows == 3
         assert tasks.load("toy/sentiment").splits["train"].num_rows > 3
 
-    def test_a_relative_folder_needs_no_prefix(self, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_a_relative_folder_needs_no_prefix(self, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
         write(tmp_path / "mine", train=GOOD, validation=GOOD)
         assert tasks.describe("mine").name == "mine"

@@ -53,14 +53,14 @@ class TestReference:
 
 
 class TestOffline:
-    def test_downloaded_files_are_read(self, hub_cache) -> None:  # type: ignore[no-untyped-def]
+    def test_downloaded_files_are_read(self, hub_cache) -> None:
         hub_cache("owner/set", COMMIT, "default", {"train": table(), "dev": table(2)}, ("no", "yes"))
         task = tasks.load(f"hub/owner/set@{COMMIT}?validation=dev")
         assert task.splits["train"].to_pydict() == {"text_a": [f"text {i}" for i in range(4)], "label": [0, 1, 0, 1]}
         assert task.splits["validation"].num_rows == 2
         assert (task.info.label_names, task.info.source) == (("no", "yes"), f"owner/set@{COMMIT}")
 
-    def test_what_an_earlier_load_prepared_is_read_without_asking_the_network(self, hub_cache, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    def test_what_an_earlier_load_prepared_is_read_without_asking_the_network(self, hub_cache, monkeypatch) -> None:
         import datasets
 
         folder = hub_cache("owner/someSet", COMMIT, "words", {"train": table(), "validation": table()}, ())
@@ -80,14 +80,14 @@ class TestOffline:
         with pytest.raises(pytest.fail.Exception, match="asked the network"):
             tasks.load(f"hub/owner/someSet@{OTHER}")
 
-    def test_another_revision_is_never_taken_for_the_one_asked_for(self, hub_cache) -> None:  # type: ignore[no-untyped-def]
+    def test_another_revision_is_never_taken_for_the_one_asked_for(self, hub_cache) -> None:
         hub_cache("owner/set", OTHER, "default", {"train": table(), "validation": table()}, ())
         assert tasks.load(f"hub/owner/set@{OTHER}").splits["train"].num_rows == 4
         message = faults_of(f"hub/owner/set@{COMMIT}")
         assert "cannot read owner/set" in message
         assert f"hf download owner/set --repo-type dataset --revision {COMMIT}" in message
 
-    def test_columns_and_splits_that_are_not_there_are_named_with_those_that_are(self, hub_cache) -> None:  # type: ignore[no-untyped-def]
+    def test_columns_and_splits_that_are_not_there_are_named_with_those_that_are(self, hub_cache) -> None:
         hub_cache(
             "owner/set", COMMIT, "default", {"train": table(column="sentence"), "dev": table(column="sentence")}, ()
         )
@@ -111,7 +111,7 @@ class TestGlue:
         assert (infos["stsb"].kind, infos["mnli"].num_labels) == ("regression", 3)
         assert "nyu-mll/glue:rte@bcdcba79" in infos["rte"].source
 
-    def test_a_task_is_read_with_hidden_test_labels_left_out(self, hub_cache) -> None:  # type: ignore[no-untyped-def]
+    def test_a_task_is_read_with_hidden_test_labels_left_out(self, hub_cache) -> None:
         def pairs(label: int | None = None) -> pa.Table:
             rows = table(6, label, "premise")
             return rows.append_column("hypothesis", pa.array([*"abcde", ""]))  # GLUE has a few empty texts
@@ -124,7 +124,7 @@ class TestGlue:
         assert task.info == tasks.describe("glue/mnli")
         assert task.splits["train"]["text_b"].to_pylist() == [*"abcde", ""]
 
-    def test_one_that_cannot_be_reached_says_how_to_get_it(self, hub_cache) -> None:  # type: ignore[no-untyped-def]
+    def test_one_that_cannot_be_reached_says_how_to_get_it(self, hub_cache) -> None:
         message = faults_of("glue/sst2")
         assert "Hugging Face hub" in message
         assert "Without a network, download it" in message

@@ -15,7 +15,7 @@ from trainables.tasks import toy
 from trainables.tasks.toy import grammars
 
 
-def sentences(table) -> list[str]:  # type: ignore[no-untyped-def]
+def sentences(table) -> list[str]:
     return [text for name in ("text_a", "text_b") if name in table.column_names for text in table[name].to_pylist()]
 
 
