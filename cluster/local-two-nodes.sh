@@ -13,6 +13,8 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 ray="${RAY:-$here/.venv/bin/ray}"
 state="${STATE:-/tmp/adaptune-two-nodes-$UID}"
 node_cpus="${NODE_CPUS:-1}"
+# Left unset, Ray's nodes would ask for a token as soon as ~/.ray holds one, and its clients would not send it.
+export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"
 
 fail() {
     echo "local-two-nodes: $*" >&2
