@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.plan import PlannedTrial
-from trainables.config import Scalar
+from trainables.config import HYPERPARAMETERS, Scalar
 from trainables.outcome import EpochReport, TrialOutcome
 
 SCHEMA_VERSION = 1
@@ -95,3 +95,15 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
         test=outcome.test,
         epochs=outcome.epochs,
     )
+
+
+def describe_trial(method: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
+    """A trial in a few words, such as "adapter 64 lr=0.001 seed 0": method, sizes, learning rate, seed."""
+    sizes = [
+        str(value)
+        for option, value in hyperparameters.items()
+        if option not in HYPERPARAMETERS and isinstance(value, int | str) and not isinstance(value, bool)
+    ]
+    rate = hyperparameters.get("learning_rate")
+    rates = [] if rate is None else [f"lr={rate:g}" if isinstance(rate, float) else f"lr={rate}"]
+    return " ".join([method, *sizes, *rates, f"seed {seed}"])

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.record import TrialRecord, TrialStatus, describe_trial
 from trainables import metrics
 from trainables.outcome import EpochReport
 
@@ -71,7 +71,7 @@ class LiveProgress:
             self._best[record.task] = record
         if record.status is TrialStatus.FAILED:
             last_line = (record.error or "unknown error").strip().splitlines()[-1]
-            self._console.print(f"failed: {_describe(record)}: {last_line}")
+            self._console.print(f"failed: {record.task} {_words(record)}: {last_line}")
         if not self._console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(self._line())
@@ -106,11 +106,12 @@ class LiveProgress:
         table.add_column("best on validation so far", justify="right")
         table.add_column("by")
         for task, record in sorted(self._best.items()):
-            table.add_row(task, f"{record.validation_score:.3f}", _describe(record, with_task=False))
+            table.add_row(task, f"{record.validation_score:.3f}", _words(record))
         for trial, epoch in self._running.values():
             where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
             score = f"{epoch.validation_score:.3f}" if epoch else ""
-            table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{_of(trial)}, {where}", "dim"))
+            words = describe_trial(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
+            table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
         return Group(head, table)
 
 
@@ -122,15 +123,5 @@ def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:
     return metrics.get(record.metric).better(record.validation_score, best.validation_score)
 
 
-def _of(trial: PlannedTrial) -> str:
-    options = " ".join(f"{value:g}" if isinstance(value, float) else str(value)
-                       for name, value in trial.config.method_options.items() if name != "init_std")  # fmt: skip
-    return f"{trial.config.method} {options} lr {trial.config.learning_rate:g} seed {trial.config.seed}"
-
-
-def _describe(record: TrialRecord, *, with_task: bool = True) -> str:
-    size = record.hyperparameters.get("adapter_size") or record.hyperparameters.get("num_layers") or ""
-    rate = record.hyperparameters.get("learning_rate")
-    words = [record.task] if with_task else []
-    words += [record.method, str(size)] if size else [record.method]
-    return " ".join([*words, f"lr {rate:g}" if isinstance(rate, float) else "", f"seed {record.seed}"])
+def _words(record: TrialRecord) -> str:
+    return describe_trial(record.method, record.hyperparameters, record.seed)

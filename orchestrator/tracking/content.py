@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import TrialRecord
-from trainables.config import HYPERPARAMETERS, Scalar
+from orchestrator.record import TrialRecord, describe_trial
+from trainables.config import Scalar
 from trainables.outcome import EpochReport
 
 KIND = "adaptune.kind"  # "sweep" or "trial"
@@ -82,14 +82,7 @@ class TrialFacts:
 
     def name(self) -> str:
         """A run name to find one's way by, such as "trec adapter 64 lr=0.001 seed 0"."""
-        sizes = [
-            str(value)
-            for option, value in self.hyperparameters.items()
-            if option not in HYPERPARAMETERS and isinstance(value, int | str) and not isinstance(value, bool)
-        ]
-        rate = self.hyperparameters.get("learning_rate")
-        rates = [] if rate is None else [f"lr={rate:g}" if isinstance(rate, float) else f"lr={rate}"]
-        return " ".join([self.task, self.method, *sizes, *rates, f"seed {self.seed}"])
+        return f"{self.task} {describe_trial(self.method, self.hyperparameters, self.seed)}"
 
     def params(self) -> dict[str, str]:
         """Parameters as searched; what is left to a default (null) has none."""

@@ -1,0 +1,63 @@
+"""The live display: what it says of trials done, running and failed."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from orchestrator.cli.progress import LiveProgress
+from orchestrator.plan import PlannedTrial
+from orchestrator.record import TrialRecord, make_record
+from trainables.config import TrialConfig
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+
+
+def planned(seed: int, size: int = 8) -> PlannedTrial:
+    options = {"adapter_size": size, "init_std": 0.01}
+    config = TrialConfig(task="t", backbone="b", method="adapter", method_options=options, seed=seed)
+    return PlannedTrial(trial_id=f"trial-{seed}", config_id=f"config-{size}", task="mood", config=config)
+
+
+def ended(trial: PlannedTrial, status: OutcomeStatus, score: float | None = None) -> TrialRecord:
+    error = "Traceback ...\nValueError: too hot" if status is OutcomeStatus.FAILED else None
+    outcome = TrialOutcome(
+        status=status, started_at="2026-01-01T00:00:00+00:00", duration_s=1.0, metric="accuracy",
+        validation_score=score, error=error,
+    )  # fmt: skip
+    return make_record("sweep", trial, outcome)
+
+
+@pytest.fixture
+def shown() -> tuple[LiveProgress, io.StringIO]:
+    text = io.StringIO()
+    return LiveProgress(Console(file=text, width=120)), text
+
+
+def panel(progress: LiveProgress) -> str:
+    text = io.StringIO()
+    Console(file=text, width=120).print(progress._panel())
+    return text.getvalue()
+
+
+def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple[LiveProgress, io.StringIO]) -> None:
+    progress, log = shown
+    progress.planned(10, done=4)
+    for seed, score in ((0, 0.7), (1, 0.9), (2, 0.8)):
+        progress.trial_started(planned(seed))
+        progress.trial_ended(ended(planned(seed), OutcomeStatus.COMPLETED, score))
+    progress.trial_ended(ended(planned(3), OutcomeStatus.FAILED))
+    progress.trial_ended(ended(planned(4), OutcomeStatus.CANCELLED))
+    running = planned(5, size=64)
+    progress.trial_started(running)
+    report = EpochReport(epoch=2, step=9, train_loss=0.1, validation_score=0.6, validation={}, duration_s=1.0)
+    progress.epoch_ended(running, report)
+    text = panel(progress)
+    # 4 finished earlier, 3 completed, 1 failed; a cancelled one is to be tried again.
+    assert "8/10 trials done, 1 running, 1 failed" in text
+    assert "0.900" in text
+    assert "adapter 8 lr=0.0003 seed 1" in text
+    assert "adapter 64 lr=0.0003 seed 5, epoch 2/3" in text
+    assert "failed: mood adapter 8 lr=0.0003 seed 3: ValueError: too hot" in log.getvalue()
+    assert "4 of them finished earlier, 6 to train" in log.getvalue()
