@@ -6,7 +6,7 @@ Suffixes: K trials, S = K*B sequences, D hidden width, C outputs (classes, or 1 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,11 +59,22 @@ class ParameterCounts:
     total: int
 
 
+def pack_key(config: TrialConfig) -> tuple[str, Hashable | None, float | None]:
+    """Equal for trials that may share a pack: method, the method's stack key (None: packs of one), dropout."""
+    options = parse_options(config.method, config.method_options)
+    return (config.method, get_method(config.method).stack_key(options), config.dropout)
+
+
 def build_model(encoder: Encoder, configs: Sequence[TrialConfig], num_outputs: int) -> AdaptedModel:
-    """A model for a pack of trials of one method and one stack key, initialised from the trials' seeds."""
+    """A model for a pack of trials of one method and one stack key, initialised from the trials' seeds.
+
+    Raises `ValueError` where the trials cannot share a pack: their private modules differ, or their dropout does.
+    """
     device = parameter_device(encoder)
     view = encoder.view()
     first = configs[0]
+    if len({pack_key(config) for config in configs}) > 1 or (len(configs) > 1 and pack_key(first)[1] is None):
+        raise ValueError(f"these trials cannot share a pack: {[pack_key(config) for config in configs]}")
     generators = [torch.Generator().manual_seed(derive_seed(config.seed, "initialisation")) for config in configs]
     options = parse_options(first.method, first.method_options, encoder.shape)
     get_method(first.method).adapt(view, options, generators)

@@ -170,3 +170,17 @@ def test_purposes_have_independent_seeds() -> None:
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(3, "dropout") == derive_seed(3, "dropout")
+
+
+def test_trials_that_cannot_share_a_pack_are_refused(backbone: Backbone) -> None:
+    def config(method: str = "adapter", dropout: float | None = None, **options: Scalar) -> TrialConfig:
+        return TrialConfig(task="t", backbone="b", method=method, method_options=options, dropout=dropout)
+
+    for pack in (
+        [config(adapter_size=2), config(adapter_size=4)],
+        [config(), config("layernorm")],
+        [config(), config(dropout=0.3)],
+        [config("top_layers"), config("top_layers")],  # private copies of backbone weights: packs of one
+    ):
+        with pytest.raises(ValueError, match="cannot share a pack"):
+            build_model(backbone.encoder, pack, 2)
