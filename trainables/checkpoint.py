@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.encoder import ACTIVATIONS, EncoderShape
 from trainables.faults import unknown_name
+from trainables.layers import ACTIVATIONS
+from trainables.shape import EncoderShape
 
 # Our name -> name in a checkpoint, prefix such as "bert." left out. The three parts of qkv are stacked in this order.
 _BERT = {

@@ -13,9 +13,9 @@ from trainables import tasks
 from trainables.backbone import meta_encoder
 from trainables.config import TrialConfig
 from trainables.data import num_steps
-from trainables.encoder import EncoderShape
-from trainables.engine import compute_dtype
+from trainables.device import compute_dtype
 from trainables.model import build_model
+from trainables.shape import EncoderShape
 
 # Word pieces a word of running text is cut into, on average, by the vocabularies of the BERT family.
 PIECES_PER_WORD = 1.35
@@ -65,18 +65,28 @@ def trial_flops(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> flo
     return size.mean_length * (trained * (forward + backward) + evaluated * forward)
 
 
+def training_flops(config: TrialConfig, shape: EncoderShape, length: float) -> float:
+    """Floating-point operations of training on one word piece of a sequence of this length, forwards and backwards."""
+    return sum(_flops_per_piece(config, shape, length))
+
+
 def _flops_per_piece(config: TrialConfig, shape: EncoderShape, length: float) -> tuple[float, float]:
     with torch.device("meta"):
         encoder = build_model(meta_encoder(shape), [config], 2).encoder
-    attention = 4 * length * shape.hidden_size
     forward = backward = 0.0
     reached = any(p.requires_grad for p in encoder.embeddings.parameters())
-    for layer in encoder.layers:
-        parameters = list(layer.parameters())
-        cost = 2 * sum(p.numel() for p in parameters) + attention
+    for index, layer in enumerate(encoder.layers):
+        # Of the last layer only keys and values are computed of every word piece; the rest is the first one's alone.
+        others = 1 / length if index == shape.num_layers - 1 else 1.0
+        frozen = trained = 0.0
+        for name, parameter in layer.named_parameters():
+            used = parameter.numel() * ((2 + others) / 3 if name.startswith("attention.qkv") else others)
+            frozen, trained = (frozen, trained + used) if parameter.requires_grad else (frozen + used, trained)
+        attention = 4 * length * shape.hidden_size * others
+        cost = 2 * (frozen + trained) + attention
         forward += cost
-        trained = sum(p.numel() for p in parameters if p.requires_grad)
         reached = reached or trained > 0
+        # Both factors of an attention product have gradients, so it costs twice its forward pass.
         backward += cost + 2 * trained + attention if reached else 0.0
     return forward, backward
 

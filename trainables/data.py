@@ -125,8 +125,9 @@ def training_batches(lengths: np.ndarray, *, batch_size: int, num_epochs: int, s
 
     The rows are a stream of one random permutation after the other, so an epoch meets every row about once (T is
     rounded down, and a batch may straddle two epochs). Rows of similar length share a batch, so that padding is
-    small: windows of about 16 batches, none reaching over the end of an epoch, are put in order of length, cut into
-    batches, and the batches shuffled.
+    small: windows of about 16 batches, counted from the start of an epoch and none reaching over its end, are put in
+    order of length and cut into batches. Where in a window the short and the long batches come is shuffled, but the
+    same for every seed: trials that train in step, or any number of windows apart, meet batches of similar length.
     """
     n = len(lengths)
     if not n:
@@ -138,13 +139,13 @@ def training_batches(lengths: np.ndarray, *, batch_size: int, num_epochs: int, s
     batches: list[np.ndarray] = []
     start = 0
     for end in epoch_ends(n, batch_size=batch_size, num_epochs=num_epochs):
-        for window in np.array_split(np.arange(start, end), max(1, round((end - start) / WINDOW))):
-            if not len(window):
-                continue
-            rows = stream[window[0] * batch_size : (window[-1] + 1) * batch_size]
-            ordered = rows[np.argsort(lengths[rows], kind="stable")].reshape(len(window), batch_size)
-            batches += list(ordered[rng.permutation(len(window))])
-        start = end
+        while start < end:
+            # What is left of an epoch after its last whole window makes that one longer, unless it is long itself.
+            size = WINDOW if end - start >= WINDOW + WINDOW // 2 else end - start
+            rows = stream[start * batch_size : (start + size) * batch_size]
+            ordered = rows[np.argsort(lengths[rows], kind="stable")].reshape(size, batch_size)
+            batches += list(ordered[np.random.Generator(np.random.Philox(size)).permutation(size)])
+            start += size
     return batches
 
 

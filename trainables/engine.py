@@ -1,17 +1,16 @@
-"""The engine: one an accelerator. It loads each backbone and each tokenised task once and trains trials over them.
+"""The engine: one an accelerator. It loads each backbone and each tokenised task once and trains packs of trials.
 
-An engine knows no Ray and no store: it is handed a TrialConfig and answers with a TrialOutcome, whatever happened.
+An engine knows no Ray and no store: it is handed jobs and answers each with a TrialOutcome, whatever happened.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
-import time
 import traceback
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,39 +19,65 @@ from trainables import metrics, tasks
 from trainables.backbone import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, tokenize
-from trainables.memory import PeakMemory, release_unused
-from trainables.model import build_model, count_parameters
-from trainables.outcome import EpochReport, OutcomeStatus, Report, TrialOutcome
-from trainables.provenance import device_name, provenance
-from trainables.saved import save
-from trainables.train import train
+from trainables.device import compute_dtype
+from trainables.encoder import Encoder
+from trainables.inbox import Inbox
+from trainables.memory import free_bytes, keep_freed_memory, release_unused
+from trainables.model import stack_key
+from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
+from trainables.packing import Ground, PackRun, PackStatus
+from trainables.planner import PackPlanner
+from trainables.prefix import PrefixStore
+from trainables.provenance import provenance
+from trainables.running import Job
 
 logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Trains one trial after another on one device.
+    """Trains packs of trials on one device.
 
     Args:
         device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
         num_threads: CPU threads of this engine's products; None leaves torch's choice.
         cache_dir: where tokenised tasks are kept; None is `$ADAPTUNE_CACHE` or `~/.cache/adaptune`.
+        memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
+            the threads' share of the machine's.
     """
 
     def __init__(
-        self, *, device: str | None = None, num_threads: int | None = None, cache_dir: Path | None = None
+        self,
+        *,
+        device: str | None = None,
+        num_threads: int | None = None,
+        cache_dir: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.cache_dir = cache_dir
+        keep_freed_memory()
         if num_threads is not None:
             torch.set_num_threads(num_threads)
+        self._memory_bytes = memory_bytes
+        if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
+            # Its threads' share: an engine a core would else plan with the memory of all the others.
+            self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
+        self._prefixes: dict[Encoder, PrefixStore] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
+        self._planners: dict[Hashable, PackPlanner] = {}
+        self._pack: PackRun | None = None
 
     @property
     def name(self) -> str:
         """Host and device, as recorded with each trial."""
         return f"{platform.node()}/{self.device}"
+
+    @property
+    def status(self) -> PackStatus | None:
+        """The pack in training; None between packs. May be asked from any thread."""
+        pack = self._pack
+        return pack.status if pack is not None else None
 
     def run(
         self,
@@ -66,71 +91,55 @@ class Engine:
 
         Never raises for a fault of the trial: a failed one is an outcome with its traceback.
         """
-        started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        clock = time.perf_counter()
-        reported: list[EpochReport] = []
+        outcomes: list[TrialOutcome] = []
+        inbox = Inbox()
+        inbox.put(Job(config=config, done=outcomes.append, report=report, cancelled=cancelled, save_to=save_to))
+        self.work(inbox)
+        return outcomes[0]
 
-        def keep_and_report(epoch: EpochReport) -> bool:
-            reported.append(epoch)
-            return report(epoch)
+    def run_all(self, configs: Sequence[TrialConfig]) -> list[TrialOutcome]:
+        """Train several trials, packed as they fit; the outcomes in the order of the configurations."""
+        outcomes: dict[int, TrialOutcome] = {}
+        inbox = Inbox()
+        for index, config in enumerate(configs):
+            inbox.put(Job(config=config, done=functools.partial(outcomes.__setitem__, index)))
+        self.work(inbox)
+        return [outcomes[index] for index in range(len(configs))]
 
+    def work(self, inbox: Inbox) -> None:
+        """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while."""
+        while jobs := inbox.take(1, lambda job: True):
+            try:
+                self._train_pack(jobs[0], inbox)
+            finally:
+                self._pack = None
+                release_unused()
+
+    def _train_pack(self, lead: Job, inbox: Inbox) -> None:
+        """Train the pack that a trial opens; a fault of the trial's is its outcome."""
         try:
-            return self._train(config, started_at, clock, keep_and_report, cancelled, save_to)
+            ground = self._prepare(lead.config)
+            key = pack_key(lead.config)
+            planner = None if key is None else self._planners.get(key)
+            run = PackRun(ground, lead, inbox, _joins(key), memory_bytes=self._memory_bytes, planner=planner)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
-            logger.warning("trial failed: %s", config, exc_info=True)
-            return TrialOutcome(
-                status=OutcomeStatus.FAILED,
-                started_at=started_at,
-                duration_s=time.perf_counter() - clock,
-                epochs=tuple(reported),
-                error=traceback.format_exc(),
-                provenance=self._provenance(config),
-            )
-        finally:
-            release_unused()
+            logger.warning("trial failed: %s", lead.config, exc_info=True)
+            lead.done(unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
+            return
+        self._pack = run
+        run.run()
+        if run.planner is not None and key is not None:
+            self._planners[key] = run.planner
 
-    def _train(
-        self,
-        config: TrialConfig,
-        started_at: str,
-        clock: float,
-        report: Report,
-        cancelled: Callable[[], bool],
-        save_to: Path | None,
-    ) -> TrialOutcome:
+    def _prepare(self, config: TrialConfig) -> Ground:
         task = tasks.load(config.task)
-        metric = metrics.get(task.info.metric)
         backbone = self._backbone(config)
-        data = self._tokenized(task, backbone, config.max_length)
-        model = build_model(backbone.encoder, [config], task.info.num_labels)
-        counts = count_parameters(model)
-        with PeakMemory(self.device) as memory:
-            training = train(model, data, config, metric, report=report, cancelled=cancelled)
-        last = training.epochs[-1] if training.epochs else None
-        if save_to is not None and last is not None and training.status is OutcomeStatus.COMPLETED:
-            scores = {f"validation/{name}": value for name, value in last.validation.items()}
-            scores |= {f"test/{name}": value for name, value in training.test.items()}
-            fingerprint = str(backbone.info.fingerprint)
-            save(save_to, model, config, task.info, backbone_fingerprint=fingerprint, scores=scores)
-        sign = 1 if metric.mode == "max" else -1
-        # The first of equal peaks: training longer did not help.
-        best = max(training.epochs, key=lambda epoch: (sign * epoch.validation_score, -epoch.epoch), default=None)
-        return TrialOutcome(
-            status=training.status,
-            started_at=started_at,
-            duration_s=time.perf_counter() - clock,
-            epochs=training.epochs,
-            metric=metric.name,
-            validation_score=last.validation_score if last else None,
-            validation=last.validation if last else {},
-            test_score=training.test_score,
-            test=training.test,
-            best_epoch=best.epoch if best else None,
-            trained_params=counts.trained,
-            trained_params_without_head=counts.trained_without_head,
-            total_params=counts.total,
-            examples_per_second=training.examples_per_second,
-            peak_memory_bytes=memory.peak_bytes,
+        return Ground(
+            backbone=backbone,
+            task=task.info,
+            metric=metrics.get(task.info.metric),
+            data=self._tokenized(task, backbone, config.max_length),
+            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixStore(backbone.encoder)),
             provenance=self._provenance(config),
         )
 
@@ -152,34 +161,23 @@ class Engine:
         return provenance(self.device, compute_dtype(config.precision, self.device))
 
 
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere."""
-    if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+def pack_key(config: TrialConfig) -> Hashable | None:
+    """Equal for trials that may train in one pack; None for a trial that trains alone.
+
+    Learning rate, schedule, epochs, seed, decay, clipping, dropout and initialisation are each trial's own.
+    Raises `FaultsError` where the method does not know the options.
+    """
+    key = stack_key(config)
+    if key is None:
+        return None
+    return (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
 
 
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available() and _cpu_has_bf16())
+def _joins(key: Hashable | None) -> Callable[[Job], bool]:
+    def accept(job: Job) -> bool:
+        try:
+            return key is not None and pack_key(job.config) == key
+        except Exception:  # it opens a pack of its own, and fails there with its fault
+            return False
 
-
-def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware; emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
-def describe_devices() -> list[str]:
-    """The devices an engine could use, each with what its products are computed in under precision "auto"."""
-    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]
-    return [
-        f"{device}: {device_name(device)}, {str(compute_dtype('auto', device)).removeprefix('torch.')}"
-        for device in devices
-    ]
-
-
-def count_devices() -> int:
-    """How many engines this machine would run: one a GPU, or one a CPU core."""
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return accept

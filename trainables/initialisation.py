@@ -12,9 +12,9 @@ _CDF_LOW, _CDF_HIGH = (0.5 * (1 + torch.erf(torch.tensor(z / 2**0.5, dtype=torch
 
 
 def truncated_normal(
-    size: Sequence[int], std: float, generators: Sequence[torch.Generator], device: torch.device
+    size: Sequence[int], std: float | Sequence[float], generators: Sequence[torch.Generator], device: torch.device
 ) -> nn.Parameter:
-    """A trained tensor (K, *size), trial k drawn from generators[k]: N(0, std) truncated at 2 std.
+    """A trained tensor (K, *size), trial k drawn from generators[k]: N(0, std or std[k]), truncated at 2 std.
 
     Truncation is at two standard deviations whatever the std (torch's own `trunc_normal_` has absolute bounds), by
     inverting the distribution function; the realised standard deviation is 0.8796 std (PAPER: section 2 of Houlsby et
@@ -22,10 +22,13 @@ def truncated_normal(
     """
     if device.type == "meta":
         return nn.Parameter(torch.empty(len(generators), *size, device=device))
-    draws = torch.stack([torch.rand(*size, dtype=torch.float64, generator=generator) for generator in generators])
-    uniform = draws.mul_(_CDF_HIGH - _CDF_LOW).add_(_CDF_LOW)
-    values = torch.erfinv(uniform.mul_(2).sub_(1)).mul_(std * 2**0.5).clamp_(-2 * std, 2 * std)
-    return nn.Parameter(values.to(device=device, dtype=torch.float32))
+    stds = [std] * len(generators) if isinstance(std, int | float) else std
+    values = []
+    for sigma, generator in zip(stds, generators, strict=True):
+        uniform = torch.rand(*size, dtype=torch.float64, generator=generator)
+        uniform.mul_(_CDF_HIGH - _CDF_LOW).add_(_CDF_LOW)
+        values.append(torch.erfinv(uniform.mul_(2).sub_(1)).mul_(sigma * 2**0.5).clamp_(-2 * sigma, 2 * sigma))
+    return nn.Parameter(torch.stack(values).to(device=device, dtype=torch.float32))
 
 
 def zeros(num_trials: int, size: Sequence[int], device: torch.device) -> nn.Parameter:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.dropout import Dropout, DropoutStreams, connect
-from trainables.encoder import Encoder
+from trainables.dropout import Dropout
+from trainables.encoder import Encoder, Prefix
 from trainables.initialisation import parameter_device, truncated_normal, zeros
 from trainables.methods import get_method, parse_options
 
@@ -36,15 +36,22 @@ class Head(nn.Module):
 class AdaptedModel(nn.Module):
     """K trials over one encoder view: encoder, pooler where it has one, dropout, head."""
 
-    def __init__(self, encoder: Encoder, head: Head) -> None:
+    def __init__(self, encoder: Encoder, head: Head, *, has_trial_axes: bool) -> None:
         super().__init__()
+        self.has_trial_axes = has_trial_axes  # of everything trained in the encoder; False for packs of one
         self.encoder = encoder
         self.dropout = Dropout(encoder.shape.hidden_dropout)
         self.head = head
 
-    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids_SL: Tensor,
+        token_types_SL: Tensor,
+        lengths_S: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
         """Logits (S, C) in float32."""
-        hidden_SD = self.encoder(input_ids_SL, token_types_SL, lengths_S)
+        hidden_SD = self.encoder(input_ids_SL, token_types_SL, lengths_S, prefix)
         pooler = self.encoder.pooler
         pooled_SD = hidden_SD if pooler is None else torch.tanh(pooler(hidden_SD))
         return self.head(self.dropout(pooled_SD))
@@ -59,30 +66,28 @@ class ParameterCounts:
     total: int
 
 
-def pack_key(config: TrialConfig) -> tuple[str, Hashable | None, float | None]:
-    """Equal for trials that may share a pack: method, the method's stack key (None: packs of one), dropout."""
-    options = parse_options(config.method, config.method_options)
-    return (config.method, get_method(config.method).stack_key(options), config.dropout)
+def stack_key(config: TrialConfig) -> tuple[str, Hashable] | None:
+    """Equal for trials that one model can hold stacked; None where a trial's weights are its alone."""
+    key = get_method(config.method).stack_key(parse_options(config.method, config.method_options))
+    return None if key is None else (config.method, key)
 
 
 def build_model(encoder: Encoder, configs: Sequence[TrialConfig], num_outputs: int) -> AdaptedModel:
-    """A model for a pack of trials of one method and one stack key, initialised from the trials' seeds.
+    """A model for a pack of trials of one stack key, initialised from the trials' seeds; without dropout until a
+    training connects its streams.
 
-    Raises `ValueError` where the trials cannot share a pack: their private modules differ, or their dropout does.
+    Raises `ValueError` where the trials cannot share a pack, since their private modules differ.
     """
+    keys = {stack_key(config) for config in configs}
+    if len(keys) > 1 or (len(configs) > 1 and None in keys):
+        raise ValueError(f"these trials cannot share a pack: {sorted(map(str, keys))}")
     device = parameter_device(encoder)
     view = encoder.view()
-    first = configs[0]
-    if len({pack_key(config) for config in configs}) > 1 or (len(configs) > 1 and pack_key(first)[1] is None):
-        raise ValueError(f"these trials cannot share a pack: {[pack_key(config) for config in configs]}")
     generators = [torch.Generator().manual_seed(derive_seed(config.seed, "initialisation")) for config in configs]
-    options = parse_options(first.method, first.method_options, encoder.shape)
-    get_method(first.method).adapt(view, options, generators)
-    model = AdaptedModel(view, Head(encoder.shape.hidden_size, num_outputs, generators, device))
-    if device.type != "meta":  # there, models are only counted
-        streams = DropoutStreams([derive_seed(config.seed, "dropout") for config in configs], device)
-        connect(model, streams, first.dropout)
-    return model
+    options = [parse_options(config.method, config.method_options, encoder.shape) for config in configs]
+    get_method(configs[0].method).adapt(view, options, generators)
+    head = Head(encoder.shape.hidden_size, num_outputs, generators, device)
+    return AdaptedModel(view, head, has_trial_axes=None not in keys)
 
 
 def count_parameters(model: AdaptedModel, num_trials: int = 1) -> ParameterCounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 
@@ -45,7 +46,8 @@ class TrialOutcome:
     trained_params: int | None = None
     trained_params_without_head: int | None = None
     total_params: int | None = None
-    examples_per_second: float | None = None  # training only, evaluation left out
+    examples_per_second: float | None = None  # of this trial in training, evaluation left out
+    pack_size: float | None = None  # trials that trained together, itself included, as a mean over its steps
     peak_memory_bytes: int | None = None  # of the device; of the process where the device is a CPU
     error: str | None = None  # the traceback of a failed trial
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -53,3 +55,13 @@ class TrialOutcome:
 
 # Called after each epoch; False asks the training to stop there (the trial is then pruned).
 Report = Callable[[EpochReport], bool]
+
+
+def now() -> str:
+    """The time as outcomes state it: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def unstarted(status: OutcomeStatus, error: str | None, provenance: Mapping[str, str]) -> TrialOutcome:
+    """The outcome of a trial that ended before its first step."""
+    return TrialOutcome(status=status, started_at=now(), duration_s=0.0, error=error, provenance=provenance)

@@ -11,11 +11,12 @@ import torch
 from trainables import tasks
 from trainables.backbone import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
 from trainables.faults import UnavailableError
 from trainables.methods import get_method, parse_options
 from trainables.model import Head, ParameterCounts, build_model, count_parameters
 from trainables.reading.reachability import hurried
+from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)

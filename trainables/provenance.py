@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from trainables.config import OUTCOME_VERSION
+from trainables.device import device_name
 
 PACKAGES = ("adaptune", "torch", "transformers", "numpy")
 
@@ -27,13 +27,6 @@ def provenance(device: torch.device, compute_dtype: torch.dtype) -> dict[str, st
         "precision": str(compute_dtype).removeprefix("torch."),
         "num_threads": str(torch.get_num_threads()),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """A GPU by its product name, a CPU with its number of cores."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())} x{os.cpu_count()}"
 
 
 @lru_cache(maxsize=1)

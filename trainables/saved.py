@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from trainables.backbone import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, encode
+from trainables.evaluation import predict
 from trainables.faults import FaultsError
 from trainables.model import AdaptedModel, build_model
 from trainables.task import TaskInfo
-from trainables.train import predict
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"

@@ -1,200 +1,228 @@
-"""The training loop, read top to bottom: one trial (a pack of one) to its last epoch.
+"""The training step of a pack, read top to bottom.
 
 Protocol of Houlsby et al. 2019, section 3.1, with the details its released code adds: AdamW, linear warm-up over the
-first tenth of the steps and linear decay to zero, gradients clipped at a global norm, the last epoch evaluated.
+first tenth of the steps and linear decay to zero, gradients clipped at a global norm, the last epoch evaluated. Every
+trial of a pack has all of these to itself; what they share is the frozen backbone and the pass through it.
+
+Suffixes: K trials, B sequences a trial, S = K*B, P trained numbers of a trial.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from trainables.config import TrialConfig
-from trainables.data import TokenizedSplit, epoch_ends, evaluation_batches, pad, training_batches
+from trainables.data import WINDOW, TokenizedSplit
+from trainables.dropout import DropoutStreams, connect
+from trainables.encoder import Encoder
+from trainables.evaluation import PrefixOf, TrainingDivergedError, evaluate, example_losses, to_device
+from trainables.memory import is_out_of_memory, release_unused
 from trainables.metrics import Metric
-from trainables.model import AdaptedModel, derive_seed
-from trainables.outcome import EpochReport, OutcomeStatus, Report
+from trainables.model import AdaptedModel, build_model
+from trainables.outcome import EpochReport
+from trainables.prefix import PrefixStore
+from trainables.running import RunningTrial
+from trainables.weights import TrainedWeights
+
+# Word pieces that pass through the encoder together. More trials than these hold are trained slice after slice: on a
+# CPU a longer pass gains nothing and leaves the caches, and anywhere the memory of activations is bounded by it.
+TOKENS_PER_SLICE = {"cpu": 2048, "cuda": 65_536}
+# Steps between two looks at the losses, where a look costs no wait for the device.
+FINITE_CHECK_STEPS = 50
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a finite number; training on would only cost time."""
+class Pack:
+    """Trials that train in the same step over one frozen encoder; they join and leave between steps.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """What came of training one trial; test scores only where it reached its last epoch."""
-
-    status: OutcomeStatus
-    epochs: tuple[EpochReport, ...]
-    test_score: float | None
-    test: Mapping[str, float]
-    examples_per_second: float | None
-
-
-def train(
-    model: AdaptedModel,
-    data: Mapping[str, TokenizedSplit],
-    config: TrialConfig,
-    metric: Metric,
-    *,
-    report: Report = lambda epoch: True,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Training:
-    """Train one trial, reporting after each epoch.
-
-    Stops at the next step once `cancelled()` is true, and after an epoch whose `report` returns False. Raises
-    `TrainingDivergedError` where the loss is no longer finite, in training or in evaluation.
+    Args:
+        encoder: the frozen backbone, of which the pack takes a view.
+        data: the splits of the trials' one task.
+        num_outputs: classes of the task, or 1.
+        prefixes: where hidden states above frozen layers are kept; None keeps none.
     """
-    train_split = data["train"]
-    batches = training_batches(
-        train_split.lengths,
-        batch_size=config.batch_size,
-        num_epochs=config.num_epochs,
-        seed=derive_seed(config.seed, "data order"),
-    )
-    ends = epoch_ends(len(train_split), batch_size=config.batch_size, num_epochs=config.num_epochs)
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if not (name.endswith("bias") or "layernorm" in name)]
-    spared = [p for name, p in trained if name.endswith("bias") or "layernorm" in name]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        eps=1e-6,
-        fused=True,
-    )
-    parameters = [p for _, p in trained]
-    device = parameters[0].device
 
-    epochs: list[EpochReport] = []
-    training_s = 0.0
-    step = 0
-    for epoch, end in enumerate(ends, start=1):
-        started = time.perf_counter()
-        model.train()
-        loss_sum = torch.zeros((), device=device)
-        first_step = step
-        for rows in batches[step:end]:
-            if cancelled():
-                return Training(
-                    status=OutcomeStatus.CANCELLED,
-                    epochs=tuple(epochs),
-                    test_score=None,
-                    test={},
-                    examples_per_second=_rate(first_step * config.batch_size, training_s),
-                )
-            learning_rate = config.learning_rate * schedule(step, len(batches), config.warmup_ratio)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            inputs, labels = _to_device(train_split, rows, device)
-            loss = _losses(model(*inputs), labels).mean()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            loss_sum += loss.detach()
-            step += 1
-            # Reading a number waits for the device, so not at every step.
-            if step % 50 == 0 and not math.isfinite(loss_sum.item()):
-                break
+    def __init__(
+        self,
+        encoder: Encoder,
+        data: Mapping[str, TokenizedSplit],
+        num_outputs: int,
+        prefixes: PrefixStore | None = None,
+    ) -> None:
+        self.trials: list[RunningTrial] = []
+        self.tokens_per_slice = TOKENS_PER_SLICE[encoder.device.type]
+        self._encoder = encoder
+        self._data = data
+        self._num_outputs = num_outputs
+        self._prefixes = prefixes
+        self._model: AdaptedModel | None = None
+        self._weights: TrainedWeights | None = None
+
+    @property
+    def model(self) -> AdaptedModel:
+        """The pack's model; what it computes with is whichever trials are put before it."""
+        assert self._model is not None, "no trial has joined"
+        return self._model
+
+    @property
+    def weights(self) -> TrainedWeights:
+        assert self._weights is not None, "no trial has joined"
+        return self._weights
+
+    @property
+    def is_between_windows(self) -> bool:
+        """Whether a trial that joins now meets batches of the lengths the pack meets."""
+        return not self.trials or self.trials[0].steps_in_epoch % WINDOW == 0
+
+    def join(self, newcomers: Sequence[RunningTrial]) -> None:
+        """Let trials train with the pack from the next step on, initialised from their seeds."""
+        model = build_model(self._encoder, [trial.config for trial in newcomers], self._num_outputs)
+        if self._weights is None:
+            self._model, self._weights = model, TrainedWeights(model)
+            self._take(newcomers, self._weights.rows)
+        else:
+            self._take([*self.trials, *newcomers], torch.cat([self._weights.rows, self._weights.read(model)]))
+
+    def leave(self, leaving: Sequence[RunningTrial]) -> None:
+        """Take trials out of the pack; the others go on as if those had never been there."""
+        staying = [k for k, trial in enumerate(self.trials) if trial not in leaving]
+        self._take([self.trials[k] for k in staying], self.weights.rows[staying])
+
+    def suspend(self, leaving: Sequence[RunningTrial]) -> None:
+        """Take trials out of the pack and their weights and moments off the device, until they `resume`."""
+        for trial in leaving:
+            trial.attach(trial.row.cpu(), self.weights.num_decayed)
+        self.leave(leaving)
+
+    def resume(self, returning: Sequence[RunningTrial]) -> None:
+        """Let suspended trials go on where they stopped."""
+        rows = torch.stack([trial.row for trial in returning]).to(self.weights.device)
+        self._take([*self.trials, *returning], torch.cat([self.weights.rows, rows]))
+
+    def _take(self, trials: Sequence[RunningTrial], rows: torch.Tensor) -> None:
+        self.weights.replace_rows(rows)  # first: where memory does not suffice for it, the pack is as it was
+        self.trials = list(trials)
+        for trial, row in zip(self.trials, rows, strict=True):
+            trial.attach(row, self.weights.num_decayed)
+
+    def step(self) -> None:
+        """One optimizer step of every trial.
+
+        Raises the device's out-of-memory error where even a single trial does not fit; trials whose turn had come
+        before have then taken their step, and the others have not.
+        """
+        split = self._data["train"]
+        batches = [trial.batches[trial.step] for trial in self.trials]
+        longest = max(int(split.lengths[rows].max()) for rows in batches)
+        for first, last in self._slices(longest * len(batches[0])):
+            self._train(first, last, batches)
+
+    def _slices(self, tokens_per_trial: int) -> Iterator[tuple[int, int]]:
+        """Ranges of trials that go through the encoder together, of nearly equal sizes."""
+        fitting = max(1, self.tokens_per_slice // tokens_per_trial)
+        bounds = np.linspace(0, len(self.trials), -(-len(self.trials) // fitting) + 1).round().astype(int).tolist()
+        yield from itertools.pairwise(bounds)
+
+    def _train(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
+        """One step of some trials; in halves where they do not fit into memory together."""
+        trials = self.trials[first:last]
+        states = [trial.dropout.get_state() for trial in trials]
+        try:
+            self._train_slice(first, last, batches[first:last])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            # No trial of the slice has been updated yet: with its dropout set back, it takes the same step again.
+            for trial, state in zip(trials, states, strict=True):
+                trial.dropout.set_state(state)
+            self.weights.forget_gradients(first, last)
+            release_unused()
+            if len(trials) == 1:
+                raise
+            self.tokens_per_slice = max(1, self.tokens_per_slice // 2)
+        else:
+            return
+        middle = (first + last) // 2
+        self._train(first, middle, batches)
+        self._train(middle, last, batches)
+
+    def _train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
+        trials, split, device = self.trials[first:last], self._data["train"], self.weights.device
+        inputs, labels_S = to_device(split, np.concatenate(batches), device)
+        streams = DropoutStreams([trial.dropout for trial in trials])
+        own_lengths = [int(split.lengths[rows].max()) for rows in batches]
+        streams.expect(len(labels_S), own_lengths if min(own_lengths) < inputs[0].shape[1] else None)
+        connect(self.model, streams)
+        self.weights.show(self.model, first, last)
+        self.model.train()
+        prefix = None
+        if (prefix_of := self._prefix_of("train", trials)) is not None:
+            prefix = prefix_of(np.concatenate(batches), inputs[0].shape[1])
+        losses_K = example_losses(self.model(*inputs, prefix), labels_S).view(len(trials), -1).mean(dim=1)
+        losses_K.sum().backward()  # the loss of one trial knows no weight of another
+        grads_KP = self.weights.take_gradients(first, last)
+        for trial, grads_P, loss in zip(trials, grads_KP, losses_K.detach(), strict=True):
+            trial.update(grads_P)
+            trial.loss_sum += loss
+            trial.step += 1
+        self.weights.refresh(first, last)
+
+    def check_finite(self, trial: RunningTrial) -> None:
+        """Raise `TrainingDivergedError` where a trial's loss is no longer finite.
+
+        Reading a number waits for the device, so not at every step, and on a GPU only where an epoch ends.
+        """
+        is_due = trial.step % FINITE_CHECK_STEPS == 0 and self.weights.device.type == "cpu"
+        if (is_due or trial.has_ended_epoch) and not math.isfinite(loss := trial.loss_sum.item()):
+            epoch = len(trial.epochs) + 1
+            raise TrainingDivergedError(f"the training loss became {loss} by step {trial.step} (epoch {epoch})")
+
+    def end_epoch(self, trial: RunningTrial, metric: Metric) -> EpochReport:
+        """Evaluate a trial on validation after an epoch, and keep the report.
+
+        Raises `TrainingDivergedError` where its outputs are not finite.
+        """
         # With fewer steps than epochs an epoch may hold no step, and the last loss stands.
-        train_loss = loss_sum.item() / (step - first_step) if step > first_step else epochs[-1].train_loss
-        if not math.isfinite(train_loss):
-            raise TrainingDivergedError(f"the training loss became {train_loss} by step {step} (epoch {epoch})")
-        training_s += time.perf_counter() - started
-
-        validation = evaluate(model, data["validation"], metric)
-        epochs.append(
-            EpochReport(
-                epoch=epoch,
-                step=step,
-                train_loss=train_loss,
-                validation_score=validation[metric.name],
-                validation=validation,
-                duration_s=time.perf_counter() - started,
-            )
+        steps = trial.steps_in_epoch
+        train_loss = trial.loss_sum.item() / steps if steps else trial.epochs[-1].train_loss
+        trial.loss_sum.zero_()
+        validation = self.evaluate(trial, "validation", metric)
+        began, trial.epoch_clock = trial.epoch_clock, time.perf_counter()
+        report = EpochReport(
+            epoch=len(trial.epochs) + 1,
+            step=trial.step,
+            train_loss=train_loss,
+            validation_score=validation[metric.name],
+            validation=validation,
+            duration_s=trial.epoch_clock - began,
         )
-        if not report(epochs[-1]) and epoch < len(ends):
-            return Training(
-                status=OutcomeStatus.PRUNED,
-                epochs=tuple(epochs),
-                test_score=None,
-                test={},
-                examples_per_second=_rate(step * config.batch_size, training_s),
-            )
+        trial.epochs.append(report)
+        return report
 
-    test = evaluate(model, data["test"], metric) if "test" in data else {}
-    return Training(
-        status=OutcomeStatus.COMPLETED,
-        epochs=tuple(epochs),
-        test_score=test.get(metric.name),
-        test=test,
-        examples_per_second=_rate(step * config.batch_size, training_s),
-    )
+    def evaluate(self, trial: RunningTrial, split: str, metric: Metric) -> dict[str, float]:
+        """A trial's scores on a split. Raises `TrainingDivergedError` where its outputs are not finite."""
+        return evaluate(self.show(trial), self._data[split], metric, self._prefix_of(split))
 
+    def _prefix_of(self, split: str, trials: Sequence[RunningTrial] = ()) -> PrefixOf | None:
+        """Where the states above the frozen layers come from; None where there are none, or dropout alters them.
 
-def schedule(step: int, num_steps: int, warmup_ratio: float) -> float:
-    """The share of the peak learning rate at a step counted from 0: linear warm-up to 1, then linear decay to 0."""
-    warmup = int(warmup_ratio * num_steps)
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
+        Trials that train drop out below the layers they train too, as fine-tuning does, unless their dropout is 0.
+        """
+        num_layers = self.model.encoder.num_frozen_layers
+        if self._prefixes is None or not num_layers or any(trial.config.dropout != 0 for trial in trials):
+            return None
+        states = self._prefixes.states(self._data[split], num_layers)
+        return lambda rows, length: states.batch(rows, length, self.weights.device)
 
+    def show(self, trial: RunningTrial, *, masters: bool = False) -> AdaptedModel:
+        """The pack's model as this trial's alone, until the next call or step.
 
-@torch.inference_mode()
-def evaluate(model: AdaptedModel, split: TokenizedSplit, metric: Metric) -> dict[str, float]:
-    """The metric's components, the metric itself and "loss", over a whole split.
-
-    Raises `TrainingDivergedError` where the loss is not finite, as after a last step that went too far: classes
-    picked from NaN would pass for a score.
-    """
-    outputs, labels = predict(model, split)
-    loss = _losses(torch.from_numpy(outputs), torch.tensor(labels)).mean().item()  # labels may be a read-only map
-    if not math.isfinite(loss):
-        raise TrainingDivergedError(f"the evaluation loss became {loss}")
-    predictions = outputs.argmax(axis=1) if metric.kind == "classification" else outputs[:, 0]
-    return {**metric.compute(predictions, labels), "loss": loss}
-
-
-@torch.inference_mode()
-def predict(model: AdaptedModel, split: TokenizedSplit) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, C) in float32 and labels (N,), in the order of the split."""
-    model.eval()
-    device = model.head.weight.device
-    outputs = np.empty((len(split), model.head.weight.shape[-1]), dtype=np.float32)
-    for rows in evaluation_batches(split.lengths):
-        inputs, _ = _to_device(split, rows, device)
-        outputs[rows] = model(*inputs).cpu().numpy()
-    return outputs, np.asarray(split.labels)
-
-
-def _to_device(
-    split: TokenizedSplit, rows: np.ndarray, device: torch.device
-) -> tuple[tuple[Tensor, Tensor, Tensor | None], Tensor]:
-    """A padded batch: (input ids, token types, lengths where any sequence is padded) and labels."""
-    batch = pad(split, rows)
-    input_ids, token_types, labels = (
-        torch.from_numpy(array).to(device, non_blocking=True)
-        for array in (batch.input_ids, batch.token_type_ids, batch.labels)
-    )
-    # Known on the host, so a batch without padding costs neither a mask nor a wait for the device.
-    ragged = int(batch.lengths.min()) < batch.input_ids.shape[1]
-    padding = torch.from_numpy(batch.lengths).to(device, non_blocking=True) if ragged else None
-    return (input_ids, token_types, padding), labels
-
-
-def _losses(outputs_SC: Tensor, labels_S: Tensor) -> Tensor:
-    """Each example's loss (S,): cross-entropy for classes, squared error for a number."""
-    if labels_S.is_floating_point():
-        return F.mse_loss(outputs_SC[:, 0], labels_S.to(outputs_SC.dtype), reduction="none")
-    return F.cross_entropy(outputs_SC, labels_S, reduction="none")
-
-
-def _rate(examples: int, seconds: float) -> float | None:
-    return examples / seconds if seconds > 0 else None
+        With `masters` its tensors are the float32 ones that the optimizer moves, whatever the model computes in.
+        """
+        place = self.trials.index(trial)
+        self.weights.show(self.model, place, place + 1, masters=masters)
+        return self.model

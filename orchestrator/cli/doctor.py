@@ -72,7 +72,7 @@ def _packages() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    from trainables.engine import describe_devices
+    from trainables.device import describe_devices
 
     return [Finding(what="device", found=found) for found in describe_devices()]
 

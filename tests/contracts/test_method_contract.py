@@ -15,11 +15,15 @@ from torch import Tensor
 from trainables import metrics
 from trainables.config import Scalar, TrialConfig
 from trainables.data import TokenizedSplit
-from trainables.encoder import Encoder, EncoderShape
+from trainables.dropout import DropoutStream, DropoutStreams, connect
+from trainables.encoder import Encoder
 from trainables.faults import FaultsError
 from trainables.methods import get_method, method_names, option_names, parse_options
 from trainables.model import AdaptedModel, build_model, count_parameters
-from trainables.train import train
+from trainables.running import Job, RunningTrial
+from trainables.shape import EncoderShape
+from trainables.train import Pack
+from trainables.weights import TrainedWeights
 
 SHAPE = EncoderShape(
     model_type="bert",
@@ -112,11 +116,18 @@ class TestTraining:
         shared = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
         masters = {name: master.clone() for name, master in encoder.masters.items()}
         trial = config(method, learning_rate=1e-2, num_epochs=2, batch_size=8)
-        model = build_model(encoder, [trial], NUM_OUTPUTS)
-        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        training = train(model, {"train": split(48), "validation": split(16)}, trial, metrics.get("accuracy"))
+        before = dict(build_model(encoder, [trial], NUM_OUTPUTS).named_parameters())
+        data = {"train": split(48), "validation": split(16)}
+        pack = Pack(encoder, data, NUM_OUTPUTS)
+        running = RunningTrial(Job(config=trial, done=lambda outcome: None), data["train"].lengths, encoder.device)
+        pack.join([running])
+        for _ in running.batches:
+            pack.step()
+            if running.has_ended_epoch:
+                pack.end_epoch(running, metrics.get("accuracy"))
 
-        assert len(training.epochs) == 2
+        model = pack.show(running)
+        assert len(running.epochs) == 2
         assert all(torch.equal(parameter, shared[name]) for name, parameter in encoder.named_parameters())
         assert all(torch.equal(master, masters[name]) for name, master in encoder.masters.items())
         for name, parameter in model.named_parameters():
@@ -141,6 +152,15 @@ class TestParameters:
         assert counts.trained_without_head == formula > 0
         assert counts.trained == formula + NUM_OUTPUTS * (shape.hidden_size + 1)
         assert counts.total >= counts.trained
+
+    def test_they_are_the_row_of_a_trial_matrices_first(self, method: str) -> None:
+        model = build_model(random_encoder(), [config(method)], NUM_OUTPUTS)
+        weights = TrainedWeights(model)
+        assert weights.rows.shape == (1, count_parameters(model).trained)
+        # Of one trial, without its axis: matrices decay; biases and LayerNorms do not.
+        sizes = {name: tensor.numel() for name, tensor in trained(model).items()}
+        decayed = {name for name in sizes if not name.endswith("bias") and "layernorm" not in name}
+        assert weights.num_decayed == sum(sizes[name] for name in decayed)
 
 
 class TestOptions:
@@ -180,20 +200,20 @@ class TestOptions:
             assert any(fault.startswith(f"{method}.{name}: must be") for fault in refusal.value.faults)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
 class TestStacking:
     """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
 
-    NUM_TRIALS = 3
-
-    def models(self, method: str, dropout: float) -> tuple[AdaptedModel, list[AdaptedModel]]:
+    def models(self, method: str, rates: tuple[float, ...]) -> tuple[AdaptedModel, list[AdaptedModel]]:
         """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
         options = parse_options(method, SMALL.get(method, {}))
-        num_trials = 1 if get_method(method).stack_key(options) is None else self.NUM_TRIALS
+        num_trials = 1 if get_method(method).stack_key(options) is None else len(rates)
         encoder = random_encoder()
-        configs = [config(method, seed=seed, dropout=dropout) for seed in range(num_trials)]
+        configs = [config(method, seed=seed, dropout=rates[seed]) for seed in range(num_trials)]
         alone = [build_model(encoder, [each], NUM_OUTPUTS) for each in configs]
         pack = build_model(encoder, configs, NUM_OUTPUTS)
+        weights = TrainedWeights(pack)
+        assert torch.equal(weights.rows, torch.cat([weights.read(model) for model in alone]))  # they start alike
         generator = torch.Generator().manual_seed(4)
         with torch.no_grad():
             for name, parameter in trained(pack).items():
@@ -205,27 +225,33 @@ class TestStacking:
                 assert parameter.shape[0] == num_trials, f"{name} has no trial axis"
                 for trial, model in enumerate(alone):
                     model.get_parameter(name)[0] += noise[trial]
+        for model, here in [(pack, configs), *((alone[k], [configs[k]]) for k in range(num_trials))]:
+            streams = DropoutStreams([DropoutStream(each.seed, each.dropout, encoder.device) for each in here])
+            streams.expect(2 * len(here), None)
+            connect(model, streams)
         return pack, alone
 
-    def test_a_stack_key_can_be_compared(self, method: str, dropout: float) -> None:
+    def test_a_stack_key_can_be_compared(self, method: str, rates: tuple[float, ...]) -> None:
         options = parse_options(method, SMALL.get(method, {}))
         assert hash(get_method(method).stack_key(options)) == hash(get_method(method).stack_key(options))
 
     @pytest.mark.parametrize("training", [False, True])
     @torch.no_grad()
     def test_trials_of_a_pack_compute_what_each_computes_alone(
-        self, method: str, dropout: float, training: bool
+        self, method: str, rates: tuple[float, ...], training: bool
     ) -> None:
-        pack, alone = self.models(method, dropout)
+        pack, alone = self.models(method, rates)
         inputs = batches(len(alone))
         together = pack.train(training)(*stacked(len(alone)))
         apart = torch.cat([model.train(training)(*one) for model, one in zip(alone, inputs, strict=True)])
         torch.testing.assert_close(together, apart, rtol=0, atol=2e-5)
-        if training and dropout:
-            assert not torch.allclose(pack(*stacked(len(alone))), together)  # masks were drawn, and others follow
+        again = pack(*stacked(len(alone)))
+        for k, rate in enumerate(rates[: len(alone)]):  # masks were drawn, and others follow, where there is a rate
+            mine = slice(2 * k, 2 * k + 2)
+            assert torch.allclose(again[mine], together[mine]) == (not training or rate == 0)
 
-    def test_gradients_of_different_trials_never_mix(self, method: str, dropout: float) -> None:
-        pack, alone = self.models(method, dropout)
+    def test_gradients_of_different_trials_never_mix(self, method: str, rates: tuple[float, ...]) -> None:
+        pack, alone = self.models(method, rates)
         num_trials = len(alone)
         labels = torch.tensor([0, 2])
         losses = F.cross_entropy(pack.train()(*stacked(num_trials)), labels.repeat(num_trials), reduction="none")

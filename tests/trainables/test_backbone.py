@@ -19,8 +19,8 @@ from trainables.checkpoint import checkpoint_names
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit
 from trainables.faults import FaultsError, UnavailableError
-from trainables.model import build_model
-from trainables.train import train
+from trainables.running import Job, RunningTrial
+from trainables.train import Pack
 
 CPU = torch.device("cpu")
 
@@ -215,9 +215,13 @@ class TestPackagedMiniLM:
             pad_token_id=0,
         )
         config = TrialConfig(task="two sentences", backbone="minilm", method="adapter", num_epochs=3, batch_size=8)
-        model = build_model(minilm.encoder, [config], 2)
-        training = train(model, {"train": split, "validation": split}, config, metrics.get("accuracy"))
-        assert training.epochs[-1].step == 3
+        pack = Pack(minilm.encoder, {"train": split, "validation": split}, 2)
+        trial = RunningTrial(Job(config=config, done=lambda outcome: None), split.lengths, torch.device("cpu"))
+        pack.join([trial])
+        for _ in range(3):
+            pack.step()
+        assert pack.end_epoch(trial, metrics.get("accuracy")).step == 3
+        model = pack.show(trial)
 
         assert minilm.info.folder is not None
         on_disk = load_file(minilm.info.folder / "model.safetensors")

@@ -9,7 +9,8 @@ import pytest
 
 from trainables.backbone import describe_backbone
 from trainables.config import TrialConfig
-from trainables.cost import TaskSize, measure_rate, measure_task, trial_flops
+from trainables.cost import TaskSize, measure_rate, measure_task, training_flops, trial_flops
+from trainables.encoder import EncoderShape
 
 SIZE = TaskSize(train_rows=320, evaluation_rows=0, test_rows=0, mean_length=10.0)
 
@@ -21,25 +22,56 @@ def flops(tiny_bert: Path, method: str, size: TaskSize = SIZE, **options: int) -
     return trial_flops(config, describe_backbone(str(tiny_bert)).shape, size)
 
 
-def test_full_fine_tuning_costs_three_forward_passes_and_a_frozen_one_two(tiny_bert: Path) -> None:
+def layer_flops(shape: EncoderShape, *, is_last: bool) -> tuple[float, float]:
+    """Operations of a layer's weights and of its attention, of one word piece forwards.
+
+    Of the last layer a classifier reads the first token alone: of every piece only keys and values are computed.
+    """
+    length, width = SIZE.mean_length, shape.hidden_size
+    if not is_last:
+        return 2 * shape.layer_params, 4 * length * width
+    keys_and_values = 2 * (width**2 + width)
+    return 2 * (keys_and_values + (shape.layer_params - keys_and_values) / length), 4 * width
+
+
+def test_full_fine_tuning_costs_three_forward_passes_and_a_frozen_layer_below_one(tiny_bert: Path) -> None:
     shape = describe_backbone(str(tiny_bert)).shape
-    attention = 4 * SIZE.mean_length * shape.hidden_size
-    layers = shape.num_layers
+    lower, lower_attention = layer_flops(shape, is_last=False)
+    last, last_attention = layer_flops(shape, is_last=True)
     pieces = SIZE.train_rows * SIZE.mean_length
-    full = pieces * layers * (6 * shape.layer_params + 3 * attention)
+    below = (shape.num_layers - 1) * (lower + lower_attention)
+    full = pieces * 3 * (below + last + last_attention)
     assert flops(tiny_bert, "full_finetuning") == pytest.approx(full)
     # One top layer: the one below only forwards.
-    top = pieces * (2 * shape.layer_params + attention + 6 * shape.layer_params + 3 * attention)
-    assert flops(tiny_bert, "top_layers", num_layers=1) == pytest.approx(top)
+    assert flops(tiny_bert, "top_layers", num_layers=1) == pytest.approx(pieces * (below + 3 * (last + last_attention)))
     assert flops(tiny_bert, "layernorm") < full * 0.75
+
+
+def test_what_is_frozen_but_passes_gradients_on_costs_two_forward_passes(tiny_bert: Path) -> None:
+    shape = describe_backbone(str(tiny_bert)).shape
+    lower, lower_attention = layer_flops(shape, is_last=False)
+    last, last_attention = layer_flops(shape, is_last=True)
+    products = 2 * ((shape.num_layers - 1) * lower + last)
+    attention = 3 * ((shape.num_layers - 1) * lower_attention + last_attention)
+    # LayerNorms are trained, a weight in thousands.
+    assert flops(tiny_bert, "layernorm") == pytest.approx(
+        SIZE.train_rows * SIZE.mean_length * (products + attention), rel=0.02
+    )
 
 
 def test_evaluation_costs_one_forward_pass_a_row(tiny_bert: Path) -> None:
     shape = describe_backbone(str(tiny_bert)).shape
     size = TaskSize(train_rows=320, evaluation_rows=100, test_rows=50, mean_length=10.0)
-    forward = shape.num_layers * (2 * shape.layer_params + 4 * 10.0 * shape.hidden_size)
+    forward = (shape.num_layers - 1) * sum(layer_flops(shape, is_last=False)) + sum(layer_flops(shape, is_last=True))
     extra = flops(tiny_bert, "full_finetuning", size) - flops(tiny_bert, "full_finetuning")
     assert extra == pytest.approx(150 * 10.0 * forward)
+
+
+def test_training_costs_a_word_piece_what_it_costs_a_trial(tiny_bert: Path) -> None:
+    config = TrialConfig(task="any", backbone=str(tiny_bert), method="adapter", method_options={"adapter_size": 4})
+    shape = describe_backbone(str(tiny_bert)).shape
+    pieces = SIZE.train_rows * SIZE.mean_length * config.num_epochs
+    assert pieces * training_flops(config, shape, SIZE.mean_length) == pytest.approx(trial_flops(config, shape, SIZE))
 
 
 def test_a_task_is_measured_by_its_rows_and_words(task_folder: Callable[..., Path]) -> None:

@@ -205,6 +205,55 @@ class TestTrainingBatches:
         longest = [lengths[batch].max() for batch in batches]
         assert abs(np.corrcoef(longest, np.arange(len(batches)))[0, 1]) < 0.3  # and batches are not in order of length
 
+    @settings(max_examples=40, deadline=None)
+    @given(
+        n=st.integers(200, 1200),
+        batch_size=st.integers(2, 16),
+        seeds=st.sets(st.integers(0, 2**63 - 1), min_size=2, max_size=2),
+    )
+    def test_two_seeds_meet_batches_of_similar_length_at_the_same_step(
+        self, n: int, batch_size: int, seeds: set[int]
+    ) -> None:
+        lengths = np.random.default_rng(0).integers(3, 128, size=n)
+        one, other = (
+            np.array(
+                [
+                    lengths[batch].max()
+                    for batch in data.training_batches(lengths, batch_size=batch_size, num_epochs=2, seed=seed)
+                ]
+            )
+            for seed in seeds
+        )
+        assert np.corrcoef(one, other)[0, 1] > 0.75
+        assert np.maximum(one, other).sum() < 1.2 * min(one.sum(), other.sum())  # what packing pads, at most
+
+    def test_a_trial_any_number_of_windows_behind_meets_the_same_lengths(self) -> None:
+        lengths = np.random.default_rng(0).integers(3, 128, size=16 * 32 * 4)
+        early, late = (data.training_batches(lengths, batch_size=32, num_epochs=1, seed=seed) for seed in (0, 1))
+        longest = [[lengths[batch].max() for batch in batches] for batches in (early, late)]
+        for behind in range(0, 64, data.WINDOW):
+            assert np.corrcoef(longest[0][behind:], longest[1][: 64 - behind])[0, 1] > 0.95
+        assert np.corrcoef(longest[0][7:], longest[1][:57])[0, 1] < 0.5  # in the middle of one it would not
+
+    @settings(max_examples=40, deadline=None)
+    @given(n=st.integers(20, 600), batch_size=st.integers(1, 16), num_epochs=st.integers(1, 4))
+    def test_windows_start_with_an_epoch_and_none_reaches_over_its_end(
+        self, n: int, batch_size: int, num_epochs: int
+    ) -> None:
+        lengths = np.random.default_rng(0).permutation(n) + 3  # all different, so order shows
+        batches = data.training_batches(lengths, batch_size=batch_size, num_epochs=num_epochs, seed=1)
+        start = 0
+        for end in data.epoch_ends(n, batch_size=batch_size, num_epochs=num_epochs):
+            while start < end:
+                size = data.WINDOW if end - start >= 1.5 * data.WINDOW else end - start
+                assert 1 <= size < 1.5 * data.WINDOW
+                window = sorted(batches[start : start + size], key=lambda batch: lengths[batch].min())
+                for shorter, longer in pairwise(
+                    window
+                ):  # put in order, batches do not overlap, but for a row met twice
+                    assert lengths[shorter].max() <= lengths[longer].min()
+                start += size
+
     def test_steps_are_counted_as_adapter_bert_counts_them(self) -> None:
         assert data.num_steps(3668, batch_size=32, num_epochs=5) == 573  # PAPER: MRPC
         assert data.num_steps(3, batch_size=32, num_epochs=1) == 1

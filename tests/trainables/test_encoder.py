@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.backbone import Backbone, load_backbone, meta_encoder
-from trainables.dropout import DropoutStreams, connect
-from trainables.encoder import ACTIVATIONS, Encoder, LayerNorm
+from trainables.dropout import DropoutStream, DropoutStreams, connect
+from trainables.encoder import Encoder
+from trainables.layers import ACTIVATIONS
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([9, 4, 2, 9, 1])
@@ -108,7 +109,9 @@ def test_the_path_that_drops_attention_computes_the_same(backbone: Backbone) -> 
     view = backbone.encoder.view()
     ids, types = inputs(view, 0)
     expected = view.eval()(ids, types, LENGTHS)
-    connect(view, DropoutStreams([0], CPU), 1e-9)  # active, but it rounds to never
+    streams = DropoutStreams([DropoutStream(0, 1e-9, CPU)])  # active, but it rounds to never
+    streams.expect(len(ids), None)
+    connect(view, streams)
     torch.testing.assert_close(view.train()(ids, types, LENGTHS), expected, rtol=0, atol=1e-5)
 
 
@@ -170,19 +173,6 @@ def test_a_name_that_is_only_a_beginning_is_no_name(backbone: Backbone) -> None:
         view.train_copy("layers.7")
     with pytest.raises(KeyError, match="pool"):
         view.train_copy("pool")
-
-
-def test_a_layernorm_of_many_trials_is_each_trial_s_own() -> None:
-    torch.manual_seed(0)
-    stacked = LayerNorm(16, 1e-12)
-    stacked.weight, stacked.bias = (nn.Parameter(torch.randn(3, 16)) for _ in range(2))
-    hidden = torch.randn(6, 5, 16)
-    normed = stacked(hidden)
-    for trial in range(3):
-        alone = nn.LayerNorm(16, eps=1e-12)
-        alone.weight, alone.bias = nn.Parameter(stacked.weight[trial]), nn.Parameter(stacked.bias[trial])
-        rows = slice(2 * trial, 2 * trial + 2)
-        torch.testing.assert_close(normed[rows], alone(hidden[rows]), rtol=0, atol=1e-5)
 
 
 def test_tensors_of_another_size_are_refused_by_name(backbone: Backbone) -> None:

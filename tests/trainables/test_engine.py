@@ -13,9 +13,8 @@ import torch
 
 from trainables import engine as module
 from trainables.config import OUTCOME_VERSION, TrialConfig
-from trainables.engine import Engine, compute_dtype
+from trainables.engine import Engine
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
-from trainables.train import Training
 
 MakeTask = Callable[..., Path]
 MakeConfig = Callable[..., TrialConfig]
@@ -80,6 +79,7 @@ class TestRun:
         assert outcome.duration_s > 0
         assert outcome.examples_per_second is not None
         assert outcome.examples_per_second > 0
+        assert outcome.pack_size == 1
         assert outcome.peak_memory_bytes is None or outcome.peak_memory_bytes > 1_000_000
         assert outcome.started_at.endswith("+00:00")
 
@@ -130,19 +130,12 @@ class TestRun:
     def test_the_best_epoch_is_the_first_of_the_best_and_scores_are_the_last(
         self, metric: str, engine: Engine, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        scores = [0.5, 0.9, 0.4, 0.9, 0.4, 0.7]
+        scores = iter([0.5, 0.9, 0.4, 0.9, 0.4, 0.7, 0.6])  # of six epochs, then of the test split
         accuracy = module.metrics.get("accuracy")
         direction = dataclasses.replace(accuracy, mode="max" if metric == "accuracy" else "min")
         monkeypatch.setattr(module.metrics, "get", lambda name: direction)
-        epochs = tuple(
-            EpochReport(epoch=epoch, step=epoch, train_loss=1.0, validation_score=score, validation={}, duration_s=1.0)
-            for epoch, score in enumerate(scores, start=1)
-        )
-        training = Training(
-            status=OutcomeStatus.COMPLETED, epochs=epochs, test_score=0.6, test={}, examples_per_second=1.0
-        )
-        monkeypatch.setattr(module, "train", lambda *_given, **_hooks: training)
-        outcome = engine.run(config())
+        monkeypatch.setattr("trainables.train.evaluate", lambda *given: {"accuracy": next(scores), "loss": 1.0})
+        outcome = engine.run(config(num_epochs=6))
         assert outcome.best_epoch == (2 if metric == "accuracy" else 3)
         assert (outcome.validation_score, outcome.test_score) == (0.7, 0.6)
 
@@ -223,34 +216,6 @@ def test_a_backbone_and_a_task_are_loaded_once(
     engine.run(config(num_epochs=1, max_length=8))
     engine.run(config(num_epochs=1, precision="bf16"))
     assert sorted(calls) == ["load_backbone", "load_backbone", "tokenize", "tokenize"]
-
-
-class TestPrecision:
-    def test_what_is_asked_for_is_what_is_used(self) -> None:
-        for device in ("cpu", "cuda"):
-            assert compute_dtype("fp32", torch.device(device)) is torch.float32
-            assert compute_dtype("bf16", torch.device(device)) is torch.bfloat16
-
-    @pytest.mark.parametrize(
-        ("capabilities", "dtype"),
-        [
-            ({"avx512_bf16": True}, torch.bfloat16),
-            ({"amx_bf16": True}, torch.bfloat16),
-            ({"bf16": True}, torch.bfloat16),
-            ({"avx512_bf16": False, "avx2": True}, torch.float32),
-        ],
-    )
-    def test_a_cpu_computes_in_bf16_only_where_its_hardware_does(
-        self, capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-        assert compute_dtype("auto", torch.device("cpu")) is dtype
-
-    @pytest.mark.parametrize("has_bf16", [True, False])
-    def test_a_gpu_computes_in_bf16_where_it_has_it(self, has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
-        assert compute_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if has_bf16 else torch.float32)
 
 
 def test_an_engine_is_named_by_host_and_device() -> None:

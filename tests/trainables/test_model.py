@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trainables.backbone import Backbone
 from trainables.config import Scalar, TrialConfig
-from trainables.dropout import Dropout
+from trainables.dropout import Dropout, DropoutStream, DropoutStreams, connect
 from trainables.methods import method_names
 from trainables.methods.adapter import Adapter
-from trainables.model import AdaptedModel, build_model, count_parameters, derive_seed
+from trainables.model import AdaptedModel, build_model, count_parameters, derive_seed, stack_key
 
 LENGTHS = torch.tensor([8, 3, 5])
 
@@ -34,6 +34,13 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     ids = torch.randint(4, 64, (3, 8), generator=torch.Generator().manual_seed(5))
     types = (torch.arange(8) >= 3).long().expand(3, 8)
     return ids.masked_fill(torch.arange(8) >= LENGTHS[:, None], 0), types, LENGTHS
+
+
+def connect_dropout(model: AdaptedModel, sequences: int, rate: float | None = None) -> None:
+    """Let a model of one trial drop out as it does in training."""
+    streams = DropoutStreams([DropoutStream(0, rate, torch.device("cpu"))])
+    streams.expect(sequences, None)
+    connect(model, streams)
 
 
 def randomise(model: AdaptedModel) -> None:
@@ -95,7 +102,9 @@ def test_adapters_stand_exactly_where_the_paper_puts_them(backbone: Backbone) ->
 
 @torch.no_grad()
 def test_an_adapter_sees_the_dropped_out_projection(backbone: Backbone) -> None:
-    output = build(backbone).encoder.sublayer_outputs()[0].train()
+    model = build(backbone).train()
+    connect_dropout(model, 2)
+    output = model.encoder.sublayer_outputs()[0]
     seen: list[Tensor] = []
     output.adapter.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     hidden, residual = torch.randn(2, 50, 16), torch.randn(2, 50, 16)
@@ -141,21 +150,40 @@ def test_what_starts_at_random_is_decided_by_the_seed(backbone: Backbone, method
 
 def test_building_a_model_leaves_the_global_random_numbers_alone(backbone: Backbone) -> None:
     before = torch.random.get_rng_state()
-    build(backbone).train()(*batch())
+    model = build(backbone).train()
+    connect_dropout(model, 3)
+    model(*batch())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_dropout_is_the_backbone_s_own_unless_it_is_given(backbone: Backbone) -> None:
-    def rates(model: AdaptedModel) -> set[float]:
-        return {module.rate for module in model.modules() if isinstance(module, Dropout)}
+@torch.no_grad()
+def test_dropout_is_the_backbone_s_own_unless_a_trial_has_its_own(backbone: Backbone) -> None:
+    def dropped(rate: float | None) -> float:
+        """The share that the first sub-layer's projection loses in training."""
+        model = build(backbone).train()
+        connect_dropout(model, 3, rate)
+        seen: list[Tensor] = []
+        model.encoder.sublayer_outputs()[0].adapter.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        model(*batch())
+        return (seen[0] == 0).float().mean().item()
 
-    assert rates(build(backbone)) == {0.1}
-    assert rates(build(backbone, config(dropout=0.25))) == {0.25}
-    assert rates(build(backbone, config(dropout=0.0))) == {0.0}
-    assert rates(build(backbone)) == {0.1}  # the shared encoder was not changed
-    with torch.no_grad():
-        dry = build(backbone, config(dropout=0.0)).train()
-        torch.testing.assert_close(dry(*batch()), dry.eval()(*batch()))
+    assert dropped(None) == pytest.approx(0.1, abs=0.05)
+    assert dropped(0.6) == pytest.approx(0.6, abs=0.1)
+    assert dropped(0.0) == 0
+    # The shared encoder drops nothing: what is connected belongs to a view.
+    assert all(module.streams is None for module in backbone.encoder.modules() if isinstance(module, Dropout))
+
+
+@torch.no_grad()
+def test_without_dropout_training_computes_what_evaluation_does(backbone: Backbone) -> None:
+    dry = build(backbone)
+    expected = dry.eval()(*batch())
+    torch.testing.assert_close(dry.train()(*batch()), expected)  # no streams
+    connect_dropout(dry, 3, 0.0)
+    torch.testing.assert_close(dry(*batch()), expected)
+    connect_dropout(dry, 3, None)
+    assert not torch.allclose(dry(*batch()), expected)
+    torch.testing.assert_close(dry.eval()(*batch()), expected)
 
 
 def test_a_pack_counts_as_each_of_its_trials_does(backbone: Backbone) -> None:
@@ -173,14 +201,21 @@ def test_purposes_have_independent_seeds() -> None:
 
 
 def test_trials_that_cannot_share_a_pack_are_refused(backbone: Backbone) -> None:
-    def config(method: str = "adapter", dropout: float | None = None, **options: Scalar) -> TrialConfig:
-        return TrialConfig(task="t", backbone="b", method=method, method_options=options, dropout=dropout)
-
     for pack in (
         [config(adapter_size=2), config(adapter_size=4)],
         [config(), config("layernorm")],
-        [config(), config(dropout=0.3)],
         [config("top_layers"), config("top_layers")],  # private copies of backbone weights: packs of one
     ):
         with pytest.raises(ValueError, match="cannot share a pack"):
             build_model(backbone.encoder, pack, 2)
+
+
+def test_trials_that_differ_in_numbers_alone_share_a_pack(backbone: Backbone) -> None:
+    pack = [config(init_std=0.1), config(seed=4, init_std=0.0, dropout=0.3)]
+    assert stack_key(pack[0]) == stack_key(pack[1])
+    first, second = build(backbone, *pack).encoder.sublayer_outputs()[0].adapter.down_proj
+    alone = build(backbone, pack[0]).encoder.sublayer_outputs()[0].adapter.down_proj[0]
+    assert torch.equal(first, alone)
+    assert first.any()
+    assert not second.any()
+    assert stack_key(config("top_layers")) is None

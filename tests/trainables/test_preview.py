@@ -8,10 +8,10 @@ import torch
 from trainables.backbone import PUBLISHED_CONFIGS, meta_encoder
 from trainables.checkpoint import shape_of
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import EncoderShape
 from trainables.faults import FaultsError
 from trainables.model import build_model
 from trainables.preview import complete_options, parameter_formula, preview_parameters, preview_task
+from trainables.shape import EncoderShape
 
 BASE, LARGE = (shape_of(PUBLISHED_CONFIGS[f"bert-{size}-uncased"]) for size in ("base", "large"))
 SHAPES = {"base": BASE, "large": LARGE}

@@ -1,4 +1,4 @@
-"""Training: the paper's protocol step by step, stopped when it diverges or is asked to stop."""
+"""Training: the paper's protocol step by step, and an error when it diverges."""
 
 from __future__ import annotations
 
@@ -8,44 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 from trainables import data as trainables_data
 from trainables import metrics
+from trainables import train as module
+from trainables.backbone import Backbone
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit
-from trainables.model import AdaptedModel
-from trainables.outcome import EpochReport, OutcomeStatus
-from trainables.train import Training, TrainingDivergedError, evaluate, predict, schedule, train
+from trainables.evaluation import TrainingDivergedError, evaluate
+from trainables.model import AdaptedModel, build_model
+from trainables.running import RunningTrial, schedule
+from trainables.train import Pack
 
 Splits = Mapping[str, TokenizedSplit]
 MakeSplits = Callable[..., Splits]
-Fit = Callable[..., tuple[Training, AdaptedModel]]
+Join = Callable[..., Pack]
+Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
 
 
 def config(method: str = "adapter", **values: Any) -> TrialConfig:
     small: dict[str, Any] = {"adapter": {"adapter_size": 4}}
     fixed = {"learning_rate": 1e-2, "batch_size": 16, "num_epochs": 2} | values
     return TrialConfig(task="any", backbone="any", method=method, method_options=small.get(method, {}), **fixed)
-
-
-class TestSchedule:
-    @settings(deadline=None)
-    @given(num_steps=st.integers(1, 300), warmup_ratio=st.sampled_from([0.0, 0.06, 0.1, 0.5, 0.99]))
-    def test_it_is_transformers_linear_schedule_with_warmup(self, num_steps: int, warmup_ratio: float) -> None:
-        from transformers import get_linear_schedule_with_warmup
-
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        reference = get_linear_schedule_with_warmup(optimizer, int(warmup_ratio * num_steps), num_steps)
-        for step in range(num_steps):
-            assert schedule(step, num_steps, warmup_ratio) == pytest.approx(reference.get_last_lr()[0], abs=1e-12)
-            optimizer.step()
-            reference.step()
-
-    def test_an_epoch_is_counted_as_the_released_code_counts(self) -> None:
-        assert trainables_data.num_steps(3668, batch_size=32, num_epochs=5) == 573  # MRPC in its README
 
 
 class Watched(torch.optim.AdamW):
@@ -77,33 +61,29 @@ class TestProtocol:
     def test_each_step_has_the_schedule_s_learning_rate(
         self, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
     ) -> None:
-        training, _ = fit(splits(rows=72), config(num_epochs=5, learning_rate=3e-3))
+        trial, _ = fit(splits(rows=72), config(num_epochs=5, learning_rate=3e-3))
         rates = watched().rates
-        assert len(rates) == 72 * 5 // 16 == training.epochs[-1].step
+        assert len(rates) == 72 * 5 // 16 == trial.epochs[-1].step
         assert rates == [3e-3 * schedule(step, len(rates), 0.1) for step in range(len(rates))]
 
     @pytest.mark.parametrize("method", ["adapter", "full_finetuning"])
-    def test_only_matrices_decay(
-        self, method: str, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
+    def test_only_matrices_decay_and_apart_from_their_gradient(
+        self, method: str, splits: MakeSplits, fit: Fit, backbone: Backbone
     ) -> None:
-        _, model = fit(splits(), config(method, weight_decay=0.05, learning_rate=1e-4))
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        decay = {names[id(p)]: group["weight_decay"] for group in watched().param_groups for p in group["params"]}
-        assert decay.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        for name, value in decay.items():
-            per_trial = model.get_parameter(name).squeeze(0)
-            assert value == (0.05 if per_trial.dim() == 2 else 0.0), name
-
-    def test_decay_is_decoupled_from_the_gradient(self, splits: MakeSplits, fit: Fit) -> None:
-        """With decay alone differing, a matrix shrinks by the product of (1 - rate * decay); one step shows it."""
+        """With decay alone differing, one step leaves a matrix smaller by rate * decay of where it started."""
         data = splits(rows=16)
-        plain, decayed = (
-            fit(data, config(num_epochs=1, warmup_ratio=0.0, weight_decay=decay, dropout=0.0))[1].head
-            for decay in (0.0, 0.5)
-        )
-        start = build_model_head(fit, data)
-        torch.testing.assert_close(plain.weight - decayed.weight, 1e-2 * 0.5 * start, rtol=1e-3, atol=1e-8)
-        assert torch.equal(plain.bias, decayed.bias)
+        trials = [config(method, num_epochs=1, warmup_ratio=0.0, weight_decay=decay) for decay in (0.0, 0.5)]
+        start = build_model(backbone.encoder, trials[:1], 2)
+        plain, decayed = (dict(fit(data, trial)[1].named_parameters()) for trial in trials)
+        matrices = 0
+        for name, parameter in start.named_parameters():
+            if not parameter.requires_grad or name.endswith("bias") or "layernorm" in name:
+                assert torch.equal(plain[name], decayed[name]), name
+            else:
+                difference = plain[name] - decayed[name]
+                torch.testing.assert_close(difference, 1e-2 * 0.5 * parameter, rtol=1e-3, atol=2e-7)
+                matrices += 1
+        assert matrices == (9 if method == "adapter" else 13)
 
     def test_gradients_are_clipped_at_their_global_norm(
         self, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
@@ -115,51 +95,71 @@ class TestProtocol:
         assert min(free) > 0.02
         assert watched().norms == pytest.approx([0.01] * len(free), rel=1e-3)
 
-    def test_every_epoch_is_reported_after_its_last_step(self, splits: MakeSplits, fit: Fit) -> None:
+    def test_every_epoch_is_evaluated_after_its_last_step(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=40)
-        reports: list[EpochReport] = []
-
-        def keep(epoch: EpochReport) -> bool:
-            reports.append(epoch)
-            return True
-
-        training, _ = fit(data, config(num_epochs=3), report=keep)
-        assert training.epochs == tuple(reports)
-        assert [epoch.epoch for epoch in reports] == [1, 2, 3]
-        assert [epoch.step for epoch in reports] == trainables_data.epoch_ends(40, batch_size=16, num_epochs=3)
-        for epoch in reports:
+        trial, _ = fit(data, config(num_epochs=3))
+        assert [epoch.epoch for epoch in trial.epochs] == [1, 2, 3]
+        assert [epoch.step for epoch in trial.epochs] == trainables_data.epoch_ends(40, batch_size=16, num_epochs=3)
+        for epoch in trial.epochs:
             assert epoch.validation.keys() == {"accuracy", "loss"}
             assert epoch.validation_score == epoch.validation["accuracy"]
+            assert epoch.duration_s > 0
+
+    def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(
+        self, splits: MakeSplits, fit: Fit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses: list[float] = []
+        original = module.example_losses
+
+        def watch(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            found = original(outputs, labels)
+            losses.append(found.mean().item())
+            return found
+
+        monkeypatch.setattr(module, "example_losses", watch)
+        trial, _ = fit(splits(), config())
+        assert [epoch.train_loss for epoch in trial.epochs] == pytest.approx(
+            [np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-6
+        )
 
     def test_scores_are_those_of_the_last_epoch(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits()
-        training, model = fit(data, config(num_epochs=3))
-        assert dict(training.epochs[-1].validation) == evaluate(model, data["validation"], metrics.get("accuracy"))
-        assert dict(training.test) == evaluate(model, data["test"], metrics.get("accuracy"))
-        assert training.test_score == training.test["accuracy"]
-        assert training.status is OutcomeStatus.COMPLETED
-        assert training.examples_per_second is not None
-        assert training.examples_per_second > 0
-
-    def test_a_task_without_a_test_split_has_no_test_score(self, splits: MakeSplits, fit: Fit) -> None:
-        training, _ = fit(splits(splits="train validation"), config())
-        assert (training.test_score, training.test) == (None, {})
-        assert training.status is OutcomeStatus.COMPLETED
+        trial, model = fit(data, config(num_epochs=3))
+        assert dict(trial.epochs[-1].validation) == evaluate(model, data["validation"], metrics.get("accuracy"))
 
     def test_fewer_steps_than_epochs_invent_no_loss(self, splits: MakeSplits, fit: Fit) -> None:
-        training, _ = fit(splits(rows=10), config(batch_size=32, num_epochs=3))
-        assert [epoch.step for epoch in training.epochs] == [1, 1, 1]
-        assert len({epoch.train_loss for epoch in training.epochs}) == 1
-        assert training.epochs[0].train_loss > 0
+        trial, _ = fit(splits(rows=10), config(batch_size=32, num_epochs=3))
+        assert [epoch.step for epoch in trial.epochs] == [1, 1, 1]
+        assert len({epoch.train_loss for epoch in trial.epochs}) == 1
+        assert trial.epochs[0].train_loss > 0
+
+    def test_batches_are_the_trial_s_in_their_order(
+        self, splits: MakeSplits, fit: Fit, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        met: list[list[int]] = []
+        original = module.to_device
+
+        def watch(split: TokenizedSplit, rows: np.ndarray, device: torch.device) -> Any:
+            met.append(rows.tolist())
+            return original(split, rows, device)
+
+        monkeypatch.setattr(module, "to_device", watch)
+        trial, _ = fit(splits(), config())
+        assert met == [rows.tolist() for rows in trial.batches]
+
+    def test_a_training_goes_on_with_dropout_after_an_evaluation(self, splits: MakeSplits, join: Join) -> None:
+        modes: list[bool] = []
+        pack = join(splits(), config(num_epochs=2))
+        pack.model.register_forward_pre_hook(lambda model, inputs: modes.append(model.training))
+        for _ in pack.trials[0].batches:
+            pack.step()
+            if pack.trials[0].has_ended_epoch:
+                pack.end_epoch(pack.trials[0], metrics.get("accuracy"))
+        pack.evaluate(pack.trials[0], "test", metrics.get("accuracy"))
+        assert modes == [True] * 4 + [False] + [True] * 4 + [False, False]
 
 
-def build_model_head(fit: Fit, data: Splits) -> Tensor:
-    """The head's weight before any step: after a training whose steps are too small to show."""
-    _, model = fit(data, config(num_epochs=1, learning_rate=1e-30))
-    return model.head.weight
-
-
-class TestEnding:
+class TestDiverging:
     @pytest.mark.parametrize("learning_rate", [1e30, 1e38])
     def test_a_diverging_training_is_an_error(self, learning_rate: float, splits: MakeSplits, fit: Fit) -> None:
         with pytest.raises(TrainingDivergedError, match=r"the training loss became (nan|inf)"):
@@ -172,60 +172,3 @@ class TestEnding:
     def test_a_last_step_that_diverges_earns_no_score(self, splits: MakeSplits, fit: Fit) -> None:
         with pytest.raises(TrainingDivergedError, match="the evaluation loss became"):
             fit(splits(rows=16), config(learning_rate=1e30, num_epochs=1, warmup_ratio=0.0))
-
-    def test_a_report_that_answers_no_prunes(self, splits: MakeSplits, fit: Fit) -> None:
-        training, _ = fit(splits(), config(num_epochs=4), report=lambda epoch: epoch.epoch < 2)
-        assert training.status is OutcomeStatus.PRUNED
-        assert [epoch.epoch for epoch in training.epochs] == [1, 2]
-        assert (training.test_score, training.test) == (None, {})
-        assert training.examples_per_second is not None
-
-    def test_after_the_last_epoch_there_is_nothing_to_prune(self, splits: MakeSplits, fit: Fit) -> None:
-        training, _ = fit(splits(), config(num_epochs=1), report=lambda epoch: False)
-        assert training.status is OutcomeStatus.COMPLETED
-        assert training.test_score is not None
-
-    def test_a_cancelled_training_stops_at_the_next_step(
-        self, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
-    ) -> None:
-        steps_before = 6  # an epoch of 4 steps and 2 of the next
-        training, _ = fit(splits(), config(num_epochs=3), cancelled=lambda: len(watched().rates) == steps_before)
-        assert len(watched().rates) == steps_before
-        assert training.status is OutcomeStatus.CANCELLED
-        assert [epoch.step for epoch in training.epochs] == [4]
-        assert training.test_score is None
-
-    def test_the_speed_of_a_cancelled_training_is_that_of_its_whole_epochs(
-        self, splits: MakeSplits, fit: Fit, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        clock = iter(float(tick) for tick in range(100))
-        monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-        calls = iter(range(100))
-        training, _ = fit(splits(), config(num_epochs=3), cancelled=lambda: next(calls) == 6)
-        assert training.examples_per_second == 4 * 16 / 1.0
-        nothing, _ = fit(splits(name="again"), config(), cancelled=lambda: True)
-        assert (nothing.examples_per_second, nothing.epochs) == (None, ())
-
-
-class TestPrediction:
-    def test_it_is_in_the_order_of_the_split(self, splits: MakeSplits, fit: Fit) -> None:
-        split = splits()["validation"]
-        _, model = fit({"train": split, "validation": split}, config())
-        together, labels = predict(model, split)
-        assert (together.dtype, together.shape) == (np.float32, (32, 2))
-        assert labels.tolist() == split.labels.tolist()
-        model.eval()
-        for row in (0, 7, 31):
-            here = slice(*split.offsets[row : row + 2])
-            ids = torch.from_numpy(split.input_ids[here].astype(np.int64))[None]
-            with torch.no_grad():
-                alone = model(ids, torch.zeros_like(ids))
-            np.testing.assert_allclose(together[row], alone[0].numpy(), atol=1e-5)
-
-    def test_a_training_goes_on_with_dropout_after_an_evaluation(self, splits: MakeSplits, fit: Fit) -> None:
-        modes: list[bool] = []
-        data = splits()
-        _, model = fit(data, config(num_epochs=1))
-        model.register_forward_pre_hook(lambda module, inputs: modes.append(module.training))
-        train(model, data, config(num_epochs=2), metrics.get("accuracy"))
-        assert modes == [True] * 4 + [False] + [True] * 4 + [False, False]

@@ -16,8 +16,9 @@ import torch
 
 from trainables.config import Scalar
 from trainables.discovery import load_plugin, plugin_names
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
 from trainables.faults import FaultsError, unknown_name
+from trainables.shape import EncoderShape
 
 
 class Options(Protocol):
@@ -35,11 +36,12 @@ class Method(Protocol):
 
     Options: type[Any]
 
-    def adapt(self, view: Encoder, options: Any, generators: Sequence[torch.Generator]) -> None:
-        """Make a view's trained parts: replace modules or take trained copies, for K = len(generators) trials.
+    def adapt(self, view: Encoder, options: Sequence[Any], generators: Sequence[torch.Generator]) -> None:
+        """Make a view's trained parts: replace modules or take trained copies, for the K trials of these options.
 
-        What is trained requires gradients and is float32 with a leading trial axis, or has none where K is 1. Initial
-        values of trial k are drawn from generators[k] on the CPU, so that they are the same on every device.
+        What is trained requires gradients and is float32. It has a leading trial axis, but where the method packs no
+        trials. A module sees K anew at each step from the tensors it finds. Initial values of trial k are drawn
+        from generators[k] on the CPU, so that they are the same on every device.
         """
         ...
 
@@ -48,7 +50,7 @@ class Method(Protocol):
         ...
 
     def stack_key(self, options: Any) -> Hashable | None:
-        """Equal for trials that one `adapt` call can make: equal shapes, equal options; None for packs of one."""
+        """Equal for trials whose trained tensors stack: equal shapes, equal uses; None for packs of one."""
         ...
 
 

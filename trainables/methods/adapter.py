@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
 from trainables.initialisation import parameter_device, truncated_normal, zeros
+from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,14 @@ class Adapter(nn.Module):
     """K adapters, one a trial, applied to K*B sequences laid trial after trial."""
 
     def __init__(
-        self, width: int, options: Options, generators: Sequence[torch.Generator], device: torch.device
+        self, width: int, options: Sequence[Options], generators: Sequence[torch.Generator], device: torch.device
     ) -> None:
         super().__init__()
-        num_trials, size = len(generators), options.adapter_size
-        self.down_proj = truncated_normal((width, size), options.init_std, generators, device)
+        num_trials, size = len(options), options[0].adapter_size
+        stds = [each.init_std for each in options]
+        self.down_proj = truncated_normal((width, size), stds, generators, device)
         self.down_bias = zeros(num_trials, (size,), device)
-        self.up_proj = truncated_normal((size, width), options.init_std, generators, device)
+        self.up_proj = truncated_normal((size, width), stds, generators, device)
         self.up_bias = zeros(num_trials, (width,), device)
 
     def forward(self, hidden_SLD: Tensor) -> Tensor:
@@ -58,12 +60,12 @@ class Adapter(nn.Module):
         return hidden_SLD + torch.baddbmm(up_bias_KD[:, None], bottleneck_KNA, up_KAD).view_as(hidden_SLD)
 
 
-def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     device = parameter_device(view)
     for output in view.sublayer_outputs():
         output.adapter = Adapter(view.shape.hidden_size, options, generators, device)
     for name in view.layernorm_names():
-        view.train_copy(name, num_trials=len(generators))
+        view.train_copy(name, num_trials=len(options))
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
@@ -73,4 +75,4 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 
 def stack_key(options: Options) -> Hashable:
-    return options
+    return options.adapter_size  # what `init_std` decides is in the tensors

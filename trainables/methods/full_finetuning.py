@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
+from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Options:
         return []
 
 
-def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     for part in ("embeddings", "layers", *(["pooler"] if view.pooler is not None else [])):
         view.train_copy(part)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
+from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +19,9 @@ class Options:
         return []
 
 
-def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     for name in view.layernorm_names():
-        view.train_copy(name, num_trials=len(generators))
+        view.train_copy(name, num_trials=len(options))
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:

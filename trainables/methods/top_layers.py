@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.encoder import Encoder, EncoderShape
+from trainables.encoder import Encoder
+from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class Options:
         return [f"num_layers: must be in [1, {shape.num_layers}], the backbone's layers, but got {self.num_layers}"]
 
 
-def adapt(view: Encoder, options: Options, generators: Sequence[torch.Generator]) -> None:
-    bottom = view.shape.num_layers - options.num_layers
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
+    bottom = view.shape.num_layers - options[0].num_layers
     for i in range(bottom, view.shape.num_layers):
         view.train_copy(f"layers.{i}")
     if view.pooler is not None:

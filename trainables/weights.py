@@ -1,0 +1,143 @@
+"""What the trials of a pack train: one row of numbers a trial, of which the model's trained tensors are views.
+
+A row holds a trial's tensors end to end, those that are decayed first. The float32 masters are what the optimizer
+moves; where products are computed in bf16 the model sees a bf16 copy, made once a step for all tensors at once instead
+of tensor by tensor at each use. Rows make joining, leaving, clipping and updating work on whole trials.
+
+Suffixes: K trials, P trained numbers of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.model import AdaptedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Leaf:
+    """A trained tensor of the model: where it hangs and which part of a row it is."""
+
+    owner: nn.Module
+    name: str
+    shape: torch.Size  # of one trial
+    has_trial_axis: bool
+    offset: int
+    is_cast: bool  # seen in the compute dtype; else in float32, as the head and embeddings are
+
+    def view(self, rows: Tensor) -> Tensor:
+        """This tensor of the trials whose rows are given: (K, *shape), or (*shape) where it has no trial axis."""
+        part = rows[:, self.offset : self.offset + self.shape.numel()]
+        return part.view(-1, *self.shape) if self.has_trial_axis else part.view(self.shape)
+
+
+class TrainedWeights:
+    """The rows of a pack's trials, and the model's tensors as views of them.
+
+    Takes the trained tensors of a model as its first rows. From then on the model computes with whichever trials
+    were last put before it by `show`.
+    """
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self.num_decayed, self._leaves = _lay_out(model)
+        self.device = model.head.weight.device
+        self.compute_dtype = model.encoder.compute_dtype
+        self.replace_rows(self.read(model))
+
+    @property
+    def num_trials(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def bytes_per_trial(self) -> int:
+        """Memory a trial of the pack costs wherever the pack stands: masters, copy, two moments, gradient."""
+        cast = 0 if self.compute_dtype is torch.float32 else self.compute_dtype.itemsize
+        return self.rows.shape[1] * (4 + cast + 2 * 4 + 4)
+
+    def read(self, model: AdaptedModel) -> Tensor:
+        """The rows (K, P), float32, of the trials a model was built for. The model must be of the same shapes."""
+        leaves = _lay_out(model)[1]
+        tensors = [getattr(leaf.owner, leaf.name).detach() for leaf in leaves]
+        num_trials = model.head.weight.shape[0]
+        return torch.cat([tensor.reshape(num_trials, -1) for tensor in tensors], dim=1)
+
+    def replace_rows(self, rows: Tensor) -> None:
+        """Take these (K, P) rows for the trials of the pack from now on."""
+        self.rows = rows
+        self._seen = rows if self.compute_dtype is torch.float32 else rows.to(self.compute_dtype)
+        self._views: dict[tuple[int, int], list[nn.Parameter]] = {}
+        self._grads = torch.empty(0, rows.shape[1], device=self.device)
+
+    def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
+        """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""
+        rows, seen = self.rows[first:last], self._seen[first:last]
+        if masters:
+            views = [nn.Parameter(leaf.view(rows)) for leaf in self._leaves]
+        elif (first, last) in self._views:
+            views = self._views[first, last]
+        else:
+            views = [nn.Parameter(leaf.view(seen if leaf.is_cast else rows)) for leaf in self._leaves]
+            self._views[first, last] = views
+        for leaf, tensor in zip(self._leaves, views, strict=True):
+            setattr(leaf.owner, leaf.name, tensor)
+
+    def take_gradients(self, first: int, last: int) -> Tensor:
+        """The gradients (last - first, P), float32, that these trials' tensors have gathered; the tensors forget them.
+
+        Valid until the next call.
+        """
+        if self._grads.shape[0] < last - first:
+            self._grads = torch.empty(last - first, self.rows.shape[1], device=self.device)
+        grads = self._grads[: last - first]
+        for leaf, tensor in zip(self._leaves, self._views[first, last], strict=True):
+            part = leaf.view(grads)
+            if tensor.grad is None:
+                part.zero_()
+            else:
+                part.copy_(tensor.grad)
+                tensor.grad = None
+        return grads
+
+    def forget_gradients(self, first: int, last: int) -> None:
+        """Drop what a step that did not come to its end has gathered."""
+        for tensor in self._views.get((first, last), ()):  # none where the step broke before they were shown
+            tensor.grad = None
+
+    @torch.no_grad()
+    def refresh(self, first: int, last: int) -> None:
+        """Let the model see what the optimizer made of these trials' masters."""
+        if self._seen is not self.rows:
+            self._seen[first:last].copy_(self.rows[first:last])
+
+
+def _lay_out(model: AdaptedModel) -> tuple[int, Sequence[_Leaf]]:
+    """The numbers of a row that are decayed, and the leaves in the order of a row."""
+    trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
+    # Decay is for matrices: never for biases or LayerNorms (released code of Houlsby et al. 2019).
+    decayed = [pair for pair in trained if not (pair[0].endswith("bias") or "layernorm" in pair[0])]
+    spared = [pair for pair in trained if pair[0].endswith("bias") or "layernorm" in pair[0]]
+    num_trials = model.head.weight.shape[0]
+    leaves: list[_Leaf] = []
+    offset = 0
+    for name, tensor in [*decayed, *spared]:
+        owner, _, attribute = name.rpartition(".")
+        has_axis = model.has_trial_axes or owner == "head" or "layernorm" in name
+        shape = tensor.shape[1:] if has_axis else tensor.shape
+        leaves.append(
+            _Leaf(
+                owner=model.get_submodule(owner),
+                name=attribute,
+                shape=shape,
+                has_trial_axis=has_axis,
+                offset=offset,
+                # A word piece's gradient is a sum over all places where it stands, which bf16 would not hold.
+                is_cast=owner != "head" and not isinstance(model.get_submodule(owner), nn.Embedding),
+            )
+        )
+        offset += shape.numel()
+    assert offset * num_trials == sum(tensor.numel() for _, tensor in trained)
+    return sum(tensor.numel() for _, tensor in decayed) // num_trials, leaves
