@@ -40,6 +40,7 @@ class PlannedTrial:
     trained_params: int | None = None
     trained_params_without_head: int | None = None
     total_params: int | None = None
+    pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
     provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
 
 
@@ -168,6 +169,7 @@ def _replicates(
     values: Mapping[str, Scalar],
 ) -> list[PlannedTrial]:
     """One configuration with each seed of the sweep."""
+    from trainables.engine import pack_key
     from trainables.preview import complete_options, preview_parameters
 
     shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
@@ -180,6 +182,7 @@ def _replicates(
     )
     counts = preview_parameters(first, backbone.shape, task.info.num_labels) if backbone else None
     config_id = _config_id(first, task, backbone)
+    key = pack_key(first)  # the seed has no part in it
     steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
     return [
         PlannedTrial(
@@ -191,6 +194,7 @@ def _replicates(
             trained_params=counts.trained if counts else None,
             trained_params_without_head=counts.trained_without_head if counts else None,
             total_params=counts.total if counts else None,
+            pack_key=None if key is None else _digest(repr(key)),
             provenance={
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),

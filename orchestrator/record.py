@@ -53,7 +53,8 @@ class TrialRecord:
     test_score: float | None = None
     best_epoch: int | None = None
     duration_s: float | None = None
-    examples_per_second: float | None = None
+    examples_per_second: float | None = None  # of this trial, in training
+    pack_size: float | None = None  # trials that trained together, itself included, as a mean over its steps
     peak_memory_bytes: int | None = None
     started_at: str | None = None  # UTC, ISO 8601
     engine: str | None = None  # host and device that trained it
@@ -86,6 +87,7 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
         best_epoch=outcome.best_epoch,
         duration_s=outcome.duration_s,
         examples_per_second=outcome.examples_per_second,
+        pack_size=outcome.pack_size,
         peak_memory_bytes=outcome.peak_memory_bytes,
         started_at=outcome.started_at,
         engine=engine,

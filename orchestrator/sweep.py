@@ -5,16 +5,20 @@ The command line and the Python façade both end here.
 
 from __future__ import annotations
 
+import functools
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.fs
 
 from orchestrator.analysis.results import Results
+from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, plan_table, remaining
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.spec import SweepSpec
@@ -23,10 +27,15 @@ from orchestrator.sweep_file import read_sweep
 from trainables.faults import FaultsError
 from trainables.outcome import EpochReport
 
+if TYPE_CHECKING:
+    from orchestrator.tracking import Tracker
+
 logger = logging.getLogger(__name__)
 
 # Each ended trial is a segment of its own in the store; so many of them are merged into one.
 COMPACT_EVERY = 200
+# Between two notes in the store of what the engines are doing.
+NOTE_EVERY_S = 5.0
 
 
 class Progress(Protocol):
@@ -34,7 +43,11 @@ class Progress(Protocol):
 
     def planned(self, trials: int, done: int) -> None: ...
 
+    def engines_starting(self, count: int) -> None: ...
+
     def engines_ready(self, names: Sequence[str]) -> None: ...
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None: ...
 
     def trial_started(self, trial: PlannedTrial) -> None: ...
 
@@ -141,12 +154,14 @@ def execute(
             store.create(plan.spec.to_json(), plan_table(plan))
         todo = remaining(plan, store.finished_ids())
         progress.planned(len(plan.trials), len(plan.trials) - len(todo))
-        tracker = Tracker(plan.spec.name, plan.spec.to_json(), tracking_uri=tracking_uri)
-        driver = _Driver(store, tracker, progress)
+        driver = _Driver(
+            store,
+            functools.partial(Tracker, plan.spec.name, plan.spec.to_json(), tracking_uri=tracking_uri),
+            progress,
+            planned=[trial.trial_id for trial in plan.trials] if resumed else None,
+        )
         end = TrialStatus.CANCELLED  # what MLflow is told where an error ends the sweep here
         try:
-            if resumed:
-                tracker.refill(store.records(), planned=[trial.trial_id for trial in plan.trials])
             interrupted = bool(todo) and run_trials(
                 plan.spec.name,
                 todo,
@@ -154,16 +169,18 @@ def execute(
                 address=address,
                 max_concurrent_trials=plan.spec.search.max_concurrent_trials,
             )
+            store.end_working()
             store.compact()
             results = load_results(store.uri)
             if not interrupted:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
                 report = write_report_into(store, results, Path(folder))
-                tracker.log_artifacts(folder, "report")
-                tracker.close(end, store.records)  # within the folder's life: the report is read here
+                driver.tracker.log_artifacts(folder, "report")
+                driver.tracker.close(end, store.records)  # within the folder's life: the report is read here
         finally:
-            tracker.close(end, store.records)
+            store.end_working()
+            driver.tracker.close(end, store.records)
     return SweepRun(results=results, trained=driver.ended, interrupted=interrupted, report=report)
 
 
@@ -213,21 +230,44 @@ def _folder(reference: str) -> str:
 class _Driver:
     """The one writer: notes what the scheduler tells in the store, then in MLflow, then for the eye."""
 
-    def __init__(self, store: Store, tracker: Any, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, make_tracker: Callable[[], Tracker], progress: Progress, planned: Sequence[str] | None
+    ) -> None:
+        """`planned` holds the trials of a sweep that MLflow may know already; None for a new one."""
         self._store = store
-        self._tracker = tracker
+        self._make_tracker = make_tracker
         self._progress = progress
+        self._planned = planned
+        self._next_note = 0.0
         self.ended = 0
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The window in MLflow, which takes seconds to open: it is opened while engines load, or when first used."""
+        tracker = self._make_tracker()
+        if self._planned is not None:
+            tracker.refill(self._store.records(), planned=self._planned)
+        return tracker
+
+    def engines_starting(self, count: int) -> None:
+        self._progress.engines_starting(count)
+        _ = self.tracker
 
     def engines_ready(self, names: Sequence[str]) -> None:
         self._progress.engines_ready(names)
 
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        self._progress.engines_working(engines)
+        if time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + NOTE_EVERY_S
+            self._store.note_working(engines)
+
     def trial_started(self, trial: PlannedTrial) -> None:
-        self._tracker.trial_started(trial)
+        self.tracker.trial_started(trial)
         self._progress.trial_started(trial)
 
     def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
-        self._tracker.epoch(trial.trial_id, epoch)
+        self.tracker.epoch(trial.trial_id, epoch)
         self._progress.epoch_ended(trial, epoch)
 
     def trial_ended(self, record: TrialRecord) -> None:
@@ -235,7 +275,7 @@ class _Driver:
         self.ended += 1
         if self.ended % COMPACT_EVERY == 0:
             self._store.compact()
-        self._tracker.trial_ended(record)
+        self.tracker.trial_ended(record)
         self._progress.trial_ended(record)
 
 
@@ -244,7 +284,11 @@ class Silent:
 
     def planned(self, trials: int, done: int) -> None: ...
 
+    def engines_starting(self, count: int) -> None: ...
+
     def engines_ready(self, names: Sequence[str]) -> None: ...
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None: ...
 
     def trial_started(self, trial: PlannedTrial) -> None: ...
 

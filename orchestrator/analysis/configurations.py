@@ -31,7 +31,7 @@ RECORDED: dict[str, pa.DataType] = {
     "metric": pa.string(),
     **dict.fromkeys(("validation_score", "test_score"), pa.float64()),
     "best_epoch": pa.int64(),
-    **dict.fromkeys(("duration_s", "examples_per_second"), pa.float64()),
+    **dict.fromkeys(("duration_s", "examples_per_second", "pack_size"), pa.float64()),
     "peak_memory_bytes": pa.int64(),
     **dict.fromkeys(("started_at", "engine", "error"), pa.string()),
     "provenance": pa.struct([("commit", pa.string())]),

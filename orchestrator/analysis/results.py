@@ -26,6 +26,7 @@ from orchestrator.analysis.configurations import (
     size_rank,
 )
 from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.throughput import throughput
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -167,6 +168,10 @@ class Results:
                 rows.append({**_describe(chosen), **_interval(chosen), **_count(group), **_as_best(candidates[0])})
         names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST]
         return self._table(rows, names)
+
+    def throughput(self) -> pa.Table:
+        """How fast each engine trained each method; see `orchestrator.analysis.throughput`."""
+        return throughput(self._trials)
 
     def searched(self) -> list[str]:
         """The hyperparameters that have more than one value in this sweep, in the order of their columns."""

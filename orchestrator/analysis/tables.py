@@ -110,6 +110,26 @@ def curve_table(curve: pa.Table) -> TextTable:
     )
 
 
+def throughput_table(throughput: pa.Table) -> TextTable:
+    """A row per engine and method of `Results.throughput`."""
+    return TextTable(
+        title="Throughput, in training",
+        left=("engine", "method"),
+        right=("trials", "trained together", "examples/s each", "examples/s together"),
+        rows=tuple(
+            (
+                row["engine"],
+                row["method"],
+                wording.cell(row["num_trials"]),
+                f"{row['pack_size']:.1f}",
+                wording.rate(row["examples_per_second"]),
+                wording.rate(row["pack_examples_per_second"]),
+            )
+            for row in throughput.to_pylist()
+        ),
+    )
+
+
 def quantile_columns(curve: pa.Table) -> list[str]:
     """The columns of a curve that hold percentiles: those after normalize_to."""
     return list(curve.column_names[curve.column_names.index("normalize_to") + 1 :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialStatus
 
 UNKNOWN = "\N{EN DASH}"
@@ -57,6 +58,25 @@ def count(number: int | float | None) -> str:
 def share(part: int | None, whole: int | None) -> str:
     """A percentage with three significant digits."""
     return UNKNOWN if part is None or not whole else f"{100 * part / whole:.3g} %"
+
+
+def rate(per_second: float | None) -> str:
+    """Examples a second: 1,240; 812; 3.4."""
+    if per_second is None:
+        return UNKNOWN
+    return f"{per_second:,.0f}" if per_second >= 9.95 else f"{per_second:.1f}"
+
+
+def engine(status: EngineStatus) -> str:
+    """engine host/cpu: adapter on trec, 4 trials, 812 examples/s, 2 waiting."""
+    if status.is_idle:
+        return f"engine {status.engine}: idle"
+    waiting = [f"{status.num_waiting} waiting"] if status.num_waiting else []
+    if status.method is None:
+        return f"engine {status.engine}: {', '.join(['preparing', *waiting])}"
+    speed = [] if status.examples_per_second is None else [f"{rate(status.examples_per_second)} examples/s"]
+    parts = [f"{status.method} on {status.task}", plural(status.num_trials, "trial"), *speed, *waiting]
+    return f"engine {status.engine}: {', '.join(parts)}"
 
 
 def duration(seconds: float | None) -> str:

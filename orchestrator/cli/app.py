@@ -6,6 +6,8 @@ Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in 
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -89,7 +91,7 @@ def resume(
 
 @app.command()
 def status(store: StoreArgument, as_json: Json = False) -> int:
-    """Show how far a sweep is, from any terminal, while it runs or after."""
+    """Show how far a sweep is and how fast, from any terminal, while it runs or after."""
     from orchestrator.cli.look import show_status
 
     return show_status(store, as_json=as_json)
@@ -156,6 +158,8 @@ def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: J
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (and is what the console script calls)."""
+    # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
+    atexit.register(gc.freeze)
     logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
     try:
         result: Any = app(arguments, standalone_mode=False)

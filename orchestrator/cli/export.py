@@ -52,7 +52,9 @@ def export_adapter(store: str, *, task: str | None, trial: str | None, out: str 
         print(json.dumps(answer))
         return 0
     recorded = f"recorded {_scores(chosen['validation_score'], chosen['test_score'])}"
-    verdict = "as recorded" if same else f"{recorded}: another kind of device or other package versions"
+    verdict = (
+        "as recorded" if same else f"{recorded}: another kind of device, other package versions or other pack-mates"
+    )
     screen.print(f"{_scores(outcome.validation_score, outcome.test_score)}, {verdict}")
     screen.print(str(folder), soft_wrap=True)
     return 0

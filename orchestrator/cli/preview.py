@@ -58,7 +58,7 @@ def _estimate(plan: SweepPlan, left: Sequence[PlannedTrial], devices: int | None
     # Here: the estimate measures this device, which needs torch.
     from trainables.backbone import describe_backbone
     from trainables.cost import EFFICIENCY, STARTUP_S, measure_rate, measure_task, trial_flops
-    from trainables.engine import count_devices
+    from trainables.device import count_devices
 
     engines = devices or count_devices()
     if plan.missing or not left:

@@ -1,4 +1,4 @@
-"""The live display of a running sweep: trials done, running and failed, the current best per task, time left."""
+"""The live display of a running sweep: trials done, running and failed, the engines, the best per task, time left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.analysis import wording
+from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus, describe_trial
 from trainables import metrics
@@ -26,7 +28,8 @@ class LiveProgress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = self._done_before = self._engines = 0
+        self._total = self._done_before = self._loading = 0
+        self._engines: Sequence[EngineStatus] = ()
         self._ended: dict[TrialStatus, int] = {}
         self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
         self._best: dict[str, TrialRecord] = {}
@@ -52,10 +55,16 @@ class LiveProgress:
         else:
             self._console.print(f"{trials} trials planned")
 
+    def engines_starting(self, count: int) -> None:
+        self._loading = count
+
     def engines_ready(self, names: Sequence[str]) -> None:
-        self._engines = len(names)
+        self._loading = 0
         shown = ", ".join(sorted(set(names)))
         self._console.print(f"{len(names)} engine{'' if len(names) == 1 else 's'} ready on {shown}")
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        self._engines = engines
 
     def trial_started(self, trial: PlannedTrial) -> None:
         self._first_start = self._first_start or time.monotonic()
@@ -84,6 +93,10 @@ class LiveProgress:
         done = self._done()
         failed = self._ended.get(TrialStatus.FAILED, 0)
         parts = [f"{done}/{self._total} trials done", f"{len(self._running)} running", f"{failed} failed"]
+        if self._loading:
+            parts.append(f"{wording.plural(self._loading, 'engine')} loading")
+        if speed := sum(engine.examples_per_second or 0 for engine in self._engines):
+            parts.append(f"{wording.rate(speed)} examples/s")
         return ", ".join([*parts, *([f"about {left} left"] if (left := self._time_left()) else [])])
 
     def _time_left(self) -> str | None:
@@ -101,6 +114,7 @@ class LiveProgress:
         bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
         head = Table.grid(padding=(0, 2))
         head.add_row(bar, Text(self._line()))
+        engines = [Text(wording.engine(engine), "dim") for engine in self._engines]
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(self._best or self._running))
         table.add_column("task")
         table.add_column("best on validation so far", justify="right")
@@ -112,7 +126,7 @@ class LiveProgress:
             score = f"{epoch.validation_score:.3f}" if epoch else ""
             words = describe_trial(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
             table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
-        return Group(head, table)
+        return Group(head, *engines, table)
 
 
 def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:

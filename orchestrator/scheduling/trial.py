@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import tune
@@ -16,10 +16,17 @@ from trainables.outcome import TrialOutcome
 OUTCOME, ENGINE, EPOCH_REPORT = "outcome", "engine", "epoch_report"
 
 
+class Assignment(NamedTuple):
+    """What a trial's process has to know of it."""
+
+    config: TrialConfig
+    pack_key: str | None  # equal for trials that an engine can train together
+
+
 class EngineTrial(tune.Trainable):
     """One planned trial. Each step waits for an epoch of it; the last brings the outcome."""
 
-    def setup(self, config: dict[str, Any], pool: Any = None, trials: Mapping[str, TrialConfig] | None = None) -> None:
+    def setup(self, config: dict[str, Any], pool: Any = None, trials: Mapping[str, Assignment] | None = None) -> None:
         self._pool = pool
         self._trials = trials or {}
         self._begin(config["trial_id"])
@@ -36,8 +43,11 @@ class EngineTrial(tune.Trainable):
         try:
             news = ray.get(self._engine.next.remote(self._trial_id))
         except RayError:  # Tune starts the trial again, perhaps in another process
-            self._leave()
+            self._leave(lost=True)
             raise
+        if news is None:
+            self._leave()
+            return {tune.result.DONE: True}
         result: dict[str, Any] = {ENGINE: self._engine_name}
         if isinstance(news, TrialOutcome):
             self._leave()
@@ -60,18 +70,19 @@ class EngineTrial(tune.Trainable):
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        self._engine = ray.get(self._pool.acquire.remote(self._trial_id))
+        config, pack_key = self._trials[self._trial_id]
+        self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key))
         if self._engine is None:
             return False
         try:
-            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, self._trials[self._trial_id]))
+            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config))
         except RayError:
-            self._leave()
+            self._leave(lost=True)
             raise
         return True
 
-    def _leave(self) -> None:
+    def _leave(self, *, lost: bool = False) -> None:
         """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
         if self._engine is not None:
-            self._pool.release.remote(self._trial_id)
+            self._pool.release.remote(self._trial_id, lost=lost)
             self._engine = None

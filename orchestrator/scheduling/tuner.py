@@ -1,4 +1,4 @@
-"""Planned trials -> Ray Tune -> records. The trial reports, the driver records: `Recorder` is the one writer."""
+"""Planned trials -> Ray Tune -> records, on the engines of a cluster or of this machine."""
 
 from __future__ import annotations
 
@@ -6,39 +6,22 @@ import logging
 import os
 import signal
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.experiment import Trial
 
 from orchestrator.plan import PlannedTrial
-from orchestrator.record import TrialRecord, make_record
-from orchestrator.scheduling.engines import engine_names, engine_pool, lay_out
-from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME, EngineTrial
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from orchestrator.scheduling.engines import engine_pool, lay_out
+from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
+from orchestrator.scheduling.trial import Assignment, EngineTrial
 
 logger = logging.getLogger(__name__)
 
 # A trial whose process or engine died is started again so often; a trial that failed by itself is not.
 MAX_RESTARTS = 2
-ENGINE_START_TIMEOUT_S = 600.0
-
-
-class Observer(Protocol):
-    """Who is told of a sweep's progress, on the driver, in the thread that runs the sweep."""
-
-    def engines_ready(self, names: Sequence[str]) -> None: ...
-
-    def trial_started(self, trial: PlannedTrial) -> None: ...
-
-    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
-
-    def trial_ended(self, record: TrialRecord) -> None: ...
 
 
 def run_trials(
@@ -60,14 +43,14 @@ def run_trials(
     with _ray(address), tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch, _Interrupt() as interrupt:
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
         with engine_pool(layout) as (pool, _):
-            observer.engines_ready(engine_names(pool, ENGINE_START_TIMEOUT_S))
-            recorder = _Recorder(sweep, trials, observer, pool, interrupt)
-            concurrent = min(max_concurrent_trials or layout.count, layout.count)
+            recorder = Recorder(sweep, trials, observer, pool, lambda: interrupt.came)
+            observer.engines_starting(layout.count)
+            concurrent = layout.concurrent_trials(len(trials), max_concurrent_trials)
             try:
                 _tuner(sweep, trials, recorder, pool, concurrent, scratch).fit()
             except tune.TuneError:
-                if recorder.observer_error is not None:
-                    raise recorder.observer_error from None
+                if recorder.error is not None:
+                    raise recorder.error from None
                 raise
             finally:
                 recorder.record_missing()
@@ -75,13 +58,13 @@ def run_trials(
 
 
 def _tuner(
-    sweep: str, trials: Sequence[PlannedTrial], recorder: _Recorder, pool: Any, concurrent: int, scratch: str
+    sweep: str, trials: Sequence[PlannedTrial], recorder: Recorder, pool: Any, concurrent: int, scratch: str
 ) -> tune.Tuner:
-    configs = {trial.trial_id: trial.config for trial in trials}
+    assignments = {trial.trial_id: Assignment(trial.config, trial.pack_key) for trial in trials}
     return tune.Tuner(
-        # A hundredth of a core each: they wait for engines, and one node's engines leave a tenth of a core free.
-        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool, trials=configs), {"cpu": 0.01}),
-        param_space={"trial_id": tune.grid_search(list(configs))},
+        # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
+        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool, trials=assignments), {"cpu": 0.01}),
+        param_space={"trial_id": tune.grid_search(list(assignments))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -92,7 +75,7 @@ def _tuner(
             name=sweep,
             storage_path=scratch,
             callbacks=[recorder],
-            stop=_Stopper(recorder),
+            stop=Stopper(recorder),
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps nothing of its own
             verbose=0,
@@ -123,132 +106,6 @@ class _Interrupt:
         if self.came:
             raise KeyboardInterrupt
         self.came = True
-
-
-class _Recorder(tune.Callback):
-    """Turns what Tune tells of its trials into records, exactly one a trial."""
-
-    def __init__(
-        self, sweep: str, trials: Sequence[PlannedTrial], observer: Observer, pool: Any, interrupt: _Interrupt
-    ) -> None:
-        self._sweep = sweep
-        self._planned = {trial.trial_id: trial for trial in trials}
-        self._observer = observer
-        self._pool = pool
-        self._interrupt = interrupt
-        self._cancelling = False
-        self._running: dict[str, str] = {}  # trial_id -> when it started
-        self._epochs: dict[str, list[EpochReport]] = {}
-        self._engines: dict[str, str] = {}
-        self._recorded: set[str] = set()
-        self.observer_error: Exception | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for `Tuner.restore`; we resume from the store, and an observer may hold anything.
-        return {}
-
-    @property
-    def has_ended_early(self) -> bool:
-        """Whether an interrupt came and every trial it met has ended."""
-        return self._cancelling and not self._running
-
-    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if self._interrupt.came and not self._cancelling:
-            self._cancelling = True
-            self._pool.cancel_all.remote()
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        planned = self._planned[trial.config["trial_id"]]
-        if not self._cancelling and planned.trial_id not in self._running:
-            self._running[planned.trial_id] = _now()
-            self._tell(self._observer.trial_started, planned)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        planned = self._planned[trial.config["trial_id"]]
-        if ENGINE in result:
-            self._engines[planned.trial_id] = result[ENGINE]
-        if EPOCH_REPORT in result:
-            # A trial that was started again after a fault counts its epochs from the first.
-            earlier = [e for e in self._epochs.get(planned.trial_id, []) if e.epoch < result[EPOCH_REPORT].epoch]
-            self._epochs[planned.trial_id] = [*earlier, result[EPOCH_REPORT]]
-            self._tell(self._observer.epoch_ended, planned, result[EPOCH_REPORT])
-        elif OUTCOME in result:
-            outcome: TrialOutcome = result[OUTCOME]
-            if outcome.epochs and outcome.status is OutcomeStatus.COMPLETED:
-                self._tell(self._observer.epoch_ended, planned, outcome.epochs[-1])
-            self._record(planned, outcome)
-        elif planned.trial_id in self._engines:  # refused a second engine after it lost its first
-            self._record(planned, self._cut_short(planned, OutcomeStatus.CANCELLED))
-        else:  # refused by the pool: the sweep was cancelled before it began
-            self._running.pop(planned.trial_id, None)
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        planned = self._planned[trial.config["trial_id"]]
-        if planned.trial_id in self._running:  # ended by Tune, not by itself
-            self._record(planned, self._cut_short(planned, OutcomeStatus.PRUNED))
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        planned = self._planned[trial.config["trial_id"]]
-        error = trial.get_error()
-        text = "".join(traceback.format_exception(error)) if error else "the trial's process died"
-        self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
-
-    def record_missing(self) -> None:
-        """Record as cancelled what Tune ended without a word, unless the observer is what failed."""
-        if self.observer_error is not None:
-            return
-        for trial_id in list(self._running):
-            self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
-
-    def _cut_short(self, trial: PlannedTrial, status: OutcomeStatus, error: str | None = None) -> TrialOutcome:
-        """The outcome of a trial that could not report its own."""
-        epochs = tuple(self._epochs.get(trial.trial_id, ()))
-        started_at = self._running.get(trial.trial_id) or _now()
-        return TrialOutcome(
-            status=status,
-            started_at=started_at,
-            duration_s=(datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds(),
-            epochs=epochs,
-            validation_score=epochs[-1].validation_score if epochs else None,
-            validation=epochs[-1].validation if epochs else {},
-            trained_params=trial.trained_params,
-            trained_params_without_head=trial.trained_params_without_head,
-            total_params=trial.total_params,
-            error=error,
-        )
-
-    def _record(self, trial: PlannedTrial, outcome: TrialOutcome) -> None:
-        if trial.trial_id in self._recorded:
-            return
-        record = make_record(self._sweep, trial, outcome, engine=self._engines.get(trial.trial_id))
-        self._recorded.add(trial.trial_id)
-        self._running.pop(trial.trial_id, None)
-        self._epochs.pop(trial.trial_id, None)
-        self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
-        self._tell(self._observer.trial_ended, record)
-
-    def _tell(self, event: Callable[..., None], *what: Any) -> None:
-        """Tell the observer, keeping what it raises: Tune would hand on its text alone."""
-        try:
-            event(*what)
-        except Exception as error:
-            self.observer_error = error
-            raise
-
-
-class _Stopper(tune.Stopper):
-    """Ends Tune's loop once an interrupted sweep's running trials have ended."""
-
-    def __init__(self, recorder: _Recorder) -> None:
-        self._recorder = recorder
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._recorder.has_ended_early
 
 
 @contextmanager
@@ -282,7 +139,3 @@ _TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # references to local folders stay valid
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

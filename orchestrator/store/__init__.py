@@ -2,5 +2,6 @@
 
 from orchestrator.store.dataset import Store
 from orchestrator.store.lock import StoreLockedError
+from orchestrator.store.working import Working
 
-__all__ = ["Store", "StoreLockedError"]
+__all__ = ["Store", "StoreLockedError", "Working"]

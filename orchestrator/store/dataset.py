@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
+from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.lock import Holder, hold, holder
 from orchestrator.store.rows import records_from_table, table_from_records
 from orchestrator.store.segments import Segments, parquet_bytes
+from orchestrator.store.working import Working, read_note, remove_note, write_note
 from trainables.faults import FaultsError
 
 _SPEC = "spec.json"
@@ -101,6 +103,21 @@ class Store:
     def holder(self) -> Holder | None:
         """The driver that is at work on this store, seen from anywhere; None where there is none."""
         return holder(self._folder)
+
+    def note_working(self, engines: Sequence[EngineStatus]) -> None:
+        """Leave a note of what the engines are doing, in the place of the one before. Never raises `OSError`."""
+        write_note(self._folder, engines)
+
+    def end_working(self) -> None:
+        """Take the note of the engines away: they do nothing more."""
+        remove_note(self._folder)
+
+    def working(self) -> Working | None:
+        """What the engines of the driver at work were last seen to do; None where no driver is, or it has not said."""
+        at_work, note = self.holder(), read_note(self._folder)
+        if at_work is None or note is None or (note.host, note.pid) != (at_work.host, at_work.pid):
+            return None  # of a driver that was killed
+        return note
 
     def append(self, records: Sequence[TrialRecord]) -> None:
         """Add records, all or none. Raises `ValueError` before anything is written where a trial has one already."""

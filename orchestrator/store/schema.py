@@ -46,6 +46,7 @@ MEASURES = {
     "best_epoch": pa.int64(),
     "duration_s": pa.float64(),
     "examples_per_second": pa.float64(),
+    "pack_size": pa.float64(),
     "peak_memory_bytes": pa.int64(),
     "started_at": pa.string(),
     "engine": pa.string(),

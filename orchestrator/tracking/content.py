@@ -30,6 +30,7 @@ _MEASURES = (
     "best_epoch",
     "duration_s",
     "examples_per_second",
+    "pack_size",
     "peak_memory_bytes",
 )
 

@@ -75,6 +75,21 @@ class TestPlan:
         assert plan_sweep(values).configurations == 3
         assert len(plan_sweep(values).trials) == 6
 
+    def test_trials_that_an_engine_can_train_together_have_the_same_pack_key(self, values: Values) -> None:
+        methods = [
+            {"adapter": {"adapter_size": {"grid": [1, 4]}, "learning_rate": {"grid": [1e-3, 1e-2]}}},
+            "layernorm",
+            "full_finetuning",
+        ]
+        trials = plan_sweep({**values, "methods": methods}).trials
+        keys = {
+            (trial.config.method, trial.config.method_options.get("adapter_size"), trial.pack_key) for trial in trials
+        }
+        assert len(keys) == 4
+        packs = [key for *_, key in keys]
+        assert packs.count(None) == 1  # full fine-tuning trains alone
+        assert len(set(packs)) == 4
+
     def test_its_table_has_a_row_a_trial_and_gives_every_configuration_back(self, values: Values) -> None:
         plan = plan_sweep(values)
         table = plan_table(plan)
@@ -134,7 +149,7 @@ class TestIdentity:
             one({**values, "backbone": str(other)}),
             one({**values, "tasks": [str(write_task("longer", rows=33, under=tmp_path))]}),
         ]
-        monkeypatch.setattr(orchestrator.plan, "OUTCOME_VERSION", 2)
+        monkeypatch.setattr(orchestrator.plan, "OUTCOME_VERSION", orchestrator.plan.OUTCOME_VERSION + 1)
         ids.append(one(values))
         assert len(set(ids)) == 4
 

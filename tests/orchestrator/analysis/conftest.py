@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         "metric": pa.string(),
         **dict.fromkeys(("validation_score", "test_score"), pa.float64()),
         "best_epoch": pa.int64(),
-        **dict.fromkeys(("duration_s", "examples_per_second"), pa.float64()),
+        **dict.fromkeys(("duration_s", "examples_per_second", "pack_size"), pa.float64()),
         "peak_memory_bytes": pa.int64(),
         **dict.fromkeys(("started_at", "engine", "error"), pa.string()),
         "provenance": pa.struct([(key, pa.string()) for key in ("commit", "data_fingerprint", "device", "torch")]),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.analysis import wording
+from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialStatus
 
 
@@ -78,3 +79,27 @@ def test_the_status_line_counts_every_trial() -> None:
     assert wording.status_line(counts) == "87 trials: 80 completed, 4 pruned, 1 failed, 2 not yet run."
     assert wording.status_line({TrialStatus.COMPLETED: 1}) == "1 trial: 1 completed."
     assert wording.status_line({}) == "No trials yet."
+
+
+@pytest.mark.parametrize(("rate", "text"), [(None, "\N{EN DASH}"), (3.44, "3.4"), (9.96, "10"), (1240.2, "1,240")])
+def test_rates_are_rounded_to_what_is_steady(rate: float | None, text: str) -> None:
+    assert wording.rate(rate) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (EngineStatus(engine="h/cpu"), "engine h/cpu: idle"),
+        (EngineStatus(engine="h/cpu", num_waiting=2), "engine h/cpu: preparing, 2 waiting"),
+        (
+            EngineStatus(engine="h/cpu", task="trec", method="adapter", num_trials=4, examples_per_second=812.3),
+            "engine h/cpu: adapter on trec, 4 trials, 812 examples/s",
+        ),
+        (
+            EngineStatus(engine="h/cpu", task="trec", method="adapter", num_trials=1, num_waiting=1, limit=1),
+            "engine h/cpu: adapter on trec, 1 trial, 1 waiting",
+        ),
+    ],
+)
+def test_an_engine_is_a_line(status: EngineStatus, text: str) -> None:
+    assert wording.engine(status) == text

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import plan_sweep, plan_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store import Store
@@ -38,6 +39,9 @@ def half_finished(home: Path, values: dict[str, Any]) -> Store:
             validation_score=None if number == 3 else 0.5 + number / 10,
             test_score=None if number == 3 else 0.4 + number / 10,
             error="ValueError: no" if number == 3 else None,
+            engine="host/cpu",
+            examples_per_second=200.0,
+            pack_size=2.0,
         )
         for number, trial in enumerate(plan.trials[:4])
     ]
@@ -87,6 +91,32 @@ def test_status_counts_by_status_and_names_the_driver_at_work(
     with half_finished.lock():
         assert main(["status", half_finished.uri]) == 0
         assert "Running since" in capsys.readouterr().out
+
+
+def test_status_shows_what_the_engines_do_while_they_do_it_and_afterwards_how_fast_they_were(
+    half_finished: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = EngineStatus(engine="host/cpu", task="opinion", method="adapter", num_trials=2, examples_per_second=400.0)
+    with half_finished.lock():
+        half_finished.note_working([engine])
+        assert main(["status", half_finished.uri]) == 0
+        output = capsys.readouterr().out
+        assert "as of 0 s ago" in output or "as of 1 s ago" in output
+        assert "engine host/cpu: adapter on opinion, 2 trials, 400 examples/s" in output
+        assert main(["status", half_finished.uri, "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["engines"]["engines"][0]["num_trials"] == 2
+        assert answer["engines"]["age_s"] < 60
+    assert main(["status", half_finished.uri, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["engines"] is None
+    (row,) = answer["throughput"]
+    assert (row["engine"], row["method"], row["pack_size"]) == ("host/cpu", "adapter", 2.0)
+    assert (row["examples_per_second"], row["pack_examples_per_second"]) == (200.0, 400.0)
+    assert main(["status", half_finished.uri]) == 0
+    output = capsys.readouterr().out
+    assert "Engines" not in output
+    assert "Throughput" in output
 
 
 def test_a_second_driver_is_refused_with_the_first_ones_process(

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli.progress import LiveProgress
+from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from trainables.config import TrialConfig
@@ -61,3 +62,18 @@ def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple
     assert "adapter 64 lr=0.0003 seed 5, epoch 2/3" in text
     assert "failed: mood adapter 8 lr=0.0003 seed 3: ValueError: too hot" in log.getvalue()
     assert "4 of them finished earlier, 6 to train" in log.getvalue()
+
+
+def test_the_panel_has_a_line_for_every_engine(shown: tuple[LiveProgress, io.StringIO]) -> None:
+    progress, _ = shown
+    progress.planned(10, done=0)
+    progress.engines_starting(2)
+    assert "2 engines loading" in panel(progress)
+    progress.engines_ready(["host/cpu", "host/cpu"])
+    busy = EngineStatus(engine="host/cpu", task="trec", method="adapter", num_trials=4, examples_per_second=812.0)
+    progress.engines_working([busy, busy, EngineStatus(engine="host/cpu")])
+    text = panel(progress)
+    assert text.count("engine host/cpu: adapter on trec, 4 trials, 812 examples/s") == 2
+    assert "engine host/cpu: idle" in text
+    assert "1,624 examples/s" in text
+    assert "loading" not in text

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.store.files import open_folder
-from orchestrator.store.rows import table_from_records
+from orchestrator.store.rows import records_from_table, table_from_records
 from trainables.faults import FaultsError
 
 
@@ -236,3 +236,16 @@ def test_an_empty_store_has_the_columns_and_types_of_one_with_records(tmp_path, 
     Store(tmp_path).append([record()])
     assert set(empty.column_names) <= set(Store(tmp_path).trials().column_names)
     assert empty.schema == table_from_records([]).drop_columns(["epochs"]).schema
+
+
+def test_a_store_from_before_a_column_was_known_is_read_and_added_to(tmp_path, record):
+    older, newer = records_from_table(table_from_records([record("a"), record("b", pack_size=3.5)]))
+    (tmp_path / "trials").mkdir()
+    before = table_from_records([older]).drop_columns(["pack_size"])
+    pq.write_table(before, tmp_path / "trials" / "part-00000001-0a1b2c3d.parquet")
+    store = Store(tmp_path)
+    assert store.records() == [older]
+    store.append([newer])
+    assert store.trials()["pack_size"].to_pylist() == [None, 3.5]
+    store.compact()
+    assert store.records() == [older, newer]

@@ -16,9 +16,10 @@ def test_the_columns_have_the_order_that_scripts_rely_on(record):
     options = ["adapter_size", "num_layers", *HYPERPARAMETERS]
     sizes = ["trained_params", "trained_params_without_head", "total_params"]
     scores = ["metric", "validation_score", "test_score", "best_epoch"]
-    costs = ["duration_s", "examples_per_second", "peak_memory_bytes", "started_at", "engine", "error", "provenance"]
+    costs = ["duration_s", "examples_per_second", "pack_size", "peak_memory_bytes"]
+    origin = ["started_at", "engine", "error", "provenance"]
     components = ["validation/accuracy", "validation/loss", "test/accuracy"]
-    assert columns == [*before, *options, *sizes, *scores, *costs, *components, "schema_version", "epochs"]
+    assert columns == [*before, *options, *sizes, *scores, *costs, *origin, *components, "schema_version", "epochs"]
 
 
 def test_records_come_back_as_they_were(record):

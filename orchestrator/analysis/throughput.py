@@ -1,0 +1,48 @@
+"""How fast the engines trained, from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        ("engine", pa.string()),
+        ("method", pa.string()),
+        ("num_trials", pa.int64()),
+        ("pack_size", pa.float64()),
+        ("examples_per_second", pa.float64()),
+        ("pack_examples_per_second", pa.float64()),
+    ]
+)
+
+
+def throughput(trials: pa.Table) -> pa.Table:
+    """A row per engine and method, of the trials whose rate was measured.
+
+    Columns: engine, method, num_trials; the means over these trials of pack_size (trials that trained together), of
+    examples_per_second (of one trial, in training), and of pack_examples_per_second, their product: what the engine
+    trained a second, of all the pack.
+    """
+    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in trials.select(["engine", "method", "pack_size", "examples_per_second"]).to_pylist():
+        if row["examples_per_second"] is not None and row["engine"] is not None:
+            measured = (row["pack_size"] or 1.0, row["examples_per_second"])  # records of old know no packs
+            groups.setdefault((row["engine"], row["method"]), []).append(measured)
+    rows = [
+        {
+            "engine": engine,
+            "method": method,
+            "num_trials": len(measured),
+            "pack_size": _mean([size for size, _ in measured]),
+            "examples_per_second": _mean([rate for _, rate in measured]),
+            "pack_examples_per_second": _mean([size * rate for size, rate in measured]),
+        }
+        for (engine, method), measured in sorted(groups.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,163 @@
+"""One engine in a process of its own: a Ray actor around `trainables.engine.Engine`, which itself knows no Ray.
+
+The engine trains in one lasting thread, pack after pack, so that it can answer, take up trials and be told to stop
+them while it trains.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+
+from orchestrator.engine_status import EngineStatus
+from trainables.config import TrialConfig
+from trainables.outcome import EpochReport, TrialOutcome
+
+
+class EngineLostError(RuntimeError):
+    """An engine can no longer tell of a trial, because its process died; the trial may be started again."""
+
+
+# What an engine has to tell of a trial. None: it was withdrawn before it began. An exception: the engine itself broke.
+News = EpochReport | TrialOutcome | BaseException | None
+
+
+class _Run:
+    """One trial handed to an engine: what it has to tell, and how it is told to end."""
+
+    def __init__(self, config: TrialConfig) -> None:
+        from trainables.running import Job  # here: only an engine's process pays for torch
+
+        self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self.ended = threading.Event()
+        self.job = Job(config=config, done=self.end, report=self._report, cancelled=self.stop.is_set)
+
+    def end(self, last: News) -> None:
+        """Tell the last there is to tell."""
+        self.news.put(last)
+        self.ended.set()
+
+    def _report(self, epoch: EpochReport) -> bool:
+        if epoch.epoch < self.job.config.num_epochs:  # the last epoch comes with the outcome
+            self.news.put(epoch)
+        return True
+
+
+class EngineActor:
+    """An engine and the trials handed to it. Its methods answer at once, but `next` and `stop`, which wait."""
+
+    def __init__(self, num_threads: int) -> None:
+        # Before the first import of torch and tokenizers, which read them. Ray sets one thread where an actor asks for
+        # less than a core; tokenising happens once a task, and threads of its own would only fight with the products'.
+        os.environ["OMP_NUM_THREADS"] = str(num_threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        from trainables.engine import Engine  # here: only an engine's process pays for torch
+        from trainables.inbox import Inbox
+
+        self._engine = Engine(num_threads=num_threads)
+        self._inbox = Inbox()
+        self._lock = threading.Lock()  # guards what follows
+        self._runs: dict[str, _Run] = {}  # the latest of each trial, until its last news is read
+        self._unended: list[_Run] = []
+        self._all_cancelled = False
+        # One thread for all trials: torch keeps buffers and compiled products per thread, and a thread a trial would
+        # leave each one's behind, gigabytes after a few dozen trials.
+        threading.Thread(target=self._train, name="trainer", daemon=True).start()
+
+    def name(self) -> str:
+        """Host and device of this engine."""
+        return self._engine.name
+
+    def process_id(self) -> int:
+        """The process of this engine on its host."""
+        return os.getpid()
+
+    def status(self) -> EngineStatus:
+        """The pack in training, and how many trials wait for it to end or for room in it."""
+        pack = self._engine.status
+        with self._lock:
+            handed = sum(not run.ended.is_set() for run in self._unended)
+        if pack is None:
+            return EngineStatus(engine=self._engine.name, num_waiting=handed)
+        return EngineStatus(
+            engine=self._engine.name,
+            task=pack.task,
+            method=pack.method,
+            num_trials=pack.num_trials,
+            num_waiting=max(0, handed - pack.num_trials),
+            limit=pack.limit,
+            examples_per_second=pack.examples_per_second,
+        )
+
+    def start(self, trial_id: str, config: TrialConfig) -> str:
+        """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
+
+        It trains with the others if it can share their pack, and after them if it cannot.
+        """
+        run = _Run(config)
+        with self._lock:
+            earlier = self._runs.get(trial_id)
+            self._runs[trial_id] = run
+            self._unended = [run, *(other for other in self._unended if not other.ended.is_set())]
+            if self._all_cancelled:
+                run.end(None)
+            else:
+                self._inbox.put(run.job)
+        if earlier is not None:
+            self._ask_to_end(earlier)
+        return self._engine.name
+
+    def next(self, trial_id: str) -> EpochReport | TrialOutcome | None:
+        """Wait for the trial's next epoch, or its outcome; None where it was withdrawn before it began.
+
+        Raises `EngineLostError` where this engine has no such trial or broke while it trained it.
+        """
+        run = self._runs.get(trial_id)
+        if run is None:
+            raise EngineLostError(f"the process of engine {self._engine.name} that trained {trial_id} has died")
+        news = run.news.get()
+        if isinstance(news, EpochReport):
+            return news
+        with self._lock:
+            if self._runs.get(trial_id) is run:
+                del self._runs[trial_id]
+        if isinstance(news, BaseException):
+            raise EngineLostError(f"engine {self._engine.name} broke while it trained {trial_id}") from news
+        return news
+
+    def stop(self, trial_id: str) -> None:
+        """Withdraw a trial, or have it end at its next step and wait until it has; nothing where it has ended.
+
+        A `next` that still waits for it gets its outcome.
+        """
+        with self._lock:
+            run = self._runs.pop(trial_id, None)
+        if run is not None:
+            self._ask_to_end(run)
+            run.ended.wait()
+
+    def cancel_all(self) -> None:
+        """Withdraw every trial that waits, now and later, and have the others end at their next step."""
+        with self._lock:
+            self._all_cancelled = True
+            for run in self._unended:
+                self._ask_to_end(run)
+
+    def _ask_to_end(self, run: _Run) -> None:
+        if self._inbox.withdraw(run.job):
+            run.end(None)
+        else:
+            run.stop.set()
+
+    def _train(self) -> None:
+        while self._inbox.wait():
+            try:
+                self._engine.work(self._inbox)
+            except BaseException as error:  # whoever waits for news must hear of every end
+                with self._lock:
+                    for run in self._unended:
+                        if not run.ended.is_set() and run.job not in self._inbox:
+                            run.end(error)

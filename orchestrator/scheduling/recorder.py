@@ -1,0 +1,240 @@
+"""What Ray Tune tells of its trials -> records. The trial reports, the driver records: `Recorder` is the one writer."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from orchestrator.engine_status import EngineStatus
+from orchestrator.plan import PlannedTrial
+from orchestrator.record import TrialRecord, make_record
+from orchestrator.scheduling.pool import PoolStatus
+from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+
+ENGINE_START_TIMEOUT_S = 600.0
+# Between two looks at the engines.
+WATCH_S = 1.0
+
+
+class Observer(Protocol):
+    """Who is told of a sweep's progress, on the driver, in the thread that runs the sweep."""
+
+    def engines_starting(self, count: int) -> None:
+        """Engines load in processes of their own: a good moment for what else takes its time."""
+
+    def engines_ready(self, names: Sequence[str]) -> None: ...
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        """Told about once a second; an engine's numbers are at most a few seconds old."""
+
+    def trial_started(self, trial: PlannedTrial) -> None: ...
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
+
+    def trial_ended(self, record: TrialRecord) -> None: ...
+
+
+class Recorder(tune.Callback):
+    """Turns what Tune tells of its trials into records, exactly one a trial.
+
+    A trial counts as started when it has an engine: Tune has more trials under way than engines take at once.
+    `is_interrupted` tells whether the user asked for the end; `error` is what has to end the sweep, and is for whoever
+    runs Tune to raise, since Tune would hand on its text alone.
+    """
+
+    def __init__(
+        self,
+        sweep: str,
+        trials: Sequence[PlannedTrial],
+        observer: Observer,
+        pool: Any,
+        is_interrupted: Callable[[], bool],
+    ) -> None:
+        self._sweep = sweep
+        self._planned = {trial.trial_id: trial for trial in trials}
+        self._observer = observer
+        self._pool = pool
+        self._is_interrupted = is_interrupted
+        self._watch = _Watch(pool)
+        self._cancelling = False
+        self._under_way: set[str] = set()  # whose processes Tune has started
+        self._running: dict[str, str] = {}  # trial_id -> when it started
+        self._epochs: dict[str, list[EpochReport]] = {}
+        self._engines: dict[str, str] = {}
+        self._recorded: set[str] = set()
+        self.error: Exception | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for `Tuner.restore`; we resume from the store, and an observer may hold anything.
+        return {}
+
+    @property
+    def has_ended_early(self) -> bool:
+        """Whether an interrupt came and every trial it met has ended."""
+        return self._cancelling and not self._under_way
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._is_interrupted() and not self._cancelling:
+            self._cancelling = True
+            self._pool.cancel_all.remote()
+        self._tell(self._look_at_engines)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if not self._cancelling:
+            self._under_way.add(trial.config["trial_id"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        planned = self._planned[trial.config["trial_id"]]
+        if ENGINE in result:
+            self._engines[planned.trial_id] = result[ENGINE]
+            self._start(planned)
+        if EPOCH_REPORT in result:
+            # A trial that was started again after a fault counts its epochs from the first.
+            earlier = [e for e in self._epochs.get(planned.trial_id, []) if e.epoch < result[EPOCH_REPORT].epoch]
+            self._epochs[planned.trial_id] = [*earlier, result[EPOCH_REPORT]]
+            self._tell(self._observer.epoch_ended, planned, result[EPOCH_REPORT])
+        elif OUTCOME in result:
+            outcome: TrialOutcome = result[OUTCOME]
+            if outcome.epochs and outcome.status is OutcomeStatus.COMPLETED:
+                self._tell(self._observer.epoch_ended, planned, outcome.epochs[-1])
+            self._record(planned, outcome)
+        elif planned.trial_id in self._engines:  # refused a second engine after it lost its first
+            self._record(planned, self._cut_short(planned, OutcomeStatus.CANCELLED))
+        else:  # the sweep was cancelled before it began
+            self._running.pop(planned.trial_id, None)
+            self._under_way.discard(planned.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        planned = self._planned[trial.config["trial_id"]]
+        if planned.trial_id in self._running:  # ended by Tune, not by itself
+            self._record(planned, self._cut_short(planned, OutcomeStatus.PRUNED))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        planned = self._planned[trial.config["trial_id"]]
+        error = trial.get_error()
+        text = "".join(traceback.format_exception(error)) if error else "the trial's process died"
+        self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
+
+    def record_missing(self) -> None:
+        """Record as cancelled what Tune ended without a word, unless an error ended the sweep."""
+        if self.error is not None:
+            return
+        for trial_id in list(self._running):
+            self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
+
+    def _look_at_engines(self) -> None:
+        if names := self._watch.newly_ready():
+            self._observer.engines_ready(names)
+        if status := self._watch.latest():
+            for trial_id in status.lent:
+                if not self._cancelling:
+                    self._start(self._planned[trial_id])
+            self._observer.engines_working(status.engines)
+
+    def _start(self, trial: PlannedTrial) -> None:
+        """Tell of a trial's start, once, even if its engine is heard of late."""
+        if trial.trial_id not in self._running and trial.trial_id not in self._recorded:
+            self._running[trial.trial_id] = _now()
+            self._tell(self._observer.trial_started, trial)
+
+    def _cut_short(self, trial: PlannedTrial, status: OutcomeStatus, error: str | None = None) -> TrialOutcome:
+        """The outcome of a trial that could not report its own."""
+        epochs = tuple(self._epochs.get(trial.trial_id, ()))
+        started_at = self._running.get(trial.trial_id) or _now()
+        return TrialOutcome(
+            status=status,
+            started_at=started_at,
+            duration_s=(datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds(),
+            epochs=epochs,
+            validation_score=epochs[-1].validation_score if epochs else None,
+            validation=epochs[-1].validation if epochs else {},
+            trained_params=trial.trained_params,
+            trained_params_without_head=trial.trained_params_without_head,
+            total_params=trial.total_params,
+            error=error,
+        )
+
+    def _record(self, trial: PlannedTrial, outcome: TrialOutcome) -> None:
+        if trial.trial_id in self._recorded:
+            return
+        self._start(trial)
+        record = make_record(self._sweep, trial, outcome, engine=self._engines.get(trial.trial_id))
+        self._recorded.add(trial.trial_id)
+        self._running.pop(trial.trial_id, None)
+        self._under_way.discard(trial.trial_id)
+        self._epochs.pop(trial.trial_id, None)
+        self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
+        self._tell(self._observer.trial_ended, record)
+
+    def _tell(self, event: Callable[..., None], *what: Any) -> None:
+        try:
+            event(*what)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class Stopper(tune.Stopper):
+    """Ends Tune's loop once an interrupted sweep's running trials have ended."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._recorder.has_ended_early
+
+
+class _Watch:
+    """Asks the pool about its engines again and again, without ever waiting for the answer."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._names = pool.ready.remote()
+        self._deadline = time.monotonic() + ENGINE_START_TIMEOUT_S
+        self._status: Any = None
+        self._next_look = 0.0
+
+    def newly_ready(self) -> list[str] | None:
+        """The engines' names, once, when all have loaded. Raises `TimeoutError` where they take too long."""
+        if self._names is None:
+            return None
+        if _is_there(self._names):
+            names, self._names = ray.get(self._names), None
+            return list(names)
+        if time.monotonic() > self._deadline:
+            free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
+            raise TimeoutError(f"the engines did not start within {ENGINE_START_TIMEOUT_S:.0f} s; Ray has free: {free}")
+        return None
+
+    def latest(self) -> PoolStatus | None:
+        """What the pool answered to the last question, once."""
+        if self._status is None:
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + WATCH_S
+                self._status = self._pool.status.remote()
+            return None
+        if not _is_there(self._status):
+            return None
+        status, self._status = ray.get(self._status), None
+        return status
+
+
+def _is_there(answer: Any) -> bool:
+    return bool(ray.wait([answer], timeout=0)[0])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

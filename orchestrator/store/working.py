@@ -1,0 +1,66 @@
+"""The note that a driver leaves in its store of what the engines are doing, for other terminals to read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.engine_status import EngineStatus
+from orchestrator.store.files import Folder
+
+logger = logging.getLogger(__name__)
+
+NOTE = "engines.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Working:
+    """The engines of a sweep as its driver last saw them."""
+
+    host: str
+    pid: int
+    written_at: str  # UTC, ISO 8601
+    engines: tuple[EngineStatus, ...]
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.written_at)).total_seconds())
+
+
+def write_note(folder: Folder, engines: Sequence[EngineStatus]) -> None:
+    """Replace the note in one step. A place that cannot be written now is logged: a sweep does not end for that."""
+    note = Working(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        engines=tuple(engines),
+    )
+    try:
+        folder.write(NOTE, json.dumps(dataclasses.asdict(note), indent=2).encode())
+    except OSError:
+        logger.warning("%s could not be written", folder.at(NOTE), exc_info=True)
+
+
+def read_note(folder: Folder) -> Working | None:
+    """The note; None where there is none, or none that this version understands."""
+    try:
+        values: dict[str, Any] = json.loads(folder.read(NOTE).to_pybytes())
+        return Working(**{**values, "engines": tuple(EngineStatus(**engine) for engine in values["engines"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("%s cannot be read: %s", folder.at(NOTE), error)
+        return None
+
+
+def remove_note(folder: Folder) -> None:
+    """Take the note away, where there is one."""
+    with contextlib.suppress(OSError):
+        folder.delete(NOTE)

@@ -1,0 +1,204 @@
+"""One engine's actor, in this process: what it does when trials come together, stop and break it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.engine_actor import EngineActor, EngineLostError
+from trainables.config import TrialConfig
+from trainables.inbox import Inbox
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.packing import PackStatus
+from trainables.running import Job
+
+CONFIG = TrialConfig(task="a", backbone="b", method="layernorm", num_epochs=3)
+OTHER = TrialConfig(task="a", backbone="b", method="full_finetuning", num_epochs=3)
+WAIT_S = 10.0
+
+
+def epoch(number: int) -> EpochReport:
+    return EpochReport(epoch=number, step=number, train_loss=1, validation_score=0.5, validation={}, duration_s=0.1)
+
+
+class FakeEngine:
+    """Trains packs of one method, each trial as many epochs as the engine is let: one for each `go`."""
+
+    name = "host/fake"
+
+    def __init__(self, num_threads: int) -> None:
+        self.go = threading.Semaphore(0)
+        self.breaks = False
+        self.pack: dict[Job, int] = {}
+
+    @property
+    def status(self) -> PackStatus | None:
+        if not self.pack:
+            return None
+        return PackStatus(task="a", method="m", num_trials=len(self.pack), limit=2, examples_per_second=10.0)
+
+    def work(self, inbox: Inbox) -> None:
+        while jobs := inbox.take(1, lambda job: True):
+            method = jobs[0].config.method
+            self.pack = dict.fromkeys(jobs, 0)
+            while self.pack:
+                self.pack |= dict.fromkeys(inbox.take(2 - len(self.pack), lambda job: job.config.method == method), 0)  # noqa: B023
+                self._train()
+
+    def _train(self) -> None:
+        for job in [job for job in self.pack if job.cancelled()]:
+            self._end(job, OutcomeStatus.CANCELLED)
+        if not self.go.acquire(timeout=0.01):
+            return
+        if self.breaks:
+            self.breaks, self.pack = False, {}
+            raise SystemExit
+        for job in list(self.pack):
+            self.pack[job] += 1
+            job.report(epoch(self.pack[job]))
+            if self.pack[job] == job.config.num_epochs:
+                self._end(job, OutcomeStatus.COMPLETED)
+
+    def _end(self, job: Job, status: OutcomeStatus) -> None:
+        last = epoch(self.pack.pop(job))
+        job.done(TrialOutcome(status=status, started_at="now", duration_s=1, epochs=(last,)))
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> EngineActor:
+    for name in ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "")  # which the actor sets, and monkeypatch sets back
+    monkeypatch.setattr("trainables.engine.Engine", FakeEngine)
+    return EngineActor(1)
+
+
+def fake(actor: EngineActor) -> FakeEngine:
+    engine = actor._engine
+    assert isinstance(engine, FakeEngine)
+    return engine
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def start_all(actor: EngineActor, *trials: str, config: TrialConfig = CONFIG, training: int) -> None:
+    """Hand trials to the engine and wait until so many train together."""
+    for trial in trials:
+        assert actor.start(trial, config) == "host/fake"
+    until(lambda: len(fake(actor).pack) == training)
+
+
+def end_of(actor: EngineActor, trial: str) -> TrialOutcome | None:
+    """The last news of a trial."""
+    while isinstance(news := actor.next(trial), EpochReport):
+        pass
+    return news
+
+
+def test_it_tells_of_every_epoch_and_of_the_last_with_the_outcome(actor: EngineActor) -> None:
+    start_all(actor, "t", training=1)
+    fake(actor).go.release(3)
+    assert [actor.next("t"), actor.next("t")] == [epoch(1), epoch(2)]
+    outcome = actor.next("t")
+    assert isinstance(outcome, TrialOutcome)
+    assert outcome.status is OutcomeStatus.COMPLETED
+
+
+def test_trials_train_together_and_each_hears_of_its_own_epochs(actor: EngineActor) -> None:
+    start_all(actor, "t", training=1)
+    fake(actor).go.release(1)
+    assert actor.next("t") == epoch(1)
+    start_all(actor, "u", "v", training=2)
+    assert actor.status() == EngineStatus(
+        engine="host/fake", task="a", method="m", num_trials=2, num_waiting=1, limit=2, examples_per_second=10.0
+    )
+    fake(actor).go.release(2)
+    assert actor.next("t") == epoch(2)
+    assert actor.next("u") == epoch(1)
+    assert end_of(actor, "t") is not None
+    until(lambda: len(fake(actor).pack) == 2)  # the one that waited has taken the place
+    fake(actor).go.release(3)
+    assert [end_of(actor, trial) is not None for trial in ("u", "v")] == [True, True]
+    until(lambda: actor.status().is_idle)
+
+
+def test_of_a_trial_that_another_process_trained_it_knows_nothing(actor: EngineActor) -> None:
+    with pytest.raises(EngineLostError, match="that trained t has died"):
+        actor.next("t")
+
+
+def test_a_trial_is_stopped_once_whoever_waits_hears_of_it_and_the_others_go_on(actor: EngineActor) -> None:
+    start_all(actor, "t", "u", training=2)
+    heard: list[Any] = []
+    waiting = threading.Thread(target=lambda: heard.append(actor.next("t")))
+    waiting.start()
+    actor.stop("t")
+    actor.stop("t")
+    waiting.join(WAIT_S)
+    assert [outcome.status for outcome in heard] == [OutcomeStatus.CANCELLED]
+    assert len(fake(actor).pack) == 1
+    fake(actor).go.release(3)
+    outcome = end_of(actor, "u")
+    assert outcome is not None
+    assert outcome.status is OutcomeStatus.COMPLETED
+
+
+def test_a_trial_that_waits_is_withdrawn_at_once_and_never_begins(actor: EngineActor) -> None:
+    start_all(actor, "t", training=1)
+    actor.start("u", OTHER)
+    heard: list[Any] = []
+    waiting = threading.Thread(target=lambda: heard.append(actor.next("u")))
+    waiting.start()
+    actor.stop("u")  # though the engine does not take a step
+    waiting.join(WAIT_S)
+    assert heard == [None]
+    assert actor.status().num_waiting == 0
+    actor.stop("t")
+
+
+def test_a_trial_that_is_started_again_begins_anew(actor: EngineActor) -> None:
+    start_all(actor, "t", training=1)
+    fake(actor).go.release(2)
+    assert actor.next("t") == epoch(1)
+    until(lambda: list(fake(actor).pack.values()) == [2])
+    actor.start("t", CONFIG)
+    until(lambda: list(fake(actor).pack.values()) == [0])
+    fake(actor).go.release(3)
+    assert actor.next("t") == epoch(1)
+    assert end_of(actor, "t") is not None
+
+
+def test_once_cancelled_it_ends_what_trains_and_begins_nothing_more(actor: EngineActor) -> None:
+    start_all(actor, "t", "u", training=2)
+    actor.start("v", OTHER)
+    actor.cancel_all()
+    for trial in ("t", "u"):
+        outcome = end_of(actor, trial)
+        assert outcome is not None
+        assert outcome.status is OutcomeStatus.CANCELLED
+    actor.start("w", CONFIG)
+    assert [end_of(actor, trial) for trial in ("v", "w")] == [None, None]
+
+
+def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_waited(actor: EngineActor) -> None:
+    start_all(actor, "t", "u", training=2)
+    actor.start("v", OTHER)
+    fake(actor).breaks = True
+    fake(actor).go.release()
+    for trial in ("t", "u"):
+        with pytest.raises(EngineLostError, match=f"broke while it trained {trial}"):
+            actor.next(trial)
+    actor.stop("t")
+    fake(actor).go.release(3)
+    outcome = end_of(actor, "v")
+    assert outcome is not None
+    assert outcome.status is OutcomeStatus.COMPLETED
