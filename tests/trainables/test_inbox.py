@@ -89,3 +89,17 @@ def test_jobs_from_many_threads_are_each_taken_once() -> None:
     for k in range(num_threads):  # and each thread's in the order it put them
         mine = [seed for seed in seeds if k * per_thread <= seed < (k + 1) * per_thread]
         assert mine == sorted(mine)
+
+
+def test_a_job_can_be_withdrawn_until_it_is_taken() -> None:
+    inbox = Inbox()
+    waits, taken = job(1), job(2)
+    inbox.put(waits)
+    inbox.put(taken)
+    assert inbox.take(1, lambda each: each is taken) == [taken]
+    assert waits in inbox
+    assert taken not in inbox
+    assert inbox.withdraw(waits) is True
+    assert inbox.withdraw(waits) is False
+    assert inbox.withdraw(taken) is False
+    assert len(inbox) == 0
