@@ -16,36 +16,7 @@ from trainables.config import OUTCOME_VERSION, TrialConfig
 from trainables.engine import Engine
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
-MakeTask = Callable[..., Path]
 MakeConfig = Callable[..., TrialConfig]
-
-
-@pytest.fixture
-def config(tiny_bert: Path, task_folder: MakeTask) -> MakeConfig:
-    folders: dict[str, Path] = {}
-
-    def make(kind: str = "classification", **values: Any) -> TrialConfig:
-        if kind not in folders:
-            folders[kind] = task_folder(kind, rows=128, kind=kind)
-        fixed: dict[str, Any] = {
-            "task": str(folders[kind]),
-            "backbone": str(tiny_bert),
-            "method": "adapter",
-            "method_options": {"adapter_size": 4},
-            "learning_rate": 1e-2,
-            "num_epochs": 2,
-            "batch_size": 16,
-            "max_length": 16,
-            "precision": "fp32",
-        }
-        return TrialConfig(**(fixed | values))
-
-    return make
-
-
-@pytest.fixture
-def engine(cache_dir: Path) -> Engine:
-    return Engine(device="cpu", cache_dir=cache_dir)
 
 
 def comparable(outcome: TrialOutcome) -> TrialOutcome:
