@@ -26,12 +26,11 @@ def attend(qkv_SLE: Tensor, num_heads: int, padding_S11L: Tensor | None, dropout
 
     `padding_S11L` is added to the scores: 0 where a key is a word piece, a large negative number where it is padding.
     """
-    if dropout.is_active:
-        return _Attention.apply(qkv_SLE, num_heads, padding_S11L, dropout)
+    if dropout.is_active or qkv_SLE.device.type == "cpu":
+        attended: Tensor = _Attention.apply(qkv_SLE, num_heads, padding_S11L, dropout)
+        return attended
     size, length, width = qkv_SLE.shape
     query, key, value = qkv_SLE.view(size, length, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    if qkv_SLE.device.type == "cpu":
-        return _Attention.apply(qkv_SLE, num_heads, padding_S11L, dropout)
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=padding_S11L)
     return context.transpose(1, 2).reshape(size, length, width // 3)
 
