@@ -144,10 +144,15 @@ def _trials(
     spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
 ) -> tuple[tuple[PlannedTrial, ...], list[str]]:
     """Every trial, none twice, and the faults of configurations whose values are good one by one only."""
+    from trainables.methods import kind_faults
+
     planned: dict[str, PlannedTrial] = {}
     faults: list[str] = []
     for reference, task in tasks.items():
         for method in spec.methods:
+            if kinds := kind_faults(method.method, task.info):
+                faults += kinds
+                continue
             for values in enumerate_configurations(spec, method, task.info.name):
                 try:
                     replicates = _replicates(spec, reference, task, backbone, method.method, values)
@@ -205,13 +210,17 @@ def _replicates(
 
 
 def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
+    from trainables.methods import identity_of, uses_backbone
+
+    shared = {name: value for name, value in config.hyperparameters().items() if name in HYPERPARAMETERS}
     return _digest(
         {
             "outcome_version": OUTCOME_VERSION,
             "task": task.fingerprint or task.info.name,
-            "backbone": (backbone and backbone.fingerprint) or config.backbone,
+            "backbone": ((backbone and backbone.fingerprint) or config.backbone) if uses_backbone(config.method) else "",
             "method": config.method,
-            "hyperparameters": config.hyperparameters(),
+            "hyperparameters": shared,
+            "options": identity_of(config.method, config.method_options),
         }
     )
 
@@ -261,6 +270,8 @@ def _method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str
     except FaultsError as error:
         return [f"methods: {fault}" for fault in error.faults]
     faults = []
+    # An option may be good or bad by the others, so each value is tried beside what the others are.
+    beside = {name: values_of(domain)[0] for name, domain in entry.space.items() if name in options}
     for name, domain in entry.space.items():
         if name in HYPERPARAMETERS:
             faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
@@ -270,7 +281,7 @@ def _method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str
         else:
             for value in values_of(domain):
                 try:
-                    complete_options(entry.method, {name: value}, backbone.shape if backbone else None)
+                    complete_options(entry.method, {**beside, name: value}, backbone.shape if backbone else None)
                 except FaultsError as error:
                     faults += error.faults
     return faults

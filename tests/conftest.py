@@ -15,10 +15,13 @@ import torch
 
 from trainables import metrics, tasks
 from trainables.backbone import Backbone, load_backbone
-from trainables.config import TrialConfig
+from trainables.config import Scalar, TrialConfig
 from trainables.data import TokenizedSplit, tokenize
-from trainables.model import AdaptedModel
+from trainables.encoder import Encoder
+from trainables.model import AdaptedModel, build_model
 from trainables.running import Job, RunningTrial
+from trainables.saved import save
+from trainables.task import TaskInfo
 from trainables.train import Pack
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
@@ -41,12 +44,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
 
+# Options that suit encoders 16 wide, by method; other methods' defaults do.
+SMALL_OPTIONS: Mapping[str, Mapping[str, Scalar]] = {
+    "adapter": {"adapter_size": 4, "init_std": 0.1},
+    "adapterdrop": {"adapter_size": 4, "init_std": 0.1, "num_dropped": 1},
+    "lora": {"rank": 2},
+    "pals": {"size": 4, "num_heads": 2, "init_std": 0.1},
+}
+
 MakeCheckpoint = Callable[[str], Path]
 MakeTask = Callable[..., Path]
 Splits = Mapping[str, TokenizedSplit]
 MakeSplits = Callable[..., Splits]
 Join = Callable[..., Pack]
 Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
+SmallOptions = Callable[[str, Encoder], dict[str, Scalar]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,6 +96,22 @@ def tiny_bert(checkpoint: MakeCheckpoint) -> Path:
 def backbone(tiny_bert: Path) -> Backbone:
     """The random BERT, loaded in float32. Frozen: no test may change it."""
     return load_backbone(str(tiny_bert), device=torch.device("cpu"), compute_dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
+    """Options of a method that suit an encoder 16 wide; of `adapter_fusion` also adapters for that encoder, to fuse."""
+    stages: dict[Encoder, Path] = {}
+
+    def options(method: str, encoder: Encoder) -> dict[str, Scalar]:
+        if method != "adapter_fusion":
+            return dict(SMALL_OPTIONS.get(method, {}))
+        if encoder not in stages:
+            stages[encoder] = tmp_path_factory.mktemp("stage-one")
+            _write_stage_one(stages[encoder], encoder)
+        return {"adapters": str(stages[encoder])}
+
+    return options
 
 
 @pytest.fixture
@@ -207,6 +235,19 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
 
     yield add
     forget()
+
+
+def _write_stage_one(root: Path, encoder: Encoder) -> None:
+    """Adapters as they are at the start, for two tasks."""
+    options = {**SMALL_OPTIONS["adapter"], "placement": "pfeiffer", "train_layernorms": False}
+    for seed, name in enumerate(("first", "second")):
+        info = TaskInfo(
+            name=name, kind="classification", pair=False, num_labels=2, label_names=(), metric="accuracy", source="any"
+        )
+        trial = TrialConfig(task=name, backbone="any", method="adapter", method_options=options, seed=seed)
+        scores = {"validation/accuracy": 0.5}
+        model = build_model(encoder, [trial], 2)
+        save(root / name, model, trial, info, backbone_fingerprint=str(encoder.fingerprint), scores=scores)
 
 
 def _write_weights(family: str, folder: Path) -> None:

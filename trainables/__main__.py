@@ -47,12 +47,13 @@ def _check(config: TrialConfig) -> None:
     """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
     from trainables import tasks
     from trainables.backbone import describe_backbone
-    from trainables.methods import parse_options
+    from trainables.methods import kind_faults, parse_options
 
     faults: list[str] = []
     shape = None
+    task = None
     try:
-        tasks.load(config.task)
+        task = tasks.load(config.task)
     except FaultsError as error:
         faults += error.faults
     try:
@@ -61,6 +62,8 @@ def _check(config: TrialConfig) -> None:
         faults += error.faults
     try:
         parse_options(config.method, config.method_options, shape)
+        if task is not None:
+            faults += kind_faults(config.method, task.info)
     except FaultsError as error:
         faults += error.faults
     if shape is not None and config.max_length > shape.max_length:

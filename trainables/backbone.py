@@ -131,6 +131,7 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     except ValueError as fault:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
     encoder.requires_grad_(False)
+    encoder.fingerprint = info.fingerprint
     tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         rule = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"

@@ -105,16 +105,20 @@ class DropoutStreams:
         """The rate of each trial, `default` for those that have none of their own."""
         return [default if stream.rate is None else stream.rate for stream in self.streams]
 
-    def mask(self, like: Tensor, default: float, *, along: tuple[int, ...], first: int = 0) -> Tensor:
+    def mask(
+        self, like: Tensor, default: float, *, along: tuple[int, ...], first: int = 0, is_fixed: bool = False
+    ) -> Tensor:
         """A mask shaped like some consecutive sequences of the batch, in order from sequence `first`.
 
         `along` names the dimensions of `like` that run over positions, which a shorter trial fills only in part.
-        Masks must be asked for in the order of sequences, each sequence once.
+        Masks must be asked for in the order of sequences, each sequence once. With `is_fixed` the default is every
+        trial's rate.
         """
         mask = torch.empty_like(like, memory_format=torch.contiguous_format, requires_grad=False)
         per_trial = self._sequences // len(self.streams)
         last = first + like.shape[0]
-        for k, (stream, rate) in enumerate(zip(self.streams, self.rates(default), strict=True)):
+        rates = [default] * len(self.streams) if is_fixed else self.rates(default)
+        for k, (stream, rate) in enumerate(zip(self.streams, rates, strict=True)):
             start, end = max(first, k * per_trial), min(last, (k + 1) * per_trial)
             if start >= end:
                 continue
@@ -138,19 +142,23 @@ class DropoutStreams:
 class Dropout(nn.Module):
     """Zeroes elements of (S, L, ...) at its rate, or each trial's own, while training; an identity without streams."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, *, is_fixed: bool = False) -> None:
+        """`is_fixed`: the rate is an option of its own, which a trial's dropout does not override."""
         super().__init__()
         self.rate = rate
+        self.is_fixed = is_fixed
         self.streams: DropoutStreams | None = None
 
     @property
     def is_active(self) -> bool:
-        return self.training and self.streams is not None and any(self.streams.rates(self.rate))
+        if not self.training or self.streams is None:
+            return False
+        return self.rate > 0 if self.is_fixed else any(self.streams.rates(self.rate))
 
     def mask(self, like: Tensor, *, along: tuple[int, ...] = (1,), first: int = 0) -> Tensor:
         """See `DropoutStreams.mask`."""
         assert self.streams is not None  # asked for only where active
-        return self.streams.mask(like, self.rate, along=along, first=first)
+        return self.streams.mask(like, self.rate, along=along, first=first, is_fixed=self.is_fixed)
 
     def forward(self, hidden: Tensor) -> Tensor:
         if not self.is_active:

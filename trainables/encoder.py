@@ -26,14 +26,34 @@ from trainables.shape import EncoderShape
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prefix:
-    """Hidden states of a batch above the frozen layers at the bottom, which a training need not compute again."""
+    """What frozen layers make of a batch, which a training need not compute again."""
 
-    hidden_SLD: Tensor
+    hidden: Tensor  # (S, L, D) above the lowest `num_layers` layers, or (S, D): what a head reads of a frozen encoder
     num_layers: int
+
+
+class Padding:
+    """The lengths of the batch an encoder is at work on, for the modules that tell word pieces from padding."""
+
+    lengths_S: Tensor | None = None  # None: no sequence is padded
+
+    def mask(self, length: int) -> Tensor | None:
+        """True (S, L) where there is a word piece; None where everywhere."""
+        if self.lengths_S is None:
+            return None
+        return torch.arange(length, device=self.lengths_S.device) < self.lengths_S[:, None]
+
+
+# What a head may read of the last layer: the first token's state, that through the pooler, or the mean over all word
+# pieces. "tokens" is every word piece's state, for tasks whose answer is a place in the text.
+POOLINGS = ("first", "pooler", "mean")
 
 
 class Encoder(nn.Module):
     """A pre-trained encoder, all frozen, of which methods take views.
+
+    A method may set on its view what the head reads (`pooling`; a backbone without a pooler gives the first token's
+    state in its place), a hidden layer of the head (`head_hidden_size`), or a `body` that computes everything.
 
     Args:
         shape: its sizes.
@@ -46,9 +66,15 @@ class Encoder(nn.Module):
         self.shape = shape
         self.compute_dtype = torch.float32
         self.masters = masters or {}
+        self.fingerprint: str | None = None  # of the checkpoint; None where it is not of one
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.num_layers))
         self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
+        self.body: nn.Module | None = None
+        self.pooling = "pooler"
+        self.head_hidden_size = 0
+        self.width = shape.hidden_size  # of what the head reads
+        self.padding = Padding()
         self.requires_grad_(False)
 
     def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
@@ -73,7 +99,7 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.embeddings.word.weight.device
+        return next(self.parameters()).device
 
     def view(self) -> Encoder:
         """A structural copy that shares every tensor: its modules may be replaced, its tensors must not be written."""
@@ -84,7 +110,7 @@ class Encoder(nn.Module):
     def train_copy(self, prefix: str, *, num_trials: int = 1) -> None:
         """Replace the parameters named `prefix` or below it by trained float32 copies of the checkpoint's values.
 
-        LayerNorms get one copy a trial, (K, D); other weights are private to packs of one.
+        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one.
         Raises `KeyError` where no parameter has such a name.
         """
         names = [name for name, _ in self.named_parameters() if name == prefix or name.startswith(f"{prefix}.")]
@@ -95,9 +121,18 @@ class Encoder(nn.Module):
             module = self.get_submodule(owner)
             frozen = getattr(module, leaf)
             value = self.masters.get(name, frozen).to(device=frozen.device, dtype=torch.float32)
-            if isinstance(module, LayerNorm):
+            if isinstance(module, LayerNorm) or (leaf == "bias" and prefix == name):
                 value = value.expand(num_trials, -1)
             setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+
+    def replace_body(self, body: nn.Module, width: int) -> None:
+        """Let a module compute everything: body(input_ids, token_types, lengths) -> (S, L, D) or features (S, D).
+
+        The view drops its own embeddings and layers. Its pooler stays, for bodies that give hidden states.
+        """
+        self.body, self.width = body, width
+        self.layers = nn.ModuleList()
+        del self.embeddings
 
     def sublayer_outputs(self) -> list[SublayerOutput]:
         """The 2L ends of sub-layers, where adapters stand: attention's, then feed-forward's, bottom layer first."""
@@ -110,10 +145,15 @@ class Encoder(nn.Module):
     @property
     def num_frozen_layers(self) -> int:
         """Layers at the bottom of which nothing is trained; 0 where the embeddings are, or their LayerNorm."""
-        if any(parameter.requires_grad for parameter in self.embeddings.parameters()):
+        if self.body is not None or any(parameter.requires_grad for parameter in self.embeddings.parameters()):
             return 0
         is_trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.layers]
         return is_trained.index(True) if True in is_trained else len(is_trained)
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether nothing of it is trained, so that what the head reads is a property of the row."""
+        return self.body is None and not any(parameter.requires_grad for parameter in self.parameters())
 
     def forward(
         self,
@@ -122,22 +162,46 @@ class Encoder(nn.Module):
         lengths_S: Tensor | None = None,
         prefix: Prefix | None = None,
     ) -> Tensor:
-        """The first token's final hidden state (S, D); no lengths where no sequence is padded.
+        """What the head reads: (S, D), or with the pooling "tokens" (S, L, D); no lengths where no sequence is padded.
 
         With the hidden states of a prefix, only the layers above it are computed.
         """
+        self.padding.lengths_S = lengths_S
+        if self.body is not None:
+            states = self.body(input_ids_SL, token_types_SL, lengths_S)
+            return states if states.dim() == 2 else self._pool(states)
+        if prefix is not None and prefix.hidden.dim() == 2:
+            return prefix.hidden
         padding = self._padding(input_ids_SL, lengths_S)
         if prefix is None:
             hidden_SLD, below = self.embeddings(input_ids_SL, token_types_SL, self.compute_dtype), 0
         else:
-            hidden_SLD, below = prefix.hidden_SLD, prefix.num_layers
-        if below == len(self.layers):
-            return hidden_SLD[:, 0]
-        *lower, last = list(self.layers)[below:]
-        for layer in lower:
+            hidden_SLD, below = prefix.hidden, prefix.num_layers
+        reads_first = self.pooling in ("first", "pooler")
+        for index in range(below, len(self.layers)):
+            layer = self.layers[index]
+            assert isinstance(layer, EncoderLayer)
+            if reads_first and index == len(self.layers) - 1:
+                return self._project(layer.first(hidden_SLD, padding))
             hidden_SLD = layer(hidden_SLD, padding)
-        assert isinstance(last, EncoderLayer)
-        return last.first(hidden_SLD, padding)
+        return self._pool(hidden_SLD)
+
+    def _pool(self, hidden_SLD: Tensor) -> Tensor:
+        if self.pooling == "tokens":
+            return hidden_SLD
+        if self.pooling != "mean":
+            return self._project(hidden_SLD[:, 0])
+        mask_SL = self.padding.mask(hidden_SLD.shape[1])
+        if mask_SL is None:
+            return hidden_SLD.mean(dim=1)
+        total_SD = (hidden_SLD * mask_SL[..., None].to(hidden_SLD.dtype)).sum(dim=1, dtype=torch.float32)
+        return (total_SD / mask_SL.sum(dim=1, keepdim=True)).to(hidden_SLD.dtype)
+
+    def _project(self, first_SD: Tensor) -> Tensor:
+        """The first token's state, through the pooler where the head reads that."""
+        if self.pooling == "first" or self.pooler is None:
+            return first_SD
+        return torch.tanh(self.pooler(first_SD))
 
     def run_prefix(
         self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None, num_layers: int

@@ -21,8 +21,10 @@ from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, tokenize
 from trainables.device import compute_dtype
 from trainables.encoder import Encoder
+from trainables.faults import FaultsError
 from trainables.inbox import Inbox
 from trainables.memory import free_bytes, keep_freed_memory, release_unused
+from trainables.methods import kind_faults, tokenized_by_method
 from trainables.model import stack_key
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
 from trainables.packing import Ground, PackRun, PackStatus
@@ -133,12 +135,14 @@ class Engine:
 
     def _prepare(self, config: TrialConfig) -> Ground:
         task = tasks.load(config.task)
+        if faults := kind_faults(config.method, task.info):
+            raise FaultsError("trial", faults)
         backbone = self._backbone(config)
         return Ground(
             backbone=backbone,
             task=task.info,
             metric=metrics.get(task.info.metric),
-            data=self._tokenized(task, backbone, config.max_length),
+            data=self._tokenized(task, backbone, config),
             prefixes=self._prefixes.setdefault(backbone.encoder, PrefixStore(backbone.encoder)),
             provenance=self._provenance(config),
         )
@@ -149,12 +153,14 @@ class Engine:
             self._backbones[key] = load_backbone(config.backbone, device=self.device, compute_dtype=key[1])
         return self._backbones[key]
 
-    def _tokenized(self, task: tasks.Task, backbone: Backbone, max_length: int) -> Mapping[str, TokenizedSplit]:
+    def _tokenized(self, task: tasks.Task, backbone: Backbone, config: TrialConfig) -> Mapping[str, TokenizedSplit]:
+        if (splits := tokenized_by_method(task, config)) is not None:
+            return splits
         fingerprint = backbone.info.fingerprint
         assert fingerprint is not None  # a loaded backbone has weights
-        key = (task.fingerprint, fingerprint, max_length)
+        key = (task.fingerprint, fingerprint, config.max_length)
         if key not in self._data:
-            self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, max_length, self.cache_dir)
+            self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, config.max_length, self.cache_dir)
         return self._data[key]
 
     def _provenance(self, config: TrialConfig) -> dict[str, str]:

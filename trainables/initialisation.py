@@ -40,3 +40,13 @@ def parameter_device(module: nn.Module) -> torch.device:
     """The device a module's tensors are on."""
     tensor: Tensor = next(module.parameters())
     return tensor.device
+
+
+def uniform(
+    size: Sequence[int], bound: float, generators: Sequence[torch.Generator], device: torch.device
+) -> nn.Parameter:
+    """A trained tensor (K, *size), trial k drawn from generators[k]: uniform in [-bound, bound]."""
+    if device.type == "meta":
+        return nn.Parameter(torch.empty(len(generators), *size, device=device))
+    values = [torch.rand(*size, dtype=torch.float32, generator=generator) for generator in generators]
+    return nn.Parameter(torch.stack(values).mul_(2 * bound).sub_(bound).to(device))

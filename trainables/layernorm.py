@@ -20,10 +20,21 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
 
+    @staticmethod
+    def stacked(num_trials: int, width: int, device: torch.device, eps: float = 1e-5) -> LayerNorm:
+        """New LayerNorms, one a trial, trained."""
+        layernorm = LayerNorm(width, eps)
+        layernorm.weight = nn.Parameter(torch.ones(num_trials, width, device=device))
+        layernorm.bias = nn.Parameter(torch.zeros(num_trials, width, device=device))
+        return layernorm
+
     def forward(self, hidden_SLD: Tensor, residual_SLD: Tensor | None = None) -> Tensor:
         """LN(hidden + residual)."""
         total_SLD = hidden_SLD if residual_SLD is None else hidden_SLD + residual_SLD
         weight, bias = self.weight.to(total_SLD.dtype), self.bias.to(total_SLD.dtype)
+        if weight.dim() != bias.dim():  # only one of the two is trained
+            num_trials = max(weight.numel(), bias.numel()) // weight.shape[-1]
+            weight, bias = weight.expand(num_trials, -1), bias.expand(num_trials, -1)
         width = weight.shape[-1]
         if weight.numel() == width:
             return torch.layer_norm(total_SLD, (width,), weight.view(width), bias.view(width), self.eps)

@@ -36,14 +36,24 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Linear(nn.Linear):
-    """A product in the dtype of its input, whatever dtype its weight is kept in."""
+    """A product in the dtype of its input, whatever dtype its weight is kept in; its bias may be one a trial (K, D)."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one product for all trials."""
+        return type(self) is Linear and self.bias.dim() == 1
 
     def is_frozen_in(self, dtype: torch.dtype) -> bool:
         """Whether this is a plain product with frozen weights of this dtype, which may be fused with its neighbours."""
-        return type(self) is Linear and self.weight.dtype is dtype and not self.weight.requires_grad
+        trained = self.weight.requires_grad or self.bias.requires_grad
+        return self.is_plain and self.weight.dtype is dtype and not trained
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        if bias.dim() == 1:
+            return F.linear(input, weight, bias)
+        product = F.linear(input, weight)
+        return (product.view(bias.shape[0], -1, bias.shape[1]) + bias[:, None]).view_as(product)
 
 
 class Embeddings(nn.Module):
@@ -91,7 +101,7 @@ class Attention(nn.Module):
     def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
         """What the first token attends to (S, D): its query, everyone's keys and values."""
         width = hidden_SLD.shape[-1]
-        if type(self.qkv) is Linear:
+        if isinstance(self.qkv, Linear) and self.qkv.is_plain:
             weight, bias = self.qkv.weight.to(hidden_SLD.dtype), self.qkv.bias.to(hidden_SLD.dtype)
             query_SD = F.linear(hidden_SLD[:, 0], weight[:width], bias[:width])
             key_SLD, value_SLD = F.linear(hidden_SLD, weight[width:], bias[width:]).split(width, dim=-1)
@@ -102,17 +112,18 @@ class Attention(nn.Module):
 
 
 class SublayerOutput(nn.Module):
-    """The end of a sub-layer: LN(x + Adapter(Dropout(W h + b))), the adapter an identity until a method sets one.
+    """The end of a sub-layer: LN(x + Adapter(Dropout(W h + b))), without an adapter until a method sets one.
 
     The order is that of the paper's released code: the adapter sees the dropped-out projection, has its own skip,
-    and comes before the sub-layer's residual and LayerNorm.
+    and comes before the sub-layer's residual and LayerNorm. It is called with the dropped-out projection, the residual
+    x and the LayerNorm, so that adapters of other placements find what they read.
     """
 
     def __init__(self, in_width: int, shape: EncoderShape) -> None:
         super().__init__()
         self.dense = Linear(in_width, shape.hidden_size)
         self.dropout = Dropout(shape.hidden_dropout)
-        self.adapter: nn.Module = nn.Identity()
+        self.adapter: nn.Module | None = None
         self.layernorm = LayerNorm(shape.hidden_size, shape.layer_norm_eps)
 
     def forward(self, hidden_SLI: Tensor, residual_SLD: Tensor) -> Tensor:
@@ -120,11 +131,30 @@ class SublayerOutput(nn.Module):
 
     def finish(self, projected_SLD: Tensor, residual_SLD: Tensor) -> Tensor:
         """What follows the projection W h + b."""
-        return self.layernorm(self.adapter(self.dropout(projected_SLD)), residual_SLD)
+        hidden_SLD = self.dropout(projected_SLD)
+        if self.adapter is not None:
+            hidden_SLD = self.adapter(hidden_SLD, residual_SLD, self.layernorm)
+        return self.layernorm(hidden_SLD, residual_SLD)
+
+
+class Branch(nn.Module):
+    """What a method puts beside a layer."""
+
+    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """What is added (S, L, D)."""
+        raise NotImplementedError
+
+    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """The same for each sequence's first token alone (S, D)."""
+        return self(hidden_SLD, padding_S11L)[:, 0]
 
 
 class EncoderLayer(nn.Module):
-    """One Transformer layer: attention and feed-forward, each with its residual and LayerNorm."""
+    """One Transformer layer: attention and feed-forward, each with its residual and LayerNorm.
+
+    A method may set a `branch` beside the whole layer: what it makes of the layer's input is added before the last
+    LayerNorm. Like the layer itself it can answer for the first token alone.
+    """
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
@@ -133,18 +163,22 @@ class EncoderLayer(nn.Module):
         self.intermediate = Linear(shape.hidden_size, shape.intermediate_size)
         self.activation = ACTIVATIONS[shape.activation]
         self.feedforward_output = SublayerOutput(shape.intermediate_size, shape)
+        self.branch: Branch | None = None
 
     def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        return self._feed_forward(self.attention_output(self.attention(hidden_SLD, padding_S11L), hidden_SLD))
+        beside = None if self.branch is None else self.branch(hidden_SLD, padding_S11L)
+        return self._feed_forward(self.attention_output(self.attention(hidden_SLD, padding_S11L), hidden_SLD), beside)
 
     def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
         """The first token's output (S, D) alone, which is all that a classifier reads of the last layer."""
+        beside = None if self.branch is None else self.branch.first(hidden_SLD, padding_S11L)
         hidden_SD = self.attention_output(self.attention.first(hidden_SLD, padding_S11L), hidden_SLD[:, 0])
-        return self._feed_forward(hidden_SD)
+        return self._feed_forward(hidden_SD, beside)
 
-    def _feed_forward(self, hidden_SLD: Tensor) -> Tensor:
+    def _feed_forward(self, hidden_SLD: Tensor, beside: Tensor | None) -> Tensor:
+        residual = hidden_SLD if beside is None else hidden_SLD + beside
         up, down = self.intermediate, self.feedforward_output.dense
         if up.is_frozen_in(hidden_SLD.dtype) and down.is_frozen_in(hidden_SLD.dtype):
             weights = (up.weight, up.bias, down.weight, down.bias)
-            return self.feedforward_output.finish(feed_forward(hidden_SLD, weights, self.activation), hidden_SLD)
-        return self.feedforward_output(self.activation(up(hidden_SLD)), hidden_SLD)
+            return self.feedforward_output.finish(feed_forward(hidden_SLD, weights, self.activation), residual)
+        return self.feedforward_output(self.activation(up(hidden_SLD)), residual)

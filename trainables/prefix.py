@@ -46,10 +46,26 @@ class PrefixStates:
             chunk = row // ROWS_PER_CHUNK
             start, end = offsets[row : row + 2] - offsets[chunk * ROWS_PER_CHUNK]
             states_BLD[place, : end - start] = self.chunks[chunk][start:end]
-        states = torch.from_numpy(states_BLD).view(self.dtype)
-        if device.type == "cuda":
-            states = states.pin_memory().to(device, non_blocking=True)
-        return Prefix(hidden_SLD=states, num_layers=self.num_layers)
+        return Prefix(hidden=_to_device(states_BLD, self.dtype, device), num_layers=self.num_layers)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """What a head reads of all rows of a split (N, D), the encoder being frozen."""
+
+    values: np.ndarray
+    num_layers: int
+    split: TokenizedSplit
+    dtype: torch.dtype
+
+    def batch(self, rows: np.ndarray, device: torch.device) -> Prefix:
+        """The features of some rows (B, D)."""
+        return Prefix(hidden=_to_device(self.values[rows], self.dtype, device), num_layers=self.num_layers)
+
+
+def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    tensor = torch.from_numpy(values).view(dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 class PrefixStore:
@@ -64,6 +80,7 @@ class PrefixStore:
         self._encoder = encoder
         self._free_bytes = max_bytes
         self._states: dict[tuple[int, int], PrefixStates] = {}
+        self._features: dict[tuple[int, str], Features] = {}
 
     def states(self, split: TokenizedSplit, num_layers: int) -> PrefixStates:
         """The hidden states of a split above the lowest `num_layers` layers, computed at the first call."""
@@ -77,6 +94,22 @@ class PrefixStore:
             chunks = list(computed) if fits else self._spill(computed)
             self._states[key] = PrefixStates(num_layers=num_layers, chunks=chunks, split=split, dtype=dtype)
         return self._states[key]
+
+    @torch.inference_mode()
+    def features(self, split: TokenizedSplit, view: Encoder) -> Features:
+        """What a head reads of a split through a view of which nothing is trained, computed at the first call."""
+        key = (id(split), view.pooling)
+        if key not in self._features:
+            encoder = view.eval()
+            stored, kind = _STORED[encoder.compute_dtype]
+            values = np.empty((len(split), encoder.width), kind)
+            for rows in evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[encoder.device.type]):
+                inputs, _ = to_device(split, rows, encoder.device)
+                values[rows] = encoder(*inputs).view(stored).cpu().numpy()
+            self._features[key] = Features(
+                values=values, num_layers=encoder.shape.num_layers, split=split, dtype=encoder.compute_dtype
+            )
+        return self._features[key]
 
     @torch.inference_mode()
     def _compute(self, split: TokenizedSplit, num_layers: int) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,8 +14,8 @@ from trainables.backbone import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
 from trainables.encoder import Encoder
 from trainables.faults import UnavailableError
-from trainables.methods import get_method, parse_options
-from trainables.model import Head, ParameterCounts, build_model, count_parameters
+from trainables.methods import get_method, parse_options, references_of
+from trainables.model import ParameterCounts, build_model, count_parameters
 from trainables.reading.reachability import hurried
 from trainables.shape import EncoderShape
 
@@ -69,41 +70,37 @@ def preview_backbone(name: str) -> BackbonePreview:
 
 
 def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderShape | None) -> dict[str, Scalar]:
-    """A method's options with defaults filled in. Raises `FaultsError` with every fault."""
+    """A method's options with defaults filled in and paths made absolute. Raises `FaultsError` with every fault."""
     parsed = parse_options(method, options, shape)
-    return {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
+    completed: dict[str, Scalar] = {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
+    named = references_of(method, options) if shape is not None else {}
+    return completed | {name: str(Path(str(completed[name])).expanduser().absolute()) for name in named}
 
 
 def preview_parameters(config: TrialConfig, shape: EncoderShape, num_labels: int) -> ParameterCounts:
     """Count a trial's parameters from the tensors it would train, without memory for them."""
-    with_one = _count(config.method, tuple(sorted(config.method_options.items())), shape)
-    head_of_one = _count_head(shape.hidden_size, 1)
-    head = _count_head(shape.hidden_size, num_labels)
+    options = tuple(sorted(config.method_options.items()))
+    one, two = (_count(config.method, options, shape, num_outputs) for num_outputs in (1, 2))
+    more = (num_labels - 1) * (two.trained - one.trained)  # each output adds as much to the head
     return ParameterCounts(
-        trained=with_one.trained_without_head + head,
-        trained_without_head=with_one.trained_without_head,
-        total=with_one.total - head_of_one + head,
+        trained=one.trained + more, trained_without_head=one.trained_without_head, total=one.total + more
     )
 
 
 @functools.lru_cache(maxsize=4096)
-def _count(method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape) -> ParameterCounts:
-    """The counts with a head of one output. A sweep asks for the same ones again and again."""
+def _count(
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, num_outputs: int
+) -> ParameterCounts:
+    """The counts with a head of so many outputs. A sweep asks for the same ones again and again."""
     config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
     with torch.device("meta"):
-        return count_parameters(build_model(_encoder(shape), [config], num_outputs=1))
+        return count_parameters(build_model(_encoder(shape), [config], num_outputs))
 
 
 @functools.lru_cache(maxsize=8)
 def _encoder(shape: EncoderShape) -> Encoder:
     """Building a model makes a view of it and leaves it as it is."""
     return meta_encoder(shape)
-
-
-@functools.lru_cache(maxsize=256)
-def _count_head(width: int, num_outputs: int) -> int:
-    head = Head(width, num_outputs, [torch.Generator()], torch.device("meta"))
-    return sum(p.numel() for p in head.parameters())
 
 
 def parameter_formula(config: TrialConfig, shape: EncoderShape) -> int:

@@ -77,8 +77,12 @@ class RunningTrial:
         """Trials it took its steps with on average, itself included."""
         return self.steps_shared / self.step if self.step else None
 
-    def attach(self, row: Tensor, num_decayed: int) -> None:
-        """Train this row of the pack's masters from now on; the optimizer keeps its moments, on the row's device."""
+    def attach(self, row: Tensor, num_decayed: int, statistics: Tensor | None = None) -> None:
+        """Train this row of the pack's masters (P,) from now on; the optimizer keeps its moments, on the row's device.
+
+        `statistics` (Q,) are those of its normalisations, which the model writes.
+        """
+        self._statistics = row.new_empty(0) if statistics is None else statistics
         parts = (row[:num_decayed], row[num_decayed:])
         if self._optimizer is None:
             self._parameters = [nn.Parameter(part) for part in parts]
@@ -97,8 +101,8 @@ class RunningTrial:
 
     @property
     def row(self) -> Tensor:
-        """The values of what it trains, float32 (P,), decayed ones first."""
-        return torch.cat([parameter.detach() for parameter in self._parameters])
+        """The values of what it trains, decayed ones first, and its statistics: float32 (P + Q,)."""
+        return torch.cat([*(parameter.detach() for parameter in self._parameters), self._statistics])
 
     def update(self, grads: Tensor) -> None:
         """Take one step of AdamW at the schedule's rate with gradients (P,), clipped at the trial's global norm."""

@@ -1,13 +1,17 @@
 """Trained adapters on disk: private weights only, as safetensors, with what is needed to use them again.
 
-A folder holds `adapter_config.json` (configuration, task, backbone), `adapter_model.safetensors` (the trained tensors:
-about a megabyte for an adapter) and `README.md` (a model card with the scores). No pickle is read or written.
+A folder holds `adapter_config.json` (configuration, task, backbone), `adapter_model.safetensors` (the tensors that are
+the trial's own: about a megabyte for an adapter), `README.md` (a model card with the scores), and in `references/` the
+files that options of the method name. No pickle is read or written.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +27,15 @@ from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, encode
 from trainables.evaluation import predict
 from trainables.faults import FaultsError
+from trainables.methods import references_of, tokenized_by_method
 from trainables.model import AdaptedModel, build_model
-from trainables.task import TaskInfo
+from trainables.reading import squad
+from trainables.task import Task, TaskInfo
+from trainables.windows import answer_texts
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+REFERENCES = "references"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,16 +49,22 @@ class Predictor:
     _backbone: Backbone
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Outputs (N, C) in float32: one a class, or the one number of a regression."""
+        """Outputs (N, C) in float32: one a class, or the one number of a regression.
+
+        Of extractive question answering, (windows, L, 2): start and end of every word piece of `trainables.windows`.
+        """
         return predict(self._model, self._encode(texts, pairs))[0]
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str] | list[int] | list[float]:
         """The label of each text (its name, or its number where labels have no names), or its score.
 
-        `pairs` holds the second text of each row where the task is one of pairs. Raises `FaultsError` where the texts
-        do not fit the task.
+        `pairs` holds the second text of each row where the task is one of pairs; where texts are questions, these are
+        their contexts, and answers are pieces of them. Raises `FaultsError` where the texts do not fit the task.
         """
-        outputs = self.logits(texts, pairs)
+        split = self._encode(texts, pairs)
+        outputs = predict(self._model, split)[0]
+        if split.windows is not None:
+            return answer_texts(outputs, split.windows, split.offsets)
         if self.task.kind == "regression":
             return [float(value) for value in outputs[:, 0]]
         classes = outputs.argmax(axis=1)
@@ -68,10 +82,18 @@ class Predictor:
             faults.append(f"texts: must be a non-empty list of texts, but got {texts!r}")
         if faults:
             raise FaultsError("predict", faults)
-        columns = {"text_a": pa.array(texts, pa.string()), "label": pa.array([0] * len(texts), pa.int64())}
+        columns = {"text_a": pa.array(texts, pa.string())}
         if pairs is not None:
             columns["text_b"] = pa.array(pairs, pa.string())
-        return encode(pa.table(columns), self._backbone.tokenizer, self.config.max_length)
+        if self.task.kind == "extractive_qa":  # a table with answers is cut into windows
+            columns["answers"] = pa.array([[]] * len(texts), squad.SCHEMA.field("answers").type)
+        else:
+            columns["label"] = pa.array([0] * len(texts), pa.int64())
+        rows = pa.table(columns)
+        asked = Task(info=self.task, splits={"asked": rows}, fingerprint=uuid.uuid4().hex)
+        if (splits := tokenized_by_method(asked, self.config)) is not None:
+            return splits["asked"]
+        return encode(rows, self._backbone.tokenizer, self.config.max_length)
 
 
 def save(
@@ -85,7 +107,12 @@ def save(
 ) -> None:
     """Write a trained model's private weights, its configuration and its card; a folder that is there is completed."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _without_trial_axis(p) for name, p in model.named_parameters() if p.requires_grad}
+    tensors = {name: _without_trial_axis(tensor) for name, tensor in _own_tensors(model).items()}
+    for option, paths in references_of(config.method, config.method_options).items():
+        for path in paths:
+            copy = folder / REFERENCES / option / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(path, copy, dirs_exist_ok=True) if path.is_dir() else shutil.copy2(path, copy)
     about = {
         "format_version": FORMAT_VERSION,
         "library": "adaptune",
@@ -94,7 +121,7 @@ def save(
         "trial_config": config.to_dict(),
         "task": asdict(task),
         "scores": dict(scores),
-        "trained_params": sum(tensor.numel() for tensor in tensors.values()),
+        "trained_params": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     # The configuration comes last: a folder that has one is whole.
     save_file(tensors, folder / f".{WEIGHTS}.tmp")
@@ -119,7 +146,7 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
     if about.get("format_version") != FORMAT_VERSION:
         fault = f"format_version must be {FORMAT_VERSION}, but got {about.get('format_version')!r}"
         raise FaultsError(f"adapter {folder}", [fault])
-    config = TrialConfig.from_dict(about["trial_config"])
+    config = _with_own_references(TrialConfig.from_dict(about["trial_config"]), folder)
     task = TaskInfo(**{**about["task"], "label_names": tuple(about["task"]["label_names"])})
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     backbone = load_backbone(config.backbone, device=torch.device(device), compute_dtype=dtype)
@@ -127,15 +154,31 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
         rule = "an adapter fits only the weights it was trained on"
         fault = f"{rule}, but {config.backbone} is {backbone.info.fingerprint}, not {about['backbone_fingerprint']}"
         raise FaultsError(f"adapter {folder}", [fault])
-    model = build_model(backbone.encoder, [config], task.num_labels)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if trained.keys() != tensors.keys():
-        odd = sorted(trained.keys() ^ tensors.keys())
+    model = build_model(backbone.encoder, [config], task.num_labels, kind=task.kind)
+    own = _own_tensors(model)
+    if own.keys() != tensors.keys():
+        odd = sorted(own.keys() ^ tensors.keys())
         raise FaultsError(f"adapter {folder}", [f"{WEIGHTS} must hold the method's tensors, but differs in {odd[:5]}"])
     with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(tensors[name].view_as(parameter))
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name].view_as(tensor))
     return Predictor(task=task, config=config, scores=about["scores"], _model=model, _backbone=backbone)
+
+
+def _own_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:
+    """What of a model is not the backbone's: what is trained, and buffers, which a backbone does not have."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    state = model.state_dict(keep_vars=True)  # leaves out buffers that are computed
+    return trained | {name: tensor for name, tensor in state.items() if not isinstance(tensor, torch.nn.Parameter)}
+
+
+def _with_own_references(config: TrialConfig, folder: Path) -> TrialConfig:
+    """The configuration with the files and folders its options name where they were saved with it."""
+    options = dict(config.method_options)
+    for copies in (folder / REFERENCES).glob("*"):
+        (single, *others) = sorted(copies.iterdir())
+        options[copies.name] = str(copies if others or single.is_dir() else single)
+    return dataclasses.replace(config, method_options=options)
 
 
 def _without_trial_axis(parameter: torch.Tensor) -> torch.Tensor:

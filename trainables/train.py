@@ -22,7 +22,7 @@ from trainables.dropout import DropoutStreams, connect
 from trainables.encoder import Encoder
 from trainables.evaluation import PrefixOf, TrainingDivergedError, evaluate, example_losses, to_device
 from trainables.memory import is_out_of_memory, release_unused
-from trainables.metrics import Metric
+from trainables.metrics import Kind, Metric
 from trainables.model import AdaptedModel, build_model
 from trainables.outcome import EpochReport
 from trainables.prefix import PrefixStore
@@ -44,6 +44,7 @@ class Pack:
         data: the splits of the trials' one task.
         num_outputs: classes of the task, or 1.
         prefixes: where hidden states above frozen layers are kept; None keeps none.
+        kind: of the task.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Pack:
         data: Mapping[str, TokenizedSplit],
         num_outputs: int,
         prefixes: PrefixStore | None = None,
+        kind: Kind = "classification",
     ) -> None:
         self.trials: list[RunningTrial] = []
         self.tokens_per_slice = TOKENS_PER_SLICE[encoder.device.type]
@@ -59,6 +61,7 @@ class Pack:
         self._data = data
         self._num_outputs = num_outputs
         self._prefixes = prefixes
+        self._kind: Kind = kind
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
 
@@ -80,7 +83,7 @@ class Pack:
 
     def join(self, newcomers: Sequence[RunningTrial]) -> None:
         """Let trials train with the pack from the next step on, initialised from their seeds."""
-        model = build_model(self._encoder, [trial.config for trial in newcomers], self._num_outputs)
+        model = build_model(self._encoder, [trial.config for trial in newcomers], self._num_outputs, kind=self._kind)
         if self._weights is None:
             self._model, self._weights = model, TrainedWeights(model)
             self._take(newcomers, self._weights.rows)
@@ -95,7 +98,7 @@ class Pack:
     def suspend(self, leaving: Sequence[RunningTrial]) -> None:
         """Take trials out of the pack and their weights and moments off the device, until they `resume`."""
         for trial in leaving:
-            trial.attach(trial.row.cpu(), self.weights.num_decayed)
+            self.weights.attach(trial, trial.row.cpu())
         self.leave(leaving)
 
     def resume(self, returning: Sequence[RunningTrial]) -> None:
@@ -106,8 +109,7 @@ class Pack:
     def _take(self, trials: Sequence[RunningTrial], rows: torch.Tensor) -> None:
         self.weights.replace_rows(rows)  # first: where memory does not suffice for it, the pack is as it was
         self.trials = list(trials)
-        for trial, row in zip(self.trials, rows, strict=True):
-            trial.attach(row, self.weights.num_decayed)
+        self.weights.attach_all(self.trials)
 
     def step(self) -> None:
         """One optimizer step of every trial.
@@ -118,6 +120,8 @@ class Pack:
         split = self._data["train"]
         batches = [trial.batches[trial.step] for trial in self.trials]
         longest = max(int(split.lengths[rows].max()) for rows in batches)
+        if self._has_features:  # instead of word pieces, each row has one
+            longest = 1
         for first, last in self._slices(longest * len(batches[0])):
             self._train(first, last, batches)
 
@@ -131,6 +135,7 @@ class Pack:
         """One step of some trials; in halves where they do not fit into memory together."""
         trials = self.trials[first:last]
         states = [trial.dropout.get_state() for trial in trials]
+        statistics = self.weights.statistics[first:last].clone()
         try:
             self._train_slice(first, last, batches[first:last])
         except Exception as error:
@@ -139,6 +144,7 @@ class Pack:
             # No trial of the slice has been updated yet: with its dropout set back, it takes the same step again.
             for trial, state in zip(trials, states, strict=True):
                 trial.dropout.set_state(state)
+            self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
             release_unused()
             if len(trials) == 1:
@@ -163,7 +169,9 @@ class Pack:
         if (prefix_of := self._prefix_of("train", trials)) is not None:
             prefix = prefix_of(np.concatenate(batches), inputs[0].shape[1])
         losses_K = example_losses(self.model(*inputs, prefix), labels_S).view(len(trials), -1).mean(dim=1)
-        losses_K.sum().backward()  # the loss of one trial knows no weight of another
+        penalty_K = self.model.penalty()
+        # The loss of one trial knows no weight of another.
+        (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
         grads_KP = self.weights.take_gradients(first, last)
         for trial, grads_P, loss in zip(trials, grads_KP, losses_K.detach(), strict=True):
             trial.update(grads_P)
@@ -211,12 +219,23 @@ class Pack:
         """Where the states above the frozen layers come from; None where there are none, or dropout alters them.
 
         Trials that train drop out below the layers they train too, as fine-tuning does, unless their dropout is 0.
+        Of an encoder of which nothing is trained, what the head reads is kept; dropout is then the head's alone.
         """
-        num_layers = self.model.encoder.num_frozen_layers
-        if self._prefixes is None or not num_layers or any(trial.config.dropout != 0 for trial in trials):
+        view = self.model.encoder
+        if self._prefixes is None:
             return None
-        states = self._prefixes.states(self._data[split], num_layers)
+        if self._has_features:
+            features = self._prefixes.features(self._data[split], view)
+            return lambda rows, length: features.batch(rows, self.weights.device)
+        if not view.num_frozen_layers or any(trial.config.dropout != 0 for trial in trials):
+            return None
+        states = self._prefixes.states(self._data[split], view.num_frozen_layers)
         return lambda rows, length: states.batch(rows, length, self.weights.device)
+
+    @property
+    def _has_features(self) -> bool:
+        """Whether what the heads read is kept instead of computed."""
+        return self._prefixes is not None and self.model.has_features and self.model.encoder.pooling != "tokens"
 
     def show(self, trial: RunningTrial, *, masters: bool = False) -> AdaptedModel:
         """The pack's model as this trial's alone, until the next call or step.

@@ -133,8 +133,10 @@ class TestIdentity:
         }
         assert other.keys() == HYPERPARAMETERS.keys()
         ids = [one(values), *(one(values, **{name: value}) for name, value in other.items())]
-        ids += config_ids({**values, "methods": [name for name in method_names() if name != "adapter"]})
-        ids.append(one(values, adapter_size=3))
+        small = {"adapterdrop": {"adapter_size": 3, "num_dropped": 1}, "pals": {"size": 6}}
+        others = [name for name in method_names() if name not in ("adapter", "adapter_fusion")]
+        ids += config_ids({**values, "methods": [{name: small.get(name, {})} for name in others]})
+        ids += [one(values, adapter_size=3), one(values, placement="pfeiffer"), one(values, scaling=2)]
         assert len(set(ids)) == len(ids)
 
     def test_other_data_other_weights_and_another_outcome_version_change_it(
@@ -201,7 +203,7 @@ class TestFaults:
             "space.num_epochs: must be a whole number >= 1, but got 0",
             "space.dropout: must be a number in [0, 1) or null, but got 1.5",
             "methods: unknown method 'adaptr'; did you mean 'adapter'? Known: adapter,",
-            "unknown option of method adapter 'adapter_sze'; did you mean 'adapter_size'? Known: adapter_size,",
+            "unknown option of method adapter 'adapter_sze'; did you mean 'adapter_size'? Known: activation, adapter_size,",
             "adapter.learning_rate: must be a number > 0, but got -1",
             "top_layers.num_layers: must be a whole number, but got 'x'",
             "search.algorithm: unknown search algorithm 'tpa'",

@@ -21,7 +21,9 @@ FAMILIES = ["bert", "roberta", "xlm-roberta", "electra", "electra-small", "disti
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Encoder:
-    return load_backbone(str(folder), device=CPU, compute_dtype=dtype).encoder.eval()
+    encoder = load_backbone(str(folder), device=CPU, compute_dtype=dtype).encoder.eval()
+    encoder.pooling = "first"
+    return encoder
 
 
 def inputs(encoder: Encoder, pad: int) -> tuple[Tensor, Tensor]:
@@ -116,12 +118,12 @@ def test_the_path_that_drops_attention_computes_the_same(backbone: Backbone) -> 
 
 
 @torch.no_grad()
-def test_bf16_products_stay_near_float32(tiny_bert: Path, backbone: Backbone) -> None:
+def test_bf16_products_stay_near_float32(tiny_bert: Path) -> None:
     encoder = load(tiny_bert, torch.bfloat16)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
     assert {master.dtype for master in encoder.masters.values()} == {torch.float32}
     ids, types = inputs(encoder, 0)
-    exact = backbone.encoder.eval()(ids, types, LENGTHS)
+    exact = load(tiny_bert)(ids, types, LENGTHS)
     torch.testing.assert_close(encoder(ids, types, LENGTHS).float(), exact, rtol=0.05, atol=0.15)
 
 
@@ -185,3 +187,30 @@ def test_an_encoder_on_the_meta_device_takes_no_memory(backbone: Backbone) -> No
     encoder = meta_encoder(backbone.info.shape)
     assert {parameter.device.type for parameter in encoder.parameters()} == {"meta"}
     assert [p.shape for p in encoder.parameters()] == [p.shape for p in backbone.encoder.parameters()]
+
+
+@pytest.mark.parametrize("pooling", ["first", "pooler", "mean"])
+@torch.no_grad()
+def test_what_a_head_reads_is_computed_alike_with_and_without_padding(pooling: str, tiny_bert: Path) -> None:
+    encoder = load(tiny_bert)
+    encoder.pooling = pooling
+    ids, types = inputs(encoder, 0)
+    read = encoder(ids, types, LENGTHS)
+    states = encoder.run_prefix(ids, types, LENGTHS, encoder.shape.num_layers)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = encoder(ids[row : row + 1, :length], types[row : row + 1, :length])
+        torch.testing.assert_close(read[row : row + 1], alone, rtol=0, atol=1e-5)
+        expected = states[row, :length].mean(dim=0) if pooling == "mean" else states[row, 0]
+        if pooling == "pooler":
+            assert encoder.pooler is not None
+            expected = torch.tanh(encoder.pooler(expected))
+        torch.testing.assert_close(read[row], expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_word_piece_is_read_where_the_answer_is_a_place(tiny_bert: Path) -> None:
+    encoder = load(tiny_bert)
+    encoder.pooling = "tokens"
+    ids, types = inputs(encoder, 0)
+    states = encoder.run_prefix(ids, types, LENGTHS, encoder.shape.num_layers)
+    torch.testing.assert_close(encoder(ids, types, LENGTHS), states, rtol=0, atol=1e-5)

@@ -98,7 +98,7 @@ class TestFaults:
     ) -> None:
         text = self.refused([*arguments, "--option", "size=3", "--option", "init_std=small"], capsys)
         assert "2 faults" in text
-        assert "Known: adapter_size, init_std" in text
+        assert "Known: activation, adapter_size" in text
         assert "adapter.init_std: must be a number, but got 'small'" in text
 
     def test_what_the_backbone_cannot_do_is_refused(

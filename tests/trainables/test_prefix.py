@@ -53,12 +53,12 @@ def test_states_are_those_of_the_layers_of_each_row(
     rows = np.array([40, 3, 63, 0, 3])
     length = int(split.lengths[rows].max()) + 2
     found = states.batch(rows, length, CPU)
-    assert (found.num_layers, found.hidden_SLD.shape, found.hidden_SLD.dtype) == (1, (5, length, 16), dtype)
+    assert (found.num_layers, found.hidden.shape, found.hidden.dtype) == (1, (5, length, 16), dtype)
     for place, row in enumerate(rows):
         inputs, _ = to_device(split, np.array([row]), CPU)
         with torch.no_grad():
             expected = encoder.eval().run_prefix(*inputs, 1)[0]
-        here = found.hidden_SLD[place]
+        here = found.hidden[place]
         tolerance = 1e-5 if dtype is torch.float32 else 0.05
         torch.testing.assert_close(here[: len(expected)], expected, rtol=tolerance, atol=tolerance)
         assert not here[len(expected) :].any()

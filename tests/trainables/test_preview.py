@@ -181,7 +181,8 @@ def test_counting_takes_no_memory_for_weights_and_leaves_random_numbers_alone() 
 
 
 def test_options_are_completed_with_defaults_and_checked_against_the_backbone() -> None:
-    assert complete_options("adapter", {"adapter_size": 8}, BASE) == {"adapter_size": 8, "init_std": 1e-2}
+    completed = complete_options("adapter", {"adapter_size": 8}, BASE)
+    assert (completed["adapter_size"], completed["init_std"], completed["placement"]) == (8, 1e-2, "houlsby")
     assert complete_options("adapter", {"adapter_size": 1000}, None)["adapter_size"] == 1000
     with pytest.raises(FaultsError, match=r"must be in \[1, 768\]"):
         complete_options("adapter", {"adapter_size": 1000}, BASE)

@@ -12,7 +12,9 @@ from safetensors.numpy import load_file
 
 import trainables
 from trainables import tasks
-from trainables.config import TrialConfig
+from trainables.backbone import Backbone
+from trainables.config import Scalar, TrialConfig
+from trainables.encoder import Encoder
 from trainables.engine import Engine
 from trainables.faults import FaultsError
 from trainables.methods import method_names
@@ -20,7 +22,14 @@ from trainables.outcome import OutcomeStatus
 
 
 @pytest.fixture
-def saved(tmp_path: Path, tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path) -> Callable[[str], Path]:
+def saved(
+    tmp_path: Path,
+    tiny_bert: Path,
+    backbone: Backbone,
+    small_options: Callable[[str, Encoder], dict[str, Scalar]],
+    task_folder: Callable[..., Path],
+    cache_dir: Path,
+) -> Callable[[str], Path]:
     """Trains one trial of a method and gives the folder it was saved in."""
     task = task_folder()
 
@@ -29,7 +38,7 @@ def saved(tmp_path: Path, tiny_bert: Path, task_folder: Callable[..., Path], cac
             task=str(task),
             backbone=str(tiny_bert),
             method=method,
-            method_options={"adapter_size": 4} if method == "adapter" else {},
+            method_options=small_options(method, backbone.encoder),
             num_epochs=1,
             learning_rate=1e-2,
             max_length=32,
@@ -50,9 +59,10 @@ def test_a_loaded_adapter_scores_what_the_trained_one_scored(method: str, saved:
     predicted = predictor.predict([row["text_a"] for row in rows])
     accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
     assert accuracy == pytest.approx(predictor.scores["test/accuracy"])
-    assert {path.name for path in folder.iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "README.md"
-    }  # fmt: skip
+    names = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    if method == "adapter_fusion":
+        names.add("references")
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_only_trained_weights_are_saved_and_without_the_trial_axis(saved: Callable[[str], Path]) -> None:

@@ -119,7 +119,7 @@ class TestShow:
         weights.show(model, 0, 2)
         seen = model.encoder.get_parameter("layers.0.attention_output.adapter.down_proj")
         before = seen.detach().clone()
-        weights.rows += 1
+        weights.trained += 1
         assert torch.equal(seen, before)
         weights.refresh(1, 2)
         assert torch.equal(seen[0], before[0])  # the other trial's step has not come

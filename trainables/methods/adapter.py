@@ -2,7 +2,8 @@
 
 One adapter computes x + W2 f(W1 x + b1) + b2 with W1: D -> A, W2: A -> D, f the tanh approximation of GELU (the
 paper's released code; the paper says "a nonlinearity"). It stands after the sub-layer's projection and dropout,
-before its residual and LayerNorm. The pooler stays frozen.
+before its residual and LayerNorm. The pooler stays frozen. The options are the variants of the paper's section 3.6, of
+which it gives no numbers, and the placements in use since.
 """
 
 from __future__ import annotations
@@ -11,68 +12,85 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from trainables.bottleneck import Bottleneck, insert_adapters, parse_layers, pooling_faults
 from trainables.encoder import Encoder
-from trainables.initialisation import parameter_device, truncated_normal, zeros
 from trainables.shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`adapter_size` is the bottleneck width A; `init_std` the sigma of W1 and W2 before truncation."""
+    """The design of the adapters and what is trained beside them.
+
+    Args:
+        adapter_size: the bottleneck width A.
+        init_std: the sigma of all adapter matrices before truncation at 2 sigma.
+        placement: houlsby, pfeiffer, attention_only, feedforward_only or parallel; see `trainables.bottleneck`.
+        interaction: "add" the bottleneck's output, or "multiply" by 1 plus it.
+        scaling: factor of the bottleneck's output; null is 4 for parallel and 1 elsewhere.
+        activation: f, by the names of Hugging Face configurations; "gelu_new" is the tanh approximation of GELU.
+        depth: hidden layers of an adapter, each A wide.
+        norm: none, layer or batch: of each hidden layer before its activation.
+        layers: which layers carry adapters, such as "all" or "0-5,8", counted from 0 at the bottom.
+        train_layernorms: every LayerNorm of the backbone, as the paper does, or none.
+        pooling: what the head reads: the frozen "pooler" (released code), the "first" token (paper) or the "mean".
+    """
 
     adapter_size: int = 64
     init_std: float = 1e-2
+    placement: str = "houlsby"
+    interaction: str = "add"
+    scaling: float | None = None
+    activation: str = "gelu_new"
+    depth: int = 1
+    norm: str = "none"
+    layers: str = "all"
+    train_layernorms: bool = True
+    pooling: str = "pooler"
+
+    def design(self) -> Bottleneck:
+        return Bottleneck(
+            size=self.adapter_size,
+            init_std=self.init_std,
+            placement=self.placement,
+            interaction=self.interaction,
+            scaling=self.scaling,
+            activation=self.activation,
+            depth=self.depth,
+            norm=self.norm,
+        )
 
     def faults(self, shape: EncoderShape) -> list[str]:
-        faults = []
-        if not 1 <= self.adapter_size <= shape.hidden_size:
-            rule = f"must be in [1, {shape.hidden_size}], the backbone's hidden size"
-            faults.append(f"adapter_size: {rule}, but got {self.adapter_size}")
-        if not 0 <= self.init_std <= 10:
-            faults.append(f"init_std: must be in [0, 10], but got {self.init_std}")
+        faults = [*self.design().faults(shape), *pooling_faults(self.pooling)]
+        try:
+            parse_layers(self.layers, shape.num_layers)
+        except ValueError as fault:
+            faults.append(f"layers: {fault}")
         return faults
 
 
-class Adapter(nn.Module):
-    """K adapters, one a trial, applied to K*B sequences laid trial after trial."""
-
-    def __init__(
-        self, width: int, options: Sequence[Options], generators: Sequence[torch.Generator], device: torch.device
-    ) -> None:
-        super().__init__()
-        num_trials, size = len(options), options[0].adapter_size
-        stds = [each.init_std for each in options]
-        self.down_proj = truncated_normal((width, size), stds, generators, device)
-        self.down_bias = zeros(num_trials, (size,), device)
-        self.up_proj = truncated_normal((size, width), stds, generators, device)
-        self.up_bias = zeros(num_trials, (width,), device)
-
-    def forward(self, hidden_SLD: Tensor) -> Tensor:
-        num_trials, width, _ = self.down_proj.shape
-        down_KDA, down_bias_KA, up_KAD, up_bias_KD = (
-            parameter.to(hidden_SLD.dtype) for parameter in (self.down_proj, self.down_bias, self.up_proj, self.up_bias)
-        )
-        hidden_KND = hidden_SLD.view(num_trials, -1, width)
-        bottleneck_KNA = F.gelu(torch.baddbmm(down_bias_KA[:, None], hidden_KND, down_KDA), approximate="tanh")
-        return hidden_SLD + torch.baddbmm(up_bias_KD[:, None], bottleneck_KNA, up_KAD).view_as(hidden_SLD)
-
-
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
-    device = parameter_device(view)
-    for output in view.sublayer_outputs():
-        output.adapter = Adapter(view.shape.hidden_size, options, generators, device)
-    for name in view.layernorm_names():
-        view.train_copy(name, num_trials=len(options))
+    first = options[0]
+    view.pooling = first.pooling
+    if first.train_layernorms:
+        for name in view.layernorm_names():
+            view.train_copy(name, num_trials=len(options))
+    layers = parse_layers(first.layers, view.shape.num_layers)
+    insert_adapters(view, layers, [each.design() for each in options], generators)
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
-    """2L (2DA + D + A) for the adapters and 2D for each of the 2L + 1 LayerNorms."""
-    width, size = shape.hidden_size, options.adapter_size
-    return 2 * shape.num_layers * (2 * width * size + width + size) + shape.layernorm_params
+    """2 (or 1, by placement) adapters of 2DA + D + A a layer, and 2D for each of the 2L + 1 LayerNorms."""
+    design = options.design()
+    adapters = design.per_layer * len(parse_layers(options.layers, shape.num_layers))
+    return adapters * design.params(shape.hidden_size) + options.train_layernorms * shape.layernorm_params
 
 
 def stack_key(options: Options) -> Hashable:
-    return options.adapter_size  # what `init_std` decides is in the tensors
+    """Everything but `init_std`, which is in the tensors alone."""
+    same = (options.placement, options.interaction, options.activation, options.norm, options.layers, options.pooling)
+    return (options.adapter_size, options.depth, options.design().scale, options.train_layernorms, *same)
+
+
+def starts_unchanged(options: Options) -> bool:
+    return options.init_std == 0  # near to unchanged where it is small

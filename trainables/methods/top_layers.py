@@ -45,3 +45,7 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 def stack_key(options: Options) -> None:
     return None
+
+
+def starts_unchanged(options: Options) -> bool:
+    return True

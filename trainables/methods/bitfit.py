@@ -1,0 +1,42 @@
+"""BitFit (Ben Zaken et al. 2022): every bias of the encoder and the head, nothing else.
+
+Biases of queries, keys, values, projections, feed-forward layers, LayerNorms and the pooler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables.encoder import Encoder
+from trainables.shape import EncoderShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The method has no options."""
+
+    def faults(self, shape: EncoderShape) -> list[str]:
+        return []
+
+
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
+    for name in [name for name, _ in view.named_parameters() if name.endswith(".bias")]:
+        view.train_copy(name, num_trials=len(options))
+
+
+def trained_params(shape: EncoderShape, options: Options) -> int:
+    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one) and the pooler."""
+    width = shape.hidden_size
+    embeddings = shape.embedding_size + (width if shape.embedding_size != width else 0)
+    return shape.num_layers * (7 * width + shape.intermediate_size) + embeddings + (width if shape.has_pooler else 0)
+
+
+def stack_key(options: Options) -> Hashable:
+    return "bitfit"
+
+
+def starts_unchanged(options: Options) -> bool:
+    return True

@@ -1,0 +1,53 @@
+"""Feature-based transfer: the frozen backbone's features of each row, computed once a task, and a new head on them.
+
+Features are computed without dropout and kept by the engine, so a trial costs its head alone and hundreds of settings
+a minute can be tried. Dropout is then that of the features before the head. The head is linear or has one hidden layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from trainables.bottleneck import pooling_faults
+from trainables.encoder import Encoder
+from trainables.shape import EncoderShape
+
+KINDS = ("classification", "regression")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """`pooling` is what a feature is: the "mean" over word pieces, the "first" token's, or what the "pooler" gives.
+
+    `head_hidden_size` is the width of the head's hidden layer; 0 is a linear head.
+    """
+
+    pooling: str = "mean"
+    head_hidden_size: int = 0
+
+    def faults(self, shape: EncoderShape) -> list[str]:
+        faults = pooling_faults(self.pooling)
+        if not 0 <= self.head_hidden_size <= 8192:
+            faults.append(f"head_hidden_size: must be in [0, 8192], but got {self.head_hidden_size}")
+        return faults
+
+
+def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
+    view.pooling = options[0].pooling
+    view.head_hidden_size = options[0].head_hidden_size
+
+
+def trained_params(shape: EncoderShape, options: Options) -> int:
+    """None but the head's: C (D + 1), or with a hidden layer H (D + 1) + C (H + 1)."""
+    return 0
+
+
+def stack_key(options: Options) -> Hashable:
+    return (options.pooling, options.head_hidden_size)
+
+
+def starts_unchanged(options: Options) -> bool:
+    return True
