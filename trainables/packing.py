@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from trainables.backbone import Backbone
 from trainables.data import TokenizedSplit
@@ -74,7 +75,8 @@ class PackRun:
         self._inbox = inbox
         self._accept = accept
         self._device = ground.backbone.encoder.device
-        self._pack = Pack(ground.backbone.encoder, ground.data, ground.task.num_labels, ground.prefixes)
+        task = ground.task
+        self._pack = Pack(ground.backbone.encoder, ground.data, task.num_labels, ground.prefixes, task.kind)
         self._suspended: list[RunningTrial] = []
         self._used_before = used_bytes(self._device)
         self._peak = PeakMemory(self._device)
@@ -244,21 +246,19 @@ class PackRun:
             logger.exception("nobody took the outcome of %s", job.config)
 
     def _note_peak(self) -> None:
-        peak = self._peak.read()
-        for trial in self._pack.trials:
-            if peak is not None:
+        if (peak := self._peak.read()) is not None:
+            for trial in self._pack.trials:
                 trial.peak_bytes = max(peak, trial.peak_bytes or 0)
 
     def _outcome(self, trial: RunningTrial, status: OutcomeStatus, error: str | None) -> TrialOutcome:
         ground, metric = self._ground, self._ground.metric
-        test: Mapping[str, float] = {}
-        if status is OutcomeStatus.COMPLETED:
-            if "test" in ground.data:
-                test = self._pack.evaluate(trial, "test", metric)
-            if trial.job.save_to is not None:
-                self._save(trial, test)
-        counts = count_parameters(self._pack.show(trial))
         last = trial.epochs[-1] if trial.epochs else None
+        scores: Mapping[str, Mapping[str, float]] = {"validation": last.validation if last else {}, "test": {}}
+        if status is OutcomeStatus.COMPLETED:
+            scores = self._final_scores(trial)
+            if trial.job.save_to is not None:
+                self._save(trial, trial.job.save_to, scores)
+        counts = count_parameters(self._pack.show(trial))
         sign = 1 if metric.mode == "max" else -1
         # The first of equal peaks: training longer did not help.
         best = max(trial.epochs, key=lambda epoch: (sign * epoch.validation_score, -epoch.epoch), default=None)
@@ -270,9 +270,9 @@ class PackRun:
             epochs=tuple(trial.epochs),
             metric=metric.name,
             validation_score=last.validation_score if last and has_scores else None,
-            validation=last.validation if last and has_scores else {},
-            test_score=test.get(metric.name),
-            test=test,
+            validation=scores["validation"] if has_scores else {},
+            test_score=scores["test"].get(metric.name),
+            test=scores["test"],
             best_epoch=best.epoch if best and has_scores else None,
             trained_params=counts.trained,
             trained_params_without_head=counts.trained_without_head,
@@ -284,10 +284,17 @@ class PackRun:
             provenance=ground.provenance,
         )
 
-    def _save(self, trial: RunningTrial, test: Mapping[str, float]) -> None:
-        assert trial.job.save_to is not None  # asked for only then
-        scores = {f"validation/{name}": value for name, value in trial.epochs[-1].validation.items()}
-        scores |= {f"test/{name}": value for name, value in test.items()}
+    def _final_scores(self, trial: RunningTrial) -> Mapping[str, Mapping[str, float]]:
+        """What a completed trial scores on validation and test; on further splits as `mismatched_accuracy`."""
+        scores = {"validation": dict(trial.epochs[-1].validation), "test": {}}
+        for split in sorted(self._ground.data.keys() - {"train", "validation"}):
+            beside, _, further = split.partition("_")
+            for name, value in self._pack.evaluate(trial, split, self._ground.metric).items():
+                scores[beside].setdefault(f"{further}_{name}" if further else name, value)
+        return scores
+
+    def _save(self, trial: RunningTrial, folder: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
+        named = {f"{split}/{name}": value for split, values in scores.items() for name, value in values.items()}
         fingerprint = str(self._ground.backbone.info.fingerprint)
         model = self._pack.show(trial, masters=True)
-        save(trial.job.save_to, model, trial.config, self._ground.task, backbone_fingerprint=fingerprint, scores=scores)
+        save(folder, model, trial.config, self._ground.task, backbone_fingerprint=fingerprint, scores=named)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from trainables.metrics import Kind
 
 SPLITS = ("train", "validation", "test")
+FURTHER_SPLIT = re.compile(r"(validation|test)_\w+")  # rows that only the final model is evaluated on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,8 @@ class TaskInfo:
     name: str
     kind: Kind
     pair: bool  # whether each row has two texts
-    num_labels: int  # outputs of the head; 1 for regression
-    label_names: tuple[str, ...]  # by label index; empty where they are not known, and for regression
+    num_labels: int  # outputs of the head; 1 for regression, 2 (start and end, of every word piece) for extractive_qa
+    label_names: tuple[str, ...]  # by label index; empty where they are not known, and where labels are no classes
     metric: str  # a name of trainables.metrics
     source: str  # where the rows come from, revision included where there is one
 
@@ -33,13 +35,21 @@ class TaskInfo:
 class Task:
     """A task whose every row has been checked.
 
-    `splits` has train, validation and, where it is labelled, test. Columns: text_a (string), text_b (string, only
-    where `info.pair`), label (int64 in [0, num_labels) for classification, finite float64 for regression).
+    `splits` has train, validation and, where it is labelled, test; then any further labelled rows to evaluate a final
+    model on, as `validation_<name>` and `test_<name>` (MNLI: `validation_mismatched`). Columns: text_a (string),
+    text_b (string, only where `info.pair`), label (int64 in [0, num_labels) for classification, finite float64 for
+    regression). Extractive question answering has no label but id (string), text_a the question, text_b the context
+    and answers (a list of text and start, the place of its first character in the context).
     """
 
     info: TaskInfo
     splits: Mapping[str, pa.Table]
     fingerprint: str  # sha256 of what a training can see; equal for equal rows, however they are stored
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits in the order a task has them: train, validation, test, then the further ones by name."""
+    return sorted(splits, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
 
 
 def fingerprint(info: TaskInfo, splits: Mapping[str, pa.Table]) -> str:
@@ -50,23 +60,31 @@ def fingerprint(info: TaskInfo, splits: Mapping[str, pa.Table]) -> str:
     digest = hashlib.sha256()
     header = {"kind": info.kind, "metric": info.metric, "num_labels": info.num_labels}
     digest.update(json.dumps(header, sort_keys=True).encode())
-    for split in SPLITS:
-        if split not in splits:
-            continue
+    for split in in_order(splits):
         table = splits[split]
-        for name in ("text_a", "text_b", "label"):
+        for name in ("text_a", "text_b", "label", "answers"):
             if name not in table.column_names:
                 continue
             digest.update(f"\n{split}.{name}[{table.num_rows}]\n".encode())
-            column = table.column(name).combine_chunks()
-            if name == "label":
-                # Adding 0 makes -0.0 and 0.0 one value; both are stored little-endian on every platform we know.
-                digest.update(np.ascontiguousarray(column.to_numpy(zero_copy_only=False) + 0).astype("<f8").tobytes())
-            else:
-                # Lengths first: without them "ab","c" and "a","bc" would be one text.
-                digest.update(pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8").tobytes())
-                digest.update(_text_bytes(column.cast(pa.large_string())))
+            for part in _column_bytes(table.column(name).combine_chunks()):
+                digest.update(part)
     return digest.hexdigest()
+
+
+def _column_bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
+    """The values of a column of numbers, texts, or lists of structs of them, the same for equal values only."""
+    if pa.types.is_list(column.type):
+        yield from _column_bytes(pc.list_value_length(column))
+        answers = column.flatten()
+        for field in answers.type:
+            yield from _column_bytes(pc.struct_field(answers, field.name))
+    elif pa.types.is_string(column.type):
+        # Lengths first: without them "ab","c" and "a","bc" would be one text.
+        yield pc.binary_length(column).to_numpy(zero_copy_only=False).astype("<i8").tobytes()
+        yield _text_bytes(column.cast(pa.large_string()))
+    else:
+        # Adding 0 makes -0.0 and 0.0 one value; both are stored little-endian on every platform we know.
+        yield np.ascontiguousarray(column.to_numpy(zero_copy_only=False) + 0).astype("<f8").tobytes()
 
 
 def _text_bytes(column: pa.LargeStringArray) -> memoryview:

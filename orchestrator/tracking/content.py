@@ -113,9 +113,11 @@ def record_points(record: TrialRecord) -> list[Point]:
     """The metric points of a trial's end, without its epochs'. The same record always gives the same points."""
     values: dict[str, float | None] = {name: getattr(record, name) for name in _MEASURES}
     values |= {"test_score": record.test_score} | {f"test/{name}": value for name, value in record.test.items()}
-    if not record.epochs:  # with epochs, these are the last one's and there already
+    if not record.epochs:
         values |= {CURVE: record.validation_score}
-        values |= {f"validation/{name}": value for name, value in record.validation.items()}
+    # What the last epoch measured is there already; the rest is of further splits, measured once at the end.
+    there = record.epochs[-1].validation if record.epochs else {}
+    values |= {f"validation/{name}": value for name, value in record.validation.items() if name not in there}
     last = record.epochs[-1].epoch if record.epochs else 0
     end = end_ms(record)
     return [Point(key, float(value), end, last) for key, value in values.items() if value is not None]

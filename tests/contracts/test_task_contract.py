@@ -7,8 +7,10 @@ its tasks by name and needs no data adds nothing.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ import pytest
 
 from trainables import metrics, tasks
 from trainables.faults import FaultsError
+from trainables.reading import squad
 
 ROWS = ["text_a,label", *(f"sentence number {row},{row % 2}" for row in range(8))]
 
@@ -33,6 +36,16 @@ def folder_example(request: pytest.FixtureRequest) -> str:
     return f"folder/{folder}"
 
 
+def squad_example(request: pytest.FixtureRequest) -> str:
+    folder = request.getfixturevalue("tmp_path") / "questions"
+    folder.mkdir()
+    qas = [{"id": str(row), "question": "Who?", "answers": [{"text": "b", "answer_start": 2}]} for row in range(3)]
+    content = json.dumps({"data": [{"paragraphs": [{"context": "a b c", "qas": qas}]}]})
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.json").write_text(content, encoding="utf-8")
+    return f"folder/{folder}"
+
+
 def additional_example(request: pytest.FixtureRequest) -> str:
     root = request.getfixturevalue("tmp_path")
     write_folder(root / "sms_spam")
@@ -44,12 +57,17 @@ def hub_table() -> pa.Table:
     return pa.table({"sentence": [f"sentence {row}" for row in range(6)], "label": [0, 1] * 3})
 
 
-def glue_example(request: pytest.FixtureRequest) -> str:
+def glue_example(name: str, request: pytest.FixtureRequest) -> str:
     from trainables.tasks import glue
 
-    splits = {"train": hub_table(), "validation": hub_table()}
-    request.getfixturevalue("hub_cache")(glue.DATASET, glue.REVISION, "cola", splits, ("unacceptable", "acceptable"))
-    return "glue/cola"
+    info, source = glue.describe(name), glue._source(name)
+    labels = [0.25, 1.5] * 3 if info.kind == "regression" else [row % info.num_labels for row in range(6)]
+    texts = {column: [f"{column} {row}" for row in range(6)] for column in source.columns.values() if column != "label"}
+    rows = pa.table({**texts, "label": labels, "idx": list(range(6))})
+    hidden = rows.set_column(rows.column_names.index("label"), "label", pa.array([-1] * 6, rows["label"].type))
+    splits = {called: hidden if split.startswith("test") else rows for split, called in source.splits.items()}
+    request.getfixturevalue("hub_cache")(glue.DATASET, glue.REVISION, name, splits, info.label_names)
+    return f"glue/{name}"
 
 
 def hub_example(request: pytest.FixtureRequest) -> str:
@@ -58,11 +76,12 @@ def hub_example(request: pytest.FixtureRequest) -> str:
     return f"hub/someone/words@{'a' * 40}?text_a=sentence"
 
 
-EXAMPLES: dict[str, Callable[[pytest.FixtureRequest], str]] = {
-    "additional": additional_example,
-    "folder": folder_example,
-    "glue": glue_example,
-    "hub": hub_example,
+# family -> how to make tasks of it that can be loaded here
+EXAMPLES: dict[str, list[Callable[[pytest.FixtureRequest], str]]] = {
+    "additional": [additional_example],
+    "folder": [folder_example, squad_example],
+    "glue": [partial(glue_example, name) for name in tasks._family("glue").names()],
+    "hub": [hub_example],
 }
 
 
@@ -71,11 +90,15 @@ def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def reference(family: str, request: pytest.FixtureRequest) -> str:
-    """A task of the family that can be loaded here."""
+@pytest.fixture(
+    params=[(family, index) for family in tasks.families() for index in range(len(EXAMPLES.get(family, ("one",))))],
+    ids=lambda param: f"{param[0]}{param[1]}",
+)
+def reference(request: pytest.FixtureRequest) -> str:
+    """A task of each family that can be loaded here; of GLUE all nine."""
+    family, index = request.param
     if family in EXAMPLES:
-        return EXAMPLES[family](request)
+        return EXAMPLES[family][index](request)
     known = [name for name in tasks.known_names() if name.startswith(f"{family}/")]
     assert known, f"family {family} knows no task by name: add how to make one to EXAMPLES"
     return known[0]
@@ -111,14 +134,21 @@ def test_rows_are_what_the_description_says(reference: str) -> None:
     info = task.info
     assert_consistent(info)
     assert tasks.describe(reference) == info
-    assert list(task.splits) in (["train", "validation"], ["train", "validation", "test"])
+    ordinary = [split for split in task.splits if split in tasks.SPLITS]
+    assert ordinary in (["train", "validation"], ["train", "validation", "test"])
+    further = list(task.splits)[len(ordinary) :]
+    assert further == sorted(further)
+    assert all(re.fullmatch(r"(validation|test)_\w+", split) for split in further)
     for table in task.splits.values():
         texts = ["text_a", "text_b"] if info.pair else ["text_a"]
-        assert table.column_names == [*texts, "label"]
         assert table.num_rows > 0
+        assert all(column.null_count == 0 for column in table.columns)
+        if info.kind == "extractive_qa":
+            assert table.schema == squad.SCHEMA
+            continue
+        assert table.column_names == [*texts, "label"]
         assert all(table.schema.field(name).type == pa.string() for name in texts)
         assert table.schema.field("label").type == (pa.float64() if info.kind == "regression" else pa.int64())
-        assert all(column.null_count == 0 for column in table.columns)
         if info.kind == "classification":
             lowest, highest = pc.min_max(table["label"]).as_py().values()
             assert 0 <= lowest <= highest < info.num_labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,27 @@ class TestCompletion:
     def test_a_task_without_a_test_split_has_no_test_score(self, ground: MakeGround) -> None:
         (outcome,) = train(ground(splits="train validation"), config())
         assert (outcome.status, outcome.test_score, outcome.test) == (OutcomeStatus.COMPLETED, None, {})
+
+    @pytest.mark.parametrize("method", ["adapter", "top_layers"])
+    def test_further_splits_are_scored_once_with_the_final_model(self, ground: MakeGround, method: str) -> None:
+        mine = ground(splits="train validation test validation_far test_far")
+        (outcome,) = train(mine, config(method))
+        assert outcome.status is OutcomeStatus.COMPLETED
+        assert outcome.validation.keys() == {"accuracy", "loss", "far_accuracy", "far_loss"} == outcome.test.keys()
+        last = outcome.epochs[-1].validation
+        assert last.keys() == {"accuracy", "loss"}  # epochs know nothing of them, and selection goes by the others
+        assert {name: outcome.validation[name] for name in last} == last
+        assert (outcome.validation_score, outcome.test_score) == (last["accuracy"], outcome.test["accuracy"])
+        same = train(
+            dataclasses.replace(mine, data={**mine.data, "validation": mine.data["validation_far"]}), config(method)
+        )
+        assert outcome.validation["far_accuracy"] == same[0].validation["accuracy"]
+
+    def test_a_trial_that_was_cut_short_has_no_scores_on_further_splits(self, ground: MakeGround) -> None:
+        mine = ground(splits="train validation test validation_far test_far")
+        (outcome,) = train(mine, config(), report=lambda epoch: False)
+        assert (outcome.status, outcome.test) == (OutcomeStatus.PRUNED, {})
+        assert outcome.validation.keys() == {"accuracy", "loss"}
 
     def test_fewer_steps_than_epochs_still_report_every_epoch(self, ground: MakeGround) -> None:
         reports: list[int] = []

@@ -1,11 +1,11 @@
-"""Task folders on disk: split files in four formats and an optional task.json, read into a checked Task."""
+"""Task folders on disk: split files and an optional task.json, read into a checked Task."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from trainables.faults import FaultsError
+from trainables.reading import squad
 from trainables.reading.rows import Declared, make_task
-from trainables.task import SPLITS, Task
+from trainables.reading.splitting import WHOLE
+from trainables.task import FURTHER_SPLIT, SPLITS, Task, in_order
 
 COLUMNS = ("text_a", "text_b", "label")  # all others are ignored
 
@@ -51,20 +53,35 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     """`stamp` is what the folder held; a changed file is another call."""
     declared, faults = _read_declaration(folder, name)
     names = [entry[0] for entry in stamp]
+    files = split_files(names)
+    if declared.kind == "extractive_qa" or (declared.kind is None and not files and squad.split_files(names)):
+        return squad.load_squad(folder, names, declared, faults)
     tables = {}
-    for split in SPLITS:
-        files = [f"{split}{ending}" for ending in READERS if f"{split}{ending}" in names]
-        if len(files) > 1:
-            faults.append(f"{split}: one file may hold a split, but there are {', '.join(files)}")
-        elif files:
-            try:
-                tables[split] = READERS[Path(files[0]).suffix](folder / files[0])
-            except (pa.ArrowException, OSError, ValueError) as fault:
-                faults.append(f"{split}: {files[0]} cannot be read: {' '.join(str(fault).split())}")
-        elif split != "test":
+    for split, candidates in files.items():
+        if len(candidates) > 1:
+            faults.append(f"{split}: one file may hold a split, but there are {', '.join(candidates)}")
+            continue
+        try:
+            tables[split] = READERS[Path(candidates[0]).suffix](folder / candidates[0])
+        except (pa.ArrowException, OSError, ValueError) as fault:
+            faults.append(f"{split}: {candidates[0]} cannot be read: {' '.join(str(fault).split())}")
+    if WHOLE in files and (others := [split for split in files if split != WHOLE]):
+        faults.append(f"{WHOLE}: must be the only file with rows, or not be there, but there is {', '.join(others)}")
+    for split in ("train", "validation") if WHOLE not in files else ():
+        if split not in files:
             held = ", ".join(names[:10]) or "nothing"
             faults.append(f"{split}: needs a file {split}{{{','.join(READERS)}}}, but {folder} holds {held}")
     return make_task(declared, tables, faults)
+
+
+def split_files(names: Sequence[str]) -> dict[str, list[str]]:
+    """The files of a task folder that hold rows, by split, in the order of `in_order`: one a split if all is well."""
+    found: dict[str, list[str]] = {}
+    for ending in READERS:
+        for split in (name.removesuffix(ending) for name in names if name.endswith(ending)):
+            if split in (*SPLITS, WHOLE) or FURTHER_SPLIT.fullmatch(split):
+                found.setdefault(split, []).append(f"{split}{ending}")
+    return {split: found[split] for split in in_order(found)}
 
 
 def _read_declaration(folder: Path, name: str | None) -> tuple[Declared, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -12,7 +13,11 @@ import pyarrow.compute as pc
 from trainables import metrics
 from trainables.faults import FaultsError, unknown_name
 from trainables.reading import labels as label_columns
-from trainables.task import SPLITS, Task, TaskInfo, fingerprint
+from trainables.reading.splitting import RULE, WHOLE, split_rows
+from trainables.task import Task, TaskInfo, fingerprint, in_order
+
+# Rows with a label cannot say what that kind needs.
+NO_ANSWERS = "kind: extractive_qa needs answers and their places, as files in the format of SQuAD v1.1 have them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,10 @@ def declaration_faults(declared: Declared) -> list[str]:
         faults.append(f"kind: {unknown_name('kind', kind, get_args(metrics.Kind))}")
     if declared.metric is not None and declared.metric not in metrics.METRICS:
         faults.append(f"metric: {unknown_name('metric', declared.metric, metrics.METRICS)}")
-    if kind == "regression":
+    if kind == "extractive_qa":
+        if count is not None or names:
+            faults.append(f"num_labels and label_names: must be absent where kind is {kind}")
+    elif kind == "regression":
         if count not in (None, 1):
             faults.append(f"num_labels: must be 1 or absent for a regression, but got {count}")
         if names:
@@ -53,11 +61,20 @@ def declaration_faults(declared: Declared) -> list[str]:
     return faults
 
 
+def metric_faults(metric: str, kind: metrics.Kind) -> list[str]:
+    """The fault of a known metric that does not measure this kind of task."""
+    if metric not in metrics.METRICS or (fits := metrics.METRICS[metric].kind) == kind:
+        return []
+    fitting = ", ".join(sorted(m.name for m in metrics.METRICS.values() if m.kind == kind))
+    return [f"metric: {metric} fits a {fits}, but the task is a {kind}. Fitting: {fitting}"]
+
+
 def make_task(declared: Declared, tables: Mapping[str, pa.Table], faults: Sequence[str] = ()) -> Task:
     """Check every row of every split and put the task together.
 
-    `tables` has columns text_a, optional text_b, and label; others are ignored. `faults` are those met while
-    reading. Raises `FaultsError` with all faults at once.
+    `tables` has train and validation, and may have test and further splits; or it has `WHOLE`, which is cut into
+    three. Columns: text_a, optional text_b, and label; others are ignored. Test splits that hide their labels are left
+    out. `faults` are those met while reading. Raises `FaultsError` with all faults at once.
     """
     faults = [*faults, *declaration_faults(declared)]
     pair = declared.pair if declared.pair is not None else any("text_b" in t.column_names for t in tables.values())
@@ -66,18 +83,24 @@ def make_task(declared: Declared, tables: Mapping[str, pa.Table], faults: Sequen
         texts, text_faults = _texts(split, table, pair, declared)
         faults += text_faults
         columns[split] = texts
-        if split != "test" and not table.num_rows:
+        if not split.startswith("test") and not table.num_rows:
             faults.append(f"{split}: must have at least 1 row, but has 0")
     labels = _parse_labels(declared, tables, faults)
-    if "test" in labels and label_columns.hidden(labels["test"]):
-        del labels["test"], columns["test"]
-    info = _infer(declared, pair, labels.get("train"), faults)
+    for split in [split for split in labels if split.startswith("test") and label_columns.hidden(labels[split])]:
+        del labels[split], columns[split]
+    info = _infer(declared, pair, labels.get("train", labels.get(WHOLE)), faults)
     if info is not None:
         for split, values in labels.items():
             columns[split]["label"] = _decode(split, values, info, faults)
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)
-    splits = {split: pa.table(columns[split]) for split in SPLITS if split in columns}
+    splits = {split: pa.table(columns[split]) for split in in_order(columns)}
+    if WHOLE in splits:
+        try:
+            splits = split_rows(splits[WHOLE])
+        except ValueError as fault:
+            raise FaultsError(f"task {declared.name}", [str(fault)]) from None
+        info = dataclasses.replace(info, source=f"{info.source}, {RULE}")
     return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits))
 
 
@@ -125,10 +148,11 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
         kind = _infer_kind(declared, train)
     if kind is None or kind not in get_args(metrics.Kind):
         return None
+    if kind == "extractive_qa":
+        faults.append(NO_ANSWERS)
+        return None
     metric = declared.metric or metrics.DEFAULT_METRIC[kind]
-    if metric in metrics.METRICS and (fits := metrics.METRICS[metric].kind) != kind:
-        fitting = ", ".join(sorted(m.name for m in metrics.METRICS.values() if m.kind == kind))
-        faults.append(f"metric: {metric} fits a {fits}, but the task is a {kind}. Fitting: {fitting}")
+    faults += metric_faults(metric, kind)
     names = declared.label_names or ()
     num_labels: int | None = 1
     if kind == "classification":
@@ -180,7 +204,7 @@ def _decode(split: str, labels: pa.Array, info: TaskInfo, faults: list[str]) -> 
         decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names)
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
-    if split == "train" and distinct == 1 and not strange:
+    if split in ("train", WHOLE) and distinct == 1 and not strange:
         what = "two classes" if info.kind == "classification" else "two different scores"
-        faults.append(f"train: must have at least {what}, but every label is {decoded.drop_null()[0].as_py()}")
+        faults.append(f"{split}: must have at least {what}, but every label is {decoded.drop_null()[0].as_py()}")
     return decoded

@@ -1,6 +1,7 @@
 """GLUE: the nine tasks of Wang et al. 2019 by name, from the dataset `nyu-mll/glue` at one commit.
 
-Metrics are GLUE's own. MNLI is validated on its matched half. Most test splits hide their labels and count as absent.
+Metrics are GLUE's own. MNLI is selected on its matched rows, and its final model is evaluated on the mismatched ones
+too (`mismatched_accuracy`). Most test splits hide their labels and count as absent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from trainables.reading.hub import HubSource, load_from_hub
 from trainables.reading.rows import Declared
-from trainables.task import Task, TaskInfo
+from trainables.task import SPLITS, Task, TaskInfo
 
 DATASET = "nyu-mll/glue"
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
@@ -21,13 +22,15 @@ class _Glue:
     columns: tuple[str, ...]  # one text column, or two for a pair
     labels: tuple[str, ...]  # by index, as the dataset has them; empty for the one regression
     metric: str = "accuracy"
-    matched: str = ""  # what the validation and test splits are called beyond their usual name
+    halves: tuple[str, ...] = ()  # where there are several validation and test splits: the one selected on, the others
 
 
 _TASKS = {
     "cola": _Glue(columns=("sentence",), labels=("unacceptable", "acceptable"), metric="matthews_correlation"),
     "mnli": _Glue(
-        columns=("premise", "hypothesis"), labels=("entailment", "neutral", "contradiction"), matched="_matched"
+        columns=("premise", "hypothesis"),
+        labels=("entailment", "neutral", "contradiction"),
+        halves=("matched", "mismatched"),
     ),
     "mrpc": _Glue(
         columns=("sentence1", "sentence2"), labels=("not_equivalent", "equivalent"), metric="f1_and_accuracy"
@@ -79,10 +82,14 @@ def load(name: str) -> Task:
 
 def _source(name: str) -> HubSource:
     task = _TASKS[name]
+    splits = {split: split for split in SPLITS}
+    for split in ("validation", "test") if task.halves else ():
+        selected, *others = task.halves
+        splits |= {split: f"{split}_{selected}", **{f"{split}_{half}": f"{split}_{half}" for half in others}}
     return HubSource(
         dataset=DATASET,
         revision=REVISION,
         config=name,
         columns=dict(zip(("text_a", "text_b"), task.columns, strict=False)) | {"label": "label"},
-        splits={"train": "train", "validation": f"validation{task.matched}", "test": f"test{task.matched}"},
+        splits=splits,
     )

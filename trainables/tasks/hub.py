@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from trainables.faults import FaultsError, unknown_name
 from trainables.reading.hub import HubSource, load_from_hub
-from trainables.reading.rows import Declared, declaration_faults
+from trainables.reading.rows import NO_ANSWERS, Declared, declaration_faults
 from trainables.task import SPLITS, Task, TaskInfo
 
 _KEYS = ("text_a", "text_b", "label", *SPLITS, "kind", "metric")
@@ -85,6 +85,8 @@ def parse(reference: str) -> tuple[HubSource, Declared]:
         metric=given.get("metric"),
     )
     faults += declaration_faults(declared)
+    if declared.kind == "extractive_qa":
+        faults.append(NO_ANSWERS)
     if faults:
         raise FaultsError(f"task hub/{reference}", faults)
     return source, declared

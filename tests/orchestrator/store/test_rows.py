@@ -32,6 +32,14 @@ def test_records_come_back_as_they_were(record):
     assert records_from_table(table_from_records(records)) == records
 
 
+def test_scores_on_further_splits_are_columns_like_any_component(record):
+    mnli = record("a", validation={"accuracy": 0.8, "mismatched_accuracy": 0.7}, test={"mismatched_accuracy": 0.6})
+    table = table_from_records([mnli, record("b")])
+    assert table["validation/mismatched_accuracy"].to_pylist() == [0.7, None]
+    assert table["test/mismatched_accuracy"].to_pylist() == [0.6, None]
+    assert dict(records_from_table(table)[0].validation) == mnli.validation
+
+
 def test_what_was_not_measured_is_null(record):
     table = table_from_records([record(test_score=None, total_params=None)])
     assert table["test_score"].to_pylist() == [None]

@@ -48,6 +48,13 @@ def test_a_record_s_points_do_not_repeat_its_last_epoch_s(record):
     assert {point.key for point in bare} - keys == {"validation_score", "validation/accuracy", "validation/loss"}
 
 
+def test_what_only_the_final_model_was_evaluated_on_is_a_point_of_the_last_epoch(record):
+    whole = record()
+    further = dataclasses.replace(whole, validation={**whole.validation, "mismatched_accuracy": 0.5})
+    (point,) = set(record_points(further)) - set(record_points(whole))
+    assert (point.key, point.value, point.step) == ("validation/mismatched_accuracy", 0.5, whole.epochs[-1].epoch)
+
+
 def test_times_are_the_trial_s_own(record):
     assert (start_ms(record()), end_ms(record())) == (BEGAN, BEGAN + 21_500)
     assert [time for time, _ in epoch_times(record())] == [BEGAN + 10_000, BEGAN + 20_000]

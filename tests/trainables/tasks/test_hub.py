@@ -117,10 +117,16 @@ class TestGlue:
             return rows.append_column("hypothesis", pa.array([*"abcde", ""]))  # GLUE has a few empty texts
 
         names = ("entailment", "neutral", "contradiction")
-        splits = {"train": pairs(), "validation_matched": pairs(), "test_matched": pairs(-1)}
-        hub_cache(glue.DATASET, glue.REVISION, "mnli", splits, names)
+        halves = {
+            f"{split}_{half}": pairs(-1 if split == "test" else None)
+            for split in ("validation", "test")
+            for half in ("matched", "mismatched")
+        }
+        halves["validation_mismatched"] = halves["validation_mismatched"].slice(1)
+        hub_cache(glue.DATASET, glue.REVISION, "mnli", {"train": pairs(), **halves}, names)
         task = tasks.load("glue/mnli")
-        assert list(task.splits) == ["train", "validation"]
+        rows = {split: part.num_rows for split, part in task.splits.items()}
+        assert rows == {"train": 6, "validation": 6, "validation_mismatched": 5}
         assert task.info == tasks.describe("glue/mnli")
         assert task.splits["train"]["text_b"].to_pylist() == [*"abcde", ""]
 
