@@ -14,7 +14,9 @@ from trainables.backbone import meta_encoder
 from trainables.config import TrialConfig
 from trainables.data import num_steps
 from trainables.device import compute_dtype
-from trainables.model import build_model
+from trainables.encoder import Encoder
+from trainables.methods import uses_backbone
+from trainables.model import build_model, count_parameters
 from trainables.shape import EncoderShape
 
 # Word pieces a word of running text is cut into, on average, by the vocabularies of the BERT family.
@@ -31,7 +33,7 @@ class TaskSize:
 
     train_rows: int
     evaluation_rows: int  # of one evaluation on validation
-    test_rows: int
+    test_rows: int  # and those of further splits, which are read once too
     mean_length: float
 
 
@@ -48,7 +50,7 @@ def measure_task(reference: str, max_length: int) -> TaskSize:
     return TaskSize(
         train_rows=splits["train"].num_rows,
         evaluation_rows=splits["validation"].num_rows,
-        test_rows=splits["test"].num_rows if "test" in splits else 0,
+        test_rows=sum(table.num_rows for name, table in splits.items() if name not in ("train", "validation")),
         mean_length=sum(lengths) / len(lengths),
     )
 
@@ -72,7 +74,20 @@ def training_flops(config: TrialConfig, shape: EncoderShape, length: float) -> f
 
 def _flops_per_piece(config: TrialConfig, shape: EncoderShape, length: float) -> tuple[float, float]:
     with torch.device("meta"):
-        encoder = build_model(meta_encoder(shape), [config], 2).encoder
+        model = build_model(meta_encoder(shape), [config], 2)
+    encoder, trained_params = model.encoder, count_parameters(model).trained
+    if model.has_features or not uses_backbone(config.method):
+        # A row is read at once, by what is trained alone; what a frozen encoder gives is computed once a task.
+        return 2 * trained_params / length, 4 * trained_params / length
+    if encoder.body is not None:  # the backbone in another's hands, with trained tensors all along it
+        with torch.device("meta"):
+            encoder = meta_encoder(shape)
+        forward, _ = _flops_of_layers(encoder, shape, length)
+        return forward + 2 * trained_params, forward + 4 * trained_params
+    return _flops_of_layers(encoder, shape, length)
+
+
+def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> tuple[float, float]:
     forward = backward = 0.0
     reached = any(p.requires_grad for p in encoder.embeddings.parameters())
     for index, layer in enumerate(encoder.layers):
