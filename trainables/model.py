@@ -63,6 +63,18 @@ class Penalised(Protocol):
         ...
 
 
+@runtime_checkable
+class Follower(Protocol):
+    """A module that has something to do after each step; its trials train in packs of one."""
+
+    def after_step(self, step: int, num_steps: int) -> None:
+        """Called with the trained masters in place and, as their `grad`, what they were moved by. It may change them.
+
+        `step` counts from 1 to `num_steps`.
+        """
+        ...
+
+
 class AdaptedModel(nn.Module):
     """K trials over one encoder view: encoder, dropout, head."""
 
@@ -74,6 +86,7 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.has_features = encoder.gives_features
         self._penalised = [module for module in encoder.modules() if isinstance(module, Penalised)]
+        self.followers = [module for module in encoder.modules() if isinstance(module, Follower)]
 
     @property
     def num_trials(self) -> int:

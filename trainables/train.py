@@ -178,6 +178,9 @@ class Pack:
             trial.loss_sum += loss
             trial.step += 1
         self.weights.refresh(first, last)
+        for module in self.model.followers:
+            with self.weights.opened(self.model, first, last, grads_KP):
+                module.after_step(trials[0].step, len(trials[0].batches))
 
     def check_finite(self, trial: RunningTrial) -> None:
         """Raise `TrainingDivergedError` where a trial's loss is no longer finite.

@@ -11,7 +11,8 @@ Suffixes: K trials, P trained numbers of one, Q numbers of its statistics.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -131,6 +132,16 @@ class TrainedWeights:
         """Drop what a step that did not come to its end has gathered."""
         for tensor in self._views.get((first, last), ()):  # none where the step broke before they were shown
             tensor.grad = None
+
+    @contextmanager
+    def opened(self, model: AdaptedModel, first: int, last: int, grads: Tensor) -> Iterator[None]:
+        """The masters of these trials put before the model with their gradients, to be looked at and changed."""
+        self.show(model, first, last, masters=True)
+        for leaf in self._leaves:
+            getattr(leaf.owner, leaf.name).grad = leaf.view(grads)
+        yield
+        self.refresh(first, last)
+        self.show(model, first, last)
 
     @torch.no_grad()
     def refresh(self, first: int, last: int) -> None:

@@ -155,6 +155,42 @@ def test_top_layers_train_more_than_any_adapter_from_three_layers_on() -> None:
     assert two < largest < three
 
 
+# method, options -> trained parameters without the head: published, or written out beside it
+OTHERS: list[tuple[str, dict[str, Scalar], dict[str, int]]] = [
+    ("pals", {}, {"base": 1_819_836}),  # Stickland and Murray's 1.66 %
+    ("lora", {"rank": 8}, {"base": 294_912, "large": 786_432}),  # 2 L 2 D r
+    ("lora", {"rank": 1, "targets": "up,down"}, {"base": 12 * 2 * (768 + 3072)}),
+    ("bitfit", {}, {"base": 102_912, "large": 24 * (7 * 1024 + 4096) + 2 * 1024}),
+    # adapter-hub's par_bn, reduction factor 2, and seq_bn, reduction factor 16
+    ("adapter", {"placement": "parallel", "adapter_size": 384, "train_layernorms": False}, {"base": 7_091_712}),
+    ("adapter", {"placement": "pfeiffer", "adapter_size": 48, "train_layernorms": False}, {"base": 894_528}),
+    ("adapter", {"placement": "attention_only", "train_layernorms": False}, {"base": 2_379_264 // 2}),
+    ("adapter", {"depth": 2, "train_layernorms": False}, {"base": 2_379_264 + 24 * (64 * 64 + 64)}),
+    ("adapter", {"norm": "layer", "train_layernorms": False}, {"base": 2_379_264 + 24 * 2 * 64}),
+    ("adapter", {"layers": "0-3"}, {"base": 2_379_264 // 3 + 38_400}),
+    ("adapterdrop", {"num_dropped": 5}, {"base": 7 * (198_272 + 4 * 768)}),
+    ("feature_based", {}, {"base": 0, "large": 0}),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "counts"), OTHERS)
+def test_other_methods_train_what_their_authors_count(
+    method: str, options: dict[str, Scalar], counts: dict[str, int]
+) -> None:
+    for size, count in counts.items():
+        head = HEADS[size][2]
+        assert_counts(config(method, **options), SHAPES[size], count, count + head)
+
+
+def test_a_fusion_trains_as_much_whatever_it_fuses() -> None:
+    assert parameter_formula(config("adapter_fusion"), BASE) == 21_252_096
+
+
+def test_a_hidden_layer_of_the_head_counts_as_head() -> None:
+    counts = preview_parameters(config("feature_based", head_hidden_size=100), BASE, 3)
+    assert (counts.trained, counts.trained_without_head) == (100 * 769 + 3 * 101, 0)
+
+
 @pytest.mark.parametrize(("size", "tensors"), [("base", 148), ("large", 292)])
 def test_adapters_train_as_many_tensors_as_the_released_code(size: str, tensors: int) -> None:
     model = build_model(meta_encoder(SHAPES[size]), [config("adapter")], 2)

@@ -34,14 +34,14 @@ from trainables.shape import EncoderShape
 from trainables.stacked import StackedLinear
 
 VALUE_PENALTY = 0.01
-# What an adapter of stage one must be for this wiring; other options may be as they like.
-_REQUIRED: dict[str, Any] = {
-    "placement": "pfeiffer",
-    "train_layernorms": False,
-    "interaction": "add",
-    "norm": "none",
-    "depth": 1,
-    "layers": "all",
+# What an adapter of stage one must be for this wiring, and what it is where its options do not say.
+_REQUIRED: dict[str, tuple[Any, Any]] = {
+    "placement": ("pfeiffer", "houlsby"),
+    "train_layernorms": (False, True),
+    "interaction": ("add", "add"),
+    "norm": ("none", "none"),
+    "depth": (1, 1),
+    "layers": ("all", "all"),
 }
 
 
@@ -64,7 +64,9 @@ class Options:
         for source in sources:
             about = source.about["trial_config"]["method_options"]
             wrong = [
-                f"{name} {about.get(name)!r}" for name, value in _REQUIRED.items() if about.get(name, value) != value
+                f"{name} {about.get(name, unsaid)!r}"
+                for name, (required, unsaid) in _REQUIRED.items()
+                if about.get(name, unsaid) != required
             ]
             if source.about["trial_config"]["method"] != "adapter" or wrong:
                 rule = "must be of method adapter with placement pfeiffer and train_layernorms false"
