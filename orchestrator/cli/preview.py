@@ -39,7 +39,7 @@ def show_plan(
     left = remaining(plan, finished)
     estimate = _estimate(plan, left, devices, price)
     if as_json:
-        print(json.dumps(_answer(plan, left, estimate)))
+        print(json.dumps(_answer(plan, left, estimate, _backbone_params(plan))))
         return 0
     screen = console()
     screen.print(_table(plan))
@@ -123,10 +123,39 @@ def _time_sentence(estimate: Estimate) -> str:
     )
 
 
-def _answer(plan: SweepPlan, left: Sequence[PlannedTrial], estimate: Estimate) -> dict[str, Any]:
+def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
+    """The two denominators of a share of trained parameters; None where not even the backbone's sizes are known.
+
+    Percentages in Houlsby et al. 2019 are of the Transformer layers alone in Table 1, and of the whole model elsewhere.
+    """
+    # Here: the command line's help needs no torch.
+    from trainables.preview import preview_backbone
+
+    info = preview_backbone(plan.spec.backbone).info
+    if info is None:
+        return None
+    layers = info.shape.num_layers * info.shape.layer_params
+    return {"total": info.shape.embedding_params + layers + info.shape.pooler_params, "layers": layers}
+
+
+def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, float | None]:
+    """Trained parameters, head left out, in percent of the whole backbone and of its Transformer layers."""
+    trained = trial.trained_params_without_head
+    if backbone is None or trained is None:
+        return {"percent_of_backbone": None, "percent_of_layers": None}
+    return {
+        "percent_of_backbone": 100 * trained / backbone["total"],
+        "percent_of_layers": 100 * trained / backbone["layers"],
+    }
+
+
+def _answer(
+    plan: SweepPlan, left: Sequence[PlannedTrial], estimate: Estimate, backbone: dict[str, int] | None
+) -> dict[str, Any]:
     return {
         "sweep": plan.spec.name,
         "backbone": plan.spec.backbone,
+        "backbone_params": backbone,
         "num_trials": len(plan.trials),
         "num_configurations": plan.configurations,
         "num_finished": len(plan.trials) - len(left),
@@ -151,6 +180,7 @@ def _answer(plan: SweepPlan, left: Sequence[PlannedTrial], estimate: Estimate) -
                 "trained_params": trial.trained_params,
                 "trained_params_without_head": trial.trained_params_without_head,
                 "total_params": trial.total_params,
+                **_shares(trial, backbone),
             }
             for trial in plan.trials
         ],

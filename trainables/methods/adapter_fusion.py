@@ -1,8 +1,8 @@
 """AdapterFusion (Pfeiffer et al. 2021), stage two: an attention over adapters that other trials have trained.
 
 Stage one is trials of the method `adapter` with `placement: pfeiffer` and `train_layernorms: false`, one a task,
-exported from their store. Here they are frozen like the backbone. In each layer, with h the feed-forward projection, x its
-residual and z = LN(h + x), adapter n gives u_n without its skip, and
+exported from their store. Here they are frozen like the backbone. In each layer, with h the feed-forward projection,
+x its residual and z = LN(h + x), adapter n gives u_n without its skip, and
 
     LN(h + x + sum_n softmax_n(dropout(q . k_n)) v_n),   q = Q z + b_Q,   k_n = K u_n + b_K,   v_n = V u_n
 
