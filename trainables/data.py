@@ -25,13 +25,14 @@ import pyarrow.ipc
 
 from trainables.faults import FaultsError
 from trainables.tasks import Task
+from trainables.windows import Windows, cut_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # of the cache file; raise it when its content changes
+FORMAT_VERSION = 2  # of the cache file; raise it when its content changes
 WINDOW = 16  # batches whose rows are put in order of length together
 
 
@@ -42,8 +43,9 @@ class TokenizedSplit:
     offsets: np.ndarray  # int64 [N + 1]
     input_ids: np.ndarray  # int32 [word pieces of all rows], special tokens included
     token_type_ids: np.ndarray  # int8 [word pieces of all rows]; 0 everywhere where the tokenizer has none
-    labels: np.ndarray  # [N], int64 classes or float64 scores
+    labels: np.ndarray  # [N], int64 classes or float64 scores; int64 [N, 2]: where an answer starts and ends
     pad_token_id: int
+    windows: Windows | None = None  # of what the rows are windows, where a context may be too long for one row
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +63,7 @@ class Batch:
     input_ids: np.ndarray  # int64 [B, L]
     token_type_ids: np.ndarray  # int64 [B, L]
     lengths: np.ndarray  # int64 [B]: word pieces of each row, the rest is padding
-    labels: np.ndarray  # [B], int64 classes or float32 scores
+    labels: np.ndarray  # [B], int64 classes or float32 scores; int64 [B, 2], the first and last piece of an answer
 
 
 def tokenize(
@@ -73,30 +75,31 @@ def tokenize(
 ) -> dict[str, TokenizedSplit]:
     """Every split of a task in word pieces, cut to `max_length` of them (of a pair, the longer text first).
 
+    Where the task is extractive question answering, a context is cut into as many rows as hold it: see
+    `trainables.windows`.
     Reads the cache where it holds them and fills it where it does not; a cache file that is damaged is written
     anew, and one that cannot be written costs time only. `cache_dir` defaults to `$ADAPTUNE_CACHE`, else
     `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently.
-    Raises `FaultsError` where the tokenizer cannot pad.
+    Raises `FaultsError` where the tokenizer cannot pad, or `max_length` holds no pair of texts.
     """
     if tokenizer.pad_token_id is None:
         raise FaultsError("tokenizer", [f"must have a padding token, but {tokenizer.name_or_path!r} has none"])
     path = cache_path(task.fingerprint, tokenizer_fingerprint, max_length, cache_dir)
-    splits = _read_cache(path)
-    if splits is not None:
-        return splits
-    content = {name: _tokenize_split(table, tokenizer, max_length) for name, table in task.splits.items()}
-    try:
-        _write_cache(path, content, tokenizer.pad_token_id)
-    except OSError as error:
-        logger.warning("cannot keep tokenised rows in %s, so the next process tokenises again: %s", path, error)
-    return {name: _split(batch, tokenizer.pad_token_id) for name, batch in content.items()}
+    content = _read_cache(path)
+    if content is None:
+        content = {name: _tokenize_split(table, tokenizer, max_length) for name, table in task.splits.items()}
+        try:
+            _write_cache(path, content)
+        except OSError as error:
+            logger.warning("cannot keep tokenised rows in %s, so the next process tokenises again: %s", path, error)
+    return {name: _split(batch, tokenizer.pad_token_id, task.splits[name]) for name, batch in content.items()}
 
 
 def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> TokenizedSplit:
     """Rows that are used once, tokenised as a split and kept nowhere. Columns as in a task's splits."""
     if tokenizer.pad_token_id is None:
         raise FaultsError("tokenizer", [f"must have a padding token, but {tokenizer.name_or_path!r} has none"])
-    return _split(_tokenize_split(table, tokenizer, max_length), tokenizer.pad_token_id)
+    return _split(_tokenize_split(table, tokenizer, max_length), tokenizer.pad_token_id, table)
 
 
 def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, cache_dir: Path | None = None) -> Path:
@@ -185,9 +188,11 @@ def pad(split: TokenizedSplit, rows: np.ndarray, *, multiple_of: int = 1) -> Bat
 
 
 def _tokenize_split(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> pa.RecordBatch:
-    """A split as one record batch: input_ids, token_type_ids (lists) and label."""
+    """A split as one record batch: input_ids, token_type_ids (lists) and label; more where rows are windows."""
     # Said explicitly, or the library warns (and stops using threads) when a process that tokenised forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if "answers" in table.column_names:
+        return cut_windows(table, tokenizer, max_length)
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for chunk in table.to_batches(max_chunksize=2048):
@@ -212,34 +217,49 @@ def _tokenize_split(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_len
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _split(batch: pa.RecordBatch, pad_token_id: int) -> TokenizedSplit:
+def _split(batch: pa.RecordBatch, pad_token_id: int, table: pa.Table) -> TokenizedSplit:
+    """`table` is what was tokenised; the texts that answers are cut from are kept nowhere else."""
+    flat = _arrays(batch)
+    windows = None
+    if "question" in flat:
+        windows = Windows(
+            question=flat["question"],
+            char_start=flat["char_start"],
+            char_end=flat["char_end"],
+            may_start=flat["may_start"].view(np.bool_),
+            table=table,
+        )
     return TokenizedSplit(
         offsets=batch.column("input_ids").offsets.to_numpy(),
-        input_ids=batch.column("input_ids").values.to_numpy(),
-        token_type_ids=batch.column("token_type_ids").values.to_numpy(),
-        labels=batch.column("label").to_numpy(zero_copy_only=False),
+        input_ids=flat["input_ids"],
+        token_type_ids=flat["token_type_ids"],
+        labels=flat["label"] if windows is None else flat["label"].reshape(-1, 2),
         pad_token_id=pad_token_id,
+        windows=windows,
     )
+
+
+def _arrays(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+    """Every column's values one after the other, whether they come alone or in lists."""
+    return {
+        name: (column if pa.types.is_primitive(column.type) else column.flatten()).to_numpy(zero_copy_only=False)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
 
 
 def _digest(batches: Sequence[pa.RecordBatch]) -> str:
     digest = hashlib.sha256()
     for batch in batches:
-        split = _split(batch, 0)
-        for array in (split.offsets, split.input_ids, split.token_type_ids, split.labels):
+        for array in (batch.column("input_ids").offsets.to_numpy(), *_arrays(batch).values()):
             digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _write_cache(path: Path, splits: Mapping[str, pa.RecordBatch], pad_token_id: int) -> None:
+def _write_cache(path: Path, splits: Mapping[str, pa.RecordBatch]) -> None:
     """Write all splits into one file, a record batch each, and only then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    metadata = {
-        "splits": ",".join(splits),
-        "pad_token_id": str(pad_token_id),
-        "sha256": _digest(list(splits.values())),
-    }
+    metadata = {"splits": ",".join(splits), "sha256": _digest(list(splits.values()))}
     schema = next(iter(splits.values())).schema.with_metadata(metadata)
     try:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -250,7 +270,7 @@ def _write_cache(path: Path, splits: Mapping[str, pa.RecordBatch], pad_token_id:
         temporary.unlink(missing_ok=True)
 
 
-def _read_cache(path: Path) -> dict[str, TokenizedSplit] | None:
+def _read_cache(path: Path) -> dict[str, pa.RecordBatch] | None:
     """What the cache holds, mapped into memory; None where it holds nothing, or nothing whole."""
     if not path.exists():
         return None
@@ -261,8 +281,7 @@ def _read_cache(path: Path) -> dict[str, TokenizedSplit] | None:
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         if len(batches) != len(names) or _digest(batches) != metadata[b"sha256"].decode():
             raise ValueError("its content is not what was written")
-        pad_token_id = int(metadata[b"pad_token_id"])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         logger.warning("%s is damaged and is written anew: %s", path, error)
         return None
-    return {name: _split(batch, pad_token_id) for name, batch in zip(names, batches, strict=True)}
+    return dict(zip(names, batches, strict=True))

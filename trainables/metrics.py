@@ -1,28 +1,37 @@
 """Metrics: how good predictions are, one function each; adding a metric is writing one decorated function here.
 
-Predictions and labels are arrays of shape (N,): class indices for classification, scores for regression. Every metric
-answers for degenerate input too (constant predictions, a class that never occurs) with 0.0, never with NaN, so that
-a trial that learned nothing still has a score.
+Predictions and labels are arrays of shape (N,): class indices for classification, scores for regression; for
+extractive question answering a prediction is a text and a label the texts that count as right. Every metric answers
+for degenerate input too (constant predictions, a class that never occurs) with 0.0, never with NaN, so that a trial
+that learned nothing still has a score.
 
 scikit-learn and scipy are imported when a metric is computed, so that asking for names and directions stays cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from trainables.faults import FaultsError, unknown_name
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "extractive_qa"]
 Mode = Literal["max", "min"]
 Score = Callable[[np.ndarray, np.ndarray], float]
 
 # What a task is measured by when it does not say.
-DEFAULT_METRIC: Mapping[Kind, str] = {"classification": "accuracy", "regression": "pearson_and_spearman"}
+DEFAULT_METRIC: Mapping[Kind, str] = {
+    "classification": "accuracy",
+    "regression": "pearson_and_spearman",
+    "extractive_qa": "squad_f1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +42,30 @@ class Metric:
     mode: Mode  # whether the best score is the highest or the lowest
     kind: Kind
     parts: Mapping[str, Score]  # the score is their mean; an ordinary metric has one part, itself
+    beside: Mapping[str, Score] = dataclasses.field(default_factory=dict)  # reported with it, no part of the score
 
-    def compute(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """The score under the metric's own name, and every part under its own.
+    def compute(self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> dict[str, float]:
+        """The score under the metric's own name, and every part and what is reported beside it under theirs.
 
-        Raises `ValueError` where the shapes differ, there are no rows, or a prediction is not finite.
+        Raises `ValueError` where the shapes differ, there are no rows, a prediction is not finite, or a question has no
+        right answer.
         """
-        predictions, labels = np.asarray(predictions), np.asarray(labels)
+        predictions, labels = (_as_rows(rows, self.kind) for rows in (predictions, labels))
         if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
             raise ValueError(
                 f"{self.name}: needs predictions and labels of one shape (N,) with N >= 1, "
                 f"but got {predictions.shape} and {labels.shape}"
             )
-        if not np.isfinite(predictions).all():
+        if self.kind == "extractive_qa":
+            if not all(len(texts) for texts in labels):
+                raise ValueError(f"{self.name}: every question must have a right answer, but some have none")
+        elif not np.isfinite(predictions).all():
             raise ValueError(f"{self.name}: every prediction must be finite, but some are not")
         scores = {name: float(part(predictions, labels)) for name, part in self.parts.items()}
-        return {self.name: float(np.mean(list(scores.values()))), **scores}
+        beside = {name: float(other(predictions, labels)) for name, other in self.beside.items()}
+        return {self.name: float(np.mean(list(scores.values()))), **scores, **beside}
 
-    def score(self, predictions: np.ndarray, labels: np.ndarray) -> float:
+    def score(self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> float:
         """The one number that settings are selected by."""
         return self.compute(predictions, labels)[self.name]
 
@@ -85,6 +100,13 @@ def mean_of(name: str, *parts: str) -> None:
     first = METRICS[parts[0]]
     scores = {part: METRICS[part].parts[part] for part in parts}
     METRICS[name] = Metric(name=name, mode=first.mode, kind=first.kind, parts=scores)
+
+
+def report_together(*names: str) -> None:
+    """Make known metrics of one kind report each other beside their own score."""
+    for name in names:
+        others = {other: METRICS[other].parts[other] for other in names if other != name}
+        METRICS[name] = dataclasses.replace(METRICS[name], beside=others)
 
 
 @metric("classification")
@@ -138,9 +160,59 @@ def spearman(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float(spearmanr(predictions, labels).statistic)
 
 
+@metric("extractive_qa")
+def squad_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over questions of the F1 of the words of the answer, against the right answer where it is highest.
+
+    Words are those of `_words`, counted as often as they stand: F1 = 2 * shared / (predicted + right), and 0 where
+    none is shared, as evaluation of SQuAD v1.1 has it.
+    """
+
+    def overlap(predicted: list[str], right: list[str]) -> float:
+        shared = (Counter(predicted) & Counter(right)).total()
+        return 2 * shared / (len(predicted) + len(right)) if shared else 0.0
+
+    return _mean_of_best(overlap, predictions, labels)
+
+
+@metric("extractive_qa")
+def squad_em(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of questions whose answer has the same words, in their order, as one of the right answers."""
+    return _mean_of_best(lambda predicted, right: float(predicted == right), predictions, labels)
+
+
 mean_of("f1_and_accuracy", "f1", "accuracy")
 mean_of("pearson_and_spearman", "pearson", "spearman")
+report_together("squad_f1", "squad_em")
 
 
 def _constant(values: np.ndarray) -> bool:
     return bool((values == values[0]).all())
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _words(text: str) -> list[str]:
+    """What SQuAD compares: lower-case words, without ASCII punctuation first, then without articles."""
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
+
+
+def _mean_of_best(agreement: Callable[[list[str], list[str]], float], predictions: Any, labels: Any) -> float:
+    """Mean over questions of the agreement of a predicted text with the right answer that it agrees with most."""
+    best = [
+        max(agreement(words, _words(right)) for right in texts)
+        for words, texts in zip(map(_words, predictions), labels, strict=True)
+    ]
+    return sum(best) / len(best)
+
+
+def _as_rows(values: Sequence | np.ndarray, kind: Kind) -> np.ndarray:
+    """An array (N,); of texts or of collections of texts, NumPy would make something else."""
+    if kind != "extractive_qa":
+        return np.asarray(values)
+    rows = np.empty(len(values), object)
+    for index, value in enumerate(values):
+        rows[index] = value
+    return rows

@@ -45,15 +45,15 @@ class Predictor:
     task: TaskInfo
     config: TrialConfig
     scores: Mapping[str, float]
-    _model: AdaptedModel
-    _backbone: Backbone
+    model: AdaptedModel
+    backbone: Backbone
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """Outputs (N, C) in float32: one a class, or the one number of a regression.
 
         Of extractive question answering, (windows, L, 2): start and end of every word piece of `trainables.windows`.
         """
-        return predict(self._model, self._encode(texts, pairs))[0]
+        return predict(self.model, self._encode(texts, pairs))[0]
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str] | list[int] | list[float]:
         """The label of each text (its name, or its number where labels have no names), or its score.
@@ -62,7 +62,7 @@ class Predictor:
         their contexts, and answers are pieces of them. Raises `FaultsError` where the texts do not fit the task.
         """
         split = self._encode(texts, pairs)
-        outputs = predict(self._model, split)[0]
+        outputs = predict(self.model, split)[0]
         if split.windows is not None:
             return answer_texts(outputs, split.windows, split.offsets)
         if self.task.kind == "regression":
@@ -93,7 +93,7 @@ class Predictor:
         asked = Task(info=self.task, splits={"asked": rows}, fingerprint=uuid.uuid4().hex)
         if (splits := tokenized_by_method(asked, self.config)) is not None:
             return splits["asked"]
-        return encode(rows, self._backbone.tokenizer, self.config.max_length)
+        return encode(rows, self.backbone.tokenizer, self.config.max_length)
 
 
 def save(
@@ -162,7 +162,7 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name].view_as(tensor))
-    return Predictor(task=task, config=config, scores=about["scores"], _model=model, _backbone=backbone)
+    return Predictor(task=task, config=config, scores=about["scores"], model=model, backbone=backbone)
 
 
 def _own_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:

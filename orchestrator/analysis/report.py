@@ -19,10 +19,9 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
-from orchestrator.analysis import tables, wording
+from orchestrator.analysis import ablation, tables, wording
+from orchestrator.analysis.files import csv_bytes, parquet_bytes
 from orchestrator.analysis.results import Results
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError
@@ -35,9 +34,10 @@ _MAX_VALUES = 4  # of one provenance key; more are counted
 def write_report(results: Results, folder: Path, *, title: str, spec_json: str | None = None) -> list[Path]:
     """Write the report of a sweep, finished or not, into a folder, and say which files it consists of.
 
-    report.html; curve and tasks as .png and .svg; trials, epochs, best, curve and recommend as .csv and .parquet. Each
-    file replaces its predecessor in one step, so a reader never meets half a file. `spec_json` is shown as declared.
-    Raises `FaultsError` where the folder cannot be written.
+    report.html; curve and tasks as .png and .svg; trials, epochs, best, curve and recommend as .csv and .parquet; where
+    there are tasks of GLUE, glue as well; where trials have been ablated, ablation too and a figure of each. Each file
+    replaces its predecessor in one step, so a reader never meets half a file. `spec_json` is shown as declared. Raises
+    `FaultsError` where the folder cannot be written.
     """
     from orchestrator.analysis import figures  # matplotlib, which reading results does without
 
@@ -50,13 +50,19 @@ def write_report(results: Results, folder: Path, *, title: str, spec_json: str |
         "curve": curve,
         "recommend": results.recommend(),
     }
+    if len(scores := results.glue_score()):
+        answers["glue"] = scores
+    drawn = {"curve": figures.curve_figure(curve), "tasks": figures.tasks_figure(points)}
+    if len(ablations := results.ablation()):
+        answers["ablation"] = ablations
+        drawn |= {_ablation_name(each): figures.ablation_figure(each) for each in ablation.each(ablations)}
     content: dict[str, bytes] = {}
-    for name, figure in {"curve": figures.curve_figure(curve), "tasks": figures.tasks_figure(points)}.items():
+    for name, figure in drawn.items():
         content[f"{name}.png"] = figures.render(figure, "png")
         content[f"{name}.svg"] = figures.render(figure, "svg")
     for name, answer in answers.items():
-        content[f"{name}.csv"] = _csv(answer)
-        content[f"{name}.parquet"] = _parquet(answer)
+        content[f"{name}.csv"] = csv_bytes(answer)
+        content[f"{name}.parquet"] = parquet_bytes(answer)
     page = _page(results, answers, points, reference, title=title, spec_json=spec_json, svg=content)
     content["report.html"] = page.encode()
     try:
@@ -96,16 +102,26 @@ def _page(
         protocol=_protocol(results, answers["best"]),
         recommended=tables.recommendation_table(answers["recommend"], names),
         best=tables.best_table(answers["best"], names),
+        glue=tables.glue_table(answers["glue"]) if "glue" in answers else None,
         curve=tables.curve_table(answers["curve"]),
         curve_image=_inline(svg["curve.svg"]),
         tasks_image=_inline(svg["tasks.svg"]),
         curve_notes=_curve_notes(points, reference),
+        ablations=[
+            (ablation.read(each).sentence, _inline(svg[f"{_ablation_name(each)}.svg"]))
+            for each in ablation.each(results.ablation())
+        ],
         failures=_failures(trials, names),
         num_failures_left_out=max(0, results.counts().get(TrialStatus.FAILED, 0) - _MAX_FAILURES),
         facts=_facts(trials),
         spec=None if spec_json is None else json.dumps(json.loads(spec_json), indent=2, ensure_ascii=False),
         files=sorted(svg),
     )
+
+
+def _ablation_name(one: pa.Table) -> str:
+    """What the figure of an ablation is called: ablation-<trial>-<split>."""
+    return f"ablation-{one['trial_id'][0].as_py()}-{one['split'][0].as_py()}"
 
 
 def _protocol(results: Results, best: pa.Table) -> str:
@@ -195,23 +211,6 @@ def _values(values: list[Any]) -> str:
 
 def _inline(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-
-
-def _csv(table: pa.Table) -> bytes:
-    """As CSV, a nested value as JSON in its cell, null as an empty cell."""
-    for index, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type):
-            cells = [None if v is None else json.dumps(v, default=str) for v in table[field.name].to_pylist()]
-            table = table.set_column(index, field.name, pa.array(cells, pa.string()))
-    sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(table, sink)
-    return bytes(sink.getvalue())
-
-
-def _parquet(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
-    return bytes(sink.getvalue())
 
 
 def _replace(path: Path, content: bytes) -> Path:

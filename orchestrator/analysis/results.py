@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from orchestrator.analysis import estimators
+from orchestrator.analysis import ablation, estimators, glue
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -53,8 +54,11 @@ _BEST = {
 class Results:
     """All records of a sweep, to ask. Immutable; equal questions get equal answers."""
 
-    def __init__(self, trials: pa.Table, epochs: pa.Table, plan: pa.Table | None = None) -> None:
-        """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id).
+    def __init__(
+        self, trials: pa.Table, epochs: pa.Table, plan: pa.Table | None = None, ablations: pa.Table | None = None
+    ) -> None:
+        """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
+        `ablations` a row per span of layers of an ablated trial.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -68,6 +72,7 @@ class Results:
         if "epochs" in trials.column_names:  # the store's nested form of the epochs table
             trials = trials.drop_columns("epochs")
         self._trials, self._epochs, self._plan = trials, epochs, plan
+        self._ablations = ablation.conform(ablations)
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status."""
@@ -168,6 +173,34 @@ class Results:
                 rows.append({**_describe(chosen), **_interval(chosen), **_count(group), **_as_best(candidates[0])})
         names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST]
         return self._table(rows, names)
+
+    def ablation(self, trial_id: str | None = None) -> pa.Table:
+        """What trials score without the adapters of the layers first_layer to last_layer, a row a span.
+
+        Of every trial that `adaptune ablate` has ablated, or of one. Layers count from 0, and the last one of a span is
+        out too. `score` is that of the task's metric, `accuracy` is null unless classes are predicted. Beside each
+        stand that of the whole model (`whole_...`), what is left when it is subtracted (`..._difference`), and this as
+        a share of it (`..._relative_change`; null where the whole model has 0 or less). Raises `FaultsError` where the
+        trial has not been ablated.
+        """
+        if trial_id is None:
+            return self._ablations
+        if trial_id not in (known := set(self._ablations["trial_id"].to_pylist())):
+            raise FaultsError("ablation", [unknown_name("ablated trial", trial_id, known)])
+        return self._ablations.filter(pc.equal(self._ablations["trial_id"], trial_id))
+
+    def glue_score(self) -> pa.Table:
+        """The GLUE score as the benchmark's server computes it, on validation, a row per backbone and method.
+
+        Of each of the nine tasks (found by the last part of their name, so a folder `cola` counts as `glue/cola`) the
+        method's best configuration, as in `best`; components are means over its seeds. In points, 0 to 100; the
+        formula is `orchestrator.analysis.glue`'s. A method that has none of the nine has no row.
+
+        Columns: backbone, method; glue_score, null unless all nine are there; mean_of_present, that of num_tasks
+        tasks; missing, those not completed or not measured as GLUE measures them; mnli_is_matched_only, whether MNLI
+        stands for its matched half alone; num_seeds, of the least covered task; a column a task.
+        """
+        return glue.glue_table(self._trials, self._configurations)
 
     def throughput(self) -> pa.Table:
         """How fast each engine trained each method; see `orchestrator.analysis.throughput`."""

@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.analysis import wording
+from orchestrator.analysis.ablation import read
+from orchestrator.analysis.glue import COMPONENTS
 from orchestrator.analysis.results import Results
 
 
@@ -37,6 +39,8 @@ def summary(results: Results) -> RenderableType:
         names = results.searched()
         parts += [Text(), to_rich(recommendation_table(recommended, names))]
         parts += [Text(), to_rich(best_table(results.best(), names))]
+    if len(scores := results.glue_score()):
+        parts += [Text(), to_rich(glue_table(scores))]
     return Group(*parts)
 
 
@@ -126,6 +130,41 @@ def throughput_table(throughput: pa.Table) -> TextTable:
                 wording.rate(row["pack_examples_per_second"]),
             )
             for row in throughput.to_pylist()
+        ),
+    )
+
+
+def glue_table(scores: pa.Table) -> TextTable:
+    """A row per method of `Results.glue_score`; what is missing in place of a task's score is a dash."""
+    several = several_backbones(scores)
+    rows = scores.to_pylist()
+    matched_only = any(row["mnli_is_matched_only"] for row in rows)
+    return TextTable(
+        title="GLUE score on validation, as the server computes it"
+        + ("; MNLI by its matched half alone" if matched_only else ""),
+        left=("method",),
+        right=("score", "mean of those there", *COMPONENTS),
+        rows=tuple(
+            (
+                wording.method(row, with_backbone=several),
+                *(wording.points(row[name]) for name in ("glue_score", "mean_of_present", *COMPONENTS)),
+            )
+            for row in rows
+        ),
+    )
+
+
+def ablation_table(ablation: pa.Table) -> TextTable:
+    """One ablation as the triangle of its spans: changes in per cent of the whole model's accuracy or score."""
+    reading = read(ablation)
+    layers = range(reading.num_layers)
+    return TextTable(
+        title=f"Relative change of {reading.measure} (%) without the adapters of the layers from ... to ...",
+        left=("from",),
+        right=tuple(f"to {last}" for last in layers),
+        rows=tuple(
+            (str(first), *("" if last < first else wording.percent(reading.percent[first, last]) for last in layers))
+            for first in layers
         ),
     )
 

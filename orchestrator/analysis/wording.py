@@ -44,6 +44,18 @@ def signed(value: float | None) -> str:
     return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
+def percent(value: float) -> str:
+    """A change in per cent: +0.4, -12.3 with a minus sign as wide as the plus, 0.0; a dash where it is NaN."""
+    if value != value:
+        return UNKNOWN
+    return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def points(value: float | None) -> str:
+    """A score in points, 0 to 100: 80.3, as leaderboards print it."""
+    return UNKNOWN if value is None else f"{value:.1f}"
+
+
 def count(number: int | float | None) -> str:
     """Three significant digits with k, M or B: 849, 2.38M, 109M."""
     if number is None:

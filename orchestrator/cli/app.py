@@ -122,6 +122,26 @@ def export(
 
 
 @app.command()
+def ablate(
+    store: StoreArgument,
+    task: Annotated[str | None, typer.Option(help="The task to ablate for; needed where there are several.")] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="TRIAL_ID", help="This trial instead of the best one with adapters.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="The rows to evaluate on.")] = "validation",
+    again: Annotated[bool, typer.Option("--again", help="Replace an ablation that is kept already.")] = False,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+) -> int:
+    """Evaluate a trial without the adapters of every span of layers; figure and tables into STORE/artifacts/."""
+    from orchestrator.cli.ablate import ablate_adapters
+
+    return ablate_adapters(
+        store, task=task, trial=trial, split=split, again=again, tracking_uri=tracking_uri, as_json=as_json
+    )
+
+
+@app.command()
 def ui(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; a free one by default.")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pyarrow.fs import FileSystem
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.lock import Holder, hold, holder
@@ -176,6 +177,19 @@ class Store:
     def finished_ids(self) -> frozenset[str]:
         """The trials that need no more training."""
         return frozenset(trial_id for trial_id, status in self.statuses().items() if status.is_finished())
+
+    def ablations(self) -> pa.Table | None:
+        """Every ablation of a trial that is kept here, one under the other; None where there is none."""
+        return read_ablations(self._folder)
+
+    def keep_artifacts(self, trial_id: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
+        """Keep files made of a trial in `artifacts/<trial id>/`, each in one step, in the order given.
+
+        Returns their places below the store's URI. Raises `FaultsError` where the place cannot be written.
+        """
+        with self._writing():
+            write_artifacts(self._folder, trial_id, files)
+        return tuple(f"{self.uri.rstrip('/')}/artifacts/{trial_id}/{name}" for name in files)
 
     def _write_spec_and_plan(self, spec_json: str, plan_table: pa.Table) -> None:
         with self._writing():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.address import artifact_location, database_file
-from orchestrator.tracking.content import KIND, Point
+from orchestrator.tracking.content import KIND, TRIAL_ID, Point
 
 if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
@@ -57,19 +57,23 @@ class Window:
         self._client: MlflowClient | None = None
         self._experiment_id = ""
 
-    def open(self) -> None:
-        """Reach MLflow anew, and make the experiment where there is none."""
+    def connect(self) -> None:
+        """Reach MLflow anew."""
         self._client = None
         with _one_migration_at_a_time(database_file(self.tracking_uri)):
             self._client = _client(self.tracking_uri)
-        found = self._client.get_experiment_by_name(self.experiment)
+
+    def open(self) -> None:
+        """Reach MLflow anew, and make the experiment where there is none."""
+        self.connect()
+        found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             location = artifact_location(self.tracking_uri)
-            self._experiment_id = self._client.create_experiment(self.experiment, artifact_location=location)
+            self._experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
         else:
             self._experiment_id = found.experiment_id
             if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
+                self.client.restore_experiment(found.experiment_id)
 
     def runs(self) -> list[Run]:
         """All runs of this sweep that have not been deleted, the oldest first."""
@@ -96,6 +100,16 @@ class Window:
             token = page.token
             if not token:
                 return runs
+
+    def find_trial(self, trial_id: str) -> str | None:
+        """The id of a trial's run, once connected; None where there is no experiment or no such run. Makes nothing."""
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            return None
+        wanted = f"tags.`{TRIAL_ID}` = '{trial_id}'"
+        # Of several runs, which lost answers leave behind, the one that has ended is the one that stays.
+        runs = self.client.search_runs([experiment.experiment_id], wanted, order_by=["attributes.end_time DESC"])
+        return str(runs[0].info.run_id) if runs else None
 
     def create(self, name: str, tags: Mapping[str, str], start_ms: int | None) -> str:
         """Begin a run, which is then RUNNING. Returns its id."""

@@ -18,6 +18,7 @@ PAPER_TRIALS = {
     "houlsby_glue": 8 * (3 * 3 * 2) * 5,
     "houlsby_additional": 17 * (6 + 8 + 1) * (4 * 3) * 3,
     "figure4": 2 * (10 + 12 + 1) * (3 * 2) * 3,
+    "figure6": 2 * 8 * (3 * 2) * 3,
 }
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
@@ -146,6 +147,20 @@ def test_a_report_replaces_its_predecessor(synthetic: Any, finished: Results, tm
     write(synthetic.results([]), tmp_path)
     assert "144 trials" in write(finished, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == NAMES
+
+
+def test_ablations_are_shown_each_with_its_heat_map_and_what_it_says(
+    synthetic: Any, ablated: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    ablations = pa.concat_tables([ablated("mrpc"), ablated("trec", num_layers=2)])
+    page = write(synthetic.results(synthetic.rows(), ablations=ablations), tmp_path)
+    assert "What each layer's adapters are worth" in page
+    assert page.count("of each span of layers") == 2
+    assert page.index("without any 0.704") < page.index("without any 0.784")  # by task
+    assert {file.name for file in tmp_path.iterdir()} == NAMES | {
+        "ablation.csv", "ablation.parquet",
+        *(f"ablation-t-{task}-0-validation.{kind}" for task in ("mrpc", "trec") for kind in ("png", "svg")),
+    }  # fmt: skip
 
 
 def test_more_failures_than_fit_the_page_are_counted(synthetic: Any, tmp_path: Path) -> None:

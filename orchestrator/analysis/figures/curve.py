@@ -1,13 +1,8 @@
-"""Answers as pictures, in the manner of Figures 1, 3 and 4 of Houlsby et al. 2019. The only door to matplotlib.
-
-Figures are plain `Figure` objects drawn by Agg: no pyplot, no display, no state between calls.
-"""
+"""What trained parameters buy, in the manner of Figures 1, 3 and 4 of Houlsby et al. 2019."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -21,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from orchestrator.analysis import wording
+from orchestrator.analysis.figures.style import headline, new_figure, style
 from orchestrator.analysis.placement import Box, Label, place
 from orchestrator.analysis.tables import quantile_columns, several_backbones
 
@@ -44,27 +40,8 @@ _PAPER = {
     "layernorm": _PALETTE[2],
     "full_finetuning": ("#222222", "D"),
 }
-_DPI = 200
 _LEGEND_COLUMNS = 4
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # one a backbone
-
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so a figure is the same everywhere
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.labelcolor": "#222222",
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.fontsize": 9,
-    "svg.hashsalt": "adaptune",  # equal figures are equal files
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +62,8 @@ def curve_figure(curve: pa.Table) -> Figure:
     reference = rows[0]["normalize_to"] if rows else None
     scale = 100.0 if reference else 1.0
     low, middle, high = columns[0], columns[len(columns) // 2], columns[-1]
-    with _style():
-        figure = _figure(7.2, 4.6)
+    with style():
+        figure = new_figure(7.2, 4.6)
         axes = figure.add_axes((0.105, 0.125, 0.865, 0.72))
         series = _series(rows)
         looks = _looks(rows)
@@ -100,7 +77,7 @@ def curve_figure(curve: pa.Table) -> Figure:
         axes.set_ylabel(_value_name(rows, reference))
         axes.margins(y=0.12)
         _label_directly(axes, series, (low, high), scale, looks)
-        _headline(figure, "What trained parameters buy", _curve_caption(rows, (low, middle, high)))
+        headline(figure, "What trained parameters buy", _curve_caption(rows, (low, middle, high)))
         return figure
 
 
@@ -113,8 +90,8 @@ def tasks_figure(points: pa.Table) -> Figure:
     looks = _looks(rows)
     head = 1.03 + 0.24 * -(-len(looks) // _LEGEND_COLUMNS)  # inches above the first panel: headline and legend
     width, height = max(7.2, 2.9 * across), head + 2.45 * down
-    with _style():
-        figure = _figure(width, height)
+    with style():
+        figure = new_figure(width, height)
         grid = figure.add_gridspec(
             down, across, left=0.62 / width, right=1 - 0.15 / width, bottom=0.5 / height, top=1 - head / height,
             hspace=0.5, wspace=0.22,
@@ -134,28 +111,9 @@ def tasks_figure(points: pa.Table) -> Figure:
                 axes.set_xlabel("")
         seeds = _span([row["num_seeds"] for row in rows], "seed")
         caption = f"best configuration of each size, {wording.plural(len(tasks), 'task')}, mean ± s.e.m. over {seeds}"
-        _headline(figure, "What trained parameters buy on each task", caption if tasks else "no completed trial yet")
+        headline(figure, "What trained parameters buy on each task", caption if tasks else "no completed trial yet")
         _legend(figure, looks, several_backbones(points))
         return figure
-
-
-def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file's content: PNG at 200 dpi, or SVG with text as outlines. Equal figures, equal bytes."""
-    content = io.BytesIO()
-    with _style():
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(content, format=kind, dpi=_DPI, metadata=metadata)
-    return content.getvalue()
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), facecolor="white", dpi=_DPI)
 
 
 def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -264,12 +222,6 @@ def _legend(figure: Figure, looks: dict[tuple[str, str], _Look], with_backbone: 
     ]  # fmt: skip
     corner = 0.5 / figure.get_figwidth(), 1 - 0.52 / figure.get_figheight()
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=_LEGEND_COLUMNS, frameon=False)
-
-
-def _headline(figure: Figure, title: str, caption: str) -> None:
-    height, left = figure.get_figheight(), 0.15 / figure.get_figwidth()
-    figure.text(left, 1 - 0.12 / height, title, fontsize=13, fontweight="bold", color="#111111", va="top")
-    figure.text(left, 1 - 0.37 / height, caption, fontsize=9, color="#555555", va="top")
 
 
 def _value_name(rows: Sequence[Row], reference: str | None) -> str:
