@@ -97,7 +97,8 @@ def test_only_the_command_lines_print():
 
 def test_every_library_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["offline"]
+    extras = project["optional-dependencies"]
+    requirements = project["dependencies"] + extras["offline"] + extras["peft"]
     declared = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     imported = {
         name.partition(".")[0]

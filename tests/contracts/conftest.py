@@ -1,0 +1,123 @@
+"""What the contract of methods is tested on: every method and its variants, on a small random encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.config import Scalar, TrialConfig
+from trainables.encoder import Encoder
+from trainables.methods import method_names
+from trainables.shape import EncoderShape
+
+SHAPE = EncoderShape(
+    model_type="bert",
+    vocab_size=40,
+    hidden_size=16,
+    num_layers=3,
+    num_heads=2,
+    intermediate_size=24,
+    max_positions=20,
+    type_vocab_size=2,
+    embedding_size=16,
+)
+# What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected.
+SHAPES = {
+    "bert": SHAPE,
+    "distilbert": dataclasses.replace(SHAPE, model_type="distilbert", type_vocab_size=0, has_pooler=False),
+    "electra-small": dataclasses.replace(SHAPE, model_type="electra", embedding_size=8, has_pooler=False),
+}
+_ADAPTER: dict[str, Scalar] = {"adapter_size": 4, "init_std": 0.1}
+# Designs that compute something else, by the method's name and what is special.
+VARIANTS: dict[str, tuple[str, dict[str, Scalar]]] = {
+    **{
+        f"adapter-{placement}": ("adapter", {**_ADAPTER, "placement": placement})
+        for placement in ("pfeiffer", "parallel", "attention_only", "feedforward_only")
+    },
+    "adapter-multiply": ("adapter", {**_ADAPTER, "interaction": "multiply"}),
+    "adapter-deep": ("adapter", {**_ADAPTER, "depth": 3, "norm": "layer", "activation": "tanh"}),
+    "adapter-batch-norm": ("adapter", {**_ADAPTER, "depth": 2, "norm": "batch"}),
+    "adapter-some-layers": ("adapter", {**_ADAPTER, "layers": "0,2", "train_layernorms": False, "pooling": "first"}),
+    "adapter-mean": ("adapter", {**_ADAPTER, "pooling": "mean"}),
+    "feature_based-hidden": ("feature_based", {"pooling": "first", "head_hidden_size": 5}),
+    "lora-everywhere": ("lora", {"rank": 2, "targets": "query,key,value,output,up,down"}),
+    "pals-layernorms": ("pals", {"size": 4, "num_heads": 2, "init_std": 0.1, "train_layernorms": True}),
+}
+
+
+NUM_OUTPUTS = 3
+
+
+class Case(NamedTuple):
+    """A method with options that suit the small encoder."""
+
+    method: str
+    options: dict[str, Scalar]
+
+    def config(self, seed: int = 0, **values: Any) -> TrialConfig:
+        return TrialConfig(
+            task="any", backbone="any", method=self.method, method_options=self.options, seed=seed, **values
+        )
+
+
+class Small(NamedTuple):
+    """A small encoder and what can be put through it."""
+
+    shapes: dict[str, EncoderShape]
+    num_outputs: int
+
+    @staticmethod
+    def encoder(shape: EncoderShape = SHAPE, dtype: torch.dtype = torch.float32) -> Encoder:
+        """An encoder as a checkpoint gives it, with random values."""
+        generator = torch.Generator().manual_seed(0)
+        masters = {
+            name: torch.randn(parameter.shape, generator=generator) * 0.3
+            + (1.0 if name.endswith("norm.weight") else 0.0)
+            for name, parameter in Encoder(shape).named_parameters()
+        }
+        return Encoder(shape, masters).load(torch.device("cpu"), dtype)
+
+    @staticmethod
+    def batches(num_trials: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """One batch (2, 7) a trial, ragged, all of one length."""
+        generator = torch.Generator().manual_seed(3)
+        found = []
+        for _ in range(num_trials):
+            lengths = torch.tensor([7, 4])
+            ids = torch.randint(4, SHAPE.vocab_size, (2, 7), generator=generator)
+            found.append((ids.masked_fill(torch.arange(7) >= lengths[:, None], 0), torch.zeros_like(ids), lengths))
+        return found
+
+    @staticmethod
+    def stacked(num_trials: int) -> tuple[Tensor, Tensor, Tensor]:
+        ids, types, lengths = (torch.cat(parts) for parts in zip(*Small.batches(num_trials), strict=True))
+        return ids, types, lengths
+
+
+@pytest.fixture(params=[*method_names(), *VARIANTS])
+def case(request: pytest.FixtureRequest, small_options: Callable[[str, Encoder], dict[str, Scalar]]) -> Case:
+    method, options = VARIANTS.get(request.param, (request.param, None))
+    return Case(method, small_options(method, Small.encoder()) if options is None else options)
+
+
+@pytest.fixture(params=method_names())
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def small() -> Small:
+    return Small(SHAPES, NUM_OUTPUTS)

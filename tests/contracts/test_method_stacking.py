@@ -1,0 +1,85 @@
+"""What a method's stack key promises: trials of a pack compute what each computes alone. New files are tested too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trainables.dropout import DropoutStream, DropoutStreams, connect
+from trainables.methods import get_method, parse_options
+from trainables.model import AdaptedModel, build_model
+from trainables.weights import TrainedWeights
+
+
+def trained(model: AdaptedModel) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
+class TestStacking:
+    """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
+
+    def models(self, case: Any, small: Any, rates: tuple[float, ...]) -> tuple[AdaptedModel, list[AdaptedModel]]:
+        """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
+        options = parse_options(case.method, case.options)
+        num_trials = 1 if get_method(case.method).stack_key(options) is None else len(rates)
+        encoder = small.encoder()
+        configs = [case.config(seed=seed, dropout=rates[seed]) for seed in range(num_trials)]
+        alone = [build_model(encoder, [each], small.num_outputs) for each in configs]
+        pack = build_model(encoder, configs, small.num_outputs)
+        weights = TrainedWeights(pack)
+        assert torch.equal(weights.rows, torch.cat([weights.read(model) for model in alone]))  # they start alike
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():
+            for name, parameter in trained(pack).items():
+                noise = torch.randn(parameter.shape, generator=generator) * 0.1
+                parameter += noise
+                if num_trials == 1:
+                    alone[0].get_parameter(name).add_(noise)
+                    continue
+                assert parameter.shape[0] == num_trials, f"{name} has no trial axis"
+                for trial, model in enumerate(alone):
+                    model.get_parameter(name)[0] += noise[trial]
+        for model, here in [(pack, configs), *((alone[k], [configs[k]]) for k in range(num_trials))]:
+            streams = DropoutStreams([DropoutStream(each.seed, each.dropout, encoder.device) for each in here])
+            streams.expect(2 * len(here), None)
+            connect(model, streams)
+        return pack, alone
+
+    def test_a_stack_key_can_be_compared(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
+        options = parse_options(case.method, case.options)
+        assert hash(get_method(case.method).stack_key(options)) == hash(get_method(case.method).stack_key(options))
+
+    @pytest.mark.parametrize("training", [False, True])
+    @torch.no_grad()
+    def test_trials_of_a_pack_compute_what_each_computes_alone(
+        self, case: Any, small: Any, rates: tuple[float, ...], training: bool
+    ) -> None:
+        pack, alone = self.models(case, small, rates)
+        inputs = small.batches(len(alone))
+        together = pack.train(training)(*small.stacked(len(alone)))
+        apart = torch.cat([model.train(training)(*one) for model, one in zip(alone, inputs, strict=True)])
+        torch.testing.assert_close(together, apart, rtol=0, atol=2e-5)
+        again = pack(*small.stacked(len(alone)))
+        for k, rate in enumerate(rates[: len(alone)]):  # masks were drawn, and others follow, where there is a rate
+            mine = slice(2 * k, 2 * k + 2)
+            assert torch.allclose(again[mine], together[mine]) == (not training or rate == 0)
+
+    def test_gradients_of_different_trials_never_mix(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
+        pack, alone = self.models(case, small, rates)
+        num_trials = len(alone)
+        labels = torch.tensor([0, 2])
+        losses = F.cross_entropy(pack.train()(*small.stacked(num_trials)), labels.repeat(num_trials), reduction="none")
+        losses.view(num_trials, -1)[0].mean().backward()
+        F.cross_entropy(alone[0].train()(*small.batches(1)[0]), labels).backward()
+        for name, parameter in trained(pack).items():
+            expected = alone[0].get_parameter(name).grad
+            assert parameter.grad is not None
+            assert expected is not None
+            mine = parameter.grad[:1] if num_trials > 1 else parameter.grad
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=2e-5)
+            if num_trials > 1:
+                assert not parameter.grad[1:].any(), name
