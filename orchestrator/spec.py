@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from orchestrator.space import parse_domain
+from orchestrator.stopping import NONE, parse_rule, rule_to_json
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -54,8 +55,11 @@ def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _or_none(value: Any) -> Any:
-    return "none" if value is None else value
+def _rule(value: Any) -> Any:
+    try:
+        return parse_rule(value)
+    except FaultsError as error:
+        raise ValueError("; ".join(error.faults)) from None
 
 
 SpaceEntry = Annotated[
@@ -120,7 +124,7 @@ class SweepSpec(BaseModel):
     space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
-    early_stopping: Annotated[Literal["none"], BeforeValidator(_or_none)] = "none"
+    early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
 
     def to_json(self) -> str:
         """The resolved spec, in the shape of a sweep file, as stored beside the records."""
@@ -241,7 +245,6 @@ _RULES = {
     "too_short": "must hold at least {min_length}",
     "greater_than_equal": "must be >= {ge}",
     "less_than": "must be < {lt}",
-    "literal_error": "must be {expected}",
 }
 
 

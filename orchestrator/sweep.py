@@ -74,7 +74,7 @@ def default_store(name: str) -> Path:
 def load_results(store: str | Path) -> Results:
     """The results of a sweep, finished or not, for questions in Python. Raises `FaultsError` where there is none."""
     opened = Store(store)
-    return Results(opened.trials(), opened.epochs(), opened.plan_table())
+    return Results(opened.trials(), opened.epochs(), opened.plan_table(), opened.ablations())
 
 
 def run_sweep(
@@ -168,6 +168,7 @@ def execute(
                 driver,
                 address=address,
                 max_concurrent_trials=plan.spec.search.max_concurrent_trials,
+                early_stopping=plan.spec.early_stopping,
             )
             store.end_working()
             store.compact()

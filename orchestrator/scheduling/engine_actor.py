@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections.abc import Callable
 
 from orchestrator.engine_status import EngineStatus
 from trainables.config import TrialConfig
@@ -24,15 +25,28 @@ News = EpochReport | TrialOutcome | BaseException | None
 
 
 class _Run:
-    """One trial handed to an engine: what it has to tell, and how it is told to end."""
+    """One trial handed to an engine: what it has to tell, and how it is told to end.
 
-    def __init__(self, config: TrialConfig) -> None:
+    `waits` says at the end of an epoch whether the trial waits for the verdict on the epoch before.
+    """
+
+    def __init__(self, config: TrialConfig, waits: Callable[[], bool]) -> None:
         from trainables.running import Job  # here: only an engine's process pays for torch
 
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self.stop = threading.Event()
         self.ended = threading.Event()
         self.job = Job(config=config, done=self.end, report=self._report, cancelled=self.stop.is_set)
+        self._waits = waits
+        self._asked = threading.Semaphore(0)
+
+    def ask(self) -> None:
+        """Say that the next news is waited for, which whoever judges the trial does once it may go on."""
+        self._asked.release()
+
+    def ask_to_end(self) -> None:
+        self.stop.set()
+        self._asked.release()
 
     def end(self, last: News) -> None:
         """Tell the last there is to tell."""
@@ -42,6 +56,9 @@ class _Run:
     def _report(self, epoch: EpochReport) -> bool:
         if epoch.epoch < self.job.config.num_epochs:  # the last epoch comes with the outcome
             self.news.put(epoch)
+        if self._waits():
+            # So that a trial of short epochs is never more than one ahead of the verdict on it. An end wakes it too.
+            self._asked.acquire()
         return True
 
 
@@ -92,12 +109,13 @@ class EngineActor:
             examples_per_second=pack.examples_per_second,
         )
 
-    def start(self, trial_id: str, config: TrialConfig) -> str:
+    def start(self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False) -> str:
         """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
 
-        It trains with the others if it can share their pack, and after them if it cannot.
+        It trains with the others if it can share their pack, and after them if it cannot. One that may be pruned waits
+        after an epoch until the news of it has been asked for, unless others train with it.
         """
-        run = _Run(config)
+        run = _Run(config, waits=lambda: may_be_pruned and self._is_alone())
         with self._lock:
             earlier = self._runs.get(trial_id)
             self._runs[trial_id] = run
@@ -118,6 +136,7 @@ class EngineActor:
         run = self._runs.get(trial_id)
         if run is None:
             raise EngineLostError(f"the process of engine {self._engine.name} that trained {trial_id} has died")
+        run.ask()
         news = run.news.get()
         if isinstance(news, EpochReport):
             return news
@@ -150,7 +169,11 @@ class EngineActor:
         if self._inbox.withdraw(run.job):
             run.end(None)
         else:
-            run.stop.set()
+            run.ask_to_end()
+
+    def _is_alone(self) -> bool:
+        pack = self._engine.status
+        return pack is None or pack.num_trials == 1
 
     def _train(self) -> None:
         while self._inbox.wait():

@@ -151,10 +151,11 @@ class Recorder(tune.Callback):
         """The outcome of a trial that could not report its own."""
         epochs = tuple(self._epochs.get(trial.trial_id, ()))
         started_at = self._running.get(trial.trial_id) or _now()
+        since_s = (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
         return TrialOutcome(
             status=status,
             started_at=started_at,
-            duration_s=(datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds(),
+            duration_s=max(since_s, sum(epoch.duration_s for epoch in epochs)),  # of a short one the start is heard late
             epochs=epochs,
             validation_score=epochs[-1].validation_score if epochs else None,
             validation=epochs[-1].validation if epochs else {},

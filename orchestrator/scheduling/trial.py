@@ -14,6 +14,7 @@ from trainables.outcome import TrialOutcome
 
 # Keys of a result. What Tune's searchers and trial schedulers read is plain numbers; the outcome rides along.
 OUTCOME, ENGINE, EPOCH_REPORT = "outcome", "engine", "epoch_report"
+EPOCH, SCORE = "epoch", "validation_score"
 
 
 class Assignment(NamedTuple):
@@ -21,6 +22,7 @@ class Assignment(NamedTuple):
 
     config: TrialConfig
     pack_key: str | None  # equal for trials that an engine can train together
+    may_be_pruned: bool = False
 
 
 class EngineTrial(tune.Trainable):
@@ -57,7 +59,7 @@ class EngineTrial(tune.Trainable):
             last = news
             result |= {EPOCH_REPORT: news}
         if last is not None:
-            result |= {"epoch": last.epoch, "validation_score": last.validation_score}
+            result |= {EPOCH: last.epoch, SCORE: last.validation_score}
         return result
 
     def cleanup(self) -> None:
@@ -70,12 +72,12 @@ class EngineTrial(tune.Trainable):
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        config, pack_key = self._trials[self._trial_id]
+        config, pack_key, may_be_pruned = self._trials[self._trial_id]
         self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key))
         if self._engine is None:
             return False
         try:
-            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config))
+            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned))
         except RayError:
             self._leave(lost=True)
             raise

@@ -14,9 +14,11 @@ import ray
 from ray import tune
 
 from orchestrator.plan import PlannedTrial
+from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engines import engine_pool, lay_out
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
 from orchestrator.scheduling.trial import Assignment, EngineTrial
+from orchestrator.stopping import NONE, Rule
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def run_trials(
     address: str | None = None,
     max_concurrent_trials: int | None = None,
     threads_per_engine: int | None = None,
+    early_stopping: Rule | str = NONE,
 ) -> bool:
     """Train every one of these trials and tell the observer of each; returns whether it was interrupted.
 
@@ -47,7 +50,7 @@ def run_trials(
             observer.engines_starting(layout.count)
             concurrent = layout.concurrent_trials(len(trials), max_concurrent_trials)
             try:
-                _tuner(sweep, trials, recorder, pool, concurrent, scratch).fit()
+                _tuner(sweep, trials, recorder, pool, concurrent, scratch, early_stopping).fit()
             except tune.TuneError:
                 if recorder.error is not None:
                     raise recorder.error from None
@@ -58,15 +61,23 @@ def run_trials(
 
 
 def _tuner(
-    sweep: str, trials: Sequence[PlannedTrial], recorder: Recorder, pool: Any, concurrent: int, scratch: str
+    sweep: str,
+    trials: Sequence[PlannedTrial],
+    recorder: Recorder,
+    pool: Any,
+    concurrent: int,
+    scratch: str,
+    early_stopping: Rule | str,
 ) -> tune.Tuner:
-    assignments = {trial.trial_id: Assignment(trial.config, trial.pack_key) for trial in trials}
+    scheduler = trial_scheduler(early_stopping, trials)
+    assignments = {trial.trial_id: Assignment(trial.config, trial.pack_key, scheduler is not None) for trial in trials}
     return tune.Tuner(
         # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
         tune.with_resources(tune.with_parameters(EngineTrial, pool=pool, trials=assignments), {"cpu": 0.01}),
         param_space={"trial_id": tune.grid_search(list(assignments))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent,
+            scheduler=scheduler,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["trial_id"],
             trial_dirname_creator=lambda trial: trial.config["trial_id"],

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.space import Grid, LogUniform
 from orchestrator.spec import MethodSpec, SweepSpec, SweepSpecError, parse_leniently, parse_spec
+from orchestrator.stopping import Asha
 
 SOUND: dict[str, Any] = {
     "name": "sweep",
@@ -59,6 +60,13 @@ def test_no_early_stopping_may_be_none_or_null(nothing: str | None) -> None:
     assert parse_spec(changed(early_stopping=nothing)).early_stopping == "none"
 
 
+@pytest.mark.parametrize("form", ["asha", {"asha": None}, {"asha": {"grace_period": 1}}])
+def test_early_stopping_may_be_a_name_or_a_rule_with_its_settings(form: Any) -> None:
+    spec = parse_spec(changed(early_stopping=form))
+    assert spec.early_stopping == Asha()
+    assert parse_spec(json.loads(spec.to_json())) == spec
+
+
 def test_an_empty_space_may_be_null() -> None:
     assert parse_spec(changed(space=None)).space == {}
 
@@ -96,7 +104,8 @@ def test_an_empty_space_may_be_null() -> None:
         ({"search": {"num_samples": True}}, "search.num_samples: must be a whole number, but got True"),
         ({"search": {"algoritm": "grid"}}, "search.algoritm: unknown key 'algoritm'; did you mean 'algorithm'?"),
         ({"search": "grid"}, "search: must be a mapping, but got 'grid'"),
-        ({"early_stopping": "asha"}, "early_stopping: must be 'none', but got 'asha'"),
+        ({"early_stopping": "asah"}, "early_stopping: unknown rule of early stopping 'asah'; did you mean 'asha'?"),
+        ({"early_stopping": {"asha": {"grace_period": 0}}}, "early_stopping: asha.grace_period: must be a whole number"),
         ({"sedes": [1]}, "sedes: unknown key 'sedes'; did you mean 'seeds'? Known: backbone,"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,37 @@ REFERENCES = {
     "pearson": lambda p, y: np.corrcoef(p, y)[0, 1],
     "spearman": lambda p, y: scipy.stats.spearmanr(y, p).statistic,
 }
+REFERENCES["squad_f1"] = lambda p, y: mean_of_best(word_f1, p, y)
+REFERENCES["squad_em"] = lambda p, y: mean_of_best(lambda one, other: one == other, p, y)
 REFERENCES["f1_and_accuracy"] = lambda p, y: (REFERENCES["f1"](p, y) + REFERENCES["accuracy"](p, y)) / 2
 REFERENCES["pearson_and_spearman"] = lambda p, y: (REFERENCES["pearson"](p, y) + REFERENCES["spearman"](p, y)) / 2
 
 
-def random_rows(kind: str, seed: int, num_labels: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def mean_of_best(agreement: Callable[[list[str], list[str]], float], predictions: Any, labels: Any) -> float:
+    """On texts of words that need no normalising."""
+    best = [
+        max(agreement(text.split(), right.split()) for right in texts)
+        for text, texts in zip(predictions, labels, strict=True)
+    ]
+    return float(np.mean(best))
+
+
+def word_f1(predicted: list[str], right: list[str]) -> float:
+    """Harmonic mean of precision and recall, each predicted word using up one of the right answer's."""
+    left, hits = list(right), 0
+    for word in predicted:
+        if word in left:
+            left.remove(word)
+            hits += 1
+    precision, recall = hits / len(predicted), hits / len(right)
+    return 2 * precision * recall / (precision + recall) if hits else 0.0
+
+
+def random_rows(kind: str, seed: int, num_labels: int = 2) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
+    if kind == "extractive_qa":
+        texts = [" ".join(rng.choice(list("bcdef"), size=rng.integers(1, 5))) for _ in range(150)]
+        return texts[:50], [tuple(texts[50 + row : 52 + row]) for row in range(50)]
     if kind == "classification":
         labels = rng.integers(num_labels, size=50)
         return np.where(rng.random(50) < 0.6, labels, rng.integers(num_labels, size=50)), labels
@@ -42,7 +69,8 @@ def test_every_metric_has_a_reference_to_be_held_against() -> None:
 def test_a_metric_agrees_with_the_library_on_random_input(name: str) -> None:
     for seed in range(10):
         predictions, labels = random_rows(metrics.get(name).kind, seed)
-        expected = REFERENCES[name](predictions.astype(np.float64), labels)
+        numbers = isinstance(predictions, np.ndarray)
+        expected = REFERENCES[name](predictions.astype(np.float64) if numbers else predictions, labels)
         assert metrics.get(name).score(predictions, labels) == pytest.approx(expected, abs=1e-12)
 
 
@@ -50,12 +78,16 @@ def test_a_metric_agrees_with_the_library_on_random_input(name: str) -> None:
 def test_perfect_predictions_score_one_and_beat_the_rest(name: str) -> None:
     metric = metrics.get(name)
     predictions, labels = random_rows(metric.kind, 0)
-    assert metric.score(labels, labels) == pytest.approx(1.0)
-    assert metric.better(metric.score(labels, labels), than=metric.score(predictions, labels))
+    perfect = [texts[-1] for texts in labels] if metric.kind == "extractive_qa" else labels
+    assert metric.score(perfect, labels) == pytest.approx(1.0)
+    assert metric.better(metric.score(perfect, labels), than=metric.score(predictions, labels))
     assert not metric.better(0.5, than=0.5)
 
 
-@pytest.mark.parametrize("name", metrics.METRICS)
+NUMBERS = [name for name, metric in metrics.METRICS.items() if metric.kind != "extractive_qa"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_constant_predictions_score_a_number(name: str) -> None:
     metric = metrics.get(name)
     _, labels = random_rows(metric.kind, 0)
@@ -71,6 +103,47 @@ def test_a_combined_metric_shows_its_parts() -> None:
     scores = metrics.get("f1_and_accuracy").compute(predictions, labels)
     assert list(scores) == ["f1_and_accuracy", "f1", "accuracy"]
     assert scores["f1_and_accuracy"] == pytest.approx((scores["f1"] + scores["accuracy"]) / 2)
+
+
+# Each with F1 and exact match counted by hand.
+ANSWERS = [
+    ("Denver Broncos", ["Denver Broncos"], 1.0, 1.0),
+    ("the denver  BRONCOS!", ["Denver Broncos"], 1.0, 1.0),  # case, articles, punctuation and spaces do not count
+    ("Denver", ["Denver Broncos"], 2 / 3, 0.0),  # precision 1, recall 1/2
+    ("in Denver Broncos stadium", ["Denver Broncos"], 2 / 3, 0.0),  # precision 1/2, recall 1
+    ("Broncos Denver", ["Denver Broncos"], 1.0, 0.0),  # F1 knows no order
+    ("Carolina", ["Denver Broncos"], 0.0, 0.0),
+    ("Broncos", ["Denver Broncos", "Broncos", "team"], 1.0, 1.0),  # the best of several right answers
+    ("very very long", ["very long way"], 2 / 3, 0.0),  # a repeated word is shared as often as both have it
+    ("", ["Denver Broncos"], 0.0, 0.0),
+    ("the", ["an"], 0.0, 1.0),  # nothing is left of either: equal, but no word is shared
+    ("U.S.", ["US"], 1.0, 1.0),
+    ("thean", ["thean"], 1.0, 1.0),  # an article is a whole word
+    ("the-end", ["end"], 0.0, 0.0),  # punctuation goes first, and what it joined is one word
+    ("Beyonc\u00e9\u2019s", ["beyonc\u00e9s"], 0.0, 0.0),  # other than ASCII, punctuation stays
+    ("a\u2014b", ["\u2014b"], 1.0, 1.0),  # and bounds a word: the article before it goes
+]
+
+
+@pytest.mark.parametrize(("answer", "right", "f1", "exact"), ANSWERS)
+def test_squad_scores_are_what_is_counted_by_hand(answer: str, right: list[str], f1: float, exact: float) -> None:
+    scores = metrics.get("squad_f1").compute([answer], [right])
+    assert scores == {"squad_f1": pytest.approx(f1), "squad_em": exact}
+
+
+def test_squad_scores_are_means_over_questions_and_report_each_other() -> None:
+    answers, right, f1, exact = zip(*ANSWERS, strict=True)
+    expected = {"squad_f1": pytest.approx(np.mean(f1)), "squad_em": pytest.approx(np.mean(exact))}
+    assert metrics.get("squad_f1").compute(answers, right) == expected
+    assert metrics.get("squad_em").compute(answers, right) == expected
+    assert metrics.get("squad_em").score(answers, right) == expected["squad_em"]
+
+
+def test_a_question_without_a_right_answer_has_no_score() -> None:
+    with pytest.raises(ValueError, match="squad_f1: every question must have a right answer"):
+        metrics.get("squad_f1").compute(["a", "b"], [("a",), ()])
+    with pytest.raises(ValueError, match="squad_f1: needs predictions and labels of one shape"):
+        metrics.get("squad_f1").compute(["a", "b"], [("a",)])
 
 
 def test_f1_of_more_than_two_classes_is_the_macro_average() -> None:

@@ -66,7 +66,8 @@ def metric_faults(metric: str, kind: metrics.Kind) -> list[str]:
     if metric not in metrics.METRICS or (fits := metrics.METRICS[metric].kind) == kind:
         return []
     fitting = ", ".join(sorted(m.name for m in metrics.METRICS.values() if m.kind == kind))
-    return [f"metric: {metric} fits a {fits}, but the task is a {kind}. Fitting: {fitting}"]
+    ours, its = (f"an {name}" if name.startswith("e") else f"a {name}" for name in (kind, fits))
+    return [f"metric: {metric} fits {its}, but the task is {ours}. Fitting: {fitting}"]
 
 
 def make_task(declared: Declared, tables: Mapping[str, pa.Table], faults: Sequence[str] = ()) -> Task:

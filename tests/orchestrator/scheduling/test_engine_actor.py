@@ -189,6 +189,46 @@ def test_once_cancelled_it_ends_what_trains_and_begins_nothing_more(actor: Engin
     assert [end_of(actor, trial) for trial in ("v", "w")] == [None, None]
 
 
+def epochs_trained(actor: EngineActor) -> list[int]:
+    return list(fake(actor).pack.values())
+
+
+def test_a_trial_that_may_be_pruned_is_never_more_than_an_epoch_ahead_of_its_verdict(actor: EngineActor) -> None:
+    config = TrialConfig(task="a", backbone="b", method="layernorm", num_epochs=5)
+    actor.start("t", config, may_be_pruned=True)
+    until(lambda: len(fake(actor).pack) == 1)
+    fake(actor).go.release(4)
+    assert actor.next("t") == epoch(1)
+    until(lambda: epochs_trained(actor) == [2])
+    time.sleep(0.05)
+    assert epochs_trained(actor) == [2]  # the second has ended, and nobody has asked for it yet
+    assert actor.next("t") == epoch(2)
+    until(lambda: epochs_trained(actor) == [3])
+    actor.stop("t")  # the verdict on the second, which wakes it
+    assert fake(actor).pack == {}
+
+
+def test_once_cancelled_a_trial_that_waits_for_its_verdict_ends(actor: EngineActor) -> None:
+    actor.start("t", CONFIG, may_be_pruned=True)
+    until(lambda: len(fake(actor).pack) == 1)
+    fake(actor).go.release(1)
+    until(lambda: epochs_trained(actor) == [1])
+    actor.cancel_all()
+    outcome = end_of(actor, "t")
+    assert outcome is not None
+    assert outcome.status is OutcomeStatus.CANCELLED
+
+
+def test_trials_that_train_together_wait_for_no_verdict(actor: EngineActor) -> None:
+    for trial in ("t", "u"):
+        actor.start(trial, CONFIG, may_be_pruned=True)
+    until(lambda: len(fake(actor).pack) == 2)
+    fake(actor).go.release(2)
+    until(lambda: epochs_trained(actor) == [2, 2])  # and nobody has asked for any news
+    fake(actor).go.release(1)
+    assert [end_of(actor, trial) is not None for trial in ("t", "u")] == [True, True]
+
+
 def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_waited(actor: EngineActor) -> None:
     start_all(actor, "t", "u", training=2)
     actor.start("v", OTHER)

@@ -227,6 +227,33 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
     assert {engine.method for engine in observer.working} >= {"layernorm"}
 
 
+@pytest.mark.usefixtures("_on_one_engine")
+def test_a_trial_that_promises_little_is_pruned_and_one_that_promises_more_goes_on(
+    small_backbone: Path, write_task: Callable[..., Path]
+) -> None:
+    plan = plan_sweep(
+        {
+            "name": "pruned",
+            "backbone": str(small_backbone),
+            "tasks": [str(write_task())],
+            "seeds": [0],
+            "space": {"num_epochs": 12, "batch_size": 16},
+            "methods": [{"no_bert": {"learning_rate": {"grid": [2e-2, 1e-9]}, "hidden_layers": 0, "convolution": False}}],
+            "early_stopping": {"asha": {"grace_period": 6, "max_epochs": 6}},
+        }
+    )
+    observer = Observer()
+    assert not run_trials(
+        "pruned", plan.trials, observer, max_concurrent_trials=1, early_stopping=plan.spec.early_stopping
+    )
+    good, pruned = (observer.by_id()[trial.trial_id] for trial in plan.trials)
+    assert (good.status, pruned.status) == (TrialStatus.COMPLETED, TrialStatus.PRUNED)
+    assert [epoch.epoch for epoch in pruned.epochs] == list(range(1, 7))
+    assert pruned.validation_score == pruned.epochs[-1].validation_score
+    assert pruned.test_score is None
+    assert (pruned.duration_s or 0) >= sum(epoch.duration_s for epoch in pruned.epochs)
+
+
 def test_a_second_interrupt_is_obeyed_at_once() -> None:
     with tuner._Interrupt() as interrupt:
         signal.raise_signal(signal.SIGINT)
