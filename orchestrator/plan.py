@@ -185,7 +185,7 @@ def _replicates(
     first = TrialConfig(
         task=reference, backbone=spec.backbone, method=method, method_options=options, seed=spec.seeds[0], **shared
     )
-    counts = preview_parameters(first, backbone.shape, task.info.num_labels) if backbone else None
+    counts = preview_parameters(first, backbone.shape, task.info) if backbone else None
     config_id = _config_id(first, task, backbone)
     key = pack_key(first)  # the seed has no part in it
     steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
@@ -217,7 +217,9 @@ def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | 
         {
             "outcome_version": OUTCOME_VERSION,
             "task": task.fingerprint or task.info.name,
-            "backbone": ((backbone and backbone.fingerprint) or config.backbone) if uses_backbone(config.method) else "",
+            "backbone": ((backbone and backbone.fingerprint) or config.backbone)
+            if uses_backbone(config.method)
+            else "",
             "method": config.method,
             "hyperparameters": shared,
             "options": identity_of(config.method, config.method_options),

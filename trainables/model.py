@@ -155,6 +155,8 @@ def build_model(
     view = encoder.view()
     generators = [torch.Generator().manual_seed(derive_seed(config.seed, "initialisation")) for config in configs]
     options = [parse_options(config.method, config.method_options, encoder.shape) for config in configs]
+    if kind == "extractive_qa":
+        view.pooler = None  # nobody reads it, so no method shall train it
     get_method(configs[0].method).adapt(view, options, generators)
     if kind == "extractive_qa":  # the answer is a place in the text, so every word piece is read
         view.pooling = "tokens"

@@ -15,6 +15,7 @@ from trainables.config import Scalar, TrialConfig
 from trainables.encoder import Encoder
 from trainables.faults import UnavailableError
 from trainables.methods import get_method, parse_options, references_of
+from trainables.metrics import Kind
 from trainables.model import ParameterCounts, build_model, count_parameters
 from trainables.reading.reachability import hurried
 from trainables.shape import EncoderShape
@@ -77,10 +78,14 @@ def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderS
     return completed | {name: str(Path(str(completed[name])).expanduser().absolute()) for name in named}
 
 
-def preview_parameters(config: TrialConfig, shape: EncoderShape, num_labels: int) -> ParameterCounts:
-    """Count a trial's parameters from the tensors it would train, without memory for them."""
+def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.TaskInfo | int) -> ParameterCounts:
+    """Count a trial's parameters from the tensors it would train, without memory for them.
+
+    `task` is what it trains on, or the number of outputs of a classifier.
+    """
+    num_labels, kind = (task, "classification") if isinstance(task, int) else (task.num_labels, task.kind)
     options = tuple(sorted(config.method_options.items()))
-    one, two = (_count(config.method, options, shape, num_outputs) for num_outputs in (1, 2))
+    one, two = (_count(config.method, options, shape, num_outputs, kind) for num_outputs in (1, 2))
     more = (num_labels - 1) * (two.trained - one.trained)  # each output adds as much to the head
     return ParameterCounts(
         trained=one.trained + more, trained_without_head=one.trained_without_head, total=one.total + more
@@ -89,12 +94,12 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, num_labels: int
 
 @functools.lru_cache(maxsize=4096)
 def _count(
-    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, num_outputs: int
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, num_outputs: int, kind: Kind
 ) -> ParameterCounts:
     """The counts with a head of so many outputs. A sweep asks for the same ones again and again."""
     config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
     with torch.device("meta"):
-        return count_parameters(build_model(_encoder(shape), [config], num_outputs))
+        return count_parameters(build_model(_encoder(shape), [config], num_outputs, kind=kind))
 
 
 @functools.lru_cache(maxsize=8)

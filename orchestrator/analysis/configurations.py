@@ -118,8 +118,9 @@ def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
     """The configurations with as many completed seeds as the best-covered one, best first.
 
     The mean of few seeds scatters more than the mean of many, so while a sweep is unfinished (or after failures) a
-    single lucky seed would win; a configuration competes once it has as many scores as any other. Ties go to fewer
-    trained parameters, then to the smaller config_id. Empty where nothing is completed.
+    single lucky seed would win; a configuration competes once it has as many scores as any other. Pruned seeds have no
+    score: one that was pruned on some gives way to any that was not. Ties go to fewer trained parameters, then to the
+    smaller config_id. Empty where nothing is completed.
     """
     scored = [(c, c.validation) for c in configurations if c.validation is not None]
     coverage = max((estimate.num_seeds for _, estimate in scored), default=0)

@@ -155,7 +155,9 @@ class Recorder(tune.Callback):
         return TrialOutcome(
             status=status,
             started_at=started_at,
-            duration_s=max(since_s, sum(epoch.duration_s for epoch in epochs)),  # of a short one the start is heard late
+            duration_s=max(
+                since_s, sum(epoch.duration_s for epoch in epochs)
+            ),  # of a short one the start is heard late
             epochs=epochs,
             validation_score=epochs[-1].validation_score if epochs else None,
             validation=epochs[-1].validation if epochs else {},

@@ -105,7 +105,10 @@ def test_an_empty_space_may_be_null() -> None:
         ({"search": {"algoritm": "grid"}}, "search.algoritm: unknown key 'algoritm'; did you mean 'algorithm'?"),
         ({"search": "grid"}, "search: must be a mapping, but got 'grid'"),
         ({"early_stopping": "asah"}, "early_stopping: unknown rule of early stopping 'asah'; did you mean 'asha'?"),
-        ({"early_stopping": {"asha": {"grace_period": 0}}}, "early_stopping: asha.grace_period: must be a whole number"),
+        (
+            {"early_stopping": {"asha": {"grace_period": 0}}},
+            "early_stopping: asha.grace_period: must be a whole number",
+        ),
         ({"sedes": [1]}, "sedes: unknown key 'sedes'; did you mean 'seeds'? Known: backbone,"),
     ],
 )

@@ -120,7 +120,7 @@ def _train(entries: Sequence[tuple[int, int, TrialConfig]], tokens_per_slice: in
         for index, trial in running.items():
             traces[index].losses.append(float(trial.loss_sum))
             if trial.step == entries[index][1]:
-                traces[index].weights = trial.row.clone()
+                traces[index].weights = _without_key_biases(pack, trial.row.clone())
                 model = pack.show(trial).eval()
                 with torch.no_grad():
                     inputs = (batch.input_ids, batch.token_type_ids, batch.lengths)
@@ -129,6 +129,17 @@ def _train(entries: Sequence[tuple[int, int, TrialConfig]], tokens_per_slice: in
         if leaving:
             pack.leave([running.pop(index) for index in leaving])
     return traces
+
+
+def _without_key_biases(pack: Pack, row: Tensor) -> Tensor:
+    """A bias of all keys moves every score of a query alike and so changes nothing. Its gradient is rounding alone, which
+    Adam makes steps of: such biases wander differently in a pack, to no effect."""
+    for name, parameter in pack.model.named_parameters():
+        if name.endswith("qkv.bias") and parameter.requires_grad:
+            leaf = next(leaf for leaf in pack.weights._leaves if leaf.owner is pack.model.get_submodule(name[:-5]))
+            width = parameter.shape[-1] // 3
+            row[leaf.offset + width : leaf.offset + 2 * width] = 0
+    return row
 
 
 def _configs(method: str, options: Mapping[str, Scalar]) -> st.SearchStrategy[TrialConfig]:

@@ -27,6 +27,16 @@ def test_best_is_chosen_on_validation_and_reported_on_test(synthetic: Any) -> No
     assert best[0]["test_mean"] == 0.5
 
 
+def test_a_pruned_replicate_is_no_score_and_its_configuration_loses_to_a_whole_one(synthetic: Any) -> None:
+    pruned = synthetic.scored(ADAPTER, [0.99], status="pruned", test_score=None)
+    rows = [*synthetic.scored(ADAPTER, [0.90]), {**pruned[0], "seed": 1, "trial_id": "pruned"}]
+    (best,) = synthetic.results(rows).best().to_pylist()
+    assert (best["validation_mean"], best["num_seeds"], best["num_trials"]) == (pytest.approx(0.9), 1, 2)
+    (best,) = synthetic.results([*rows, *synthetic.scored(LARGER, [0.80, 0.82])]).best().to_pylist()
+    assert (best["adapter_size"], best["num_trials"], best["num_failed"]) == (64, 4, 0)
+    assert len(synthetic.results(pruned).best()) == 0  # none that was pruned on every seed
+
+
 def test_best_has_a_row_per_task_and_method_with_what_it_took(finished: Results) -> None:
     rows = finished.best().to_pylist()
     assert [(row["task"], row["method"]) for row in rows[:5]] == [

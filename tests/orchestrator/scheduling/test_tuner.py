@@ -238,7 +238,9 @@ def test_a_trial_that_promises_little_is_pruned_and_one_that_promises_more_goes_
             "tasks": [str(write_task())],
             "seeds": [0],
             "space": {"num_epochs": 12, "batch_size": 16},
-            "methods": [{"no_bert": {"learning_rate": {"grid": [2e-2, 1e-9]}, "hidden_layers": 0, "convolution": False}}],
+            "methods": [
+                {"no_bert": {"learning_rate": {"grid": [2e-2, 1e-9]}, "hidden_layers": 0, "convolution": False}}
+            ],
             "early_stopping": {"asha": {"grace_period": 6, "max_epochs": 6}},
         }
     )

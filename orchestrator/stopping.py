@@ -1,0 +1,112 @@
+"""Rules of early stopping as a sweep declares them: small comparable values that say when a trial is pruned.
+
+In a sweep file a rule is its name, `asha`, or a mapping with one key, `{asha: {grace_period: 2}}`; `none` trains every
+trial to its end. `orchestrator.scheduling.early_stopping` follows them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from trainables.faults import FaultsError, unknown_name
+
+NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asha:
+    """Asynchronous successive halving (Li et al. 2020).
+
+    After `grace_period` epochs, and at each `reduction_factor`-fold of that, a trial goes on if it is among the best
+    1 / `reduction_factor` of those that came so far. From `max_epochs` on it trains to its end; None: nobody is stopped
+    later than the longest trial allows.
+    """
+
+    grace_period: int = 1
+    reduction_factor: float = 3
+    max_epochs: int | None = None
+
+    def faults(self) -> list[str]:
+        faults = _count_faults("grace_period", self.grace_period)
+        factor = self.reduction_factor
+        if not _is_number(factor) or not 1 < factor < math.inf:
+            faults.append(f"reduction_factor: must be a number > 1, but got {factor!r}")
+        if self.max_epochs is not None:
+            faults += _count_faults("max_epochs", self.max_epochs)
+            if not faults and self.max_epochs < self.grace_period:
+                rule = f"must be at least the grace period of {self.grace_period}"
+                faults.append(f"max_epochs: {rule}, but got {self.max_epochs}")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median:
+    """The median rule of Google Vizier (Golovin et al. 2017).
+
+    A trial is pruned where its best score so far is below the median of the other trials' mean scores up to the same
+    epoch; not before `grace_period` epochs, and not before `min_trials` others have come as far.
+    """
+
+    grace_period: int = 1
+    min_trials: int = 3
+
+    def faults(self) -> list[str]:
+        return _count_faults("grace_period", self.grace_period) + _count_faults("min_trials", self.min_trials)
+
+
+Rule = Asha | Median
+RULES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Asha, Median)}
+
+
+def parse_rule(value: Any) -> Rule | str:
+    """Read a rule, its name, its mapping form, or none ("none", or nothing at all).
+
+    Raises `FaultsError` with every fault of the value.
+    """
+    if isinstance(value, Rule):
+        return _checked(value)
+    if value is None or value == NONE:
+        return NONE
+    if isinstance(value, str):
+        value = {value: None}
+    if not isinstance(value, Mapping) or len(value) != 1:
+        rule = f"must be {NONE}, the name of a rule ({', '.join(RULES)}), or a mapping of one to its settings"
+        raise FaultsError("early stopping", [f"{rule}, but got {value!r}"])
+    ((name, settings),) = value.items()
+    if name not in RULES:
+        raise FaultsError("early stopping", [unknown_name("rule of early stopping", name, [NONE, *RULES])])
+    kind = RULES[name]
+    settings = {} if settings is None else settings
+    if not isinstance(settings, Mapping):
+        raise FaultsError("early stopping", [f"{name}: must be a mapping of settings, but got {settings!r}"])
+    known = [each.name for each in fields(kind)]
+    unknown = [unknown_name(f"setting of {name}", key, known) for key in settings if key not in known]
+    sound = {key: setting for key, setting in settings.items() if key in known}
+    faults = [*unknown, *(f"{name}.{fault}" for fault in kind(**sound).faults())]
+    if faults:
+        raise FaultsError("early stopping", faults)
+    return kind(**sound)
+
+
+def rule_to_json(rule: Rule | str) -> Any:
+    """The form a sweep file has, with every setting."""
+    return rule if isinstance(rule, str) else {type(rule).__name__.lower(): asdict(rule)}
+
+
+def _checked(rule: Rule) -> Rule:
+    if faults := rule.faults():
+        raise FaultsError("early stopping", [f"{type(rule).__name__.lower()}.{fault}" for fault in faults])
+    return rule
+
+
+def _count_faults(name: str, value: object) -> list[str]:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return []
+    return [f"{name}: must be a whole number >= 1, but got {value!r}"]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
