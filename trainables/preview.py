@@ -85,8 +85,8 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.Tas
     """
     num_labels, kind = (task, "classification") if isinstance(task, int) else (task.num_labels, task.kind)
     options = tuple(sorted(config.method_options.items()))
-    one, two = (_count(config.method, options, shape, num_outputs, kind) for num_outputs in (1, 2))
-    more = (num_labels - 1) * (two.trained - one.trained)  # each output adds as much to the head
+    one, per_output = _count(config.method, options, shape, kind)
+    more = (num_labels - 1) * per_output
     return ParameterCounts(
         trained=one.trained + more, trained_without_head=one.trained_without_head, total=one.total + more
     )
@@ -94,12 +94,13 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.Tas
 
 @functools.lru_cache(maxsize=4096)
 def _count(
-    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, num_outputs: int, kind: Kind
-) -> ParameterCounts:
-    """The counts with a head of so many outputs. A sweep asks for the same ones again and again."""
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, kind: Kind
+) -> tuple[ParameterCounts, int]:
+    """The counts with a head of one output, and what each further one adds. A sweep asks for the same again and again."""
     config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
     with torch.device("meta"):
-        return count_parameters(build_model(_encoder(shape), [config], num_outputs, kind=kind))
+        model = build_model(_encoder(shape), [config], 1, kind=kind)
+    return count_parameters(model), model.head.weight.shape[1] + 1
 
 
 @functools.lru_cache(maxsize=8)

@@ -146,6 +146,7 @@ def references(options: Options) -> dict[str, tuple[Path, ...]]:
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     device, each = parameter_device(view), options[0]  # trials of a pack have equal options
+    view.compute_dtype = torch.float32  # the towers are small, and a bucket's gradient is a sum over many texts
     num_trials, width = len(options), each.embedding_dim
     table = None
     if each.tune_embeddings:
