@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from orchestrator.enumeration import enumerate_configurations, search_faults
-from orchestrator.space import values_of
-from orchestrator.spec import MethodSpec, SweepSpec, SweepSpecError, parse_leniently
-from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, Scalar, TrialConfig, check_hyperparameter
-from trainables.faults import FaultsError, unknown_name
+from orchestrator.space_faults import method_faults, shared_space_faults
+from orchestrator.spec import SweepSpec, SweepSpecError, parse_leniently
+from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, Scalar, TrialConfig
+from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
     from trainables.backbone import BackboneInfo
@@ -77,9 +77,9 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
         faults += error.faults
         backbone = BackbonePreview(info=None)
     faults += _clashes(tasks)
-    faults += _shared_space_faults(spec, backbone.info)
+    faults += shared_space_faults(spec, backbone.info)
     for method in spec.methods:
-        faults += _method_faults(method, backbone.info)
+        faults += method_faults(method, backbone.info)
     faults += search_faults(spec)
     missing = (*_missing_data(tasks), *backbone.missing)
     if not allow_missing:
@@ -250,53 +250,3 @@ def _clashes(tasks: Mapping[str, TaskPreview]) -> list[str]:
         if len(references) > 1
     ]
     return same_name + same_rows
-
-
-def _shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:
-    faults = []
-    for name, entry in spec.space.items():
-        if name in HYPERPARAMETERS:
-            faults += _value_faults(f"space.{name}", name, entry, backbone)
-        else:
-            rule = unknown_name("hyperparameter", f"space.{name}", HYPERPARAMETERS)
-            faults.append(f"{rule} (options of a method stand below the method)")
-    return faults
-
-
-def _method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
-    from trainables.methods import option_names
-    from trainables.preview import complete_options
-
-    try:
-        options = option_names(entry.method)
-    except FaultsError as error:
-        return [f"methods: {fault}" for fault in error.faults]
-    faults = []
-    # An option may be good or bad by the others, so each value is tried beside what the others are.
-    beside = {name: values_of(domain)[0] for name, domain in entry.space.items() if name in options}
-    for name, domain in entry.space.items():
-        if name in HYPERPARAMETERS:
-            faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
-        elif name not in options:
-            known = [*options, *HYPERPARAMETERS]
-            faults.append(unknown_name(f"option of method {entry.method}", name, known))
-        else:
-            for value in values_of(domain):
-                try:
-                    complete_options(entry.method, {**beside, name: value}, backbone.shape if backbone else None)
-                except FaultsError as error:
-                    faults += error.faults
-    return faults
-
-
-def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | None) -> list[str]:
-    faults = []
-    for value in values_of(entry):
-        fault = check_hyperparameter(name, value)
-        if fault is None and name == "max_length" and backbone and isinstance(value, int):
-            longest = backbone.shape.max_length
-            fault = f"max_length: must be at most {longest}, the backbone's positions" if value > longest else None
-            fault = fault and f"{fault}, but got {value}"
-        if fault:
-            faults.append(f"{where}: {fault.removeprefix(f'{name}: ')}")
-    return faults

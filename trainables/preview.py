@@ -96,7 +96,7 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.Tas
 def _count(
     method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, kind: Kind
 ) -> tuple[ParameterCounts, int]:
-    """The counts with a head of one output, and what each further one adds. A sweep asks for the same again and again."""
+    """The counts with a head of one output, and what each further one adds. A sweep asks for the same many times."""
     config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
     with torch.device("meta"):
         model = build_model(_encoder(shape), [config], 1, kind=kind)

@@ -203,7 +203,7 @@ class TestFaults:
             "space.num_epochs: must be a whole number >= 1, but got 0",
             "space.dropout: must be a number in [0, 1) or null, but got 1.5",
             "methods: unknown method 'adaptr'; did you mean 'adapter'? Known: adapter,",
-            "unknown option of method adapter 'adapter_sze'; did you mean 'adapter_size'? Known: activation, adapter_size,",
+            "unknown option of method adapter 'adapter_sze'; did you mean 'adapter_size'? Known: activation,",
             "adapter.learning_rate: must be a number > 0, but got -1",
             "top_layers.num_layers: must be a whole number, but got 'x'",
             "search.algorithm: unknown search algorithm 'tpa'",

@@ -132,8 +132,10 @@ def _train(entries: Sequence[tuple[int, int, TrialConfig]], tokens_per_slice: in
 
 
 def _without_key_biases(pack: Pack, row: Tensor) -> Tensor:
-    """A bias of all keys moves every score of a query alike and so changes nothing. Its gradient is rounding alone, which
-    Adam makes steps of: such biases wander differently in a pack, to no effect."""
+    """A row without what has no effect: a bias of all keys moves every score of a query alike.
+
+    Its gradient is rounding alone, of which Adam makes steps, so such biases wander differently in a pack.
+    """
     for name, parameter in pack.model.named_parameters():
         if name.endswith("qkv.bias") and parameter.requires_grad:
             leaf = next(leaf for leaf in pack.weights._leaves if leaf.owner is pack.model.get_submodule(name[:-5]))

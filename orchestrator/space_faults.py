@@ -1,0 +1,65 @@
+"""What is wrong with a spec's spaces, value by value, as the plug-ins and the backbone tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.space import values_of
+from orchestrator.spec import MethodSpec, SweepSpec
+from trainables.config import HYPERPARAMETERS, check_hyperparameter
+from trainables.faults import FaultsError, unknown_name
+
+if TYPE_CHECKING:
+    from trainables.backbone import BackboneInfo
+
+
+def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:
+    """Every fault of the hyperparameters that all methods share."""
+    faults = []
+    for name, entry in spec.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"space.{name}", name, entry, backbone)
+        else:
+            rule = unknown_name("hyperparameter", f"space.{name}", HYPERPARAMETERS)
+            faults.append(f"{rule} (options of a method stand below the method)")
+    return faults
+
+
+def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
+    """Every fault of a method, its options and the hyperparameters below it."""
+    from trainables.methods import option_names
+    from trainables.preview import complete_options
+
+    try:
+        options = option_names(entry.method)
+    except FaultsError as error:
+        return [f"methods: {fault}" for fault in error.faults]
+    faults = []
+    # An option may be good or bad by the others, so each value is tried beside what the others are.
+    beside = {name: values_of(domain)[0] for name, domain in entry.space.items() if name in options}
+    for name, domain in entry.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
+        elif name not in options:
+            known = [*options, *HYPERPARAMETERS]
+            faults.append(unknown_name(f"option of method {entry.method}", name, known))
+        else:
+            for value in values_of(domain):
+                try:
+                    complete_options(entry.method, {**beside, name: value}, backbone.shape if backbone else None)
+                except FaultsError as error:
+                    faults += error.faults
+    return faults
+
+
+def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | None) -> list[str]:
+    faults = []
+    for value in values_of(entry):
+        fault = check_hyperparameter(name, value)
+        if fault is None and name == "max_length" and backbone and isinstance(value, int):
+            longest = backbone.shape.max_length
+            fault = f"max_length: must be at most {longest}, the backbone's positions" if value > longest else None
+            fault = fault and f"{fault}, but got {value}"
+        if fault:
+            faults.append(f"{where}: {fault.removeprefix(f'{name}: ')}")
+    return faults
