@@ -69,8 +69,8 @@ class Convolution(nn.Module):
         self.activation = ACTIVATIONS[activation]
         total = max_ngram * num_filters
         self.norm = BatchNorm(len(generators), total, device) if batch_norm else None
-        self.embedding_dropout = Dropout(embedding_dropout)
-        self.dropout = Dropout(dropout)
+        self.embedding_dropout = Dropout(embedding_dropout, is_fixed=True)
+        self.dropout = Dropout(dropout, is_fixed=True)
 
     def forward(self, vectors_TE: Tensor, words: Words) -> Tensor:
         counts_S = words.counts
@@ -117,7 +117,7 @@ class HiddenLayer(nn.Module):
         elif norm == "layer":
             self.norm = LayerNorm.stacked(len(generators), width, device)
         self.activation = ACTIVATIONS[activation]
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, is_fixed=True)
 
     def forward(self, features_SX: Tensor) -> Tensor:
         hidden_SH = self.dense(features_SX)
