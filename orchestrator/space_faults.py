@@ -27,28 +27,33 @@ def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[
 
 def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
     """Every fault of a method, its options and the hyperparameters below it."""
-    from trainables.methods import option_names
+    from trainables.methods import backbone_faults, option_names
     from trainables.preview import complete_options
 
     try:
         options = option_names(entry.method)
     except FaultsError as error:
         return [f"methods: {fault}" for fault in error.faults]
-    faults = []
-    # An option may be good or bad by the others, so each value is tried beside what the others are.
-    beside = {name: values_of(domain)[0] for name, domain in entry.space.items() if name in options}
+    faults: list[str] = []
+    own: dict[str, Any] = {}
     for name, domain in entry.space.items():
         if name in HYPERPARAMETERS:
             faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
-        elif name not in options:
-            known = [*options, *HYPERPARAMETERS]
-            faults.append(unknown_name(f"option of method {entry.method}", name, known))
+        elif name in options:
+            own[name] = domain
         else:
-            for value in values_of(domain):
-                try:
-                    complete_options(entry.method, {**beside, name: value}, backbone.shape if backbone else None)
-                except FaultsError as error:
-                    faults += error.faults
+            faults.append(unknown_name(f"option of method {entry.method}", name, [*options, *HYPERPARAMETERS]))
+    # An option may be good or bad by the others, so each value is tried beside what the others are.
+    beside = {name: values_of(domain)[0] for name, domain in own.items()}
+    for values in [
+        beside,
+        *({**beside, name: value} for name, domain in own.items() for value in values_of(domain)[1:]),
+    ]:
+        try:
+            completed = complete_options(entry.method, values, backbone.shape if backbone else None)
+            faults += backbone_faults(entry.method, completed, backbone.fingerprint if backbone else None)
+        except FaultsError as error:
+            faults += error.faults
     return faults
 
 

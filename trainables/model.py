@@ -133,6 +133,16 @@ def statistics_of(model: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(module, name) for module in modules for name, _ in module.named_buffers(recurse=False)]
 
 
+def frozen_buffers(model: nn.Module, *, statistics: bool = True) -> dict[str, Tensor]:
+    """Tensors that are neither trained nor the backbone's, such as adapters another trial has trained; each once."""
+    left_out = set() if statistics else {id(getattr(module, name)) for module, name in statistics_of(model)}
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():  # leaves out buffers that are computed
+        if not isinstance(tensor, nn.Parameter) and id(tensor) not in left_out:
+            found.setdefault(id(tensor), (name, tensor))
+    return dict(found.values())
+
+
 def stack_key(config: TrialConfig) -> tuple[str, Hashable] | None:
     """Equal for trials that one model can hold stacked; None where a trial's weights are its alone."""
     key = get_method(config.method).stack_key(parse_options(config.method, config.method_options))
@@ -169,10 +179,7 @@ def count_parameters(model: AdaptedModel, num_trials: int = 1) -> ParameterCount
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     head = sum(p.numel() for p in model.head.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    # Frozen tensors that are not the backbone's, such as adapters another trial has trained.
-    seen = {id(getattr(module, name)) for module, name in statistics_of(model)}
-    state = model.state_dict(keep_vars=True).values()
-    frozen += sum(b.numel() for b in state if not isinstance(b, nn.Parameter) and id(b) not in seen)
+    frozen += sum(buffer.numel() for buffer in frozen_buffers(model, statistics=False).values())
     return ParameterCounts(
         trained=trained // num_trials,
         trained_without_head=(trained - head) // num_trials,

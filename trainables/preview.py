@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,7 +13,7 @@ from trainables.backbone import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
 from trainables.encoder import Encoder
 from trainables.faults import UnavailableError
-from trainables.methods import get_method, parse_options, references_of
+from trainables.methods import get_method, parse_options, resolve
 from trainables.metrics import Kind
 from trainables.model import ParameterCounts, build_model, count_parameters
 from trainables.reading.reachability import hurried
@@ -42,7 +41,9 @@ def preview_task(reference: str) -> TaskPreview:
         except UnavailableError as error:
             info = tasks.describe(reference)
             return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
-    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=task.splits["train"].num_rows)
+    # How many windows questions make, and so the steps, depends on the tokenizer.
+    rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
+    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +72,14 @@ def preview_backbone(name: str) -> BackbonePreview:
 
 
 def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderShape | None) -> dict[str, Scalar]:
-    """A method's options with defaults filled in and paths made absolute. Raises `FaultsError` with every fault."""
+    """A method's options with defaults filled in and what they leave open pinned.
+
+    Raises `FaultsError` with every fault.
+    """
     parsed = parse_options(method, options, shape)
-    completed: dict[str, Scalar] = {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
-    named = references_of(method, options) if shape is not None else {}
-    return completed | {name: str(Path(str(completed[name])).expanduser().absolute()) for name in named}
+    if shape is not None:  # else faults are still to be found
+        parsed = resolve(method, parsed)
+    return {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
 
 
 def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.TaskInfo | int) -> ParameterCounts:
@@ -109,6 +113,8 @@ def _encoder(shape: EncoderShape) -> Encoder:
     return meta_encoder(shape)
 
 
-def parameter_formula(config: TrialConfig, shape: EncoderShape) -> int:
+def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: Kind = "classification") -> int:
     """The method's closed formula for the trained parameters, head left out."""
+    if kind == "extractive_qa":  # no pooler is read
+        shape = replace(shape, has_pooler=False)
     return get_method(config.method).trained_params(shape, parse_options(config.method, config.method_options))

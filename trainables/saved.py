@@ -27,8 +27,8 @@ from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, encode
 from trainables.evaluation import predict
 from trainables.faults import FaultsError
-from trainables.methods import references_of, tokenized_by_method
-from trainables.model import AdaptedModel, build_model
+from trainables.methods import reference_names, references_of, tokenized_by_method
+from trainables.model import AdaptedModel, build_model, frozen_buffers
 from trainables.reading import squad
 from trainables.task import Task, TaskInfo
 from trainables.windows import answer_texts
@@ -108,11 +108,7 @@ def save(
     """Write a trained model's private weights, its configuration and its card; a folder that is there is completed."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: _without_trial_axis(tensor) for name, tensor in _own_tensors(model).items()}
-    for option, paths in references_of(config.method, config.method_options).items():
-        for path in paths:
-            copy = folder / REFERENCES / option / path.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(path, copy, dirs_exist_ok=True) if path.is_dir() else shutil.copy2(path, copy)
+    _keep_references(folder, references_of(config.method, config.method_options))
     about = {
         "format_version": FORMAT_VERSION,
         "library": "adaptune",
@@ -168,16 +164,29 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
 def _own_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:
     """What of a model is not the backbone's: what is trained, and buffers, which a backbone does not have."""
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    state = model.state_dict(keep_vars=True)  # leaves out buffers that are computed
-    return trained | {name: tensor for name, tensor in state.items() if not isinstance(tensor, torch.nn.Parameter)}
+    return trained | frozen_buffers(model)
+
+
+def _keep_references(folder: Path, references: Mapping[str, Sequence[Path]]) -> None:
+    """Copy the files and folders that options name, in place of those of an earlier save."""
+    fresh = folder / f".{REFERENCES}.tmp"
+    shutil.rmtree(fresh, ignore_errors=True)
+    for option, paths in references.items():
+        for place, path in enumerate(paths):
+            copy = fresh / option / f"{place}-{path.name}"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(path, copy) if path.is_dir() else shutil.copy2(path, copy)
+    shutil.rmtree(folder / REFERENCES, ignore_errors=True)
+    if fresh.exists():
+        os.replace(fresh, folder / REFERENCES)
 
 
 def _with_own_references(config: TrialConfig, folder: Path) -> TrialConfig:
     """The configuration with the files and folders its options name where they were saved with it."""
     options = dict(config.method_options)
-    for copies in (folder / REFERENCES).glob("*"):
-        (single, *others) = sorted(copies.iterdir())
-        options[copies.name] = str(copies if others or single.is_dir() else single)
+    for name in reference_names(config.method):
+        if copies := sorted((folder / REFERENCES / name).glob("*")):
+            options[name] = ",".join(str(path) for path in copies)
     return dataclasses.replace(config, method_options=options)
 
 

@@ -150,7 +150,7 @@ class WideTower(nn.Module):
         buckets = hashes % num_buckets
         if num_trials > 1:
             buckets = buckets + trial_of(rows, words.num_rows, num_trials) * num_buckets
-        found = F.embedding(buckets, self.table.float().view(-1, width))
+        found = F.embedding(buckets, self.table.float().reshape(-1, width))
         total_SX = found.new_zeros(words.num_rows, width).index_add(0, rows, found)
         counts_S = torch.bincount(rows, minlength=words.num_rows)
         return total_SX * (self.scale * counts_S[:, None].to(found.dtype).rsqrt())

@@ -34,7 +34,6 @@ def vector_width(path: Path) -> int:
     return len(parts) - 1
 
 
-@lru_cache(maxsize=2)
 def read_vectors(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The words' hashes, ascending [V], and their vectors [V, E], float32, of a whole file.
 
@@ -42,6 +41,12 @@ def read_vectors(path: Path) -> tuple[np.ndarray, np.ndarray]:
     word that stands twice the first line. Raises `FaultsError` where the file holds no vector.
     """
     width = vector_width(path)
+    stat = path.stat()
+    return _read(path, width, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2)
+def _read(path: Path, width: int, changed_at: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     vectors: dict[int, np.ndarray] = {}
     skipped = 0
     with path.open(encoding="utf-8", errors="surrogateescape") as lines:

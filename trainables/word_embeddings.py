@@ -96,13 +96,13 @@ class WordEmbeddings(nn.Module):
         """(T, E) in float32."""
         num_trials, num_kinds, width = self.kinds.shape
         trials = trial_of(words.rows, words.num_rows, num_trials)
-        vectors = F.embedding(trials * num_kinds + words.kinds, self.kinds.float().view(-1, width))
+        vectors = F.embedding(trials * num_kinds + words.kinds, self.kinds.float().reshape(-1, width))
         if self.table is not None:
             buckets = words.ids % self.table.shape[-2]
             if self.table.dim() == 3 and num_trials > 1:
                 sizes = words.starts.diff(append=words.starts.new_tensor([len(words.ids)]))
                 buckets = buckets + (trials * self.table.shape[-2]).repeat_interleave(sizes)
-            table = self.table.float().view(-1, width)
+            table = self.table.float().reshape(-1, width)
             vectors = vectors + F.embedding_bag(buckets, table, words.starts, mode="mean")
         if self.static is not None:
             vectors = vectors + self.static(words.hashes)

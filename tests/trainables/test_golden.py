@@ -106,6 +106,7 @@ def export(folder: Path, task: str, tensors: Mapping[str, Tensor]) -> None:
         "trial_config": {"method": "adapter", "method_options": options},
         "task": {"name": task, "metric": "accuracy"},
         "scores": {"validation/accuracy": 0.5},
+        "library": "adaptune",
         "backbone": "any",
         "backbone_fingerprint": "any",
     }

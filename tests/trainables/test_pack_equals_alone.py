@@ -20,7 +20,7 @@ from trainables import attention, feedforward
 from trainables.config import Scalar, TrialConfig
 from trainables.data import TokenizedSplit, pad
 from trainables.encoder import Encoder
-from trainables.methods import get_method, method_names
+from trainables.methods import method_names
 from trainables.model import stack_key
 from trainables.running import Job, RunningTrial
 from trainables.shape import EncoderShape
@@ -49,12 +49,7 @@ def _config(method: str, options: Mapping[str, Scalar], **values: Any) -> TrialC
     return TrialConfig(task="any", backbone="any", method=method, method_options=own, batch_size=4, **values)
 
 
-# Those that read what the backbone's tokenizer gives, as all these rows are.
-PACKABLE = [
-    method
-    for method in method_names()
-    if stack_key(_config(method, {})) is not None and not hasattr(get_method(method), "tokenize")
-]
+PACKABLE = [method for method in method_names() if stack_key(_config(method, {})) is not None]
 
 
 def _encoder() -> Encoder:

@@ -49,7 +49,7 @@ def encoder(shape: EncoderShape = BERT, dtype: torch.dtype = torch.float32) -> E
 def build(
     peft_type: str, backbone: Encoder, seed: int = 0, dropout: float | None = None, **fields: Any
 ) -> AdaptedModel:
-    options = {"peft_type": peft_type, "config": json.dumps(fields)}
+    options = {"peft_type": peft_type, "settings": json.dumps(fields)}
     config = TrialConfig(task="any", backbone="any", method="peft", method_options=options, seed=seed, dropout=dropout)
     return build_model(backbone, [config], 3)
 

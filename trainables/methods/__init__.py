@@ -44,8 +44,11 @@ class Method(Protocol):
     - `KINDS`, the kinds of tasks it can train, where those are not all;
     - `USES_BACKBONE = False`, where what it computes does not depend on the backbone;
     - `tokenize(task, options, max_length)`, a task's splits as it reads them, where that is not as the backbone does;
-    - `references(options)`, for options that name files or folders the paths that are read. What those hold identifies
-      a trial, not where they lie;
+    - `REFERENCES`, the options that name files or folders, and `references(options)`, the paths that are read for each.
+      What those hold identifies a trial, not where they lie; `contents(options)` says what that is, where it is not
+      all their bytes;
+    - `resolve(options)`, the same options with what they leave open pinned, as they are planned and trained;
+    - `backbone_faults(options, fingerprint)`, why they do not go with the weights of a backbone;
     - `starts_unchanged(options)`, whether what the head reads is, before the first step, what the backbone gives.
     """
 
@@ -99,6 +102,25 @@ def references_of(method: str, options: Mapping[str, Scalar]) -> dict[str, tuple
     return {} if references is None else dict(references(parse_options(method, options)))
 
 
+def reference_names(method: str) -> tuple[str, ...]:
+    """The options of a method that name files or folders."""
+    return tuple(getattr(get_method(method), "REFERENCES", ()))
+
+
+def backbone_faults(method: str, options: Mapping[str, Scalar], fingerprint: str | None) -> list[str]:
+    """Why a method's options do not go with the weights of a backbone, where they are known."""
+    check = getattr(get_method(method), "backbone_faults", None)
+    if check is None or fingerprint is None:
+        return []
+    return [f"{method}.{fault}" for fault in check(parse_options(method, options), fingerprint)]
+
+
+def resolve(method: str, options: Any) -> Any:
+    """A method's options with what they leave open pinned. Raises `FaultsError` where that cannot be found."""
+    pin = getattr(get_method(method), "resolve", None)
+    return options if pin is None else pin(options)
+
+
 def identity_of(method: str, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """What of a method's options decides a trial's outcome.
 
@@ -108,19 +130,20 @@ def identity_of(method: str, options: Mapping[str, Scalar]) -> dict[str, Scalar]
     parsed, defaults = parse_options(method, options), parse_options(method, {})
     names = [name for name in option_names(method) if getattr(parsed, name) != getattr(defaults, name)]
     found: dict[str, Scalar] = {name: getattr(parsed, name) for name in names}
+    contents = getattr(get_method(method), "contents", None)
+    if contents is not None:
+        return found | contents(parsed)
     references = references_of(method, options).items()
     return found | {name: ",".join(content_hash(path) for path in paths) for name, paths in references}
 
 
 def content_hash(path: Path) -> str:
-    """The SHA-256 of a file, or of every file of a folder with its name. Raises `OSError` where there is neither."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(str(file.relative_to(path)).encode())
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
+    """The SHA-256 of a file's bytes. Raises `FaultsError` where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    except (OSError, ValueError) as error:
+        raise FaultsError("file", [f"{path}: must be a file that can be read, but {error}"]) from None
 
 
 def method_names() -> list[str]:
@@ -151,10 +174,11 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
         for key, value in values.items()
         if key in hints and not _fits(value, hints[key])
     ]
+    sound = {k: v for k, v in values.items() if k in hints and _fits(v, hints[k])}
+    options = kind(**{k: float(v) if _plain(hints[k]) is float and v is not None else v for k, v in sound.items()})
+    if shape is not None:  # of what is sound, so that a value's fault does not hide behind another's
+        faults += [f"{method}.{fault}" for fault in options.faults(shape)]
     if faults:
-        raise FaultsError(f"method {method}", faults)
-    options = kind(**{k: float(v) if _plain(hints[k]) is float and v is not None else v for k, v in values.items()})
-    if shape is not None and (faults := [f"{method}.{fault}" for fault in options.faults(shape)]):
         raise FaultsError(f"method {method}", faults)
     return options
 
@@ -171,9 +195,11 @@ def _fits(value: object, hint: Any) -> bool:
     kind = _plain(hint)
     if kind is bool:
         return isinstance(value, bool)
-    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if kind is not float:
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _type_name(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names[_plain(hint)] + (" or null" if type(None) in get_args(hint) else "")

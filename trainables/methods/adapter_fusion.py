@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,10 +31,15 @@ from trainables.encoder import Encoder
 from trainables.faults import FaultsError, unknown_name
 from trainables.initialisation import parameter_device
 from trainables.layers import ACTIVATIONS, EncoderLayer
+from trainables.methods import content_hash
 from trainables.shape import EncoderShape
 from trainables.stacked import StackedLinear
 
 VALUE_PENALTY = 0.01
+# Of a saved folder (`trainables.saved`, which this file cannot import since it imports the methods).
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PLACE = "feedforward_output.adapter"
+_PREFIX = "encoder.layers.{index}." + _PLACE + "."
 # What an adapter of stage one must be for this wiring, and what it is where its options do not say.
 _REQUIRED: dict[str, tuple[Any, Any]] = {
     "placement": ("pfeiffer", "houlsby"),
@@ -45,11 +51,15 @@ _REQUIRED: dict[str, tuple[Any, Any]] = {
 }
 
 
+REFERENCES = ("adapters",)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`adapters` is the store of stage one, or a folder of exported adapters; `tasks` names those to fuse, or "all".
+    """`adapters` is the store of stage one, a folder of exported adapters, or adapters' own folders with "," between.
 
-    Of several adapters for one task the one with the best validation score is taken.
+    `tasks` names those to fuse, or is "all". Of several adapters for one task the one with the best validation score is
+    taken; those that are not of stage one's design have no part in it.
     """
 
     adapters: str = ""
@@ -60,22 +70,12 @@ class Options:
             sources = _sources(self)
         except FaultsError as error:
             return list(error.faults)
-        faults = []
-        for source in sources:
-            about = source.about["trial_config"]["method_options"]
-            wrong = [
-                f"{name} {about.get(name, unsaid)!r}"
-                for name, (required, unsaid) in _REQUIRED.items()
-                if about.get(name, unsaid) != required
-            ]
-            if source.about["trial_config"]["method"] != "adapter" or wrong:
-                rule = "must be of method adapter with placement pfeiffer and train_layernorms false"
-                came = ", ".join(wrong) or source.about["trial_config"]["method"]
-                faults.append(f"adapters: {source.task} {rule}, but has {came}")
-            elif source.width != shape.hidden_size or source.num_layers != shape.num_layers:
-                rule = f"must fit a backbone of {shape.num_layers} layers of width {shape.hidden_size}"
-                faults.append(f"adapters: {source.task} {rule}, but has {source.num_layers} of {source.width}")
-        return faults
+        rule = f"must fit a backbone of {shape.num_layers} layers of width {shape.hidden_size}"
+        return [
+            f"adapters: {source.task} {rule}, but has {source.num_layers} of {source.width}"
+            for source in sources
+            if (source.width, source.num_layers) != (shape.hidden_size, shape.num_layers)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,17 @@ class _Source:
 
     task: str
     folder: Path
-    about: Mapping[str, Any]
+    fingerprint: str  # of the backbone it was trained on
+    activation: str
+    scale: float
+    validation_score: float
     num_layers: int
     width: int
+    changed_at: int
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / WEIGHTS
 
 
 class Fusion(nn.Module):
@@ -143,23 +151,17 @@ class Fusion(nn.Module):
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     sources, device = _sources(options[0]), parameter_device(view)
-    strangers = [
-        f"adapters: {source.task} was trained on other weights of {source.about['backbone']}"
-        for source in sources
-        if view.fingerprint is not None and source.about["backbone_fingerprint"] != view.fingerprint
-    ]
-    if strangers:
-        raise FaultsError("method adapter_fusion", strangers)
-    tensors = [load_file(source.folder / "adapter_model.safetensors") for source in sources]
-    designs = [source.about["trial_config"]["method_options"] for source in sources]
+    if faults := _strangers(sources, view.fingerprint):
+        raise FaultsError("method adapter_fusion", faults)
+    tensors = [load_file(source.weights) for source in sources]
     for index, layer in enumerate(view.layers):
         assert isinstance(layer, EncoderLayer)
-        prefix = f"encoder.layers.{index}.feedforward_output.adapter."
+        prefix = _PREFIX.format(index=index)
         layer.feedforward_output.adapter = Fusion(
             view.shape.hidden_size,
             [{name.removeprefix(prefix): t for name, t in each.items() if name.startswith(prefix)} for each in tensors],
-            [design.get("activation", "gelu_new") for design in designs],
-            [design.get("scaling") or 1.0 for design in designs],
+            [source.activation for source in sources],
+            [source.scale for source in sources],
             generators,
             device,
             view.shape.attention_dropout,
@@ -172,7 +174,17 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 
 def stack_key(options: Options) -> Hashable:
-    return (options.adapters, options.tasks)
+    """The adapters themselves: another one that is exported in between makes another pack."""
+    if not options.adapters:
+        return ""
+    return tuple((str(source.folder), source.changed_at) for source in _sources(options))
+
+
+def resolve(options: Options) -> Options:
+    """The very adapters that are fused, so that one exported later does not get in between."""
+    sources = _sources(options)
+    folders = ",".join(str(source.folder.absolute()) for source in sources)
+    return Options(adapters=folders, tasks=",".join(source.task for source in sources))
 
 
 def references(options: Options) -> dict[str, tuple[Path, ...]]:
@@ -180,44 +192,107 @@ def references(options: Options) -> dict[str, tuple[Path, ...]]:
     return {"adapters": tuple(source.folder for source in _sources(options))}
 
 
+def contents(options: Options) -> dict[str, str]:
+    """The adapters' weights and what is computed with them; their tasks' names are only where they are found."""
+    sources = _sources(options)
+    parts = [f"{content_hash(source.weights)} {source.activation} {source.scale}" for source in sources]
+    return {"adapters": ",".join(parts), "tasks": ""}
+
+
+def backbone_faults(options: Options, fingerprint: str) -> list[str]:
+    return _strangers(_sources(options), fingerprint)
+
+
+def _strangers(sources: Sequence[_Source], fingerprint: str | None) -> list[str]:
+    return [
+        f"adapters: {source.task} in {source.folder} was trained on other weights than the backbone's"
+        for source in sources
+        if fingerprint is not None and source.fingerprint != fingerprint
+    ]
+
+
 def _sources(options: Options) -> list[_Source]:
     """The adapters to fuse, in the order of their tasks' names. Raises `FaultsError` with every reason against it."""
     if not options.adapters:
         rule = "must name the store whose exported adapters are fused, or a folder of such adapters"
         raise FaultsError("method adapter_fusion", [f"adapters: {rule}, but got none"])
-    root = Path(options.adapters).expanduser()
-    root = root / "adapters" if (root / "adapters").is_dir() else root
     found: dict[str, _Source] = {}
-    for path in sorted(root.glob("*/adapter_config.json")):
-        source = _read(path, path.stat().st_mtime_ns)
-        if source.task not in found or _validation(source) > _validation(found[source.task]):
-            found[source.task] = source
+    unfit: dict[str, str] = {}  # task -> why its adapters cannot be fused
+    try:
+        for folder in _folders(options.adapters):
+            about = _about(folder / CONFIG)
+            if about is None:
+                continue
+            task, reason = str(about["task"]["name"]), _unfit(about)
+            if reason is not None:
+                unfit[task] = f"{reason} ({folder})"
+                continue
+            source = _read(folder, task, (folder / WEIGHTS).stat().st_mtime_ns)
+            if task not in found or source.validation_score > found[task].validation_score:
+                found[task] = source
+    except (OSError, ValueError, SafetensorError) as error:
+        fault = f"adapters: must be folders of exported adapters that can be read, but {error}"
+        raise FaultsError("method adapter_fusion", [fault]) from None
     wanted = sorted(found) if options.tasks == "all" else sorted({name.strip() for name in options.tasks.split(",")})
-    faults = [
-        f"tasks: {unknown_name('task with an exported adapter', name, found)}" for name in wanted if name not in found
-    ]
+    faults = []
+    for name in wanted:
+        if name in unfit and name not in found:
+            rule = "must be of method adapter with placement pfeiffer and train_layernorms false"
+            faults.append(f"adapters: {name} {rule}, but is {unfit[name]}")
+        elif name not in found:
+            faults.append(f"tasks: {unknown_name('task with an exported adapter', name, found)}")
     if len(wanted) < 2:
-        rule = f"must be two at least, exported to {root} with `adaptune export STORE --task NAME`"
-        faults.append(f"adapters: {rule}, but there are {len(wanted)}")
+        fix = "exported with `adaptune export STORE --task NAME`, or by --trial"
+        others = "".join(f"; {task} is {reason}" for task, reason in unfit.items() if task not in found)
+        faults.append(f"adapters: must be two at least, {fix}, but {options.adapters} has {len(wanted)}{others}")
     if faults:
         raise FaultsError("method adapter_fusion", faults)
     return [found[name] for name in wanted]
 
 
-@functools.lru_cache(maxsize=256)
-def _read(path: Path, changed_at: int) -> _Source:
+def _folders(adapters: str) -> list[Path]:
+    """Every folder that may hold an adapter."""
+    if "," in adapters:
+        return [Path(part.strip()).expanduser() for part in adapters.split(",")]
+    root = Path(adapters).expanduser()
+    root = root / "adapters" if (root / "adapters").is_dir() else root
+    return sorted(path.parent for path in root.glob(f"*/{CONFIG}"))
+
+
+def _about(path: Path) -> Mapping[str, Any] | None:
+    """What a folder says of its adapter; None where it is another library's, of the same file names."""
     about = json.loads(path.read_text(encoding="utf-8"))
-    tensors = load_file(path.parent / "adapter_model.safetensors")
-    downs = [t for name, t in tensors.items() if name.endswith("feedforward_output.adapter.down_proj")]
+    return about if isinstance(about, dict) and about.get("library") == "adaptune" else None
+
+
+def _unfit(about: Mapping[str, Any]) -> str | None:
+    """Why an adapter cannot be fused."""
+    trial = about["trial_config"]
+    if trial["method"] != "adapter":
+        return f"of method {trial['method']}"
+    options = trial["method_options"]
+    wrong = [
+        f"{name} {options.get(name, unsaid)!r}"
+        for name, (required, unsaid) in _REQUIRED.items()
+        if options.get(name, unsaid) != required
+    ]
+    return f"of {', '.join(wrong)}" if wrong else None
+
+
+@functools.lru_cache(maxsize=256)
+def _read(folder: Path, task: str, changed_at: int) -> _Source:
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    options = about["trial_config"]["method_options"]
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        downs = [file.get_slice(name).get_shape() for name in file.keys() if name.endswith(f"{_PLACE}.down_proj")]  # noqa: SIM118 - no mapping
     return _Source(
-        task=about["task"]["name"],
-        folder=path.parent,
-        about=about,
+        task=task,
+        folder=folder,
+        fingerprint=about["backbone_fingerprint"],
+        activation=options.get("activation", "gelu_new"),
+        scale=options.get("scaling") or 1.0,
+        validation_score=float(about["scores"].get(f"validation/{about['task']['metric']}", float("-inf"))),
         num_layers=len(downs),
-        width=downs[0].shape[0] if downs else 0,
+        width=downs[0][0] if downs else 0,
+        changed_at=changed_at,
     )
-
-
-def _validation(source: _Source) -> float:
-    scores = source.about["scores"]
-    return float(scores.get(f"validation/{source.about['task']['metric']}", float("-inf")))

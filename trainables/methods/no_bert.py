@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ from trainables.word_embeddings import WordEmbeddings, frozen_table, kind_vector
 from trainables.words import NUM_WORD_KINDS, SHORTEST_PIECE, WordRules, hash_task
 
 USES_BACKBONE = False
+REFERENCES = ("vectors",)
 KINDS = ("classification", "regression")
 
 EMBEDDING_STD = 0.1
@@ -100,7 +101,7 @@ class Options:
             faults.append(f"longest_piece: {rule}, but got {self.longest_piece}")
         if self.vectors is not None:
             try:
-                width = vector_width(Path(self.vectors))
+                width = vector_width(_path(self.vectors))
             except FaultsError as error:
                 return [*faults, *(f"vectors: {fault}" for fault in error.faults)]
             if self.embedding_dim != width:
@@ -141,7 +142,16 @@ def tokenize(task: Task, options: Options, max_length: int) -> dict[str, Tokeniz
 
 def references(options: Options) -> dict[str, tuple[Path, ...]]:
     """The file of static vectors, whose content decides a trial and not its place."""
-    return {} if options.vectors is None else {"vectors": (Path(options.vectors),)}
+    return {} if options.vectors is None else {"vectors": (_path(options.vectors),)}
+
+
+def resolve(options: Options) -> Options:
+    """With the place of the vectors whole, for engines elsewhere on the machine."""
+    return options if options.vectors is None else replace(options, vectors=str(_path(options.vectors).absolute()))
+
+
+def _path(vectors: str) -> Path:
+    return Path(vectors).expanduser()
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
@@ -155,7 +165,7 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
         table = trained_table(each.buckets, width, std, generators, device)
     elif each.vectors is None:
         table = frozen_table(each.buckets, width, EMBEDDING_STD, device, view.compute_dtype)
-    static = StaticVectors(Path(each.vectors), device, view.compute_dtype) if each.vectors is not None else None
+    static = StaticVectors(_path(each.vectors), device, view.compute_dtype) if each.vectors is not None else None
     embeddings = WordEmbeddings(table, kind_vectors(width, num_trials, device), static)
     reader = _convolution(each, generators, device) if each.convolution else BagOfWords()
     hidden = []

@@ -65,8 +65,8 @@ class Options:
 
     `rank` is the library's `r` (the `target_r` of ADALORA, which begins with half as many more), `alpha` its
     `lora_alpha` or `alpha`. `target_modules` are names of modules of the Hugging Face model, separated by commas, or
-    "all-linear"; without it, what the library adapts in BERT (query and value, mostly). `config` is the text of a JSON
-    object with any other fields of the tuner's configuration.
+    "all-linear"; without it, what the library adapts in BERT (query and value, mostly). `settings` is the text of
+    a JSON object with any other fields of the tuner's configuration: '{"use_rslora": true}'.
     """
 
     peft_type: str = "IA3"
@@ -74,7 +74,7 @@ class Options:
     alpha: float | None = None
     num_virtual_tokens: int | None = None
     target_modules: str | None = None
-    config: str = ""
+    settings: str = ""
 
     def faults(self, shape: EncoderShape) -> list[str]:
         return list(_faults(shape, self))
@@ -97,6 +97,10 @@ def stack_key(options: Options) -> None:
     return None
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON's")
+
+
 @functools.lru_cache(maxsize=256)
 def _faults(shape: EncoderShape, options: Options) -> tuple[str, ...]:
     try:
@@ -115,18 +119,18 @@ def _faults(shape: EncoderShape, options: Options) -> tuple[str, ...]:
         if getattr(options, name) is not None and not known.intersection(fields)
     ]
     try:
-        given = json.loads(options.config or "{}")
-    except ValueError as error:
-        return (*faults, f"config: must be the text of a JSON object, but {options.config!r} is not: {error}")
+        given = json.loads(options.settings or "{}", parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        return (*faults, f"settings: must be the text of a JSON object, but {options.settings!r} is not: {error}")
     if not isinstance(given, dict):
-        return (*faults, f"config: must be the text of a JSON object, but got {options.config!r}")
-    faults += [f"config: {unknown_name(f'field of {options.peft_type}', n, known)}" for n in given if n not in known]
+        return (*faults, f"settings: must be the text of a JSON object, but got {options.settings!r}")
+    faults += [f"settings: {unknown_name(f'field of {options.peft_type}', n, known)}" for n in given if n not in known]
     faults += _rules(shape, options, given)
     if not faults:
         try:
             trained_params(shape, options)
         except Exception as error:  # whatever the library has to say against it
-            faults.append(f"config: {options.peft_type} refuses this on a {shape.model_type} of its size: {error}")
+            faults.append(f"settings: {options.peft_type} refuses this on a {shape.model_type} of its size: {error}")
     return tuple(faults)
 
 
@@ -134,11 +138,13 @@ def _rules(shape: EncoderShape, options: Options, given: Mapping[str, Any]) -> l
     """What the library would not say, or would say too late."""
     faults = []
     if given.get("init_lora_weights") in _DATA_DRIVEN:
-        faults.append(f"config: init_lora_weights {given['init_lora_weights']!r} needs training data to begin with")
+        faults.append(f"settings: init_lora_weights {given['init_lora_weights']!r} needs training data to begin with")
     if given.get("prompt_tuning_init") == "TEXT":
-        faults.append("config: prompt_tuning_init must be RANDOM or SAMPLE_VOCAB: a text would need its own tokenizer")
+        faults.append("settings: prompt_tuning_init must be RANDOM or SAMPLE_VOCAB: a text would need its own tokenizer")
     if options.peft_type in ("PREFIX_TUNING", "CARTRIDGE") and shape.model_type == "distilbert":
         faults.append(f"peft_type: {options.peft_type} gives keys and values, which DistilBERT in transformers ignores")
+    if options.rank is not None and not 1 <= options.rank <= 65_536:  # what suits a layer, the library says
+        faults.append(f"rank: must be in [1, 65536], but got {options.rank}")
     if options.num_virtual_tokens is not None and not 1 <= options.num_virtual_tokens < shape.max_length:
         rule = f"must be in [1, {shape.max_length - 1}], the backbone's positions less one for the text"
         faults.append(f"num_virtual_tokens: {rule}, but got {options.num_virtual_tokens}")
@@ -187,7 +193,7 @@ def _configuration(shape: EncoderShape, options: Options) -> Any:
         value = getattr(options, name)
         if value is not None and name != "target_modules" and (name, options.peft_type) != ("rank", "ADALORA"):
             values[next(field for field in fields if field in known)] = value
-    return kind(**values | json.loads(options.config or "{}"))
+    return kind(**values | json.loads(options.settings or "{}"))
 
 
 def _targets(shape: EncoderShape, options: Options) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from trainables.config import Scalar, TrialConfig
 from trainables.encoder import Encoder
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
-from trainables.methods.adapter_fusion import Fusion
+from trainables.methods.adapter_fusion import Fusion, stack_key
 from trainables.model import AdaptedModel, build_model
+from trainables.preview import complete_options
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -102,15 +103,40 @@ class TestFaults:
         self, backbone: Backbone, stage_one: Path, option: str, value: Scalar
     ) -> None:
         edit(stage_one / "first", lambda about: about["trial_config"]["method_options"].update({option: value}))
-        (fault,) = faults(backbone, adapters=str(stage_one))
+        (fault,) = faults(backbone, adapters=str(stage_one), tasks="first,second")
         assert "first must be of method adapter with placement pfeiffer" in fault
         assert f"{option} {value!r}" in fault
+
+    def test_a_better_adapter_of_another_design_does_not_get_in_the_way(
+        self, backbone: Backbone, stage_one: Path
+    ) -> None:
+        shutil.copytree(stage_one / "first", stage_one / "better")
+
+        def outdo(about: dict[str, Any]) -> None:
+            about["trial_config"]["method_options"]["placement"] = "houlsby"
+            about["scores"]["validation/accuracy"] = 0.9
+
+        edit(stage_one / "better", outdo)
+        assert len(fusion(build(backbone, adapters=str(stage_one))).scales) == 2
+
+    def test_other_libraries_folders_are_passed_by_and_broken_ones_are_a_fault(
+        self, backbone: Backbone, stage_one: Path
+    ) -> None:
+        (stage_one / "foreign").mkdir()
+        (stage_one / "foreign" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+        assert len(fusion(build(backbone, adapters=str(stage_one))).scales) == 2
+        weights = (stage_one / "second" / "adapter_model.safetensors").read_bytes()
+        (stage_one / "second" / "adapter_model.safetensors").write_bytes(weights[:100])
+        assert "must be folders of exported adapters that can be read" in faults(backbone, adapters=str(stage_one))[0]
+        (stage_one / "first" / "adapter_config.json").write_text("{bad")
+        assert "can be read" in faults(backbone, adapters=str(stage_one))[0]
+        assert "can be read" in faults(backbone, adapters="x" * 5000)[0]
 
     def test_an_adapter_written_without_a_placement_stands_where_the_default_is(
         self, backbone: Backbone, stage_one: Path
     ) -> None:
         edit(stage_one / "first", lambda about: about["trial_config"]["method_options"].pop("placement"))
-        (fault,) = faults(backbone, adapters=str(stage_one))
+        (fault,) = faults(backbone, adapters=str(stage_one), tasks="first,second")
         assert "placement 'houlsby'" in fault
 
     def test_adapters_of_other_weights_are_refused(self, backbone: Backbone, stage_one: Path) -> None:
@@ -130,6 +156,24 @@ class TestIdentity:
         edit(stage_one / "third", lambda about: about["task"].update(name="third"))
         assert self.identity(stage_one) == before
         assert self.identity(stage_one, tasks="third,first") != before
+
+    def test_what_is_planned_is_what_is_fused_whatever_is_exported_later(
+        self, backbone: Backbone, stage_one: Path
+    ) -> None:
+        pinned = complete_options("adapter_fusion", {"adapters": str(stage_one)}, backbone.info.shape)
+        assert pinned["tasks"] == "first,second"
+        before = identity_of("adapter_fusion", pinned)
+        shutil.copytree(stage_one / "first", stage_one / "better")
+        edit(stage_one / "better", lambda about: about["scores"].update({"validation/accuracy": 0.9}))
+        assert identity_of("adapter_fusion", pinned) == before == self.identity(stage_one)
+        first = parse_options("adapter_fusion", pinned)
+        assert stack_key(first) != stack_key(parse_options("adapter_fusion", {"adapters": str(stage_one)}))
+
+    def test_a_model_card_and_a_place_of_the_task_decide_nothing(self, stage_one: Path) -> None:
+        before = self.identity(stage_one)
+        (stage_one / "first" / "README.md").write_text("other words")
+        edit(stage_one / "first", lambda about: about["trial_config"].update(task="/elsewhere/first"))
+        assert self.identity(stage_one) == before
 
     def test_other_weights_are_another_fusion(self, stage_one: Path) -> None:
         before = self.identity(stage_one)

@@ -114,7 +114,7 @@ def encoder(shape: EncoderShape = BERT, dtype: torch.dtype = torch.float32) -> E
 
 
 def config(peft_type: str, seed: int = 0, dropout: float | None = None, **fields: Any) -> TrialConfig:
-    options = {"peft_type": peft_type, "config": json.dumps(fields)}
+    options = {"peft_type": peft_type, "settings": json.dumps(fields)}
     return TrialConfig(task="t", backbone="b", method="peft", method_options=options, seed=seed, dropout=dropout)
 
 
@@ -164,7 +164,7 @@ def test_every_tuner_trains_on_every_family(peft_type: str, family: str, dtype: 
 
 
 def model_options(peft_type: str) -> dict[str, Any]:
-    return {"peft_type": peft_type, "config": json.dumps(TYPES[peft_type])}
+    return {"peft_type": peft_type, "settings": json.dumps(TYPES[peft_type])}
 
 
 def test_every_type_of_the_library_is_measured_or_refused_with_a_reason() -> None:
@@ -206,7 +206,7 @@ class TestCounts:
     )
     def test_a_plan_counts_what_the_formula_says(self, options: dict[str, Any], expected: int) -> None:
         trial = TrialConfig(task="t", backbone="b", method="peft", method_options=options)
-        assert preview_parameters(trial, BERT_BASE, num_labels=2).trained_without_head == expected
+        assert preview_parameters(trial, BERT_BASE, 2).trained_without_head == expected
         assert peft.trained_params(BERT_BASE, parse_options("peft", options, BERT_BASE)) == expected
 
     def test_prompts_are_as_wide_as_the_embeddings(self) -> None:
@@ -222,13 +222,13 @@ class TestFaults:
         assert "XLORA" not in fault
 
     def test_every_unknown_field_is_refused_with_the_types_own(self) -> None:
-        fault = refused(peft_type="VERA", config='{"vera_droppout": 0.1, "rang": 3}')
+        fault = refused(peft_type="VERA", settings='{"vera_droppout": 0.1, "rang": 3}')
         assert fault.count("field of VERA") == 2
         assert "did you mean 'vera_dropout'" in fault
 
     @pytest.mark.parametrize("text", ["{", "[1]", '"r"'])
-    def test_a_config_that_is_no_object_is_refused(self, text: str) -> None:
-        assert "config: must be the text of a JSON object" in refused(config=text)
+    def test_settings_that_are_no_object_is_refused(self, text: str) -> None:
+        assert "settings: must be the text of a JSON object" in refused(settings=text)
 
     def test_an_option_that_a_type_has_not_is_refused_with_its_settings(self) -> None:
         fault = refused(peft_type="IA3", rank=8, num_virtual_tokens=2)
@@ -240,9 +240,9 @@ class TestFaults:
         assert "no_such_module" in refused(peft_type="LORA", target_modules="no_such_module")
 
     def test_what_needs_data_or_a_tokenizer_first_is_refused(self) -> None:
-        assert "needs training data" in refused(peft_type="LORA", config='{"init_lora_weights": "eva"}')
+        assert "needs training data" in refused(peft_type="LORA", settings='{"init_lora_weights": "eva"}')
         assert "RANDOM or SAMPLE_VOCAB" in refused(
-            peft_type="PROMPT_TUNING", config='{"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "a"}'
+            peft_type="PROMPT_TUNING", settings='{"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": "a"}'
         )
 
     def test_more_virtual_tokens_than_positions_are_refused(self) -> None:
