@@ -81,7 +81,7 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     for method in spec.methods:
         faults += method_faults(method, backbone.info)
     faults += search_faults(spec)
-    missing = (*_missing_data(tasks), *backbone.missing)
+    missing = (*_missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
     if not allow_missing:
         faults += missing
     trials: tuple[PlannedTrial, ...] = ()
@@ -126,6 +126,14 @@ def _preview_tasks(spec: SweepSpec) -> tuple[dict[str, TaskPreview], list[str]]:
         except FaultsError as error:
             faults += [f"task {reference}: {fault}" for fault in error.faults]
     return tasks, faults
+
+
+def _is_backbone_read(spec: SweepSpec) -> bool:
+    """Whether any method of the sweep reads the backbone; one that is unknown might."""
+    from trainables.methods import method_names, uses_backbone
+
+    known = method_names()
+    return any(entry.method not in known or uses_backbone(entry.method) for entry in spec.methods)
 
 
 def _missing_data(tasks: Mapping[str, TaskPreview]) -> list[str]:
@@ -174,18 +182,21 @@ def _replicates(
     values: Mapping[str, Scalar],
 ) -> list[PlannedTrial]:
     """One configuration with each seed of the sweep."""
+    from trainables.backbone import STAND_IN_SHAPE
     from trainables.engine import pack_key
+    from trainables.methods import uses_backbone
     from trainables.preview import complete_options, preview_parameters
 
     shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
     given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
-    options = complete_options(method, given, backbone.shape if backbone else None)
+    shape = backbone.shape if backbone else None if uses_backbone(method) else STAND_IN_SHAPE
+    options = complete_options(method, given, shape)
     if backbone:  # the default is for encoders that read so much; what the user asked for was checked
         shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
     first = TrialConfig(
         task=reference, backbone=spec.backbone, method=method, method_options=options, seed=spec.seeds[0], **shared
     )
-    counts = preview_parameters(first, backbone.shape, task.info) if backbone else None
+    counts = preview_parameters(first, shape, task.info) if shape else None
     config_id = _config_id(first, task, backbone)
     key = pack_key(first)  # the seed has no part in it
     steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.fs
 
+from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.analysis.results import Results
 from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, plan_table, remaining
@@ -197,35 +198,6 @@ def write_report_into(store: Store, results: Results, folder: Path | None = None
         store.filesystem.create_dir(target, recursive=True)
         pyarrow.fs.copy_files(str(local), target, destination_filesystem=store.filesystem)
         return tuple(f"{store.uri.rstrip('/')}/report/{file.name}" for file in files)
-
-
-def with_absolute_paths(values: Any) -> Any:
-    """Make relative task folders and backbone folders absolute, so that engines elsewhere on the machine find them."""
-    from trainables.tasks import families
-
-    if isinstance(values, SweepSpec):
-        return values.model_copy(update=_absolute(values.tasks, values.backbone, families()))
-    if not isinstance(values, Mapping):
-        return values
-    tasks, backbone = values.get("tasks"), values.get("backbone", "")
-    if not isinstance(tasks, list | tuple) or not isinstance(backbone, str):
-        return values
-    found = _absolute(tasks, backbone, families())
-    return {**values, "tasks": found["tasks"], **({"backbone": found["backbone"]} if backbone else {})}
-
-
-def _absolute(tasks: Sequence[Any], backbone: str, families: Sequence[str]) -> dict[str, Any]:
-    def task(reference: Any) -> Any:
-        if not isinstance(reference, str) or not reference or reference.partition("/")[0] in families:
-            return reference
-        return _folder(reference)
-
-    return {"tasks": tuple(task(reference) for reference in tasks), "backbone": _folder(backbone)}
-
-
-def _folder(reference: str) -> str:
-    path = Path(reference).expanduser()
-    return str(path.resolve()) if reference and path.is_dir() else reference
 
 
 class _Driver:

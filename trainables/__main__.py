@@ -46,18 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(config: TrialConfig) -> None:
     """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
     from trainables import tasks
-    from trainables.backbone import describe_backbone
-    from trainables.methods import kind_faults, parse_options
+    from trainables.backbone import STAND_IN_SHAPE, describe_backbone
+    from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
 
     faults: list[str] = []
     shape = None
     task = None
+    reads_backbone = config.method not in method_names() or uses_backbone(config.method)
     try:
         task = tasks.load(config.task)
     except FaultsError as error:
         faults += error.faults
     try:
-        shape = describe_backbone(config.backbone).shape
+        shape = describe_backbone(config.backbone).shape if reads_backbone else STAND_IN_SHAPE
     except FaultsError as error:
         faults += error.faults
     try:

@@ -181,7 +181,6 @@ def _scores(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[
 def _rows(predictor: Predictor, split: str, cache_dir: Path | None) -> TokenizedSplit:
     """A split of the task that a saved adapter was trained for, in word pieces."""
     config, backbone = predictor.config, predictor.backbone
-    rows = tokenize(
-        tasks.load(config.task), backbone.tokenizer, str(backbone.info.fingerprint), config.max_length, cache_dir
-    )
-    return rows[split]
+    fingerprint = str(backbone.info.fingerprint)
+    assert backbone.tokenizer is not None  # adapters have a backbone
+    return tokenize(tasks.load(config.task), backbone.tokenizer, fingerprint, config.max_length, cache_dir)[split]

@@ -82,7 +82,27 @@ class Backbone:
 
     info: BackboneInfo
     encoder: Encoder
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast | None  # None of a stand-in
+
+
+# For methods that read no backbone: something to take views of, of any size.
+STAND_IN_SHAPE = EncoderShape(
+    model_type="bert",
+    vocab_size=1,
+    hidden_size=1,
+    num_layers=1,
+    num_heads=1,
+    intermediate_size=1,
+    max_positions=512,
+    type_vocab_size=0,
+    embedding_size=1,
+)
+
+
+def stand_in(device: torch.device) -> Backbone:
+    """What trials of methods that read no backbone have in its place, so that none need be at hand."""
+    info = BackboneInfo(name="", shape=STAND_IN_SHAPE, fingerprint=None, folder=None)
+    return Backbone(info=info, encoder=Encoder(STAND_IN_SHAPE).to(device), tokenizer=None)
 
 
 def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:

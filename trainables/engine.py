@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbone import Backbone, load_backbone
+from trainables.backbone import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, tokenize
 from trainables.device import compute_dtype
@@ -24,7 +24,7 @@ from trainables.encoder import Encoder
 from trainables.faults import FaultsError
 from trainables.inbox import Inbox
 from trainables.memory import free_bytes, keep_freed_memory, release_unused
-from trainables.methods import kind_faults, tokenized_by_method
+from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
 from trainables.model import stack_key
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
 from trainables.packing import Ground, PackRun, PackStatus
@@ -148,9 +148,12 @@ class Engine:
         )
 
     def _backbone(self, config: TrialConfig) -> Backbone:
-        key = (config.backbone, compute_dtype(config.precision, self.device))
+        name = config.backbone if uses_backbone(config.method) else ""
+        key = (name, compute_dtype(config.precision, self.device))
         if key not in self._backbones:
-            self._backbones[key] = load_backbone(config.backbone, device=self.device, compute_dtype=key[1])
+            self._backbones[key] = (
+                load_backbone(name, device=self.device, compute_dtype=key[1]) if name else stand_in(self.device)
+            )
         return self._backbones[key]
 
     def _tokenized(self, task: tasks.Task, backbone: Backbone, config: TrialConfig) -> Mapping[str, TokenizedSplit]:
@@ -158,6 +161,7 @@ class Engine:
             return splits
         fingerprint = backbone.info.fingerprint
         assert fingerprint is not None  # a loaded backbone has weights
+        assert backbone.tokenizer is not None  # and a tokenizer
         key = (task.fingerprint, fingerprint, config.max_length)
         if key not in self._data:
             self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, config.max_length, self.cache_dir)

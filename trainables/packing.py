@@ -16,7 +16,7 @@ from trainables.memory import PeakMemory, free_bytes, is_out_of_memory, release_
 from trainables.metrics import Metric
 from trainables.model import count_parameters
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
-from trainables.planner import MemoryModel, PackPlanner, activation_bytes
+from trainables.planner import MemoryModel, PackPlanner, piece_bytes
 from trainables.prefix import PrefixStore
 from trainables.running import Job, RunningTrial
 from trainables.saved import save
@@ -126,7 +126,7 @@ class PackRun:
         longest = int(lengths.max())
         memory = MemoryModel(
             bytes_per_trial=self._pack.weights.bytes_per_trial,
-            bytes_per_token=activation_bytes(encoder.shape, longest, encoder.compute_dtype),
+            bytes_per_token=piece_bytes(lead.config.method, encoder.shape, longest, encoder.compute_dtype),
             tokens_per_trial=longest * lead.config.batch_size,
             tokens_per_slice=self._pack.tokens_per_slice,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainables.methods import uses_backbone
 from trainables.shape import EncoderShape
 
 MAX_TRIALS = 32
@@ -19,6 +20,8 @@ STEPS_PER_JUDGEMENT = 16
 WORTHWHILE = 0.97
 # Share of the free memory that is planned with; the rest is for what the arithmetic leaves out.
 SAFETY = 0.8
+# What a method without a backbone keeps of a piece of text: some vectors and filter responses of a few hundred numbers.
+BYTES_WITHOUT_BACKBONE = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,11 @@ class MemoryModel:
             return MAX_TRIALS
         fitting = [size for size in range(1, MAX_TRIALS + 1) if self.pack_bytes(size) <= SAFETY * free_bytes]
         return max(fitting, default=1)
+
+
+def piece_bytes(method: str, shape: EncoderShape, length: int, dtype: torch.dtype) -> int:
+    """Bytes one word piece of a sequence of this length keeps for the backward pass of a method."""
+    return activation_bytes(shape, length, dtype) if uses_backbone(method) else BYTES_WITHOUT_BACKBONE
 
 
 def activation_bytes(shape: EncoderShape, length: int, dtype: torch.dtype) -> int:

@@ -22,12 +22,12 @@ import pyarrow as pa
 import torch
 from safetensors.torch import load_file, save_file
 
-from trainables.backbone import Backbone, load_backbone
+from trainables.backbone import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data import TokenizedSplit, encode
 from trainables.evaluation import predict
 from trainables.faults import FaultsError
-from trainables.methods import reference_names, references_of, tokenized_by_method
+from trainables.methods import reference_names, references_of, tokenized_by_method, uses_backbone
 from trainables.model import AdaptedModel, build_model, frozen_buffers
 from trainables.reading import squad
 from trainables.task import Task, TaskInfo
@@ -93,6 +93,7 @@ class Predictor:
         asked = Task(info=self.task, splits={"asked": rows}, fingerprint=uuid.uuid4().hex)
         if (splits := tokenized_by_method(asked, self.config)) is not None:
             return splits["asked"]
+        assert self.backbone.tokenizer is not None  # only a method that tokenises itself has none
         return encode(rows, self.backbone.tokenizer, self.config.max_length)
 
 
@@ -145,8 +146,9 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
     config = _with_own_references(TrialConfig.from_dict(about["trial_config"]), folder)
     task = TaskInfo(**{**about["task"], "label_names": tuple(about["task"]["label_names"])})
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    backbone = load_backbone(config.backbone, device=torch.device(device), compute_dtype=dtype)
-    if backbone.info.fingerprint != about["backbone_fingerprint"]:
+    place, reads_backbone = torch.device(device), uses_backbone(config.method)
+    backbone = load_backbone(config.backbone, device=place, compute_dtype=dtype) if reads_backbone else stand_in(place)
+    if reads_backbone and backbone.info.fingerprint != about["backbone_fingerprint"]:
         rule = "an adapter fits only the weights it was trained on"
         fault = f"{rule}, but {config.backbone} is {backbone.info.fingerprint}, not {about['backbone_fingerprint']}"
         raise FaultsError(f"adapter {folder}", [fault])

@@ -16,6 +16,7 @@ import pyarrow as pa
 from orchestrator.analysis import estimators
 from orchestrator.record import TrialStatus
 from trainables import metrics
+from trainables.config import HYPERPARAMETERS
 
 # Columns of the trials table that are the same for all seeds of a configuration; the sizes are null where unmeasured.
 IDENTITY = ("task", "backbone", "method")
@@ -75,6 +76,19 @@ class Configuration:
 def hyperparameter_columns(trials: pa.Table) -> list[str]:
     """The columns of a trials table that hold hyperparameters, in their order."""
     return [name for name in trials.column_names if name not in RECORDED and "/" not in name]
+
+
+def varying_hyperparameters(trials: pa.Table) -> list[str]:
+    """Those that have more than one value, in their order; of a method's options, more than one within a method."""
+    methods = trials["method"].to_pylist()
+
+    def varies(name: str) -> bool:
+        of_all = name in HYPERPARAMETERS  # defaults of options may differ between methods
+        pairs = zip(methods, trials[name].to_pylist(), strict=True)
+        found = {(None if of_all else method, value) for method, value in pairs if value is not None}
+        return len(found) > len({method for method, _ in found})
+
+    return [name for name in hyperparameter_columns(trials) if varies(name)]
 
 
 def group_by_configuration(trials: pa.Table) -> list[Configuration]:

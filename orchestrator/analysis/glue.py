@@ -46,7 +46,7 @@ SCORES = {
 def task_score(task: str, measured: Mapping[str, float | None]) -> float | None:
     """A task's part of the GLUE score: the mean of its components, in their unit; None where one was not measured.
 
-    MNLI without its mismatched half is its matched accuracy.
+    MNLI without its mismatched half is its matched accuracy, of which no GLUE score is made.
     """
     names = COMPONENTS[task]
     if task == "mnli" and measured.get("mismatched_accuracy") is None:
@@ -89,12 +89,13 @@ def _score(trials: pa.Table, chosen: Mapping[str, Configuration]) -> dict[str, A
     measured = {task: _components(trials, configuration.config_id, task) for task, configuration in chosen.items()}
     points = {task: 100 * score for task, values in measured.items() if (score := task_score(task, values)) is not None}
     seeds = [chosen[task].validation for task in points]
+    is_half = "mnli" in points and measured["mnli"]["mismatched_accuracy"] is None
     return {
-        "glue_score": glue_score(points),
+        "glue_score": None if is_half else glue_score(points),
         "mean_of_present": estimators.mean(list(points.values())) if points else None,
         "num_tasks": len(points),
-        "missing": [task for task in COMPONENTS if task not in points],
-        "mnli_is_matched_only": measured["mnli"]["mismatched_accuracy"] is None if "mnli" in points else None,
+        "missing": [task for task in COMPONENTS if task not in points] + ["mnli mismatched"] * is_half,
+        "mnli_is_matched_only": is_half if "mnli" in points else None,
         "num_seeds": min((estimate.num_seeds for estimate in seeds if estimate), default=None),
         **points,
     }

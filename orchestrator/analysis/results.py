@@ -25,6 +25,7 @@ from orchestrator.analysis.configurations import (
     group_by_configuration,
     hyperparameter_columns,
     size_rank,
+    varying_hyperparameters,
 )
 from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.throughput import throughput
@@ -207,9 +208,11 @@ class Results:
         return throughput(self._trials)
 
     def searched(self) -> list[str]:
-        """The hyperparameters that have more than one value in this sweep, in the order of their columns."""
-        names = hyperparameter_columns(self._trials)
-        return [name for name in names if len(set(self._trials[name].to_pylist()) - {None}) > 1]
+        """The hyperparameters that have more than one value in this sweep, in the order of their columns.
+
+        Of a method's options, more than one within a method: their defaults may differ between methods.
+        """
+        return varying_hyperparameters(self._trials)
 
     @cached_property
     def _configurations(self) -> list[Configuration]:

@@ -33,8 +33,9 @@ def reported(row: Mapping[str, Any]) -> str:
 
 
 def method(row: Mapping[str, Any], *, with_backbone: bool) -> str:
-    """The method of a row, and its backbone where a sweep has several."""
-    return f"{row['method']} on {row['backbone']}" if with_backbone else str(row["method"])
+    """The method of a row, with its tuner where it is another library's, and its backbone where there are several."""
+    name = f"{row['method']} {row['peft_type']}" if row.get("peft_type") else str(row["method"])
+    return f"{name} on {row['backbone']}" if with_backbone else name
 
 
 def signed(value: float | None) -> str:

@@ -112,13 +112,14 @@ def export(
     trial: Annotated[
         str | None, typer.Option(metavar="TRIAL_ID", help="This trial instead of the recommended.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="The best of this method instead of the recommended.")] = None,
     out: Annotated[str | None, typer.Option(metavar="FOLDER", help="STORE/adapters/<trial id> by default.")] = None,
     as_json: Json = False,
 ) -> int:
     """Write the recommended adapter of a task, weights and model card, ready for `trainables.load`."""
     from orchestrator.cli.export import export_adapter
 
-    return export_adapter(store, task=task, trial=trial, out=out, as_json=as_json)
+    return export_adapter(store, task=task, trial=trial, method=method, out=out, as_json=as_json)
 
 
 @app.command()

@@ -24,10 +24,12 @@ from trainables.faults import FaultsError, unknown_name
 from trainables.outcome import TrialOutcome
 
 
-def export_adapter(store: str, *, task: str | None, trial: str | None, out: str | None, as_json: bool) -> int:
+def export_adapter(
+    store: str, *, task: str | None, trial: str | None, method: str | None, out: str | None, as_json: bool
+) -> int:
     """Train the chosen trial once more and save it; exit status 1 where it failed this time."""
     opened = Store(store)
-    chosen = choose("export", load_results(store), task=task, trial=trial)
+    chosen = choose("export", load_results(store), task=task, trial=trial, method=method)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is no local folder"])
     folder = Path(out) if out is not None else Path(opened.path) / "adapters" / chosen["trial_id"]

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
+from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.analysis import wording
 from orchestrator.cli.screen import console
 from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
 from orchestrator.store import Store
-from orchestrator.sweep import default_store, with_absolute_paths
+from orchestrator.sweep import default_store
 from orchestrator.sweep_file import read_sweep
 
 # The estimate's own error: it knows the arithmetic of a trial, not what else the machine is doing.
@@ -56,14 +57,16 @@ def show_plan(
 
 def _estimate(plan: SweepPlan, left: Sequence[PlannedTrial], devices: int | None, price: float | None) -> Estimate:
     # Here: the estimate measures this device, which needs torch.
-    from trainables.backbone import describe_backbone
+    from trainables.backbone import STAND_IN_SHAPE
     from trainables.cost import EFFICIENCY, STARTUP_S, measure_rate, measure_task, trial_flops
     from trainables.device import count_devices
+    from trainables.preview import preview_backbone
 
     engines = devices or count_devices()
     if plan.missing or not left:
         return Estimate(devices=engines, seconds=None if left else 0.0, cost=None if left or price is None else 0.0)
-    shape = describe_backbone(plan.spec.backbone).shape
+    info = preview_backbone(plan.spec.backbone).info
+    shape = info.shape if info else STAND_IN_SHAPE  # nothing is missing, so no method reads it
     rates = {precision: measure_rate(precision, num_threads=1) for precision in {t.config.precision for t in left}}
     seconds = 0.0
     known: dict[str, float] = {}

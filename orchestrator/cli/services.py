@@ -8,8 +8,8 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.cli.screen import console
-from orchestrator.sweep import with_absolute_paths
 from orchestrator.sweep_file import read_sweep
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import orchestrator
+from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.plan import plan_table
 from orchestrator.spec import SweepSpec
-from orchestrator.sweep import load_results, prepare, with_absolute_paths
+from orchestrator.sweep import load_results, prepare
 from trainables.faults import FaultsError
 
 
@@ -72,3 +73,36 @@ def test_the_facade_loads_a_room_only_when_it_is_used() -> None:
 def test_results_of_a_place_without_a_store_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match="no sweep"):
         load_results(tmp_path)
+
+
+class TestPathsOfOptions:
+    """Files that a method's options name are made absolute like task folders, in every form of a sweep."""
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"no_bert": {"vectors": "words.txt", "embedding_dim": 3}},
+            {"no_bert": {"vectors": {"grid": ["words.txt", "words.txt2"]}}},
+            {"method": "no_bert", "space": {"vectors": "words.txt"}},
+        ],
+    )
+    def test_as_values(self, entry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "words.txt").write_text("a 1 2 3\n")
+        (resolved,) = with_absolute_paths({"tasks": ["toy/sentiment"], "methods": [entry]})["methods"]
+        assert f"{tmp_path}/words.txt" in repr(resolved)
+        assert "'words.txt'" not in repr(resolved)
+
+    def test_as_a_spec(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "stage-one").mkdir()
+        spec = SweepSpec(
+            name="fused", tasks=("toy/sentiment",), methods=("layernorm", {"adapter_fusion": {"adapters": "stage-one"}})
+        )
+        resolved = with_absolute_paths(spec)
+        assert resolved.methods[1].space == {"adapters": f"{tmp_path}/stage-one"}
+        assert resolved.methods[0] == spec.methods[0]
+
+    def test_what_is_no_path_here_is_left_to_be_refused(self) -> None:
+        values = {"methods": [{"no_bert": {"vectors": "no/such/file"}}, {"adaptr": {"vectors": 3}}, 7, "bitfit"]}
+        assert with_absolute_paths(values) == values

@@ -140,7 +140,9 @@ def _rules(shape: EncoderShape, options: Options, given: Mapping[str, Any]) -> l
     if given.get("init_lora_weights") in _DATA_DRIVEN:
         faults.append(f"settings: init_lora_weights {given['init_lora_weights']!r} needs training data to begin with")
     if given.get("prompt_tuning_init") == "TEXT":
-        faults.append("settings: prompt_tuning_init must be RANDOM or SAMPLE_VOCAB: a text would need its own tokenizer")
+        faults.append(
+            "settings: prompt_tuning_init must be RANDOM or SAMPLE_VOCAB: a text would need its own tokenizer"
+        )
     if options.peft_type in ("PREFIX_TUNING", "CARTRIDGE") and shape.model_type == "distilbert":
         faults.append(f"peft_type: {options.peft_type} gives keys and values, which DistilBERT in transformers ignores")
     if options.rank is not None and not 1 <= options.rank <= 65_536:  # what suits a layer, the library says

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import matplotlib
@@ -40,6 +40,8 @@ _PAPER = {
     "layernorm": _PALETTE[2],
     "full_finetuning": ("#222222", "D"),
 }
+# More methods than colours share those, each with a marker of its own.
+_MORE_MARKERS = (">", "X", "P", "*", "d", "8", "H", "1", "2", "3", "4", "+", "x")
 _LEGEND_COLUMNS = 4
 _DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")  # one a backbone
 
@@ -123,7 +125,7 @@ def _series(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
         return row["method"], row["backbone"]
 
     ordered = sorted(rows, key=lambda row: (*key(row), row["trained_params"]))
-    return {name: list(group) for name, group in groupby(ordered, key=key)}
+    return {name: list(group) for name, group in itertools.groupby(ordered, key=key)}
 
 
 def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], _Look]:
@@ -131,7 +133,8 @@ def _looks(rows: Sequence[Row]) -> dict[tuple[str, str], _Look]:
     backbones = sorted({backbone for _, backbone in pairs})
     others = sorted({method for method, _ in pairs} - set(_PAPER))
     free = [entry for entry in _PALETTE if entry not in [_PAPER.get(method) for method, _ in pairs]]
-    chosen = _PAPER | {method: free[i % len(free)] for i, method in enumerate(others)}
+    shared = [(free[i % len(free)][0], marker) for i, marker in enumerate(_MORE_MARKERS)]
+    chosen = _PAPER | dict(zip(others, [*free, *itertools.islice(itertools.cycle(shared), len(others))], strict=False))
     return {
         (method, backbone): _Look(
             color=chosen[method][0],

@@ -93,7 +93,7 @@ def test_what_is_missing_is_said_and_the_mean_is_of_the_rest(synthetic: Any) -> 
     (row,) = results_of(some, synthetic).glue_score().to_pylist()
     assert row["glue_score"] is None
     assert row["mean_of_present"] == pytest.approx((60.5 + 86.7) / 2)
-    assert row["missing"] == ["sst2", "mrpc", "stsb", "qqp", "qnli", "rte", "wnli"]
+    assert row["missing"] == ["sst2", "mrpc", "stsb", "qqp", "qnli", "rte", "wnli", "mnli mismatched"]
     assert (row["num_tasks"], row["mnli_is_matched_only"], row["rte"]) == (2, True, None)
 
 

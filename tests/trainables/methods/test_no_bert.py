@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -176,3 +177,15 @@ def test_a_saved_one_answers_with_its_own_words_and_needs_no_vocabulary(
     answers = predictor.predict([text for text, _ in rows])
     assert np.mean(np.array(answers) == [label for _, label in rows]) == pytest.approx(outcome.test_score)
     assert predictor.predict(["", "good"])[1] == 1
+
+
+def test_no_backbone_need_be_at_hand(task_folder: Any, cache_dir: Path, tmp_path: Path) -> None:
+    """It trains, is saved and answers where the backbone that is named does not exist."""
+    trial = TrialConfig(
+        task=str(task_folder()), backbone="/no/such/backbone", method="no_bert", learning_rate=5e-3, num_epochs=1
+    )
+    outcomes = Engine(device="cpu").run_all([trial, dataclasses.replace(trial, seed=1)])
+    assert [outcome.status for outcome in outcomes] == [OutcomeStatus.COMPLETED] * 2
+    outcome = Engine(device="cpu").run(trial, save_to=tmp_path / "saved")
+    assert outcome.test_score == outcomes[0].test_score
+    assert len(trainables.load(tmp_path / "saved").predict(["good w1", "w2 bad"])) == 2

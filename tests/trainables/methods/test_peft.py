@@ -16,8 +16,9 @@ from trainables.config import TrialConfig
 from trainables.encoder import Encoder
 from trainables.faults import FaultsError
 from trainables.methods import parse_options, peft
-from trainables.model import AdaptedModel, build_model
+from trainables.model import AdaptedModel, build_model, count_parameters
 from trainables.preview import preview_parameters
+from trainables.saved import _own_tensors
 from trainables.shape import EncoderShape
 
 BERT = EncoderShape(
@@ -257,3 +258,14 @@ class TestFaults:
     def test_no_option_needs_the_library_until_there_is_a_backbone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "peft", None)
         assert parse_options("peft", {"peft_type": "LORA"}).peft_type == "LORA"
+
+
+@pytest.mark.parametrize("peft_type", ["VERA", "RANDLORA"])
+def test_matrices_that_layers_share_are_saved_and_counted_once(peft_type: str) -> None:
+    model = build(peft_type)
+    own = _own_tensors(model)
+    assert len({tensor.data_ptr() for tensor in own.values()}) == len(own)
+    frozen = sum(tensor.numel() for name, tensor in own.items() if not tensor.requires_grad)
+    backbone = sum(parameter.numel() for parameter in encoder().parameters())
+    counts = count_parameters(model)
+    assert counts.total == backbone + counts.trained + frozen
