@@ -108,7 +108,7 @@ def test_a_sweep_that_is_not_there_is_refused_with_the_packaged_ones(reference: 
     (fault,) = faults_of(reference)
     assert fault.startswith("a sweep must be")
     if reference == "quikstart":
-        assert "did you mean 'quickstart'? Packaged: figure4, houlsby_additional," in fault
+        assert "did you mean 'quickstart'? Packaged: figure4, figure6," in fault
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

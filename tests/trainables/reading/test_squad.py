@@ -78,7 +78,8 @@ class TestWhatIsRead:
 
     def test_a_plan_knows_its_facts_and_rows(self, tmp_path: Path) -> None:
         preview = preview_task(write(tmp_path, train=GOOD, validation=GOOD))
-        assert (preview.info.kind, preview.train_rows, preview.missing) == ("extractive_qa", 2, ())
+        # The rows of a training are windows, of which only a tokenizer knows the number.
+        assert (preview.info.kind, preview.train_rows, preview.missing) == ("extractive_qa", None, ())
         assert preview.fingerprint is not None
 
     def test_a_test_split_that_hides_its_answers_counts_as_absent(self, tmp_path: Path) -> None:
