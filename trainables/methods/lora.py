@@ -42,6 +42,10 @@ class Options:
     targets: str = "query,value"
     lora_dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        if all(name.strip() in TARGETS for name in self.targets.split(",")):  # one spelling, and so one identity
+            object.__setattr__(self, "targets", ",".join(self.names()))
+
     def names(self) -> tuple[str, ...]:
         """The targets, none twice, in one order whatever the order they are written in."""
         given = {name.strip() for name in self.targets.split(",")}
