@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.space import Choice, Grid
 from orchestrator.spec import MethodSpec, SweepSpec
+from trainables.reading.paths import existing_path
 
 
 def with_absolute_paths(values: Any) -> Any:
@@ -73,9 +73,5 @@ def _domain(value: Any) -> Any:
 
 
 def _absolute(reference: str, *, folders_only: bool = False) -> str:
-    path = Path(reference).expanduser()
-    try:
-        is_there = bool(reference) and (path.is_dir() if folders_only else path.exists())
-    except (OSError, ValueError):  # a name that no path can have
-        return reference
-    return str(path.resolve()) if is_there else reference
+    path = existing_path(reference)
+    return reference if path is None or (folders_only and not path.is_dir()) else str(path.resolve())

@@ -1,4 +1,7 @@
-"""From a space to configurations: every point of a grid, or a seeded random sample."""
+"""From a space to configurations: every point of a grid, or a seeded random sample.
+
+What an adaptive search proposes depends on results and is no list; here stand its names and what it must be told.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -20,18 +23,19 @@ Values = dict[str, Scalar]
 
 
 def enumerate_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
-    """The configurations of one method entry on the task of this name, none twice.
+    """The configurations of one method entry on the task of this name, none twice; none of an adaptive search.
 
     A random search that draws a configuration again has so many fewer of them. What stands below the method overrides
     the shared space. The spec must be free of `search_faults`.
     """
-    space: Space = {**spec.space, **method.space}
-    seen = set()
-    for values in ALGORITHMS[spec.search.algorithm](space, spec, f"{task}:{method.method}"):
-        key = json.dumps(values, sort_keys=True)
-        if key not in seen:
-            seen.add(key)
-            yield values
+    enumerate_points = ENUMERATED.get(spec.search.algorithm)
+    if enumerate_points is not None:
+        yield from _distinct(enumerate_points({**spec.space, **method.space}, spec, f"{task}:{method.method}"))
+
+
+def draw_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
+    """The configurations that a random search of the same spec would draw, none twice."""
+    return _distinct(_random({**spec.space, **method.space}, spec, f"{task}:{method.method}"))
 
 
 # More would take minutes to plan and gigabytes to hold; nobody trains so many.
@@ -41,21 +45,23 @@ MAX_TRIALS = 1_000_000
 def search_faults(spec: SweepSpec) -> list[str]:
     """Every reason why the spec's search algorithm cannot search its spaces."""
     search = spec.search
-    if search.algorithm not in ALGORITHMS:
-        return [f"search.algorithm: {unknown_name('search algorithm', search.algorithm, ALGORITHMS)}"]
+    known = [*ENUMERATED, *ADAPTIVE]
+    if search.algorithm not in known:
+        return [f"search.algorithm: {unknown_name('search algorithm', search.algorithm, known)}"]
     faults = []
-    if search.algorithm == "random":
+    if search.algorithm != "grid":
         if search.num_samples is None:
-            faults.append("search.num_samples: random search needs a whole number >= 1, but it is missing")
+            rule = f"{search.algorithm} search needs a whole number >= 1"
+            faults.append(f"search.num_samples: {rule}, but it is missing")
     else:
         if search.num_samples is not None:
-            rule = "grid search tries every point and takes no num_samples (random search does)"
+            rule = "grid search tries every point and takes no num_samples (the other algorithms do)"
             faults.append(f"search.num_samples: {rule}, but got {search.num_samples}")
         spaces = [("space", spec.space), *((method.method, method.space) for method in spec.methods)]
         for where, space in spaces:
             for name, entry in space.items():
                 if isinstance(entry, Uniform | LogUniform | RandInt):
-                    rule = "grid search needs a grid, a choice or a single value (random search takes ranges too)"
+                    rule = "grid search needs a grid, a choice or a single value (the other algorithms take ranges too)"
                     faults.append(f"{where}.{name}: {rule}, but got {entry.to_json()}")
     if (count := _count_at_most(spec)) > MAX_TRIALS:
         faults.append(f"a sweep must have at most {MAX_TRIALS:,} trials, but this one has up to {count:,}")
@@ -64,7 +70,7 @@ def search_faults(spec: SweepSpec) -> list[str]:
 
 def _count_at_most(spec: SweepSpec) -> int:
     """The number of trials if no two are equal."""
-    if spec.search.algorithm == "random":
+    if spec.search.algorithm != "grid":
         configurations = len(spec.methods) * (spec.search.num_samples or 0)
     else:
         spaces = [{**spec.space, **method.space} for method in spec.methods]
@@ -94,4 +100,15 @@ def _draw(entry: Domain | Scalar, generator: np.random.Generator) -> Scalar:
     return entry.sample(generator) if isinstance(entry, Domain) else entry
 
 
-ALGORITHMS: dict[str, Callable[[Space, SweepSpec, str], Iterator[Values]]] = {"grid": _grid, "random": _random}
+def _distinct(points: Iterable[Values]) -> Iterator[Values]:
+    seen = set()
+    for values in points:
+        key = json.dumps(values, sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            yield values
+
+
+ENUMERATED: dict[str, Callable[[Space, SweepSpec, str], Iterator[Values]]] = {"grid": _grid, "random": _random}
+# Those that learn from results; `orchestrator.scheduling.samplers` follows them.
+ADAPTIVE = ("tpe", "gp", "cmaes", "nsga2")

@@ -1,61 +1,84 @@
 """SweepSpec -> SweepPlan: every trial with its identity, and what is left of them.
 
-Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
-the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
+Trials come from studies, which know how a configuration becomes trials; see `orchestrator.study`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.enumeration import enumerate_configurations, search_faults
+import trainables.config
+from orchestrator.enumeration import ADAPTIVE, Values, draw_configurations, enumerate_configurations, search_faults
 from orchestrator.space_faults import method_faults, shared_space_faults
 from orchestrator.spec import SweepSpec, SweepSpecError, parse_leniently
-from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, Scalar, TrialConfig
+from orchestrator.study import PlannedTrial, Study
+from orchestrator.task_faults import clashes, missing_data, preview_tasks
+from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
     from trainables.backbone import BackboneInfo
     from trainables.preview import TaskPreview
 
+__all__ = [
+    "PlannedTrial",
+    "Study",
+    "SweepPlan",
+    "plan_sweep",
+    "plan_table",
+    "planned_from_table",
+    "remaining",
+    "trials_table",
+]
 
-DEFAULT_MAX_LENGTH = TrialConfig.max_length
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedTrial:
-    """One training at one configuration and seed, with what is known of it before it runs. Unknown is None."""
-
-    trial_id: str
-    config_id: str
-    task: str  # the task's name; `config.task` is the reference it was found by
-    config: TrialConfig
-    num_steps: int | None = None
-    trained_params: int | None = None
-    trained_params_without_head: int | None = None
-    total_params: int | None = None
-    pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
-    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+# Of what an adaptive search may come to propose, so many configurations a study are tried for faults beforehand.
+TRIED = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
-    """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run."""
+    """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run.
+
+    The `trials` of an adaptive search are not known beforehand: there are none, and its `studies` say where to look.
+    """
 
     spec: SweepSpec
     trials: tuple[PlannedTrial, ...]
+    studies: tuple[Study, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
+    def is_adaptive(self) -> bool:
+        """Whether the search learns from results, so that its trials are planned as it goes."""
+        return self.spec.search.algorithm in ADAPTIVE
+
+    @property
     def configurations(self) -> int:
-        """How many distinct configurations the trials are replicates of."""
+        """How many distinct configurations the trials are replicates of; of an adaptive search, at most."""
+        if self.is_adaptive:
+            return sum(study.most_configurations for study in self.studies)
         return len({trial.config_id for trial in self.trials})
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials the sweep has, or an adaptive search at most."""
+        return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+
+    def sample_trials(self) -> tuple[PlannedTrial, ...]:
+        """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.
+
+        The first of them are of all studies alike.
+        """
+        if not self.is_adaptive:
+            return self.trials
+        by_turns = itertools.zip_longest(*map(_drawn, self.studies), fillvalue=())
+        return tuple(trial for turn in by_turns for replicates in turn for trial in replicates)
 
 
 def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
@@ -69,27 +92,30 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     from trainables.preview import BackbonePreview, preview_backbone
 
     spec, faults = parse_leniently(values)
-    tasks, task_faults = _preview_tasks(spec)
+    tasks, task_faults = preview_tasks(spec)
     faults += task_faults
     try:
         backbone = preview_backbone(spec.backbone)
     except FaultsError as error:
         faults += error.faults
         backbone = BackbonePreview(info=None)
-    faults += _clashes(tasks)
+    faults += clashes(tasks)
     faults += shared_space_faults(spec, backbone.info)
     for method in spec.methods:
         faults += method_faults(method, backbone.info)
     faults += search_faults(spec)
-    missing = (*_missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
+    missing = (*missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
     if not allow_missing:
         faults += missing
+    studies: tuple[Study, ...] = ()
     trials: tuple[PlannedTrial, ...] = ()
     if not faults:
-        trials, faults = _trials(spec, tasks, backbone.info)
+        studies, faults = _studies(spec, tasks, backbone.info)
+        trials, more = _trials(spec, studies)
+        faults += more
     if faults:
         raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
-    return SweepPlan(spec=spec, trials=trials, missing=missing)
+    return SweepPlan(spec=spec, trials=trials, studies=studies, missing=missing)
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
@@ -99,33 +125,64 @@ def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial,
 
 
 def plan_table(plan: SweepPlan) -> pa.Table:
-    """A row per planned trial: ids, names, hyperparameters, counts; `config` holds the TrialConfig as JSON."""
-    hyperparameters = [trial.config.hyperparameters() for trial in plan.trials]
+    """A row per planned trial; see `trials_table`."""
+    return trials_table(plan.spec.name, plan.trials)
+
+
+def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
+    """A row per trial: ids, names, hyperparameters, counts.
+
+    `config` holds the TrialConfig as JSON and `provenance` the fingerprints; `outcome_version` is that of the code
+    which gave the trial its identity.
+    """
+    hyperparameters = [trial.config.hyperparameters() for trial in trials]
     names = list(dict.fromkeys(name for row in hyperparameters for name in row))
-    counts = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+    text, whole = pa.string(), pa.int64()
     return pa.table(
         {
-            "sweep": pa.array([plan.spec.name] * len(plan.trials), pa.string()),
-            **{key: [getattr(trial, key) for trial in plan.trials] for key in ("trial_id", "config_id", "task")},
-            **{key: [getattr(trial.config, key) for trial in plan.trials] for key in ("backbone", "method", "seed")},
+            "sweep": pa.array([sweep] * len(trials), text),
+            **{key: pa.array([getattr(t, key) for t in trials], text) for key in ("trial_id", "config_id", "task")},
+            **{key: pa.array([getattr(t.config, key) for t in trials], text) for key in ("backbone", "method")},
+            "seed": pa.array([trial.config.seed for trial in trials], whole),
             **{name: [row.get(name) for row in hyperparameters] for name in names},
-            **{key: pa.array([getattr(trial, key) for trial in plan.trials], pa.int64()) for key in counts},
-            "config": [json.dumps(trial.config.to_dict()) for trial in plan.trials],
+            **{key: pa.array([getattr(trial, key) for trial in trials], whole) for key in _COUNTS},
+            "pack_key": pa.array([trial.pack_key for trial in trials], text),
+            "outcome_version": pa.array([trainables.config.OUTCOME_VERSION] * len(trials), whole),
+            "provenance": pa.array([json.dumps(dict(trial.provenance)) for trial in trials], text),
+            "config": pa.array([json.dumps(trial.config.to_dict()) for trial in trials], text),
         }
     )
 
 
-def _preview_tasks(spec: SweepSpec) -> tuple[dict[str, TaskPreview], list[str]]:
-    """What is known of each task, by its reference, and the faults of those of which nothing is."""
-    from trainables.preview import preview_task
+_COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
 
-    tasks, faults = {}, []
-    for reference in spec.tasks:
+
+def planned_from_table(table: pa.Table) -> list[PlannedTrial]:
+    """The trials that the rows of a plan table stand for.
+
+    What a table written by older code does not say is unknown; such a trial trains alone. Raises `FaultsError` naming
+    every row that holds no trial of this version.
+    """
+    rows = table.select([name for name in _READ if name in table.column_names]).to_pylist()
+    planned, faults = [], []
+    for row in rows:
         try:
-            tasks[reference] = preview_task(reference)
+            config = TrialConfig.from_dict(json.loads(row["config"]))
+            provenance = json.loads(row.get("provenance") or "{}")
         except FaultsError as error:
-            faults += [f"task {reference}: {fault}" for fault in error.faults]
-    return tasks, faults
+            faults += [f"trial {row['trial_id']}: {fault}" for fault in error.faults]
+        except (ValueError, TypeError) as error:
+            faults.append(f"trial {row['trial_id']}: its configuration must be JSON, but {error}")
+        else:
+            known = {name: row.get(name) for name in (*_COUNTS, "pack_key")}
+            ids = {name: row[name] for name in ("trial_id", "config_id", "task")}
+            planned.append(PlannedTrial(**ids, config=config, provenance=provenance, **known))
+    if faults:
+        raise FaultsError("planned trials", faults)
+    return planned
+
+
+_READ = ("trial_id", "config_id", "task", "config", "provenance", "pack_key", *_COUNTS)
 
 
 def _is_backbone_read(spec: SweepSpec) -> bool:
@@ -136,128 +193,63 @@ def _is_backbone_read(spec: SweepSpec) -> bool:
     return any(entry.method not in known or uses_backbone(entry.method) for entry in spec.methods)
 
 
-def _missing_data(tasks: Mapping[str, TaskPreview]) -> list[str]:
-    """Why data cannot be had, said once for all tasks it is true of."""
-    by_reason: dict[str, list[str]] = {}
-    for reference, task in tasks.items():
-        for reason in task.missing:
-            by_reason.setdefault(reason, []).append(reference)
-    return [
-        f"task{'s' if len(references) > 1 else ''} {', '.join(references)}: {reason}"
-        for reason, references in by_reason.items()
-    ]
-
-
-def _trials(
+def _studies(
     spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
-) -> tuple[tuple[PlannedTrial, ...], list[str]]:
-    """Every trial, none twice, and the faults of configurations whose values are good one by one only."""
+) -> tuple[tuple[Study, ...], list[str]]:
+    """Every task with every entry of `methods`, and the faults of tasks that a method cannot train."""
     from trainables.methods import kind_faults
 
-    planned: dict[str, PlannedTrial] = {}
+    studies: list[Study] = []
     faults: list[str] = []
     for reference, task in tasks.items():
-        for method in spec.methods:
-            if kinds := kind_faults(method.method, task.info):
+        for entry in spec.methods:
+            if kinds := kind_faults(entry.method, task.info):
                 faults += kinds
                 continue
-            for values in enumerate_configurations(spec, method, task.info.name):
-                try:
-                    replicates = _replicates(spec, reference, task, backbone, method.method, values)
-                except FaultsError as error:
-                    faults += error.faults
-                    continue
-                # The seed comes last in the order too: whole configurations finish one after another.
-                for trial in replicates:
-                    planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
-    return tuple(planned.values()), faults
+            name = f"{task.info.name}:{entry.method}"
+            again = sum(study.reference == reference and study.entry.method == entry.method for study in studies)
+            studies.append(
+                Study(
+                    name=f"{name}:{again + 1}" if again else name,
+                    spec=spec,
+                    entry=entry,
+                    reference=reference,
+                    task=task,
+                    backbone=backbone,
+                )
+            )
+    return tuple(studies), faults
 
 
-def _replicates(
-    spec: SweepSpec,
-    reference: str,
-    task: TaskPreview,
-    backbone: BackboneInfo | None,
-    method: str,
-    values: Mapping[str, Scalar],
-) -> list[PlannedTrial]:
-    """One configuration with each seed of the sweep."""
-    from trainables.backbone import STAND_IN_SHAPE
-    from trainables.engine import pack_key
-    from trainables.methods import uses_backbone
-    from trainables.preview import complete_options, preview_parameters
+def _trials(spec: SweepSpec, studies: Sequence[Study]) -> tuple[tuple[PlannedTrial, ...], list[str]]:
+    """Every trial, none twice, and the faults of configurations whose values are good one by one only.
 
-    shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
-    given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
-    shape = backbone.shape if backbone else None if uses_backbone(method) else STAND_IN_SHAPE
-    options = complete_options(method, given, shape)
-    if backbone:  # the default is for encoders that read so much; what the user asked for was checked
-        shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
-    first = TrialConfig(
-        task=reference, backbone=spec.backbone, method=method, method_options=options, seed=spec.seeds[0], **shared
-    )
-    counts = preview_parameters(first, shape, task.info) if shape else None
-    config_id = _config_id(first, task, backbone)
-    key = pack_key(first)  # the seed has no part in it
-    steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
-    return [
-        PlannedTrial(
-            trial_id=_digest([config_id, seed]),
-            config_id=config_id,
-            task=task.info.name,
-            config=TrialConfig(**{**dict(first.items()), "seed": seed}),
-            num_steps=steps,
-            trained_params=counts.trained if counts else None,
-            trained_params_without_head=counts.trained_without_head if counts else None,
-            total_params=counts.total if counts else None,
-            pack_key=None if key is None else _digest(repr(key)),
-            provenance={
-                **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
-                **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
-            },
-        )
-        for seed in spec.seeds
-    ]
+    Of an adaptive search the faults alone, as far as a sample of its configurations shows them.
+    """
+    planned: dict[str, PlannedTrial] = {}
+    faults: list[str] = []
+    is_adaptive = spec.search.algorithm in ADAPTIVE
+    for study in studies:
+        points: Iterable[Values] = enumerate_configurations(spec, study.entry, study.task.info.name)
+        if is_adaptive:
+            points = itertools.islice(draw_configurations(spec, study.entry, study.task.info.name), TRIED)
+        for values in points:
+            try:
+                replicates = study.trials(values)
+            except FaultsError as error:
+                faults += error.faults
+                continue
+            # The seed comes last in the order too: whole configurations finish one after another.
+            for trial in replicates:
+                planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
+    return () if is_adaptive else tuple(planned.values()), faults
 
 
-def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
-    from trainables.methods import identity_of, uses_backbone
-
-    shared = {name: value for name, value in config.hyperparameters().items() if name in HYPERPARAMETERS}
-    return _digest(
-        {
-            "outcome_version": OUTCOME_VERSION,
-            "task": task.fingerprint or task.info.name,
-            "backbone": ((backbone and backbone.fingerprint) or config.backbone)
-            if uses_backbone(config.method)
-            else "",
-            "method": config.method,
-            "hyperparameters": shared,
-            "options": identity_of(config.method, config.method_options),
-        }
-    )
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _clashes(tasks: Mapping[str, TaskPreview]) -> list[str]:
-    """Tasks that a table could not tell apart, or whose trials would be the same by content."""
-    by_name: dict[str, list[str]] = {}
-    by_content: dict[str, list[str]] = {}
-    for reference, task in tasks.items():
-        by_name.setdefault(task.info.name, []).append(reference)
-        if task.fingerprint:
-            by_content.setdefault(task.fingerprint, []).append(reference)
-    same_name = [
-        f"tasks: every task must have a name of its own, but {' and '.join(references)} are all called {name!r}"
-        for name, references in by_name.items()
-        if len(references) > 1
-    ]
-    same_rows = [
-        f"tasks: every task must have rows of its own, but {' and '.join(references)} hold the same"
-        for references in by_content.values()
-        if len(references) > 1
-    ]
-    return same_name + same_rows
+def _drawn(study: Study) -> Iterator[tuple[PlannedTrial, ...]]:
+    """The replicates of as many configurations as the study has; of fewer where some do not go together."""
+    points = draw_configurations(study.spec, study.entry, study.task.info.name)
+    for values in itertools.islice(points, study.most_configurations):
+        try:
+            yield study.trials(values)
+        except FaultsError:
+            continue

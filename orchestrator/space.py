@@ -146,6 +146,23 @@ def values_of(entry: Domain | Scalar) -> tuple[Scalar, ...]:
     return (entry,)
 
 
+def is_searched(entry: Domain | Scalar) -> bool:
+    """Whether an entry leaves anything to choose."""
+    return count_values(entry) != 1
+
+
+def count_values(entry: Domain | Scalar) -> int | None:
+    """How many values an entry may take; None for any number in a range."""
+    if isinstance(entry, Uniform | LogUniform):
+        return 1 if entry.low == entry.high else None
+    return entry.high - entry.low + 1 if isinstance(entry, RandInt) else len(values_of(entry))
+
+
+def same(value: Scalar, other: Scalar) -> bool:
+    """Whether they are one value of a hyperparameter: 1 and 1.0 are, 1 and true are not."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
 def _distinct(name: str, values: Any) -> tuple[Scalar, ...]:
     if isinstance(values, str) or not isinstance(values, list | tuple):
         raise FaultsError(name, [f"{name}: must be a list of values, but got {values!r}"])

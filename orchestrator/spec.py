@@ -106,8 +106,8 @@ class SearchSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    algorithm: str = "grid"
-    num_samples: Count | None = None  # configurations per task and method entry
+    algorithm: Annotated[str, AfterValidator(lambda name: "cmaes" if name == "cma-es" else name)] = "grid"
+    num_samples: Count | None = None  # configurations per task and method entry; a grid has as many as it has
     max_concurrent_trials: Count | None = None  # None: as many as there are engines
     seed: Seed = 0  # of the search itself; trials have their own
 

@@ -43,6 +43,21 @@ class Asha:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hyperband(Asha):
+    """HyperBand (Li et al. 2018) in its asynchronous form: successive halving that hedges its grace period.
+
+    Each trial falls into one of `brackets` halvings, and is judged within it. The grace period of each is
+    `reduction_factor` times that of the one before, for settings that only show late what they are worth. Most trials
+    fall into the first, which halves most often.
+    """
+
+    brackets: int = 3
+
+    def faults(self) -> list[str]:
+        return super().faults() + _count_faults("brackets", self.brackets)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Median:
     """The median rule of Google Vizier (Golovin et al. 2017).
 
@@ -57,8 +72,8 @@ class Median:
         return _count_faults("grace_period", self.grace_period) + _count_faults("min_trials", self.min_trials)
 
 
-Rule = Asha | Median
-RULES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Asha, Median)}
+Rule = Asha | Hyperband | Median
+RULES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Asha, Hyperband, Median)}
 
 
 def parse_rule(value: Any) -> Rule | str:

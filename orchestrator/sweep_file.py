@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import pkgutil
 import traceback
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,10 @@ def read_sweep(reference: str, overrides: Sequence[str] = ()) -> Any:
     path = _find(reference)
     if path.suffix not in _READERS:
         raise SweepSpecError(reference, [unknown_name("kind of sweep file", path.suffix, _READERS)])
-    return apply_overrides(_READERS[path.suffix](path), overrides)
+    values = _READERS[path.suffix](path)
+    if fault := _size_fault(values):
+        raise SweepSpecError(str(path), [fault])
+    return apply_overrides(values, overrides)
 
 
 def _find(reference: str) -> Path:
@@ -73,6 +77,9 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
             value = _load_yaml(text)
         except _NotYaml:
             faults.append(f"--set {key}: the value must be YAML, but got {text!r}")
+            continue
+        if fault := _size_fault(value):
+            faults.append(f"--set {key}: {fault}")
             continue
         path = key.split(".")
         if path[0] in HYPERPARAMETERS:
@@ -125,6 +132,30 @@ def _load_yaml(text: str) -> Any:
         raise _NotYaml(f"{type(error).__name__}: {error}") from None
 
 
+# A few lines of YAML whose anchors stand for each other can be more values than any memory holds.
+MAX_VALUES = 1_000_000
+
+
+def _size_fault(values: Any) -> str | None:
+    """The fault of values that are too many once everything that is shared among them is written out."""
+    counts: dict[int, int] = {}
+
+    def count(value: Any) -> int:
+        if not isinstance(value, Mapping | list | tuple):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = 1  # while its parts are counted: what contains itself is refused elsewhere
+            parts = value.values() if isinstance(value, Mapping) else value
+            counts[id(value)] = 1 + sum(count(part) for part in parts)
+        return counts[id(value)]
+
+    try:
+        number = count(values)
+    except RecursionError:
+        return None  # refused elsewhere too
+    return f"must hold at most {MAX_VALUES:,} values, but holds {number:,}" if number > MAX_VALUES else None
+
+
 def _read_yaml(path: Path) -> Any:
     try:
         return _load_yaml(path.read_text(encoding="utf-8"))
@@ -144,11 +175,33 @@ def _read_python(path: Path) -> Any:
     except (Exception, SystemExit) as error:  # whatever a user's file raises is a fault of that file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" in line {lines[-1]}" if lines else ""
-        raised = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raised = f"{type(error).__name__}: {_words_of(error)}".removesuffix(": ")
         raise SweepSpecError(str(path), [f"must run as Python, but raised{where} {raised}"]) from None
     if not hasattr(module, "SWEEP"):
         raise SweepSpecError(str(path), ["must hold a constant SWEEP, a SweepSpec or a mapping of the same shape"])
     return module.SWEEP
 
 
-_READERS = {".py": _read_python, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_yaml}
+def _words_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception of the user's own may not even be able to say what it is
+        return ""
+
+
+def _read_json(path: Path) -> Any:
+    """JSON by its own rules: YAML does not join the halves in which JSON writes what is beyond 16 bits."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+    except (OSError, ValueError, RecursionError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as JSON, but {error}"]) from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"found duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+    return dict(pairs)
+
+
+_READERS = {".py": _read_python, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json}

@@ -35,6 +35,7 @@ from trainables.checkpoint import map_tensors, shape_of
 from trainables.encoder import Encoder
 from trainables.faults import FaultsError, UnavailableError
 from trainables.reading import reachability
+from trainables.reading.paths import existing_path
 from trainables.shape import EncoderShape
 
 # Packaged encoders: our name -> (the Python package that holds it, the folder in it).
@@ -175,10 +176,10 @@ def _find(name: str, *, weights: bool) -> Path:
                 f"backbone {name}", [f"backbone {name} is a packaged encoder: install it with {fix}"]
             )
         return Path(found.origin).parent / folder
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = existing_path(name)
+    if path is not None and path.is_dir():
         return path
-    looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    looks_local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
         rule = "must be the path of a folder, a hub id or packaged"
         raise FaultsError(f"backbone {name}", [f"backbone: {rule}, but got {name!r}{_suggestion(name)}"])

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.enumeration import MAX_TRIALS, enumerate_configurations, search_faults
+import pytest
+
+from orchestrator.enumeration import (
+    ADAPTIVE,
+    MAX_TRIALS,
+    draw_configurations,
+    enumerate_configurations,
+    search_faults,
+)
 from orchestrator.spec import SweepSpec, parse_spec
 
 SPACE: dict[str, Any] = {"learning_rate": {"grid": [1e-3, 3e-3]}, "num_epochs": 3}
@@ -58,6 +66,13 @@ class TestRandomSearch:
         assert sorted(values["num_epochs"] for values in drawn) == [1, 2, 3]
 
 
+def test_what_an_adaptive_search_proposes_is_no_list_but_random_draws_stand_for_it() -> None:
+    random = random_spec()
+    adaptive = random.model_copy(update={"search": random.search.model_copy(update={"algorithm": "gp"})})
+    assert configurations(adaptive) == []
+    assert list(draw_configurations(adaptive, adaptive.methods[0], "toy/topic")) == configurations(random)
+
+
 def _minimal() -> dict[str, Any]:
     return {"name": "sweep", "tasks": ["toy/topic"], "methods": ["layernorm"]}
 
@@ -65,7 +80,8 @@ def _minimal() -> dict[str, Any]:
 class TestFaults:
     def test_an_unknown_algorithm_is_refused_with_the_known_ones(self) -> None:
         (fault,) = search_faults(spec_of(search={"algorithm": "grd"}))
-        assert fault == "search.algorithm: unknown search algorithm 'grd'; did you mean 'grid'? Known: grid, random"
+        known = "cmaes, gp, grid, nsga2, random, tpe"
+        assert fault == f"search.algorithm: unknown search algorithm 'grd'; did you mean 'grid'? Known: {known}"
 
     def test_a_grid_takes_neither_ranges_nor_a_number_of_samples(self) -> None:
         spec = spec_of({"learning_rate": {"uniform": [0.1, 0.2]}}, search={"num_samples": 3})
@@ -73,12 +89,25 @@ class TestFaults:
         assert first.startswith("search.num_samples: grid search tries every point")
         assert second.endswith("but got {'uniform': [0.1, 0.2]}")
 
-    def test_random_search_needs_a_number_of_samples(self) -> None:
-        (fault,) = search_faults(spec_of(search={"algorithm": "random"}))
-        assert fault == "search.num_samples: random search needs a whole number >= 1, but it is missing"
+    @pytest.mark.parametrize("algorithm", ["random", *ADAPTIVE])
+    def test_every_other_search_needs_a_number_of_samples(self, algorithm: str) -> None:
+        (fault,) = search_faults(spec_of(search={"algorithm": algorithm}))
+        assert fault == f"search.num_samples: {algorithm} search needs a whole number >= 1, but it is missing"
+
+    @pytest.mark.parametrize("algorithm", ADAPTIVE)
+    def test_an_adaptive_search_takes_every_domain(self, algorithm: str) -> None:
+        space = {
+            "learning_rate": {"loguniform": [1e-4, 1e-2]},
+            "weight_decay": {"uniform": [0, 1]},
+            "num_epochs": {"randint": [1, 3]},
+            "batch_size": {"grid": [8, 16]},
+            "dropout": {"choice": [None, 0.1]},
+        }
+        assert search_faults(spec_of(space, search={"algorithm": algorithm, "num_samples": 5})) == []
 
     def test_a_sweep_nobody_can_train_is_refused_before_it_is_enumerated(self) -> None:
         wide = {name: {"grid": list(range(1, 1001))} for name in ("num_epochs", "batch_size", "max_length")}
-        for spec in (spec_of(wide), random_spec(num_samples=10 * MAX_TRIALS)):
+        many = {"algorithm": "tpe", "num_samples": 10 * MAX_TRIALS}
+        for spec in (spec_of(wide), random_spec(num_samples=10 * MAX_TRIALS), spec_of(search=many)):
             (fault,) = search_faults(spec)
             assert fault.startswith("a sweep must have at most 1,000,000 trials, but this one has up to")

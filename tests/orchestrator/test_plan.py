@@ -1,9 +1,9 @@
-"""Planning: the trials with their identities, and every fault at once."""
+"""Planning: every trial once, the table they are stored as, and every fault at once."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import orchestrator.plan
-from orchestrator.plan import SweepPlan, plan_sweep, plan_table, remaining
+from orchestrator.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
 from orchestrator.spec import SweepSpecError
-from trainables.config import HYPERPARAMETERS, TrialConfig
-from trainables.methods import method_names
+from trainables.config import OUTCOME_VERSION, TrialConfig
+from trainables.faults import FaultsError
 
 Values = dict[str, Any]
 
@@ -27,14 +26,14 @@ def faults_of(values: Any) -> tuple[str, ...]:
     return refusal.value.faults
 
 
-def config_ids(values: Any) -> list[str]:
-    return list(dict.fromkeys(trial.config_id for trial in plan_sweep(values).trials))
-
-
-def one(values: Values, **space: Any) -> str:
-    """The config_id of a sweep of one adapter with these hyperparameters."""
-    (config_id,) = config_ids({**values, "methods": [{"adapter": {"adapter_size": 2, **space}}]})
-    return config_id
+@pytest.fixture
+def adaptive(values: Values) -> Values:
+    """A sweep of two studies, one without end and one of three points."""
+    values["space"] = {"max_length": 16, "learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    finite = {"learning_rate": {"grid": [0.1, 0.2, 0.3]}, "num_epochs": 1}
+    values["methods"] = [{"adapter": {"adapter_size": {"randint": [1, 8]}}}, {"layernorm": finite}]
+    values["search"] = {"algorithm": "tpe", "num_samples": 5}
+    return values
 
 
 class TestPlan:
@@ -90,79 +89,6 @@ class TestPlan:
         assert packs.count(None) == 1  # full fine-tuning trains alone
         assert len(set(packs)) == 4
 
-    def test_its_table_has_a_row_a_trial_and_gives_every_configuration_back(self, values: Values) -> None:
-        plan = plan_sweep(values)
-        table = plan_table(plan)
-        assert table.column("trial_id").to_pylist() == [trial.trial_id for trial in plan.trials]
-        assert table.column("adapter_size").to_pylist() == [1, 1, 4, 4, None, None]
-        configs = [TrialConfig.from_dict(json.loads(row)) for row in table.column("config").to_pylist()]
-        assert configs == [trial.config for trial in plan.trials]
-
-
-class TestIdentity:
-    def test_it_does_not_depend_on_seeds_paths_formats_and_order(
-        self, values: Values, write_task: Callable[..., Path], tmp_path: Path
-    ) -> None:
-        moved: Values = {
-            "methods": [{"layernorm": {}}, {"method": "adapter", "space": {"adapter_size": {"grid": [4, 1]}}}],
-            "space": {"max_length": 16, "num_epochs": 2},
-            "seeds": [5],
-            "tasks": [str(write_task("renamed", ending="csv", under=tmp_path))],
-            "backbone": shutil.copytree(values["backbone"], tmp_path / "copy"),
-            "name": "other",
-        }
-        assert sorted(config_ids({**moved, "backbone": str(moved["backbone"])})) == sorted(config_ids(values))
-
-    def test_defaults_written_out_and_whole_floats_change_nothing(self, values: Values) -> None:
-        default = TrialConfig(task="a", backbone="b", method="adapter")
-        written = {name: getattr(default, name) for name in HYPERPARAMETERS} | {"num_epochs": 2, "max_length": 16}
-        assert one(values, **written) == one(values)
-        assert one(values, weight_decay=1) == one(values, weight_decay=1.0)
-
-    def test_every_hyperparameter_and_option_changes_it(self, values: Values) -> None:
-        other = {
-            "learning_rate": 1e-5,
-            "num_epochs": 3,
-            "batch_size": 4,
-            "warmup_ratio": 0.5,
-            "weight_decay": 0.5,
-            "max_grad_norm": 2.0,
-            "max_length": 8,
-            "dropout": 0.0,
-            "precision": "fp32",
-        }
-        assert other.keys() == HYPERPARAMETERS.keys()
-        ids = [one(values), *(one(values, **{name: value}) for name, value in other.items())]
-        small = {"adapterdrop": {"adapter_size": 3, "num_dropped": 1}, "pals": {"size": 6}}
-        others = [name for name in method_names() if name not in ("adapter", "adapter_fusion")]
-        ids += config_ids({**values, "methods": [{name: small.get(name, {})} for name in others]})
-        ids += [one(values, adapter_size=3), one(values, placement="pfeiffer"), one(values, scaling=2)]
-        assert len(set(ids)) == len(ids)
-
-    def test_other_data_other_weights_and_another_outcome_version_change_it(
-        self, values: Values, write_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        other = shutil.copytree(values["backbone"], tmp_path / "other")
-        weights = bytearray((other / "model.safetensors").read_bytes())
-        weights[-1] ^= 1
-        (other / "model.safetensors").write_bytes(weights)
-        ids = [
-            one(values),
-            one({**values, "backbone": str(other)}),
-            one({**values, "tasks": [str(write_task("longer", rows=33, under=tmp_path))]}),
-        ]
-        monkeypatch.setattr(orchestrator.plan, "OUTCOME_VERSION", orchestrator.plan.OUTCOME_VERSION + 1)
-        ids.append(one(values))
-        assert len(set(ids)) == 4
-
-    def test_a_trial_is_its_configuration_and_its_seed(self, values: Values) -> None:
-        def ids(seeds: list[int]) -> dict[int, str]:
-            plan = plan_sweep({**values, "seeds": seeds, "methods": ["layernorm"]})
-            return {trial.config.seed: trial.trial_id for trial in plan.trials}
-
-        assert ids([0, 1])[1] == ids([1, 2])[1]
-        assert len({*ids([0, 1, 2]).values()}) == 3
-
     def test_a_random_search_keeps_its_trials_when_the_sweep_is_widened(
         self, values: Values, write_task: Callable[..., Path]
     ) -> None:
@@ -177,6 +103,78 @@ class TestIdentity:
         narrow = {trial.trial_id for trial in plan_sweep(values).trials}
         assert narrow == {trial.trial_id for trial in plan_sweep(values).trials}
         assert narrow < {trial.trial_id for trial in plan_sweep(wider).trials}
+
+
+class TestAdaptive:
+    def test_its_trials_are_not_known_but_how_many_there_are_at_most(self, adaptive: Values) -> None:
+        plan = plan_sweep(adaptive)
+        assert plan.is_adaptive
+        assert plan.trials == ()
+        # Of the second study's space there are three points; of the first's, as many as asked for.
+        assert (plan.configurations, plan.most_trials) == (5 + 3, 16)
+        assert [study.name for study in plan.studies] == ["opinion:adapter", "opinion:layernorm"]
+        assert not plan_sweep({**adaptive, "search": {"algorithm": "random", "num_samples": 5}}).is_adaptive
+
+    def test_a_sample_stands_for_its_trials_as_random_search_would_draw_them(self, adaptive: Values) -> None:
+        sample = plan_sweep(adaptive).sample_trials()
+        random = plan_sweep({**adaptive, "search": {"algorithm": "random", "num_samples": 5}}).trials
+        assert {trial.trial_id for trial in sample} == {trial.trial_id for trial in random}
+        assert [trial.config.method for trial in sample[:4]] == ["adapter"] * 2 + ["layernorm"] * 2
+        assert plan_sweep(adaptive).sample_trials() == sample
+
+    def test_other_plans_are_their_own_sample(self, values: Values) -> None:
+        plan = plan_sweep(values)
+        assert plan.sample_trials() == plan.trials
+        assert (plan.most_trials, plan.configurations) == (6, 3)
+
+    def test_the_ends_of_its_ranges_and_what_it_might_draw_are_checked_beforehand(self, adaptive: Values) -> None:
+        adaptive["space"]["learning_rate"] = {"uniform": [-1, 0.1]}
+        adaptive["methods"] = [{"adapter": {"adapter_size": {"randint": [1, 9]}}}]
+        rate, size = faults_of(adaptive)
+        assert rate.startswith("space.learning_rate: must be a number > 0, but got -1")
+        assert size.startswith("adapter.adapter_size: must be in [1, 8]")
+        adaptive["space"] = {"num_epochs": {"uniform": [1, 3]}}
+        adaptive["methods"] = ["layernorm"]
+        assert all(fault.startswith("num_epochs: must be a whole number") for fault in faults_of(adaptive))
+
+    def test_cma_es_may_be_written_with_its_dash(self, adaptive: Values) -> None:
+        adaptive["search"]["algorithm"] = "cma-es"
+        assert plan_sweep(adaptive).spec.search.algorithm == "cmaes"
+
+
+class TestTable:
+    def test_it_has_a_row_a_trial_and_gives_every_trial_back(self, values: Values) -> None:
+        values["methods"].append("full_finetuning")  # trains alone
+        plan = plan_sweep(values)
+        table = plan_table(plan)
+        assert table.column("trial_id").to_pylist() == [trial.trial_id for trial in plan.trials]
+        assert table.column("adapter_size").to_pylist() == [1, 1, 4, 4, *[None] * 4]
+        assert set(table.column("outcome_version").to_pylist()) == {OUTCOME_VERSION}
+        assert planned_from_table(table) == list(plan.trials)
+        assert table.equals(trials_table(plan.spec.name, plan.trials))
+
+    def test_a_table_of_older_code_says_less(self, values: Values) -> None:
+        plan = plan_sweep(values)
+        table = plan_table(plan).drop_columns(["pack_key", "outcome_version", "provenance", "num_steps"])
+        assert planned_from_table(table) == [
+            dataclasses.replace(trial, pack_key=None, provenance={}, num_steps=None) for trial in plan.trials
+        ]
+
+    def test_an_empty_plan_has_a_table_with_the_same_types(self, adaptive: Values) -> None:
+        plan = plan_sweep(adaptive)
+        empty = plan_table(plan)
+        assert (empty.num_rows, planned_from_table(empty)) == (0, [])
+        rows = trials_table("s", plan.sample_trials())
+        assert set(empty.schema) <= set(rows.schema)
+
+    def test_every_row_that_holds_no_trial_is_named(self, values: Values) -> None:
+        table = plan_table(plan_sweep(values))
+        configs = ["{", '{"task": "t"}', "[]", *table.column("config").to_pylist()[3:]]
+        broken = table.set_column(table.column_names.index("config"), "config", [configs])
+        with pytest.raises(FaultsError) as refusal:
+            planned_from_table(broken)
+        ids = table.column("trial_id").to_pylist()[:3]
+        assert {fault.partition(":")[0] for fault in refusal.value.faults} == {f"trial {each}" for each in ids}
 
 
 class TestFaults:
@@ -270,4 +268,4 @@ class TestFaults:
         except SweepSpecError:
             return  # any other error fails the test
         assert isinstance(plan, SweepPlan)
-        assert plan.trials
+        assert plan.sample_trials()

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.space import DOMAINS, Choice, Grid, LogUniform, RandInt, Uniform, parse_domain, values_of
+from orchestrator.space import (
+    DOMAINS,
+    Choice,
+    Grid,
+    LogUniform,
+    RandInt,
+    Uniform,
+    count_values,
+    is_searched,
+    parse_domain,
+    same,
+    values_of,
+)
 from trainables.faults import FaultsError
 
 single = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -91,3 +103,29 @@ def test_a_range_is_checked_by_its_ends() -> None:
     assert values_of(Uniform(0.1, 0.2)) == (0.1, 0.2)
     assert values_of(Grid([2, 4])) == (2, 4)
     assert values_of(7) == (7,)
+
+
+@pytest.mark.parametrize(
+    ("entry", "count"),
+    [
+        (3, 1),
+        (None, 1),
+        (Grid([7]), 1),
+        (Choice([1, True, None]), 3),
+        (RandInt(2, 2), 1),
+        (RandInt(2, 5), 4),
+        (Uniform(1, 1), 1),
+        (Uniform(1, 2), None),
+        (LogUniform(1, 2), None),
+    ],
+)
+def test_an_entry_is_searched_where_it_has_more_than_one_value(entry: Any, count: int | None) -> None:
+    assert count_values(entry) == count
+    assert is_searched(entry) == (count != 1)
+
+
+def test_one_and_true_are_different_values_and_one_and_one_point_nought_are_not() -> None:
+    assert same(1, 1.0)
+    assert same(None, None)
+    assert not same(1, True)
+    assert not same(0, None)

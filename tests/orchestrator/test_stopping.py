@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.stopping import NONE, RULES, Asha, Median, parse_rule, rule_to_json
+from orchestrator.stopping import NONE, RULES, Asha, Hyperband, Median, parse_rule, rule_to_json
 from trainables.faults import FaultsError
 
 
@@ -20,6 +20,8 @@ from trainables.faults import FaultsError
         ({"asha": None}, Asha()),
         ({"asha": {"grace_period": 2, "reduction_factor": 4.0}}, Asha(grace_period=2, reduction_factor=4)),
         ({"asha": {"max_epochs": 9}}, Asha(max_epochs=9)),
+        ("hyperband", Hyperband()),
+        ({"hyperband": {"brackets": 2, "grace_period": 2}}, Hyperband(brackets=2, grace_period=2)),
         ("median", Median()),
         ({"median": {"min_trials": 5}}, Median(min_trials=5)),
         (Asha(grace_period=3), Asha(grace_period=3)),
@@ -39,9 +41,9 @@ def test_a_rule_survives_the_road_through_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("value", "faults"),
     [
-        ("asah", ["unknown rule of early stopping 'asah'; did you mean 'asha'? Known: asha, median, none"]),
-        (True, ["must be none, the name of a rule (asha, median), or a mapping of one"]),
-        ({"asha": {}, "median": {}}, ["must be none, the name of a rule (asha, median)"]),
+        ("asah", ["unknown rule of early stopping 'asah'; did you mean 'asha'? Known: asha, hyperband, median, none"]),
+        (True, ["must be none, the name of a rule (asha, hyperband, median), or a mapping of one"]),
+        ({"asha": {}, "median": {}}, ["must be none, the name of a rule (asha, hyperband, median)"]),
         ({}, ["must be none"]),
         ({"asha": 3}, ["asha: must be a mapping of settings, but got 3"]),
         (
@@ -54,6 +56,10 @@ def test_a_rule_survives_the_road_through_json(name: str) -> None:
             ],
         ),
         ({"asha": {"grace_period": 4, "max_epochs": 3}}, ["asha.max_epochs: must be at least the grace period of 4"]),
+        (
+            {"hyperband": {"brackets": 0, "reduction_factor": "x"}},
+            ["hyperband.reduction_factor: must be a number > 1", "hyperband.brackets: must be a whole number >= 1"],
+        ),
         ({"median": {"grace_period": 1.5, "min_trials": "x"}}, ["median.grace_period: must be", "median.min_trials"]),
         (Median(min_trials=0), ["median.min_trials: must be a whole number >= 1, but got 0"]),
     ],

@@ -80,7 +80,7 @@ def test_all_kinds_of_file_give_the_same_spec(tmp_path: Path) -> None:
         ("knot.yaml", "name: &a [*a]", "a sweep must not contain itself"),
         ("deep.yaml", "[" * 1000, "must be readable as YAML, but"),
         ("list.yaml", "- name: a", "a sweep must be a mapping"),
-        ("broken.json", '{"name": ', "must be readable as YAML, but"),
+        ("broken.json", '{"name": ', "must be readable as JSON, but"),
         ("raises.py", "x = 1\n1 / 0", "must run as Python, but raised in line 2 ZeroDivisionError: division by zero"),
         ("exits.py", "raise SystemExit(3)", "must run as Python, but raised in line 1 SystemExit: 3"),
         ("syntax.py", "def", "must run as Python, but raised SyntaxError"),

@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from trainables.faults import FaultsError
 from trainables.reading import squad
+from trainables.reading.paths import existing_path
 from trainables.reading.rows import Declared, make_task
 from trainables.reading.splitting import WHOLE
 from trainables.task import FURTHER_SPLIT, SPLITS, Task, in_order
@@ -37,14 +38,18 @@ def load_folder(folder: Path, *, name: str | None = None) -> Task:
 
     Raises `FaultsError` with everything that is wrong with the folder, its files and their rows.
     """
-    folder = folder.expanduser().resolve()
-    if not folder.is_dir():
+    found = existing_path(str(folder))
+    if found is None or not found.is_dir():
         raise FaultsError(f"task {name or folder.name}", [f"no such folder: {folder}"])
-    stamp = tuple(
-        (path.name, status.st_size, status.st_mtime_ns)
-        for path in sorted(folder.iterdir())
-        if path.is_file() and (status := path.stat())
-    )
+    folder = found.resolve()
+    try:
+        stamp = tuple(
+            (path.name, status.st_size, status.st_mtime_ns)
+            for path in sorted(folder.iterdir())
+            if path.is_file() and (status := path.stat())
+        )
+    except OSError as fault:
+        raise FaultsError(f"task {name or folder.name}", [f"the folder must be readable, but {fault}"]) from None
     return _load(folder, name, stamp)
 
 
@@ -62,8 +67,8 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
             faults.append(f"{split}: one file may hold a split, but there are {', '.join(candidates)}")
             continue
         try:
-            tables[split] = READERS[Path(candidates[0]).suffix](folder / candidates[0])
-        except (pa.ArrowException, OSError, ValueError) as fault:
+            tables[split] = _with_columns_once(READERS[Path(candidates[0]).suffix](folder / candidates[0]))
+        except (pa.ArrowException, OSError, ValueError, RecursionError) as fault:
             faults.append(f"{split}: {candidates[0]} cannot be read: {' '.join(str(fault).split())}")
     if WHOLE in files and (others := [split for split in files if split != WHOLE]):
         faults.append(f"{WHOLE}: must be the only file with rows, or not be there, but there is {', '.join(others)}")
@@ -89,8 +94,8 @@ def _read_declaration(folder: Path, name: str | None) -> tuple[Declared, list[st
     path, values, faults = folder / "task.json", {}, []
     if path.exists():
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as fault:
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as fault:
             faults.append(f"task.json cannot be read: {fault}")
         if not isinstance(values, dict):
             faults.append(f"task.json: must be an object, but is {type(values).__name__}")
@@ -109,6 +114,14 @@ def _read_declaration(folder: Path, name: str | None) -> tuple[Declared, list[st
             faults.append(f"task.json: {key} must be {rule}, but got {values[key]!r}")
     good["name"] = name or good.get("name") or folder.name
     return Declared(**good, source=str(folder)), sorted(faults)
+
+
+def _with_columns_once(table: pa.Table) -> pa.Table:
+    """The same table. Raises `ValueError` where a column that counts stands twice, or a name is no UTF-8."""
+    names = table.column_names
+    if twice := [name for name in COLUMNS if names.count(name) > 1]:
+        raise ValueError(f"every column must stand once, but {', '.join(twice)} stands twice")
+    return table
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -161,7 +174,7 @@ def _read_jsonl(path: Path) -> pa.Table:
             rows += 1
     try:
         return pa.table(columns)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as fault:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as fault:
         raise ValueError(f"a column must have one type, but {fault}") from None
 
 

@@ -24,7 +24,10 @@ def parse(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
     if pa.types.is_null(labels.type) or pa.types.is_integer(labels.type):
-        return labels.cast(pa.int64())
+        try:
+            return labels.cast(pa.int64())
+        except pa.ArrowInvalid as fault:
+            raise ValueError(f"label: must be whole numbers of 64 bits, but {fault}") from None
     if pa.types.is_floating(labels.type) or pa.types.is_decimal(labels.type):
         return labels.cast(pa.float64())
     if not is_text(labels.type):
@@ -58,7 +61,9 @@ def infer_classes(labels: pa.Array) -> tuple[int, tuple[str, ...]] | str:
     values = pc.unique(labels.drop_null()).sort()
     if pa.types.is_string(labels.type):
         return len(values), tuple(values.to_pylist())
-    classes = [int(value) for value in values.to_pylist() if np.isfinite(value)]
+    if fault := _not_whole(labels):
+        return f"train: {fault}"
+    classes = [int(value) for value in values.to_pylist()]
     if not classes:
         return 0, ()
     if classes[0] < 0 or len(classes) != classes[-1] + 1:
@@ -81,9 +86,8 @@ def to_classes(labels: pa.Array, num_labels: int, names: Sequence[str]) -> tuple
         ]
         return indices.cast(pa.int64()), faults
     if pa.types.is_floating(labels.type):
-        if not _whole(labels):
-            odd = pc.not_equal(labels, pc.floor(labels))
-            return labels, [f"labels of a classification must be whole, but {where(odd)} are not"]
+        if fault := _not_whole(labels):
+            return labels, [fault]
         labels = labels.cast(pa.int64())
     outside = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, num_labels))
     if not pc.any(outside).as_py():
@@ -113,6 +117,13 @@ def _some(values: Sequence[object], at_most: int = 5) -> str:
 
 def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _not_whole(labels: pa.Array) -> str | None:
+    if not pa.types.is_floating(labels.type) or _whole(labels):
+        return None
+    odd = pc.or_(pc.invert(pc.is_finite(labels)), pc.not_equal(labels, pc.floor(labels)))
+    return f"labels of a classification must be whole, but {where(odd)} are not"
 
 
 def _whole(labels: pa.Array) -> bool:

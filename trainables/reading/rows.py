@@ -92,6 +92,11 @@ def make_task(declared: Declared, tables: Mapping[str, pa.Table], faults: Sequen
     info = _infer(declared, pair, labels.get("train", labels.get(WHOLE)), faults)
     if info is not None:
         for split, values in labels.items():
+            if info.label_names and not declared.label_names and not pa.types.is_string(values.type):
+                # A split that has only the label "1" reads as numbers, though in train "1" is a name.
+                values = label_columns.parse(tables[split].column("label"), info.label_names)
+                if not pa.types.is_string(values.type) and values.null_count < len(values):
+                    faults.append(f"{split}: labels must be names as in train, but are numbers")
             columns[split]["label"] = _decode(split, values, info, faults)
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)

@@ -95,7 +95,7 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         return None, [f"cannot be read: {' '.join(str(fault).split())}"]
     if not isinstance(document, dict):
         return None, [f"must be an object with a list `data`, but is {type(document).__name__}"]
@@ -113,7 +113,10 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
         faults.append("must have at least 1 question, but has 0")
     if hidden or faults:
         return None, faults
-    return pa.Table.from_pylist(questions, schema=SCHEMA), []
+    try:
+        return pa.Table.from_pylist(questions, schema=SCHEMA), []
+    except ValueError as fault:  # JSON can say half a character
+        return None, [f"must be text in UTF-8, but {fault}"]
 
 
 def _questions(document: Mapping[str, Any], misses: Misses) -> Iterator[dict[str, Any]]:

@@ -11,12 +11,13 @@ A family is a module with three functions: `names()`, the tasks it knows by name
 from __future__ import annotations
 
 import difflib
+import os
 import sys
-from pathlib import Path
 from types import ModuleType
 
 from trainables import discovery
 from trainables.faults import FaultsError, unknown_name
+from trainables.reading.paths import existing_path
 from trainables.task import SPLITS, Task, TaskInfo
 
 __all__ = ["SPLITS", "Task", "TaskInfo", "describe", "families", "known_names", "load"]
@@ -58,12 +59,13 @@ def _resolve(reference: str) -> tuple[ModuleType, str]:
         if family.names() and rest not in family.names():
             raise FaultsError(f"task {reference}", [unknown_name(f"task of family {prefix}", rest, family.names())])
         return family, rest
-    if not Path(reference).expanduser().is_dir():
+    folder = existing_path(reference)
+    if folder is None or not folder.is_dir():
         near = difflib.get_close_matches(reference, known_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         known = ", ".join(_examples(name) for name in families() if name != "folder")
-        folder = Path(reference).expanduser().absolute()
-        raise FaultsError(f"task {reference}", [f"no such folder: {folder}{hint} Known by name: {known}"])
+        place = os.path.abspath(os.path.expanduser(reference))
+        raise FaultsError(f"task {reference}", [f"no such folder: {place}{hint} Known by name: {known}"])
     return _family("folder"), reference
 
 
