@@ -93,8 +93,8 @@ def warm_up(python: str, modules: Sequence[str]) -> None:
     subprocess.run([python, "-c", f"import {', '.join(modules)}"], capture_output=True, check=False)
 
 
-def run(command: Sequence[str], folder: Path) -> Finished:
-    """Run a whole command on the CPU in a new folder, with caches of its own that start empty.
+def run(command: Sequence[str], folder: Path, *, at: Path | None = None) -> Finished:
+    """Run a whole command on the CPU in a new folder, or `at` another, with caches of its own that start empty.
 
     Raises `RuntimeError` with the end of its log where it fails.
     """
@@ -114,7 +114,7 @@ def run(command: Sequence[str], folder: Path) -> Finished:
         began = time.perf_counter()
         done = subprocess.run(
             command,
-            cwd=folder,
+            cwd=at or folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=errors,

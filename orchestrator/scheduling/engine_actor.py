@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
 from trainables.config import TrialConfig
@@ -22,6 +24,17 @@ class EngineLostError(RuntimeError):
 
 # What an engine has to tell of a trial. None: it was withdrawn before it began. An exception: the engine itself broke.
 News = EpochReport | TrialOutcome | BaseException | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Presence:
+    """One look at an engine that is there: which process it is, and what it was handed."""
+
+    process: str  # differs from that of every other engine, and of this one before it was started again
+    node: str  # Ray's id of the machine it is on
+    status: EngineStatus
+    trials: tuple[str, ...]  # handed to it and not ended
+    is_cancelled: bool  # whether it begins nothing more
 
 
 class _Run:
@@ -39,6 +52,7 @@ class _Run:
         self.job = Job(config=config, done=self.end, report=self._report, cancelled=self.stop.is_set)
         self._waits = waits
         self._asked = threading.Semaphore(0)
+        self._ends_with_epoch = threading.Event()
 
     def ask(self) -> None:
         """Say that the next news is waited for, which whoever judges the trial does once it may go on."""
@@ -46,6 +60,11 @@ class _Run:
 
     def ask_to_end(self) -> None:
         self.stop.set()
+        self._asked.release()
+
+    def ask_to_end_with_epoch(self) -> None:
+        """Have the trial end once the epoch it is in has been reported: at once where it waits for a verdict on it."""
+        self._ends_with_epoch.set()
         self._asked.release()
 
     def end(self, last: News) -> None:
@@ -59,6 +78,8 @@ class _Run:
         if self._waits():
             # So that a trial of short epochs is never more than one ahead of the verdict on it. An end wakes it too.
             self._asked.acquire()
+        if self._ends_with_epoch.is_set():
+            self.stop.set()
         return True
 
 
@@ -80,13 +101,10 @@ class EngineActor:
         self._runs: dict[str, _Run] = {}  # the latest of each trial, until its last news is read
         self._unended: list[_Run] = []
         self._all_cancelled = False
+        self._process = uuid.uuid4().hex
         # One thread for all trials: torch keeps buffers and compiled products per thread, and a thread a trial would
         # leave each one's behind, gigabytes after a few dozen trials.
         threading.Thread(target=self._train, name="trainer", daemon=True).start()
-
-    def name(self) -> str:
-        """Host and device of this engine."""
-        return self._engine.name
 
     def process_id(self) -> int:
         """The process of this engine on its host."""
@@ -108,6 +126,15 @@ class EngineActor:
             limit=pack.limit,
             examples_per_second=pack.examples_per_second,
         )
+
+    def presence(self) -> Presence:
+        """Which process this is, and what it does."""
+        status = self.status()
+        with self._lock:
+            trials = tuple(trial_id for trial_id, run in self._runs.items() if not run.ended.is_set())
+            return Presence(
+                process=self._process, node=_node(), status=status, trials=trials, is_cancelled=self._all_cancelled
+            )
 
     def start(self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False) -> str:
         """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
@@ -159,11 +186,14 @@ class EngineActor:
             run.ended.wait()
 
     def cancel_all(self) -> None:
-        """Withdraw every trial that waits, now and later, and have the others end at their next step."""
+        """Withdraw every trial that waits, now and later, and have the others end with the epoch they are in."""
         with self._lock:
             self._all_cancelled = True
             for run in self._unended:
-                self._ask_to_end(run)
+                if self._inbox.withdraw(run.job):
+                    run.end(None)
+                else:
+                    run.ask_to_end_with_epoch()
 
     def _ask_to_end(self, run: _Run) -> None:
         if self._inbox.withdraw(run.job):
@@ -184,3 +214,10 @@ class EngineActor:
                     for run in self._unended:
                         if not run.ended.is_set() and run.job not in self._inbox:
                             run.end(error)
+
+
+def _node() -> str:
+    """Ray's id of this machine; nothing where an engine is used without Ray."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.scheduling.engine_actor import EngineActor
+from orchestrator.scheduling.keeper import Keeper
 from orchestrator.scheduling.pool import EnginePool
 
 # Light trials an engine keeps at hand, so that its packs fill up as soon as there is room. Each is a process of a
@@ -49,7 +51,37 @@ def lay_out(resources: dict[str, float], *, threads_per_engine: int | None = Non
 
 @contextmanager
 def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
-    """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded."""
+    """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded.
+
+    Engines are added to the list while the context lasts, as nodes join the cluster.
+    """
+    engines = _make(layout, layout.count)
+    pool = (
+        ray.remote(EnginePool)
+        .options(
+            num_cpus=0,
+            max_concurrency=10_000,
+            # With the driver, whose end is the sweep's; an answer that its own end keeps back comes from its next life.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .remote(list(engines))
+    )
+
+    def room() -> EngineLayout:
+        return lay_out(ray.cluster_resources(), threads_per_engine=layout.num_threads)
+
+    try:
+        with Keeper(pool, engines, layout, room, _make):
+            yield pool, engines
+    finally:
+        actors: list[Any] = [pool, *engines]
+        for actor in actors:
+            ray.kill(actor)  # in a Ray of the caller's own they would go on and keep their cores
+
+
+def _make(layout: EngineLayout, count: int) -> list[Any]:
     from trainables.planner import MAX_TRIALS  # here: it comes with torch, which the pool's own process does without
 
     engine = ray.remote(EngineActor).options(
@@ -60,11 +92,4 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
         # Of each trial a `next` waits for news and perhaps a `stop` for its end; the rest are answered meanwhile.
         max_concurrency=2 * MAX_TRIALS + 8,
     )
-    engines = [engine.remote(layout.num_threads) for _ in range(layout.count)]
-    pool = ray.remote(EnginePool).options(num_cpus=0, max_concurrency=10_000).remote(engines)
-    try:
-        yield pool, engines
-    finally:
-        actors: list[Any] = [pool, *engines]
-        for actor in actors:
-            ray.kill(actor)  # in a Ray of the caller's own they would go on and keep their cores
+    return [engine.remote(layout.num_threads) for _ in range(count)]

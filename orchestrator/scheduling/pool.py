@@ -1,30 +1,34 @@
 """The pool that lends engines to trials: many to one engine, as long as they can train in one pack.
 
-A trial asks the pool for an engine and then speaks to that engine alone.
+A trial asks the pool for an engine and then speaks to that engine alone. Engines come and go as the cluster does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.exceptions import ActorUnavailableError, RayError
+import ray
+from ray.exceptions import RayError
 
 from orchestrator.engine_status import EngineStatus
-from orchestrator.scheduling.engine_actor import EngineLostError
+from orchestrator.scheduling.engine_actor import EngineLostError, Presence
+from orchestrator.scheduling.losses import Losses
+from orchestrator.scheduling.losses import TrialGivenUpError as TrialGivenUpError
+from orchestrator.scheduling.pooled_engine import Life, PooledEngine, is_alive
 
 logger = logging.getLogger(__name__)
 
-# Trials lent an engine before it has said how many its pack may hold. Those beyond what it then says wait inside it.
-ASSUMED_LIMIT = 4
-# A trial that lost so many engines trains alone, so that one that breaks engines fails by itself in the end.
-LOSSES_SHARED = 2
-# Between two looks at a working engine, while trials wait for one and while none does.
+# Between two looks at an engine, while trials wait for one and while none does.
 WATCH_S, IDLE_WATCH_S = 0.5, 2.0
+# An engine that is not back after so long is set aside: nobody waits for it any more.
+SET_ASIDE_S = 20.0
+# What a pool that was started again lets engines take to tell whom they train, before it lends any.
+RECOVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,33 +36,7 @@ class PoolStatus:
     """What the pool knows without asking."""
 
     lent: tuple[str, ...]  # the trials that have an engine
-    engines: tuple[EngineStatus, ...]
-
-
-@dataclass(eq=False)
-class _Engine:
-    """An engine as the pool knows it. Mutable: it follows the trials that come and go."""
-
-    handle: Any
-    name: str = ""
-    key: str | None = None  # of the pack its trials share
-    trials: set[str] = field(default_factory=set)
-    status: EngineStatus | None = None  # since its first trial of this key came
-    turn: int = 0  # counts the times it stopped being idle; what it said in an earlier one is of another pack
-    is_dead: bool = False
-
-    def takes(self, key: str | None) -> bool:
-        """Whether a trial can begin here: alone, or in the pack that trains."""
-        if self.is_dead or not self.trials:
-            return not self.is_dead
-        limit = self.status.limit if self.status else None
-        return key is not None and key == self.key and len(self.trials) < (limit or ASSUMED_LIMIT)
-
-    def take(self, trial_id: str, key: str | None) -> None:
-        if not self.trials:
-            self.key, self.status = key, None
-            self.turn += 1
-        self.trials.add(trial_id)
+    engines: tuple[EngineStatus, ...]  # that are there; none where trials wait for one to come
 
 
 @dataclass(eq=False)
@@ -66,31 +44,56 @@ class _Loan:
     """A trial that has an engine or waits for one; None ends its waiting without one."""
 
     key: str | None
-    engine: asyncio.Future[_Engine | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    engine: asyncio.Future[PooledEngine | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    life: Life | None = None  # of the engine when it was lent
+
+    @property
+    def lent(self) -> PooledEngine | None:
+        return self.engine.result() if self.engine.done() else None
 
 
 class EnginePool:
     """Lends each trial an engine. Everything asked twice of it is done once.
 
-    Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
-    Of several engines that could take it, a trial gets the one with the fewest trials.
+    - Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
+      Of several engines that could take it, a trial gets the one with the fewest trials.
+    - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
+    - A pool whose process was started again asks the engines whom they train, and goes on from there.
     """
 
     def __init__(self, engines: Sequence[Any]) -> None:
-        self._engines = [_Engine(handle) for handle in engines]
+        self._engines: list[PooledEngine] = []
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
-        self._losses: Counter[str] = Counter()  # trial_id -> engines that died under it
+        self._losses = Losses()
         self._watchers: list[asyncio.Task[None]] = []
         self._cancelled = False
+        self._lends_from = time.monotonic() + (RECOVERY_S if _is_restarted() else 0)
+        self._arrived_at: float | None = None  # when the first engine came
+        self._add(engines)
+
+    async def keep(self, engines: Sequence[Any]) -> list[int]:
+        """Lend these engines too, where they are new. Returns the places in the list of those that are gone for good.
+
+        A pool that was started again knows only those it was made with, so that all are named each time.
+        """
+        known = {engine.handle for engine in self._engines}
+        self._add([handle for handle in engines if handle not in known])
+        gone = {engine.handle for engine in self._engines if engine.is_gone}
+        return [place for place, handle in enumerate(engines) if handle in gone]
 
     async def ready(self) -> list[str]:
-        """Wait until every engine has loaded, and name them."""
-        names = await asyncio.gather(*(engine.handle.name.remote() for engine in self._engines))
-        for engine, name in zip(self._engines, names, strict=True):
-            engine.name = name
-            self._watchers.append(asyncio.create_task(self._watch(engine)))
-        return list(names)
+        """Wait until every engine has loaded or been set aside, and name those that are there.
+
+        Raises `EngineLostError` where all are gone for good.
+        """
+        while self._expected() or not any(engine.is_here for engine in self._engines):
+            if all(engine.is_gone for engine in self._engines):
+                raise EngineLostError("every engine has died and cannot be started again")
+            await asyncio.sleep(0.05)
+        return [engine.name for engine in self._engines if engine.is_here]
 
     async def status(self) -> PoolStatus:
         """Which trials have engines, and what each engine was last seen to do."""
@@ -100,22 +103,28 @@ class EnginePool:
                 (engine.status if engine.trials else None)
                 or EngineStatus(engine=engine.name, num_waiting=len(engine.trials))
                 for engine in self._engines
-                if engine.name and not engine.is_dead
+                if engine.is_here
             ),
         )
 
     async def acquire(self, trial_id: str, key: str | None) -> Any | None:
         """Lend an engine to a trial with a pack key, waiting for one; None once the sweep is cancelled.
 
-        A trial that asks again, because its process was started anew, gets the engine it has. Raises
-        `EngineLostError` where no engine is left.
+        A trial that asks again, because its process was started anew, gets the engine it has, or another where that is
+        not there. Raises `TrialGivenUpError` where `MOST_CRASHES` engines crashed under it.
         """
         while left := self._leaving.get(trial_id):  # the engine's `stop` must not meet the trial's next start
             await left.wait()
+        if (loan := self._loans.get(trial_id)) and (engine := loan.lent) and not engine.is_here:
+            engine.forget(trial_id)
+            self._note_loss(trial_id, loan)
+            del self._loans[trial_id]
+        if trial_id not in self._loans and not self._cancelled:
+            await self._losses.refuse(trial_id)
         if self._cancelled:
             return None
         if trial_id not in self._loans:
-            self._loans[trial_id] = _Loan(key if self._losses[trial_id] < LOSSES_SHARED else None)
+            self._loans[trial_id] = _Loan(None if self._losses.trains_alone(trial_id) else key)
             self._lend()
         engine = await asyncio.shield(self._loans[trial_id].engine)
         if engine is None or self._cancelled:
@@ -126,21 +135,25 @@ class EnginePool:
     async def release(self, trial_id: str, *, lost: bool = False) -> None:
         """Take a trial's engine back, ending the trial where it still trains; nothing where it has none.
 
-        `lost`: the engine can no longer tell of the trial.
+        `lost`: the engine can no longer tell of the trial. Wait for the answer before asking for another one.
         """
+        if not lost:
+            self._losses.forget(trial_id)
         loan = self._loans.pop(trial_id, None)
         if loan is None:
             return
-        self._losses[trial_id] += lost
         if not loan.engine.done():
             loan.engine.set_result(None)
             return
-        engine = None if loan.engine.exception() else loan.engine.result()
+        engine = loan.lent
         if engine is None:
             return
         left = self._leaving[trial_id] = asyncio.Event()
         try:
-            engine.is_dead = not await self._settle(engine, trial_id) or engine.is_dead
+            if lost:
+                await self._look(engine)
+                self._note_loss(trial_id, loan)
+            await self._end(engine, trial_id)
         finally:
             engine.trials.discard(trial_id)
             del self._leaving[trial_id]
@@ -148,7 +161,7 @@ class EnginePool:
         self._lend()
 
     async def cancel_all(self) -> None:
-        """End every running trial at its next step and lend no engine any more."""
+        """Lend no engine any more, and have every running trial end with the epoch it is in."""
         self._cancelled = True
         for loan in self._loans.values():
             if not loan.engine.done():
@@ -156,46 +169,116 @@ class EnginePool:
         for engine in self._engines:
             engine.handle.cancel_all.remote()
 
+    def _add(self, handles: Sequence[Any]) -> None:
+        for engine in [PooledEngine(handle) for handle in handles]:
+            self._engines.append(engine)
+            self._watchers.append(asyncio.create_task(self._watch(engine)))
+
+    def _expected(self) -> bool:
+        """Whether an engine that is not there may still come soon."""
+        if self._arrived_at is None:
+            return True
+        since = time.monotonic() - SET_ASIDE_S
+        return any(
+            max(engine.absent_since, self._arrived_at) > since
+            for engine in self._engines
+            if not engine.is_here and not engine.is_gone
+        )
+
     def _lend(self) -> None:
         """Give the trials that wait, in their order, what engines can take them."""
+        if time.monotonic() < self._lends_from and any(engine.life is None for engine in self._engines):
+            return  # an engine may have them already
         refused: set[str | None] = set()
-        is_lost = all(engine.is_dead for engine in self._engines)
         for trial_id, loan in self._loans.items():
             if loan.engine.done() or loan.key in refused:
                 continue
-            if is_lost:
-                loan.engine.set_exception(EngineLostError("every engine has died and cannot be started again"))
-            elif able := [engine for engine in self._engines if engine.takes(loan.key)]:
-                engine = min(able, key=lambda engine: len(engine.trials))
-                engine.take(trial_id, loan.key)
-                loan.engine.set_result(engine)
+            if able := [engine for engine in self._engines if engine.takes(loan.key)]:
+                self._give(min(able, key=lambda engine: len(engine.trials)), trial_id, loan)
             else:
                 refused.add(loan.key)
 
-    async def _settle(self, engine: _Engine, trial_id: str) -> bool:
-        """Wait until an engine is free of a trial, or back after its process died; False where it never comes back."""
-        while True:
-            try:
-                await engine.handle.stop.remote(trial_id)
-                return True
-            except ActorUnavailableError:  # Ray is starting it again
-                await asyncio.sleep(0.2)
-            except RayError as error:
-                logger.warning("engine %s is lost: %s", engine.name, error)
-                return False
+    def _give(self, engine: PooledEngine, trial_id: str, loan: _Loan) -> None:
+        engine.take(trial_id, loan.key)
+        loan.life = engine.life
+        loan.engine.set_result(engine)
 
-    async def _watch(self, engine: _Engine) -> None:
-        """Look now and then at how large the pack of an engine may be, and how it gets on."""
-        while not engine.is_dead:
-            waiting = any(not loan.engine.done() for loan in self._loans.values())
-            await asyncio.sleep(WATCH_S if waiting else IDLE_WATCH_S)
-            if not engine.trials:
-                continue
-            turn = engine.turn
+    async def _end(self, engine: PooledEngine, trial_id: str) -> None:
+        """Wait until an engine is free of a trial; one that is not there is told when it comes back."""
+        try:
+            if engine.is_here:
+                await engine.stop(trial_id)
+                return
+        except RayError as error:
+            self._absent(engine, error)
+        engine.forget(trial_id)
+
+    async def _watch(self, engine: PooledEngine) -> None:
+        """Look now and then whether an engine is there, how large its pack may be, and how it gets on."""
+        while not engine.is_gone:
             try:
-                status = await engine.handle.status.remote()
-            except RayError:  # it died, and may be back at the next look
-                continue
-            if turn == engine.turn:
-                engine.status = status
-                self._lend()
+                await self._look(engine)
+            except Exception:  # nobody else looks
+                logger.exception("looking at engine %s", engine.name)
+            waiting = not engine.is_here or any(not loan.engine.done() for loan in self._loans.values())
+            await asyncio.sleep(WATCH_S if waiting else IDLE_WATCH_S)
+
+    async def _look(self, engine: PooledEngine) -> None:
+        turn, forgotten = engine.turn, set(engine.forgotten)
+        try:
+            seen = await engine.look()
+            for trial_id in forgotten & set(seen.trials):
+                await engine.handle.stop.remote(trial_id)
+        except (RayError, TimeoutError) as error:
+            self._absent(engine, error)
+            return
+        engine.forgotten -= forgotten
+        self._follow(engine, seen)
+        if self._cancelled and not seen.is_cancelled:
+            engine.handle.cancel_all.remote()
+        elif seen.is_cancelled and not self._cancelled:  # by this pool, before it was started again
+            await self.cancel_all()
+        if not engine.is_here:
+            engine.came()
+            self._arrived_at = self._arrived_at or time.monotonic()
+        if turn == engine.turn:
+            engine.status = seen.status
+        self._lend()
+
+    def _follow(self, engine: PooledEngine, seen: Presence) -> None:
+        """Take in which process answers for an engine, and on a pool's first look, whom it trains."""
+        engine.name = seen.status.engine
+        before = engine.life
+        if before and before.process == seen.process and engine.is_here:
+            return
+        engine.life = Life(seen.process, seen.node)
+        if before:
+            before.end(is_crash=before.process != seen.process and is_alive(before.node))
+            return
+        for trial_id in seen.trials:
+            # Who could train with them is no longer known, so nobody joins them.
+            loan = self._loans.setdefault(trial_id, _Loan(None))
+            if loan.engine.done():
+                engine.forget(trial_id)  # another engine has it
+            else:
+                loan.key = None
+                self._give(engine, trial_id, loan)
+
+    def _absent(self, engine: PooledEngine, error: Exception) -> None:
+        """An engine did not answer."""
+        if engine.is_here:
+            logger.warning("engine %s is not there: %s", engine.name, error)
+        engine.leave(error)
+        if engine.life and (engine.is_gone or time.monotonic() - engine.absent_since > SET_ASIDE_S):
+            engine.life.end(is_crash=is_alive(engine.life.node))
+
+    def _note_loss(self, trial_id: str, loan: _Loan) -> None:
+        """An engine can no longer tell of a trial."""
+        if (engine := loan.lent) and loan.life:
+            is_well = engine.is_here and engine.life is loan.life
+            self._losses.note(trial_id, None if is_well else loan.life)
+
+
+def _is_restarted() -> bool:
+    """Whether this is not the first process of this actor."""
+    return ray.is_initialized() and bool(ray.get_runtime_context().was_current_actor_reconstructed)

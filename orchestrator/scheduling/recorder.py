@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -17,15 +17,21 @@ from orchestrator.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
+from orchestrator.supply import Supply
+from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
 WATCH_S = 1.0
+# Records of trials that end within so long of each other, or so many, are handed on together.
+GATHER_S, GATHER_MOST = 0.25, 64
 
 
 class Observer(Protocol):
     """Who is told of a sweep's progress, on the driver, in the thread that runs the sweep."""
+
+    is_interrupted: Callable[[], bool] | None  # set before the first event: whether the user asked for the end
 
     def engines_starting(self, count: int) -> None:
         """Engines load in processes of their own: a good moment for what else takes its time."""
@@ -39,7 +45,8 @@ class Observer(Protocol):
 
     def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
 
-    def trial_ended(self, record: TrialRecord) -> None: ...
+    def trials_ended(self, records: Sequence[TrialRecord]) -> None:
+        """Records of trials that ended a moment ago; none is handed on twice."""
 
 
 class Recorder(tune.Callback):
@@ -47,19 +54,20 @@ class Recorder(tune.Callback):
 
     A trial counts as started when it has an engine: Tune has more trials under way than engines take at once.
     `is_interrupted` tells whether the user asked for the end; `error` is what has to end the sweep, and is for whoever
-    runs Tune to raise, since Tune would hand on its text alone.
+    runs Tune to raise, since Tune would hand on its text alone. What it keeps of a trial it lets go with its record.
     """
 
     def __init__(
         self,
         sweep: str,
-        trials: Sequence[PlannedTrial],
+        supply: Supply,
         observer: Observer,
         pool: Any,
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._sweep = sweep
-        self._planned = {trial.trial_id: trial for trial in trials}
+        self._supply = supply
+        self._planned: dict[str, PlannedTrial] = {}  # handed out and without a record
         self._observer = observer
         self._pool = pool
         self._is_interrupted = is_interrupted
@@ -69,7 +77,9 @@ class Recorder(tune.Callback):
         self._running: dict[str, str] = {}  # trial_id -> when it started
         self._epochs: dict[str, list[EpochReport]] = {}
         self._engines: dict[str, str] = {}
-        self._recorded: set[str] = set()
+        self._gathered: list[TrialRecord] = []
+        self._gathered_since = 0.0
+        self.engines = 0  # that were there at the last look
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,11 +91,19 @@ class Recorder(tune.Callback):
         """Whether an interrupt came and every trial it met has ended."""
         return self._cancelling and not self._under_way
 
+    def handed_out(self, trial: PlannedTrial) -> None:
+        """A trial is about to be named to Tune."""
+        self._planned[trial.trial_id] = trial
+
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if self._is_interrupted() and not self._cancelling:
             self._cancelling = True
             self._pool.cancel_all.remote()
         self._tell(self._look_at_engines)
+        if self._gathered and (
+            len(self._gathered) >= GATHER_MOST or time.monotonic() - self._gathered_since >= GATHER_S
+        ):
+            self._hand_on()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if not self._cancelling:
@@ -94,7 +112,14 @@ class Recorder(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        planned = self._planned[trial.config["trial_id"]]
+        planned = self._planned.get(trial.config["trial_id"])
+        if planned is None:  # it has its record
+            return
+        # Tune keeps the last result, and shows this one to nobody after us.
+        news = {key: result.pop(key) for key in (ENGINE, EPOCH_REPORT, OUTCOME) if key in result}
+        self._take_in(planned, news)
+
+    def _take_in(self, planned: PlannedTrial, result: Mapping[str, Any]) -> None:
         if ENGINE in result:
             self._engines[planned.trial_id] = result[ENGINE]
             self._start(planned)
@@ -111,39 +136,43 @@ class Recorder(tune.Callback):
         elif planned.trial_id in self._engines:  # refused a second engine after it lost its first
             self._record(planned, self._cut_short(planned, OutcomeStatus.CANCELLED))
         else:  # the sweep was cancelled before it began
-            self._running.pop(planned.trial_id, None)
-            self._under_way.discard(planned.trial_id)
+            self._let_go(planned.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        planned = self._planned[trial.config["trial_id"]]
-        if planned.trial_id in self._running:  # ended by Tune, not by itself
+        trial_id = trial.config["trial_id"]
+        if trial_id in self._running:  # ended by Tune, not by itself
+            planned = self._planned[trial_id]
             self._record(planned, self._cut_short(planned, OutcomeStatus.PRUNED))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        planned = self._planned[trial.config["trial_id"]]
+        planned = self._planned.get(trial.config["trial_id"])
+        if planned is None:
+            return
         error = trial.get_error()
         text = "".join(traceback.format_exception(error)) if error else "the trial's process died"
         self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
 
-    def record_missing(self) -> None:
-        """Record as cancelled what Tune ended without a word, unless an error ended the sweep."""
+    def finish(self) -> None:
+        """Hand on what is left, and as cancelled what Tune ended without a word; not after an error of the sweep's."""
         if self.error is not None:
             return
         for trial_id in list(self._running):
             self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
+        self._hand_on()
 
     def _look_at_engines(self) -> None:
         if names := self._watch.newly_ready():
             self._observer.engines_ready(names)
         if status := self._watch.latest():
+            self.engines = len(status.engines)
             for trial_id in status.lent:
-                if not self._cancelling:
+                if not self._cancelling and trial_id in self._planned:
                     self._start(self._planned[trial_id])
             self._observer.engines_working(status.engines)
 
     def _start(self, trial: PlannedTrial) -> None:
         """Tell of a trial's start, once, even if its engine is heard of late."""
-        if trial.trial_id not in self._running and trial.trial_id not in self._recorded:
+        if trial.trial_id not in self._running:
             self._running[trial.trial_id] = _now()
             self._tell(self._observer.trial_started, trial)
 
@@ -159,6 +188,7 @@ class Recorder(tune.Callback):
                 since_s, sum(epoch.duration_s for epoch in epochs)
             ),  # of a short one the start is heard late
             epochs=epochs,
+            metric=tasks.describe(trial.config.task).metric if epochs else None,
             validation_score=epochs[-1].validation_score if epochs else None,
             validation=epochs[-1].validation if epochs else {},
             trained_params=trial.trained_params,
@@ -168,16 +198,24 @@ class Recorder(tune.Callback):
         )
 
     def _record(self, trial: PlannedTrial, outcome: TrialOutcome) -> None:
-        if trial.trial_id in self._recorded:
-            return
         self._start(trial)
         record = make_record(self._sweep, trial, outcome, engine=self._engines.get(trial.trial_id))
-        self._recorded.add(trial.trial_id)
-        self._running.pop(trial.trial_id, None)
-        self._under_way.discard(trial.trial_id)
-        self._epochs.pop(trial.trial_id, None)
+        self._let_go(trial.trial_id)
         self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
-        self._tell(self._observer.trial_ended, record)
+        self._tell(self._supply.ended, record)
+        if not self._gathered:
+            self._gathered_since = time.monotonic()
+        self._gathered.append(record)
+
+    def _let_go(self, trial_id: str) -> None:
+        self._under_way.discard(trial_id)
+        for held in (self._planned, self._running, self._epochs, self._engines):
+            held.pop(trial_id, None)
+
+    def _hand_on(self) -> None:
+        records, self._gathered = self._gathered, []
+        if records:
+            self._tell(self._observer.trials_ended, records)
 
     def _tell(self, event: Callable[..., None], *what: Any) -> None:
         try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from orchestrator.scheduling.pool import TrialGivenUpError
 from trainables.config import TrialConfig
-from trainables.outcome import TrialOutcome
+from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
 
 # Keys of a result. What Tune's searchers and trial schedulers read is plain numbers; the outcome rides along.
 OUTCOME, ENGINE, EPOCH_REPORT = "outcome", "engine", "epoch_report"
@@ -26,31 +26,44 @@ class Assignment(NamedTuple):
 
 
 class EngineTrial(tune.Trainable):
-    """One planned trial. Each step waits for an epoch of it; the last brings the outcome."""
+    """One planned trial. Each step waits for an epoch of it; the last brings the outcome.
 
-    def setup(self, config: dict[str, Any], pool: Any = None, trials: Mapping[str, Assignment] | None = None) -> None:
+    A trial whose engine is lost begins anew on another, which the pool refuses where the trial is to blame.
+    """
+
+    def setup(self, config: dict[str, Any], pool: Any = None) -> None:
         self._pool = pool
-        self._trials = trials or {}
-        self._begin(config["trial_id"])
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process, which is what makes a trial start in milliseconds."""
         self._leave()
-        self._begin(new_config["trial_id"])
+        self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        if self._engine is None and not self._enter():
-            return {tune.result.DONE: True}  # the sweep was cancelled before this trial began: it stays planned
-        try:
-            news = ray.get(self._engine.next.remote(self._trial_id))
-        except RayError:  # Tune starts the trial again, perhaps in another process
-            self._leave(lost=True)
-            raise
-        if news is None:
-            self._leave()
-            return {tune.result.DONE: True}
-        result: dict[str, Any] = {ENGINE: self._engine_name}
+        while True:
+            try:
+                if self._engine is None and not self._enter():
+                    return {tune.result.DONE: True}  # the sweep was cancelled before this trial began
+                news = ray.get(self._engine.next.remote(self._trial_id))
+            except TrialGivenUpError as reason:
+                return self._result(unstarted(OutcomeStatus.FAILED, str(reason), {}))
+            except RayError:
+                if self._engine is None:
+                    raise  # the pool's process is gone: Tune starts the trial again
+                self._leave(lost=True)
+                continue
+            if news is None:
+                self._leave()
+                return {tune.result.DONE: True}
+            return self._result(news)
+
+    def cleanup(self) -> None:
+        self._leave()
+
+    def _result(self, news: Any) -> dict[str, Any]:
+        result: dict[str, Any] = {ENGINE: self._engine_name} if self._engine_name else {}
         if isinstance(news, TrialOutcome):
             self._leave()
             last = news.epochs[-1] if news.epochs else None
@@ -62,29 +75,25 @@ class EngineTrial(tune.Trainable):
             result |= {EPOCH: last.epoch, SCORE: last.validation_score}
         return result
 
-    def cleanup(self) -> None:
-        self._leave()
-
-    def _begin(self, trial_id: str) -> None:
-        self._trial_id = trial_id
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._trial_id: str = config["trial_id"]
+        self._assignment: Assignment = config["assignment"]
         self._engine: Any = None
         self._engine_name: str | None = None
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        config, pack_key, may_be_pruned = self._trials[self._trial_id]
+        config, pack_key, may_be_pruned = self._assignment
         self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key))
         if self._engine is None:
             return False
-        try:
-            self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned))
-        except RayError:
-            self._leave(lost=True)
-            raise
+        self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned))
         return True
 
     def _leave(self, *, lost: bool = False) -> None:
         """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
         if self._engine is not None:
-            self._pool.release.remote(self._trial_id, lost=lost)
             self._engine = None
+            released = self._pool.release.remote(self._trial_id, lost=lost)
+            if lost:
+                ray.get(released)  # whose doing it was must be known before the trial asks for another engine

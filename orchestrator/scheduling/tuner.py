@@ -8,90 +8,110 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.record import TrialRecord
+from orchestrator.scheduling.bounded import Bounded, NoProgress
 from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engines import engine_pool, lay_out
+from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
-from orchestrator.scheduling.trial import Assignment, EngineTrial
+from orchestrator.scheduling.trial import EngineTrial
 from orchestrator.stopping import NONE, Rule
+from orchestrator.supply import Supply
 
 logger = logging.getLogger(__name__)
 
-# A trial whose process or engine died is started again so often; a trial that failed by itself is not.
-MAX_RESTARTS = 2
+# A trial whose own light process died, which is not its doing, is started again so often. How often after its engine
+# died, the pool decides; a trial that failed by itself is not started again.
+MAX_RESTARTS = 10
 
 
 def run_trials(
     sweep: str,
-    trials: Sequence[PlannedTrial],
+    supply: Supply,
     observer: Observer,
     *,
     address: str | None = None,
     max_concurrent_trials: int | None = None,
     threads_per_engine: int | None = None,
     early_stopping: Rule | str = NONE,
+    earlier: Sequence[TrialRecord] = (),
 ) -> bool:
-    """Train every one of these trials and tell the observer of each; returns whether it was interrupted.
+    """Train every trial of a supply and tell the observer of each; returns whether it was interrupted.
 
     Each trial is reported with exactly one record, unless an interrupt came before it began. Joins the Ray at
-    `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at their next step (they are
+    `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at the end of their epoch (they are
     recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
-    is raised here.
+    is raised here. `earlier`: records of trials that those of the supply are judged beside, where some are pruned.
     """
     with _ray(address), tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch, _Interrupt() as interrupt:
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
         with engine_pool(layout) as (pool, _):
-            recorder = Recorder(sweep, trials, observer, pool, lambda: interrupt.came)
+            recorder = Recorder(sweep, supply, observer, pool, lambda: interrupt.came)
+            observer.is_interrupted = lambda: interrupt.came
             observer.engines_starting(layout.count)
-            concurrent = layout.concurrent_trials(len(trials), max_concurrent_trials)
+            most = supply.most
+
+            def concurrent() -> int:
+                there = replace(layout, count=max(layout.count, recorder.engines))
+                return there.concurrent_trials(most, max_concurrent_trials)
+
+            judge = trial_scheduler(early_stopping, supply.longest)
+            if judge is not None:
+                judge.feed(earlier)
+            proposals = Proposals(
+                supply,
+                concurrent,
+                may_be_pruned=judge is not None,
+                has_ended=lambda: interrupt.came,
+                handed_out=recorder.handed_out,
+            )
             try:
-                _tuner(sweep, trials, recorder, pool, concurrent, scratch, early_stopping).fit()
+                _tuner(sweep, proposals, Bounded(judge), recorder, pool, concurrent(), scratch).fit()
             except tune.TuneError:
                 if recorder.error is not None:
                     raise recorder.error from None
                 raise
             finally:
-                recorder.record_missing()
+                recorder.finish()
         return interrupt.came
 
 
 def _tuner(
-    sweep: str,
-    trials: Sequence[PlannedTrial],
-    recorder: Recorder,
-    pool: Any,
-    concurrent: int,
-    scratch: str,
-    early_stopping: Rule | str,
+    sweep: str, proposals: Proposals, scheduler: Bounded, recorder: Recorder, pool: Any, concurrent: int, scratch: str
 ) -> tune.Tuner:
-    scheduler = trial_scheduler(early_stopping, trials)
-    assignments = {trial.trial_id: Assignment(trial.config, trial.pack_key, scheduler is not None) for trial in trials}
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     return tune.Tuner(
         # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
-        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool, trials=assignments), {"cpu": 0.01}),
-        param_space={"trial_id": tune.grid_search(list(assignments))},
+        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool), {"cpu": 0.01}),
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrent,
+            search_alg=proposals,
+            num_samples=-1,  # as many as it proposes
             scheduler=scheduler,
             reuse_actors=True,
-            trial_name_creator=lambda trial: trial.config["trial_id"],
-            trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            trial_name_creator=_trial_id,
+            trial_dirname_creator=_trial_id,
         ),
         run_config=tune.RunConfig(
             name=sweep,
             storage_path=scratch,
-            callbacks=[recorder],
+            callbacks=[recorder, NoProgress()],
             stop=Stopper(recorder),
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a trial keeps nothing of its own
             verbose=0,
         ),
     )
+
+
+def _trial_id(trial: Trial) -> str:
+    return str(trial.config["trial_id"])
 
 
 class _Interrupt:

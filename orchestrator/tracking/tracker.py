@@ -21,14 +21,16 @@ from trainables.outcome import EpochReport
 logger = logging.getLogger(__name__)
 
 _MOST_HELD = 10_000  # trials remembered while MLflow is away; the others are filled in from the records
+_MOST_WAITING = 2_000  # trials that may wait for an MLflow that is there; a sweep that is faster waits for it
+_AT_ONCE = 200  # ended trials in one request, so that others who write to the database are not kept waiting
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between two attempts during an outage; each is twice the one before
 
 
 class Tracker:
     """A sweep's window in MLflow, kept up to date by one background thread.
 
-    - What the sweep tells it is noted at once and written later, at most once every `flush_interval_s`: no method
-      but `close` waits, and none raises because of MLflow.
+    - What the sweep tells it is noted at once and written later, at most once every `flush_interval_s`. No method
+      raises because of MLflow, and none but `close` waits, unless thousands of ended trials wait to be written.
     - While MLflow cannot be written, that is said once in a warning and tried again, less and less often. What was
       missed in the end is written from the records, on `close` or on the next `refill`.
     - Every trial has one run, found again by its `adaptune.trial_id` tag, with the metric points of each epoch once.
@@ -89,6 +91,12 @@ class Tracker:
         with self._changed:
             self._facts.pop(record.trial_id, None)
             self._note(News(facts=TrialFacts.of_record(record), record=record))
+            if len(self._news) >= _MOST_WAITING and not self._failures:
+                self._changed.notify()
+                self._changed.wait_for(lambda: self._has_room() or self._failures > 0, timeout=60.0)
+
+    def _has_room(self) -> bool:
+        return len(self._news) < _MOST_WAITING or not self._thread.is_alive()
 
     def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
         """Make MLflow equal to the records, in the background; what is equal already costs no request.
@@ -142,7 +150,7 @@ class Tracker:
         wait_s = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._end is not None, timeout=wait_s)
+                self._changed.wait_for(lambda: self._end is not None or self._is_crowded(), timeout=wait_s)
                 end = self._end
             try:
                 self._flush()
@@ -158,15 +166,19 @@ class Tracker:
                         return
                     time.sleep(max(0.0, min(wait_s, 2.0, self._deadline - time.monotonic())))
 
+    def _is_crowded(self) -> bool:
+        return len(self._news) >= _MOST_WAITING and not self._failures
+
     def _flush(self) -> None:
         if not self._is_open:
             self._writer.open()
             self._is_open = True
         with self._changed:
             waiting = list(self._news)
-        for trial_id in waiting:
+        for trial_id in self._write_whole(waiting):
             with self._changed:
                 news = self._news.pop(trial_id)
+                self._changed.notify_all()
             try:
                 self._writer.write(news)
             except Exception as error:
@@ -177,6 +189,25 @@ class Tracker:
             logger.info("MLflow at %s can be written again", self._place())
             self._failures = 0
         self._write_artifacts()
+
+    def _write_whole(self, waiting: Sequence[str]) -> list[str]:
+        """Write what is known to the end of trials that MLflow has nothing of, many at once; returns the other ids."""
+        with self._changed:
+            ended = [i for i in waiting if self._news[i].record is not None and not self._writer.holds(i)]
+        others = set(waiting) - set(ended)
+        for start in range(0, len(ended), _AT_ONCE):
+            with self._changed:
+                news = {trial_id: self._news.pop(trial_id) for trial_id in ended[start : start + _AT_ONCE]}
+            written = False
+            try:
+                written = self._writer.write_whole(list(news.values()))
+            finally:
+                with self._changed:
+                    if not written:
+                        self._news = news | self._news
+                        others |= set(news)
+                    self._changed.notify_all()
+        return [trial_id for trial_id in waiting if trial_id in others]
 
     def _keep(self, news: News, error: Exception) -> None:
         """Put back what could not be written, behind the others, unless MLflow has refused it for good."""

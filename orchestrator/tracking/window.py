@@ -7,11 +7,12 @@ import getpass
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.address import artifact_location, database_file
+from orchestrator.tracking.bulk import EndedRun, insert_runs
 from orchestrator.tracking.content import KIND, TRIAL_ID, Point
 
 if TYPE_CHECKING:
@@ -113,10 +114,15 @@ class Window:
 
     def create(self, name: str, tags: Mapping[str, str], start_ms: int | None) -> str:
         """Begin a run, which is then RUNNING. Returns its id."""
-        with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a name
-            tags = {"mlflow.user": getpass.getuser(), **tags}
-        run = self.client.create_run(self._experiment_id, start_time=start_ms, tags=dict(tags), run_name=name)
+        tags = {**_user(), **tags}
+        run = self.client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
         return str(run.info.run_id)
+
+    def insert(self, runs: Sequence[EndedRun]) -> list[str] | None:
+        """Add whole runs in one request and return their ids; None where each has to be written by itself."""
+        store = getattr(getattr(self.client, "_tracking_client", None), "store", None)
+        whole = [replace(run, tags={**_user(), **run.tags}) for run in runs]
+        return insert_runs(store, self._experiment_id, whole)
 
     def log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Add to a run, in one request where MLflow's limits allow. The tags go last: where they are, all is there."""
@@ -166,6 +172,13 @@ class Window:
         if self._client is None:
             raise RuntimeError("the window has not been opened")
         return self._client
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (OSError, KeyError, ImportError):  # a user without a name
+        return {}
 
 
 def is_refusal(error: Exception) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.tracking.bulk import EndedRun
 from orchestrator.tracking.content import (
     CURVE,
     KIND,
@@ -86,8 +87,8 @@ class _Held:
     run_id: str
     status: str
     tags: dict[str, str]
-    params: set[str]
-    steps: set[int] | None  # the epochs whose points are there; None where nobody has looked yet
+    params: set[str] = field(default_factory=set)  # those known to be there; MLflow takes the others twice
+    steps: set[int] | None = None  # the epochs whose points are there; None where nobody has looked yet
 
     def is_end_of(self, record: TrialRecord) -> bool:
         wanted = record_tags(record)
@@ -121,9 +122,7 @@ class Writer:
         self._held = {}
         for trial_id, found in trials.items():
             run = self._only(found)
-            self._held[trial_id] = _Held(
-                run_id=run.run_id, status=run.status, tags=dict(run.tags), params=set(run.params), steps=None
-            )
+            self._held[trial_id] = _Held(run_id=run.run_id, status=run.status, tags=_kept(run.tags))
 
     def write(self, news: News) -> None:
         """Make a trial's run show what is known of it: at most three requests, where no run was there before."""
@@ -150,7 +149,29 @@ class Writer:
         held.tags |= tags
         if record:
             self._window.end(held.run_id, run_status(record.status), end_ms(record) or None)
-            held.status = run_status(record.status)
+            # Of the many that have ended, only what tells one end from another is remembered.
+            status = run_status(record.status)
+            self._held[news.facts.trial_id] = _Held(run_id=held.run_id, status=status, tags=_kept(held.tags))
+
+    def write_whole(self, news: Sequence[News]) -> bool:
+        """Add the runs of trials that have ended and of which MLflow holds nothing, in one request.
+
+        False where that cannot be done, and each is for `write`.
+        """
+        ended = [(each, each.record) for each in news if each.record is not None]
+        if len(ended) < len(news) or any(each.facts.trial_id in self._held for each in news):
+            return False
+        ids = self._window.insert([self._whole(each, record) for each, record in ended])
+        if ids is None:
+            return False
+        for run_id, (each, record) in zip(ids, ended, strict=True):
+            tags = _kept({**record_tags(record), PARENT: self._parent})
+            self._held[each.facts.trial_id] = _Held(run_id=run_id, status=run_status(record.status), tags=tags)
+        return True
+
+    def holds(self, trial_id: str) -> bool:
+        """Whether a trial has a run in MLflow."""
+        return trial_id in self._held
 
     def end_running(self, keep: Collection[str]) -> None:
         """End the runs that still say RUNNING, of an earlier driver that was killed, but for the trials to keep."""
@@ -168,15 +189,24 @@ class Writer:
     def log_artifact(self, artifact: Artifact) -> None:
         artifact.log(self._window, self._parent)
 
+    def _whole(self, news: News, record: TrialRecord) -> EndedRun:
+        points, _ = _new_points(news, ())
+        return EndedRun(
+            name=news.facts.name(),
+            status=run_status(record.status),
+            start_ms=_start_ms(news),
+            end_ms=end_ms(record) or None,
+            tags={**self._first_tags(news), **record_tags(record)},
+            params=news.facts.params(),
+            points=points,
+        )
+
+    def _first_tags(self, news: News) -> dict[str, str]:
+        return {**news.facts.tags(), PARENT: self._parent, SWEEP: self._sweep}
+
     def _create(self, news: News) -> _Held:
-        tags = {
-            **news.facts.tags(),
-            PARENT: self._parent,
-            SWEEP: self._sweep,
-            STATUS: TrialStatus.RUNNING.value,
-        }
-        start = news.started_ms or (start_ms(news.record) if news.record else None)
-        run_id = self._window.create(news.facts.name(), tags, start)
+        tags = {**self._first_tags(news), STATUS: TrialStatus.RUNNING.value}
+        run_id = self._window.create(news.facts.name(), tags, _start_ms(news))
         held = _Held(run_id=run_id, status="RUNNING", tags=tags, params=set(), steps=set())
         self._held[news.facts.trial_id] = held
         return held
@@ -206,6 +236,15 @@ class Writer:
             if run is not kept:
                 self._window.delete(run.run_id)
         return kept
+
+
+def _start_ms(news: News) -> int | None:
+    return news.started_ms or (start_ms(news.record) if news.record else None)
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Of a run's tags, those that tell whether it shows the end of a trial as the record has it."""
+    return {key: tags[key] for key in (STATUS, STARTED_AT, PARENT) if key in tags}
 
 
 def _new_points(news: News, known_steps: Collection[int]) -> tuple[list[Point], set[int]]:

@@ -177,16 +177,42 @@ def test_a_trial_that_is_started_again_begins_anew(actor: EngineActor) -> None:
     assert end_of(actor, "t") is not None
 
 
-def test_once_cancelled_it_ends_what_trains_and_begins_nothing_more(actor: EngineActor) -> None:
+def test_once_cancelled_what_trains_ends_with_its_epoch_and_nothing_more_begins(actor: EngineActor) -> None:
     start_all(actor, "t", "u", training=2)
     actor.start("v", OTHER)
     actor.cancel_all()
+    time.sleep(0.05)
+    assert len(fake(actor).pack) == 2  # in the middle of an epoch
+    assert actor.presence().is_cancelled
+    fake(actor).go.release(1)
     for trial in ("t", "u"):
+        assert actor.next(trial) == epoch(1)
         outcome = end_of(actor, trial)
         assert outcome is not None
         assert outcome.status is OutcomeStatus.CANCELLED
     actor.start("w", CONFIG)
     assert [end_of(actor, trial) for trial in ("v", "w")] == [None, None]
+
+
+def test_a_trial_in_its_last_epoch_completes_though_the_sweep_is_cancelled(actor: EngineActor) -> None:
+    start_all(actor, "t", training=1)
+    fake(actor).go.release(2)
+    until(lambda: epochs_trained(actor) == [2])
+    actor.cancel_all()
+    fake(actor).go.release(1)
+    outcome = end_of(actor, "t")
+    assert outcome is not None
+    assert outcome.status is OutcomeStatus.COMPLETED
+
+
+def test_it_says_which_process_it_is_and_whom_it_trains(actor: EngineActor) -> None:
+    start_all(actor, "t", "u", training=2)
+    seen = actor.presence()
+    assert (seen.trials, seen.status.num_trials, seen.is_cancelled) == (("t", "u"), 2, False)
+    actor.stop("t")
+    assert actor.presence().trials == ("u",)
+    assert actor.presence().process == seen.process
+    assert EngineActor(1).presence().process != seen.process
 
 
 def epochs_trained(actor: EngineActor) -> list[int]:

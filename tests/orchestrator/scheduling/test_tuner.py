@@ -23,6 +23,7 @@ from orchestrator.scheduling.engines import EngineLayout, engine_pool
 from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
+from orchestrator.supply import FixedSupply
 from trainables.outcome import EpochReport
 
 pytestmark = pytest.mark.timeout(180)
@@ -34,6 +35,7 @@ class Observer:
     """Writes down what it is told, and does something the first time a trial of so many epochs reports one."""
 
     def __init__(self, on_epoch: dict[int, Callable[[], None]] | None = None) -> None:
+        self.is_interrupted: Callable[[], bool] | None = None
         self.starting = 0
         self.engines: Sequence[str] = ()
         self.working: list[EngineStatus] = []
@@ -58,8 +60,8 @@ class Observer:
         self.epochs.append((trial.trial_id, epoch.epoch))
         self._on_epoch.pop(trial.config.num_epochs, lambda: None)()
 
-    def trial_ended(self, record: TrialRecord) -> None:
-        self.records.append(record)
+    def trials_ended(self, records: Sequence[TrialRecord]) -> None:
+        self.records += records
 
     def by_id(self) -> dict[str, TrialRecord]:
         assert len({record.trial_id for record in self.records}) == len(self.records)  # exactly one each
@@ -108,7 +110,7 @@ def trials(small_backbone: Path, write_task: Callable[..., Path]) -> tuple[Plann
 def undisturbed(trials: tuple[PlannedTrial, ...], _ray_of_two_cores: None) -> Observer:
     """The sweep on two engines, with nothing done to it."""
     observer = Observer()
-    assert not run_trials("small", trials, observer)
+    assert not run_trials("small", FixedSupply(trials), observer)
     return observer
 
 
@@ -187,7 +189,7 @@ def test_trials_survive_the_death_of_their_engine_and_of_their_own_process_with_
             LONG + 1: lambda: os.kill(processes[-1], signal.SIGKILL),
         }
     )
-    assert not run_trials("small", trials, observer)
+    assert not run_trials("small", FixedSupply(trials), observer)
     firsts = Counter(trial_id for trial_id, number in observer.epochs if number == 1)
     met = {trial.trial_id for trial in trials if trial.config.num_epochs >= LONG}
     assert {trial_id for trial_id, count in firsts.items() if count > 1} >= met  # they were trained again
@@ -219,7 +221,7 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
     )
     assert len({trial.pack_key for trial in plan.trials}) == 1
     observer = Observer()
-    assert not run_trials("packed", plan.trials, observer)
+    assert not run_trials("packed", FixedSupply(plan.trials), observer)
     records = observer.by_id().values()
     assert {record.status for record in records} == {TrialStatus.COMPLETED}
     assert max(record.pack_size or 0 for record in records) > 1.5
@@ -245,15 +247,49 @@ def test_a_trial_that_promises_little_is_pruned_and_one_that_promises_more_goes_
         }
     )
     observer = Observer()
-    assert not run_trials(
-        "pruned", plan.trials, observer, max_concurrent_trials=1, early_stopping=plan.spec.early_stopping
-    )
+    supply = FixedSupply(plan.trials)
+    rule = plan.spec.early_stopping
+    assert not run_trials("pruned", supply, observer, max_concurrent_trials=1, early_stopping=rule)
     good, pruned = (observer.by_id()[trial.trial_id] for trial in plan.trials)
     assert (good.status, pruned.status) == (TrialStatus.COMPLETED, TrialStatus.PRUNED)
     assert [epoch.epoch for epoch in pruned.epochs] == list(range(1, 7))
     assert pruned.validation_score == pruned.epochs[-1].validation_score
-    assert pruned.test_score is None
+    assert (pruned.metric, pruned.test_score) == ("accuracy", None)
     assert (pruned.duration_s or 0) >= sum(epoch.duration_s for epoch in pruned.epochs)
+
+
+@pytest.mark.usefixtures("_on_one_engine")
+def test_tune_keeps_neither_ended_trials_nor_starts_a_process_for_each(
+    small_backbone: Path, write_task: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_sweep(
+        {
+            "name": "many",
+            "backbone": str(small_backbone),
+            "tasks": [str(write_task())],
+            "seeds": list(range(24)),
+            "space": {"num_epochs": 1, "batch_size": 16},
+            "methods": ["layernorm"],
+        }
+    )
+    held, processes = [], set()
+
+    def look(recorder: Any, iteration: int, trials: list[Any], **info: Any) -> None:
+        held.append(len(trials))
+        on_step_begin(recorder, iteration=iteration, trials=trials, **info)
+
+    def remember(recorder: Any, *args: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        processes.add(result["pid"])
+        on_trial_result(recorder, *args, result=result, **kwargs)
+
+    on_step_begin, on_trial_result = Recorder.on_step_begin, Recorder.on_trial_result
+    monkeypatch.setattr(Recorder, "on_step_begin", look)
+    monkeypatch.setattr(Recorder, "on_trial_result", remember)
+    observer = Observer()
+    assert not run_trials("many", FixedSupply(plan.trials), observer, max_concurrent_trials=3)
+    assert len(observer.by_id()) == 24
+    assert max(held) <= 6
+    assert len(processes) <= 4
 
 
 def test_a_second_interrupt_is_obeyed_at_once() -> None:
@@ -271,7 +307,7 @@ def test_what_an_observer_raises_ends_the_sweep_and_reaches_the_caller(trials: t
 
     observer = Observer({LONG: disk_is_full})
     with pytest.raises(OSError, match="no space left"):
-        run_trials("small", trials[:1], observer, max_concurrent_trials=1)
+        run_trials("small", FixedSupply(trials[:1]), observer, max_concurrent_trials=1)
     assert observer.records == []
 
 
@@ -281,7 +317,7 @@ def test_an_interrupt_ends_what_runs_and_leaves_the_rest_planned(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     observer = Observer({LONG: lambda: os.kill(os.getpid(), signal.SIGINT)})
-    assert run_trials("small", trials, observer, max_concurrent_trials=1)
+    assert run_trials("small", FixedSupply(trials), observer, max_concurrent_trials=1)
     assert signal.getsignal(signal.SIGINT) is before
     (record,) = observer.by_id().values()
     assert observer.started == [record.trial_id]

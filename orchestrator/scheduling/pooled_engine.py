@@ -1,0 +1,118 @@
+"""An engine as the pool knows it: which process it is, whom it trains, and whether it is there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.engine_actor import Presence
+
+# Trials lent an engine before it has said how many its pack may hold. Those beyond what it then says wait inside it.
+ASSUMED_LIMIT = 4
+# An engine that says nothing for so long is taken to be gone, until it says something.
+SILENCE_S = 60.0
+# Ray may call an actor dead that it is about to start again. One that it calls dead so often in a row will not be.
+DEATHS_BELIEVED = 3
+
+T = TypeVar("T")
+
+
+class Life:
+    """One process of an engine, from its start to its end.
+
+    `is_crash` tells, once it has ended, whether it ended by itself: not with its node, and not in appearance only.
+    """
+
+    def __init__(self, process: str, node: str) -> None:
+        self.process = process
+        self.node = node
+        self.is_crash: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def end(self, *, is_crash: bool) -> None:
+        if not self.is_crash.done():
+            self.is_crash.set_result(is_crash)
+
+
+@dataclass(eq=False)
+class PooledEngine:
+    """One engine and the trials it is lent to. Mutable: it follows trials and processes that come and go."""
+
+    handle: Any
+    name: str = ""
+    life: Life | None = None  # seen last
+    key: str | None = None  # of the pack its trials share
+    trials: set[str] = field(default_factory=set)
+    forgotten: set[str] = field(default_factory=set)  # trials to end here should it come back with them
+    status: EngineStatus | None = None  # since its first trial of this key came
+    turn: int = 0  # counts the times it stopped being idle; what it said in an earlier one is of another pack
+    is_here: bool = False
+    is_gone: bool = False  # for good
+    absent_since: float = field(default_factory=time.monotonic)
+    _deaths: int = 0
+    _left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def takes(self, key: str | None) -> bool:
+        """Whether a trial can begin here: alone, or in the pack that trains."""
+        if not self.is_here or not self.trials:
+            return self.is_here
+        limit = self.status.limit if self.status else None
+        return key is not None and key == self.key and len(self.trials) < (limit or ASSUMED_LIMIT)
+
+    def take(self, trial_id: str, key: str | None) -> None:
+        if not self.trials:
+            self.key, self.status = key, None
+            self.turn += 1
+        self.trials.add(trial_id)
+        self.forgotten.discard(trial_id)
+
+    def forget(self, trial_id: str) -> None:
+        """Have a trial no more, though nobody can tell the engine so now."""
+        self.trials.discard(trial_id)
+        self.forgotten.add(trial_id)
+
+    async def look(self) -> Presence:
+        """What it does now. Raises `RayError` or `TimeoutError` where it does not say."""
+        async with asyncio.timeout(SILENCE_S):
+            seen: Presence = await self.handle.presence.remote()
+            return seen
+
+    async def stop(self, trial_id: str) -> None:
+        """Wait until a trial has ended here. Raises `RayError` where the engine is not there or leaves meanwhile."""
+        left = asyncio.ensure_future(self._left.wait())
+        stopped = asyncio.ensure_future(_answer(self.handle.stop.remote(trial_id)))
+        await asyncio.wait({left, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        if not stopped.done():
+            stopped.cancel()
+            raise ActorUnavailableError(f"engine {self.name} left while it ended {trial_id}", None)
+        stopped.result()
+
+    def came(self) -> None:
+        self.is_here = True
+        self._deaths = 0
+        self._left = asyncio.Event()
+
+    def leave(self, error: Exception) -> None:
+        """It did not answer, for this reason."""
+        if self.is_here:
+            self.is_here = False
+            self.absent_since = time.monotonic()
+            self._left.set()
+        self._deaths = self._deaths + 1 if isinstance(error, ActorDiedError) else 0
+        self.is_gone = self._deaths >= DEATHS_BELIEVED
+
+
+async def _answer(reference: Awaitable[T]) -> T:
+    return await reference
+
+
+def is_alive(node: str) -> bool:
+    """Whether Ray takes a node of its cluster to be up."""
+    return any(found["NodeID"] == node and found["Alive"] for found in ray.nodes())

@@ -1,0 +1,68 @@
+"""A supply of trials as a Ray Tune searcher: each is named to Tune when there is room for it, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from orchestrator.plan import PlannedTrial
+from orchestrator.scheduling.trial import Assignment
+from orchestrator.supply import Supply
+
+# Keys of a Tune trial's config.
+TRIAL_ID, TASK, METHOD, ASSIGNMENT = "trial_id", "task", "method", "assignment"
+
+
+class Proposals(Searcher):
+    """Hands Tune the trials of a supply, at most so many at a time.
+
+    Args:
+        supply: where the trials come from.
+        concurrent: tells the most trials that Tune may have under way now; it grows with a cluster.
+        may_be_pruned: whether a trial scheduler judges them.
+        has_ended: whether no more trials may begin.
+        handed_out: told of each trial before Tune is.
+    """
+
+    def __init__(
+        self,
+        supply: Supply,
+        concurrent: Callable[[], int],
+        *,
+        may_be_pruned: bool,
+        has_ended: Callable[[], bool],
+        handed_out: Callable[[PlannedTrial], None],
+    ) -> None:
+        super().__init__()
+        self._supply = supply
+        self._concurrent = concurrent
+        self._may_be_pruned = may_be_pruned
+        self._has_ended = has_ended
+        self._handed_out = handed_out
+        self._under_way: set[str] = set()  # Tune's own ids
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        if self._has_ended() or self._supply.is_exhausted():
+            return Searcher.FINISHED
+        if len(self._under_way) >= self._concurrent() or (trial := self._supply.next()) is None:
+            return None
+        self._under_way.add(trial_id)
+        self._handed_out(trial)
+        return {
+            TRIAL_ID: trial.trial_id,
+            TASK: trial.config.task,
+            METHOD: trial.config.method,
+            ASSIGNMENT: Assignment(trial.config, trial.pack_key, self._may_be_pruned),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Make room. What came of the trial is told to the supply with its record, which says more than a result."""
+        self._under_way.discard(trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is what a sweep resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the store is what a sweep resumes from."""

@@ -1,0 +1,111 @@
+"""Many ended runs written to MLflow's own database in one transaction.
+
+A run by MLflow's client costs three requests and about twelve milliseconds of this process; trials that take less
+would wait for it. Where the tracking store is a database that this process writes itself, whole runs are inserted
+into MLflow's tables by its own models instead, as its store inserts them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.tracking.content import Point
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndedRun:
+    """A run with all there is to say of it."""
+
+    name: str
+    status: str  # MLflow's word
+    start_ms: int | None  # now, where it is not known
+    end_ms: int | None
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: Sequence[Point]
+
+
+def insert_runs(store: Any, experiment_id: str, runs: Sequence[EndedRun]) -> list[str] | None:
+    """Insert runs, all or none, and return their ids.
+
+    None where it is not for us to do: the store is no database, a later MLflow has other tables, or a run breaks
+    their rules; each run is then for MLflow's client to write. Raises what the database raises where it is away.
+    """
+    try:
+        from mlflow.store.tracking.dbmodels import models
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        from mlflow.utils.uri import append_to_uri_path
+        from sqlalchemy import insert
+        from sqlalchemy.exc import DataError, IntegrityError
+    except ImportError:
+        return None
+    if not isinstance(store, SqlAlchemyStore):
+        return None
+    root = store.get_experiment(experiment_id).artifact_location
+    ids = [uuid.uuid4().hex for _ in runs]
+    now = round(1000 * time.time())
+    rows: dict[Any, list[dict[str, Any]]] = {
+        models.SqlRun: [
+            {
+                "run_uuid": run_id,
+                "name": run.name,
+                "experiment_id": int(experiment_id),
+                "user_id": run.tags.get("mlflow.user", "unknown"),
+                "source_type": "UNKNOWN",
+                "source_name": "",
+                "entry_point_name": "",
+                "source_version": "",
+                "status": run.status,
+                "start_time": now if run.start_ms is None else run.start_ms,
+                "end_time": now if run.end_ms is None else run.end_ms,
+                "lifecycle_stage": "active",
+                "artifact_uri": append_to_uri_path(root, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME),
+            }
+            for run_id, run in zip(ids, runs, strict=True)
+        ]
+    }
+    for run_id, run in zip(ids, runs, strict=True):
+        tags = {**run.tags, "mlflow.runName": run.name}
+        points = list(dict.fromkeys(run.points))
+        rows.setdefault(models.SqlTag, []).extend(_pairs(run_id, tags))
+        rows.setdefault(models.SqlParam, []).extend(_pairs(run_id, run.params))
+        rows.setdefault(models.SqlMetric, []).extend(_metric(store, run_id, point) for point in points)
+        latest = {point.key: point for point in sorted(points, key=lambda p: (p.step, p.time_ms, p.value))}
+        rows.setdefault(models.SqlLatestMetric, []).extend(_metric(store, run_id, point) for point in latest.values())
+    try:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            for model, of_model in rows.items():
+                if of_model:
+                    session.execute(insert(model), of_model)
+    except (IntegrityError, DataError, AttributeError, TypeError) as error:
+        logger.debug("MLflow's tables do not take these runs at once: %s", error)
+        return None
+    except Exception as error:
+        # The store wraps what its database raised.
+        if isinstance(error.__cause__, IntegrityError | DataError):
+            return None
+        raise
+    return ids
+
+
+def _pairs(run_id: str, values: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [{"run_uuid": run_id, "key": key, "value": value} for key, value in values.items()]
+
+
+def _metric(store: Any, run_id: str, point: Point) -> dict[str, Any]:
+    is_nan, value = store.sanitize_metric_value(point.value)
+    return {
+        "run_uuid": run_id,
+        "key": point.key,
+        "value": value,
+        "timestamp": point.time_ms,
+        "step": point.step,
+        "is_nan": is_nan,
+    }
