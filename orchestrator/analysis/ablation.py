@@ -5,6 +5,7 @@ A table has a row a span; its columns are those of `SCHEMA`, and one a component
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from orchestrator.analysis import wording
 
 if TYPE_CHECKING:  # it comes from the room of torch
     from trainables.ablation import Ablation
+
+logger = logging.getLogger(__name__)
 
 _OF_THE_TRIAL = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed")
 SCHEMA = pa.schema(
@@ -55,7 +58,10 @@ def tabulate(ablation: Ablation, trial: Mapping[str, Any], *, split: str, hyperp
 
 
 def conform(ablations: pa.Table | None) -> pa.Table:
-    """Ablations as they were read, with every column of `SCHEMA` at its type and in its place; no rows for None."""
+    """Ablations as they were read, with every column of `SCHEMA` at its type and in its place; no rows for None.
+
+    What is no ablation of a trial, or only a part of one, is named in a warning and left out.
+    """
     if ablations is None:
         return SCHEMA.empty_table()
     columns = {
@@ -65,7 +71,32 @@ def conform(ablations: pa.Table | None) -> pa.Table:
         for field in SCHEMA
     }
     rest = {name: ablations[name] for name in ablations.column_names if name not in columns}
-    return pa.table({**columns, **rest})
+    return _whole_ones(pa.table({**columns, **rest}))
+
+
+def _whole_ones(ablations: pa.Table) -> pa.Table:
+    rows = ablations.select(SCHEMA.names).to_pylist()
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["trial_id"], row["split"]), []).append(row)
+    broken = {key for key, found in groups.items() if not _is_whole(found)}
+    for _, trial_id, split in sorted(broken, key=str):
+        logger.warning("the ablation of trial %s on %s is no whole one and is left out", trial_id, split)
+    kept = [(row["task"], row["trial_id"], row["split"]) not in broken for row in rows]
+    return ablations.filter(pa.array(kept, pa.bool_())) if broken else ablations
+
+
+def _is_whole(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these rows are all L(L+1)/2 spans of an ablation, with what is read of each."""
+    name = "score" if rows[0]["accuracy"] is None else "accuracy"
+    needed = ["task", "trial_id", "split", "num_layers", "first_layer", "last_layer"]
+    needed += [name, f"whole_{name}", f"{name}_difference", *(["metric"] if name == "score" else [])]
+    if any(row[column] is None for row in rows for column in needed):
+        return False
+    size = rows[0]["num_layers"]
+    spans = {(row["first_layer"], row["last_layer"]) for row in rows}
+    is_every_span = len(rows) == len(spans) == size * (size + 1) // 2
+    return is_every_span and all(0 <= first <= last < size for first, last in spans)
 
 
 def each(ablations: pa.Table) -> list[pa.Table]:

@@ -56,10 +56,17 @@ class Results:
     """All records of a sweep, to ask. Immutable; equal questions get equal answers."""
 
     def __init__(
-        self, trials: pa.Table, epochs: pa.Table, plan: pa.Table | None = None, ablations: pa.Table | None = None
+        self,
+        trials: pa.Table,
+        epochs: pa.Table,
+        plan: pa.Table | None = None,
+        ablations: pa.Table | None = None,
+        *,
+        unproposed: int = 0,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
-        `ablations` a row per span of layers of an ablated trial.
+        `ablations` a row per span of layers of an ablated trial. `unproposed`: trials that an adaptive search has yet
+        to plan, at most.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -72,7 +79,7 @@ class Results:
                 trials = trials.append_column(name, pa.nulls(len(trials), kind))
         if "epochs" in trials.column_names:  # the store's nested form of the epochs table
             trials = trials.drop_columns("epochs")
-        self._trials, self._epochs, self._plan = trials, epochs, plan
+        self._trials, self._epochs, self._plan, self._unproposed = trials, epochs, plan, unproposed
         self._ablations = ablation.conform(ablations)
 
     def trials(self) -> pa.Table:
@@ -88,7 +95,7 @@ class Results:
         counted = Counter(TrialStatus(status) for status in self._trials["status"].to_pylist())
         if self._plan is not None:
             recorded = set(self._trials["trial_id"].to_pylist())
-            counted[TrialStatus.PLANNED] += len(set(self._plan["trial_id"].to_pylist()) - recorded)
+            counted[TrialStatus.PLANNED] += len(set(self._plan["trial_id"].to_pylist()) - recorded) + self._unproposed
         return {status: counted[status] for status in TrialStatus if counted[status]}
 
     def best(self, per: Sequence[str] = ("task", "method")) -> pa.Table:

@@ -41,6 +41,9 @@ Address = Annotated[
 TrackingUri = Annotated[
     str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow; ./sweeps/mlflow.db by default.")
 ]
+SweepName = Annotated[
+    str | None, typer.Option("--sweep", metavar="NAME", help="One of several sweeps that share the store.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
 
 
@@ -49,14 +52,31 @@ def plan(
     sweep: Sweep,
     set_: Overrides = None,
     store: StoreOption = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Engines to plan for; this machine's by default.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Devices (GPUs, or cores) to plan for; this machine's by default.")
+    ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Price of one device for an hour.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure on this machine first, for a minute; later plans know it too.")
+    ] = False,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="STORE", help="An earlier sweep to learn from. Repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Show the trials of a sweep, their trained parameters, time and cost. Trains nothing."""
+    """Show the trials of a sweep, their trained parameters, memory, time and cost. Trains nothing."""
     from orchestrator.cli.preview import show_plan
 
-    return show_plan(sweep, set_ or (), store=store, devices=devices, price=price, as_json=as_json)
+    return show_plan(
+        sweep,
+        set_ or (),
+        store=store,
+        devices=devices,
+        price=price,
+        calibrate=calibrate,
+        earlier=from_ or (),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -78,6 +98,7 @@ def run(
 def resume(
     store: StoreArgument,
     sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A larger sweep to widen it with.")] = None,
+    name: SweepName = None,
     set_: Overrides = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -86,23 +107,25 @@ def resume(
     """Finish an interrupted sweep, or widen it with a larger one."""
     from orchestrator.cli.run import run_from_store
 
-    return run_from_store(store, sweep, set_ or (), address=address, tracking_uri=tracking_uri, as_json=as_json)
+    return run_from_store(
+        store, sweep, set_ or (), name=name, address=address, tracking_uri=tracking_uri, as_json=as_json
+    )
 
 
 @app.command()
-def status(store: StoreArgument, as_json: Json = False) -> int:
+def status(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
     """Show how far a sweep is and how fast, from any terminal, while it runs or after."""
     from orchestrator.cli.look import show_status
 
-    return show_status(store, as_json=as_json)
+    return show_status(store, sweep=sweep, as_json=as_json)
 
 
 @app.command()
-def report(store: StoreArgument, as_json: Json = False) -> int:
+def report(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
     """Write HTML, pictures, CSV and Parquet into STORE/report/ and print the tables."""
     from orchestrator.cli.look import make_report
 
-    return make_report(store, as_json=as_json)
+    return make_report(store, sweep=sweep, as_json=as_json)
 
 
 @app.command()
@@ -188,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FaultsError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
     except typer.Abort:
         return 130

@@ -75,9 +75,14 @@ def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: C
 
 
 def recorded_config(store: Store, trial_id: str) -> TrialConfig:
-    """What a planned trial was trained with."""
-    planned = store.plan_table().to_pylist()
-    return TrialConfig.from_dict(json.loads(next(row["config"] for row in planned if row["trial_id"] == trial_id)))
+    """What a planned trial was trained with. Raises `FaultsError` where the store's plan does not say."""
+    plan = store.plan_table()
+    texts = plan.filter(pc.equal(plan["trial_id"], trial_id))["config"].to_pylist()
+    try:
+        return TrialConfig.from_dict(json.loads(texts[0]))
+    except (IndexError, ValueError, TypeError, RecursionError) as error:
+        fault = f"the plan must hold the configuration of trial {trial_id}, but does not"
+        raise FaultsError(f"store {store.uri}", [fault]) from error
 
 
 def choose(

@@ -8,23 +8,29 @@ from typing import Any
 
 from orchestrator.analysis import tables, wording
 from orchestrator.cli.screen import console
-from orchestrator.store import Store, Working
-from orchestrator.sweep import load_results, write_report_into
+from orchestrator.store import STALE_AFTER_S, Holder, Store, Working
+from orchestrator.sweep import results_of, write_report_into
 
 
-def show_status(store: str, *, as_json: bool) -> int:
-    """How many trials have which status, who is at work and how fast, and the best so far."""
+def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
+    """How many trials have which status, who is at work and how fast, and the best so far.
+
+    Of all sweeps that share the store, or of one.
+    """
     opened = Store(store)
-    results = load_results(store)
-    holder, working = opened.holder(), opened.working()
+    results = results_of(opened, sweep)
+    sweeps, holder, working = opened.sweeps(), opened.holder(), opened.working()
+    silent_s = None if holder is None else opened.silent_s()
     throughput = results.throughput()
+    counts = results.counts()
     if as_json:
         answer = {
-            "sweep": json.loads(opened.spec_json())["name"],
+            "sweep": sweep or sweeps[0],
+            "sweeps": list(sweeps),
             "store": opened.uri,
-            "counts": {status.value: number for status, number in results.counts().items()},
-            "planned_trials": opened.plan_table().num_rows,
-            "running": None if holder is None else {"host": holder.host, "pid": holder.pid},
+            "counts": {status.value: number for status, number in counts.items()},
+            "planned_trials": opened.plan_table(sweep).num_rows + opened.unproposed(sweep),
+            "running": None if holder is None else _driver(holder, silent_s),
             "engines": None if working is None else _engines(working),
             "throughput": throughput.to_pylist(),
             "best": results.best().to_pylist(),
@@ -32,19 +38,34 @@ def show_status(store: str, *, as_json: bool) -> int:
         print(json.dumps(answer))
         return 0
     screen = console()
-    if holder is None:
-        screen.print("No driver is at work on this store.")
-    else:
-        screen.print(f"Running since {holder.started_at} on {holder.host}, process {holder.pid}.")
+    screen.print("No driver is at work on this store." if holder is None else _driver_line(holder, silent_s))
     if working is not None:
         screen.print(f"Engines, as of {wording.duration(working.age_s)} ago:")
         for engine in working.engines:
             screen.print(f"  {wording.engine(engine)}", soft_wrap=True)
+    if len(sweeps) > 1 and sweep is None:
+        last, *others = sweeps
+        screen.print(f"Sweeps that share this store: {last}, which was run last, {', '.join(others)}.", soft_wrap=True)
     screen.print(tables.summary(results))
     if len(throughput):
         screen.print()
         screen.print(tables.to_rich(tables.throughput_table(throughput)))
     return 0
+
+
+def _driver_line(holder: Holder, silent_s: float | None) -> str:
+    line = f"Running since {holder.started_at} on {holder.host}, process {holder.pid}"
+    if silent_s is None or holder.beat_every_s is None:
+        return f"{line}."
+    heard = f"heard of {wording.duration(silent_s)} ago"
+    if silent_s > STALE_AFTER_S:
+        return f"{line}, but last {heard}: a new driver may take its place."
+    return f"{line}, last {heard}."
+
+
+def _driver(holder: Holder, silent_s: float | None) -> dict[str, Any]:
+    heard = None if silent_s is None or holder.beat_every_s is None else round(silent_s, 1)
+    return {"host": holder.host, "pid": holder.pid, "started_at": holder.started_at, "heard_s_ago": heard}
 
 
 def _engines(working: Working) -> dict[str, Any]:
@@ -55,11 +76,11 @@ def _engines(working: Working) -> dict[str, Any]:
     }
 
 
-def make_report(store: str, *, as_json: bool) -> int:
-    """Write the report of whatever is recorded so far."""
+def make_report(store: str, *, sweep: str | None, as_json: bool) -> int:
+    """Write the report of whatever is recorded so far, of all sweeps that share the store or of one."""
     opened = Store(store)
-    results = load_results(store)
-    files = write_report_into(opened, results)
+    results = results_of(opened, sweep)
+    files = write_report_into(opened, results, sweep=sweep)
     if as_json:
         counts = {status.value: number for status, number in results.counts().items()}
         print(json.dumps({"store": opened.uri, "counts": counts, "report": list(files)}))

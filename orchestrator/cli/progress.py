@@ -30,6 +30,7 @@ class LiveProgress:
         self._console = console
         self._total = self._done_before = self._loading = 0
         self._engines: Sequence[EngineStatus] = ()
+        self._lacks_engines = self._lacks_storage = False
         self._ended: dict[TrialStatus, int] = {}
         self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
         self._best: dict[str, TrialRecord] = {}
@@ -65,6 +66,10 @@ class LiveProgress:
 
     def engines_working(self, engines: Sequence[EngineStatus]) -> None:
         self._engines = engines
+        lacks = not engines and not self._loading
+        if lacks is not self._lacks_engines:
+            self._lacks_engines = lacks
+            self._console.print("No engine is left: trials wait until one is back." if lacks else "An engine is back.")
 
     def trial_started(self, trial: PlannedTrial) -> None:
         self._first_start = self._first_start or time.monotonic()
@@ -85,6 +90,21 @@ class LiveProgress:
             self._last_line = time.monotonic()
             self._console.print(self._line())
 
+    def storage_failing(self, reason: str, waiting: int) -> None:
+        if not self._lacks_storage:
+            self._lacks_storage = True
+            trials = wording.plural(waiting, "trained trial")
+            self._console.print(
+                f"The store cannot be written: {reason}. The sweep waits, with {trials} to record, and goes on when it "
+                "can.",
+                soft_wrap=True,
+            )
+
+    def storage_back(self) -> None:
+        if self._lacks_storage:
+            self._lacks_storage = False
+            self._console.print("The store can be written again: nothing was lost, and the sweep goes on.")
+
     def _done(self) -> int:
         """Trials that have ended for good; a cancelled one will be tried again."""
         return self._done_before + sum(n for status, n in self._ended.items() if status is not TrialStatus.CANCELLED)
@@ -95,6 +115,10 @@ class LiveProgress:
         parts = [f"{done}/{self._total} trials done", f"{len(self._running)} running", f"{failed} failed"]
         if self._loading:
             parts.append(f"{wording.plural(self._loading, 'engine')} loading")
+        elif self._lacks_engines:
+            parts.append("waiting for engines")
+        if self._lacks_storage:
+            parts.append("waiting for the store")
         if speed := sum(engine.examples_per_second or 0 for engine in self._engines):
             parts.append(f"{wording.rate(speed)} examples/s")
         return ", ".join([*parts, *([f"about {left} left"] if (left := self._time_left()) else [])])

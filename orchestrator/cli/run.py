@@ -7,9 +7,10 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.analysis import tables
+from orchestrator.analysis import tables, wording
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.cli.screen import console
+from orchestrator.continuation import outcome_notice
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.sweep import SweepRun, execute, prepare
@@ -38,18 +39,24 @@ def run_from_store(
     sweep: str | None,
     overrides: Sequence[str],
     *,
+    name: str | None,
     address: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> int:
-    """Train what is missing of a store's sweep, widened by a larger one where one is given."""
+    """Train what is missing of a store's sweep, widened by a larger one where one is given.
+
+    That is the sweep last run there, or the one of this name.
+    """
+    if sweep is not None and name is not None:
+        raise FaultsError("resume", [f"--sweep: a sweep file has a name itself, but got {sweep} and --sweep {name}"])
     opened = Store(store)
     if not opened.exists():
         raise FaultsError(f"store {store}", [f"there must be a store to resume, but {opened.uri} holds none"])
     if sweep is not None:
         values = read_sweep(sweep, overrides)
     else:
-        values = apply_overrides(json.loads(opened.spec_json()), overrides)
+        values = apply_overrides(json.loads(opened.spec_json(name)), overrides)
     return _train(values, store, widen=True, address=address, tracking_uri=tracking_uri, as_json=as_json)
 
 
@@ -59,6 +66,8 @@ def _train(
     plan, opened = prepare(values, store, widen=widen)
     # With --json, standard output is the answer alone.
     screen = console(stderr=as_json)
+    if notice := outcome_notice(plan, opened):
+        screen.print(notice, soft_wrap=True)
     with LiveProgress(screen) as progress:
         done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
     counts = done.results.counts()
@@ -69,10 +78,18 @@ def _train(
         screen.print()
         if not done.trained and not done.interrupted:
             screen.print("Nothing to train: every planned trial has a finished record.")
-        screen.print(f"Report: {next((p for p in done.report if p.endswith('.html')), opened.uri)}", soft_wrap=True)
+        if done.report:
+            page = next((path for path in done.report if path.endswith(".html")), opened.uri)
+            screen.print(f"Report: {page}", soft_wrap=True)
+    if done.report_fault:
+        report = shlex.join(["adaptune", "report", opened.uri])
+        screen.print(f"The report is missing ({done.report_fault}); write it with:  {report}", soft_wrap=True)
     if done.interrupted:
+        kept = "Everything finished is recorded"
+        if done.unrecorded:
+            kept = f"Not recorded, since the storage refused it: {wording.plural(done.unrecorded, 'trained trial')}"
         resume = shlex.join(["adaptune", "resume", opened.uri])
-        screen.print(f"Interrupted. Everything finished is recorded; go on with:  {resume}", soft_wrap=True)
+        screen.print(f"Interrupted. {kept}; go on with:  {resume}", soft_wrap=True)
         return INTERRUPTED
     return SOME_FAILED if counts.get(TrialStatus.FAILED) else COMPLETED
 
@@ -83,6 +100,7 @@ def _answer(name: str, store: str, done: SweepRun) -> dict[str, Any]:
         "store": store,
         "trained": done.trained,
         "interrupted": done.interrupted,
+        "unrecorded": done.unrecorded,
         "counts": {status.value: number for status, number in done.results.counts().items()},
         "best": done.results.best().to_pylist(),
         "recommend": done.results.recommend().to_pylist(),

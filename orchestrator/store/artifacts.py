@@ -30,15 +30,19 @@ def read_ablations(folder: Folder) -> pa.Table | None:
     A file that cannot be read is named in a warning and left out. Raises `OSError` where the file system fails.
     """
     infos = folder.filesystem.get_file_info(FileSelector(folder.at(ARTIFACTS), allow_not_found=True, recursive=True))
-    tables = []
+    whole: pa.Table | None = None
     for info in sorted(infos, key=lambda info: info.path):
         name = info.base_name
         is_table = name == f"{ABLATION}.parquet" or (name.startswith(f"{ABLATION}-") and name.endswith(".parquet"))
         if info.type != FileType.File or not is_table:
             continue
+        with folder.filesystem.open_input_file(info.path) as source:
+            content = source.read_buffer()
         try:
-            with folder.filesystem.open_input_file(info.path) as source:
-                tables.append(pq.ParquetFile(source).read())
-        except pa.ArrowException as error:
+            table = pq.ParquetFile(pa.BufferReader(content)).read()
+            table.validate(full=True)
+            table["trial_id"].cast(pa.string())
+            whole = table if whole is None else pa.concat_tables([whole, table], promote_options="permissive")
+        except Exception as error:  # whatever Arrow makes of bytes that are anybody's
             logger.warning("%s is not a table of an ablation and is left out: %s", info.path, error)
-    return pa.concat_tables(tables, promote_options="permissive") if tables else None
+    return whole

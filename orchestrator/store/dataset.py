@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
 from orchestrator.engine_status import EngineStatus
@@ -19,18 +20,18 @@ from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import Folder, open_folder
-from orchestrator.store.lock import Holder, hold, holder
+from orchestrator.store.lock import Held, Holder, hold, holder, last_sign
+from orchestrator.store.plans import Plans
 from orchestrator.store.rows import records_from_table, table_from_records
 from orchestrator.store.segments import Segments, parquet_bytes
 from orchestrator.store.working import Working, read_note, remove_note, write_note
 from trainables.faults import FaultsError
 
-_SPEC = "spec.json"
-_PLAN = "plan.parquet"
+logger = logging.getLogger(__name__)
 
 
 class Store:
-    """A sweep's folder: its spec, its plan and one record for every trial that has ended.
+    """A folder of one sweep or several: their specs, their plans and one record for every trial that has ended.
 
     `uri` is a local path or a `file://`, `s3://` or `gs://` URI. Making a Store reads and writes nothing.
 
@@ -39,7 +40,8 @@ class Store:
       be retired, which moves it to `superseded/`; nothing is ever thrown away.
     - What an `append` has returned from survives the death of the process. A write that fails raises `OSError` and
       leaves the store as readable as it was.
-    - A file in `trials/` that is torn or not the store's is named in a warning and otherwise left alone.
+    - A file in `trials/` that is torn or not the store's is named in a warning and otherwise left alone. What else
+      cannot be read raises `FaultsError`.
     """
 
     def __init__(self, uri: str | os.PathLike[str], *, filesystem: FileSystem | None = None) -> None:
@@ -51,6 +53,9 @@ class Store:
         self._folder = Folder(filesystem, self.uri.rstrip("/")) if filesystem is not None else open_folder(uri)
         self._name = re.sub("//[^/]*@", "//", self.uri).partition("?")[0]  # to be shown: no keys, no settings
         self._segments = Segments(self._folder.folder("trials"))
+        self._plans = Plans(self._folder, self._name)
+        self._held: Held | None = None
+        self._is_there = False
 
     @property
     def filesystem(self) -> FileSystem:
@@ -63,51 +68,83 @@ class Store:
 
     def exists(self) -> bool:
         """Whether a sweep has been stored here."""
-        return self._folder.exists(_SPEC)
+        with self._reading():
+            return self._plans.exist()
 
-    def create(self, spec_json: str, plan_table: pa.Table) -> None:
+    def create(self, spec_json: str, plan_table: pa.Table, most_trials: int | None = None) -> None:
         """Begin a store. Raises `FaultsError` where there is one already or the place cannot be written."""
         if self.exists():
             raise FaultsError(
                 f"store {self.uri}", ["a new store needs a free place, but a sweep is stored here already"]
             )
-        self._write_spec_and_plan(spec_json, plan_table)
+        self.begin(spec_json, plan_table, most_trials)
 
-    def widen(self, spec_json: str, plan_table: pa.Table) -> None:
-        """Replace spec and plan, and keep the earlier ones in `history/`. Without a change, nothing is written.
+    def begin(self, spec_json: str, plan_table: pa.Table, most_trials: int | None = None) -> None:
+        """Put a sweep in the place of the one last run, with this spec and plan; the other stays in `sweeps/<name>/`.
 
-        Raises `FaultsError` where there is no store or it cannot be written.
+        What the store held for this sweep and no longer does stays in `history/`. Without a change, nothing is written.
+        `most_trials` says how many trials a search that plans as it goes will have planned at most. Raises
+        `FaultsError` where the place cannot be written.
         """
-        if self.spec_json() == spec_json and self.plan_table().equals(plan_table):
-            return
-        number = 1 + len({name.partition("-")[0] for name in self._folder.folder("history").names()})
         with self._writing():
-            self._folder.copy(_SPEC, f"history/{number:04d}-{_SPEC}")
-            self._folder.copy(_PLAN, f"history/{number:04d}-{_PLAN}")
-        self._write_spec_and_plan(spec_json, plan_table)
+            self._check_lock()
+            self._plans.begin(spec_json, plan_table, most_trials)
 
-    def spec_json(self) -> str:
-        """The resolved spec. Raises `FaultsError` where there is no store."""
-        return self._read(_SPEC).to_pybytes().decode()
+    def add_planned(self, table: pa.Table) -> None:
+        """Add trials to the plan of the sweep last run; they are there for good when it returns. Raises `OSError`."""
+        self._check_lock()
+        self._plans.add(table)
 
-    def plan_table(self) -> pa.Table:
-        """The planned trials. Raises `FaultsError` where there is no store."""
-        return pq.ParquetFile(pa.BufferReader(self._read(_PLAN))).read()
+    def sweeps(self) -> tuple[str, ...]:
+        """The names of the sweeps that share this store, the one last run first. Raises `FaultsError` without any."""
+        with self._reading():
+            return self._plans.names()
 
-    def lock(self) -> AbstractContextManager[None]:
+    def spec_json(self, name: str | None = None) -> str:
+        """The resolved spec of a sweep, by default of the one last run. Raises `FaultsError` where there is none."""
+        with self._reading():
+            return self._plans.spec_json(name)
+
+    def plan_table(self, name: str | None = None) -> pa.Table:
+        """The planned trials of a sweep, by default of all, each trial once. Raises `FaultsError` where none is."""
+        with self._reading():
+            return self._plans.all_tables() if name is None else self._plans.table(name)
+
+    def unproposed(self, name: str | None = None) -> int:
+        """How many more trials than are planned the search of a sweep, or those of all, will propose at most."""
+        with self._reading():
+            return sum(self._plans.unproposed(each) for each in (self._plans.names() if name is None else [name]))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
         """Be this store's only driver for a `with` block; the folder is made where there is none.
 
-        Raises `StoreLockedError` on entering where another driver is at work, with its host and process.
+        Raises `StoreLockedError` on entering where another driver is at work, with its host and process; and from
+        whatever writes within the block, should another have taken the store over from a driver that seemed dead.
         """
-        return hold(self._folder)
+        with hold(self._folder) as held, self._segments.owned():
+            self._held = held
+            try:
+                yield
+            finally:
+                self._held = None
 
     def holder(self) -> Holder | None:
         """The driver that is at work on this store, seen from anywhere; None where there is none."""
-        return holder(self._folder)
+        with self._reading():
+            return holder(self._folder)
+
+    def silent_s(self) -> float | None:
+        """How long ago the driver at work gave its last sign of life, in seconds; None where there is no driver."""
+        with self._reading():
+            seen = last_sign(self._folder)
+        return None if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
 
     def note_working(self, engines: Sequence[EngineStatus]) -> None:
         """Leave a note of what the engines are doing, in the place of the one before. Never raises `OSError`."""
-        write_note(self._folder, engines)
+        with _tolerating("what the engines are doing could not be noted"):
+            self._check_lock()
+            write_note(self._folder, engines)
 
     def end_working(self) -> None:
         """Take the note of the engines away: they do nothing more."""
@@ -121,58 +158,83 @@ class Store:
         return note
 
     def append(self, records: Sequence[TrialRecord]) -> None:
-        """Add records, all or none. Raises `ValueError` before anything is written where a trial has one already."""
+        """Add records, all or none, as one segment, at a cost that does not grow with what is stored.
+
+        Raises `ValueError` before anything is written where a trial has a record already, and `OSError` where nothing
+        could be written; trying again then never makes two of one.
+        """
         if not records:
             return
-        present = self.statuses()
+        self._check_lock()
+        present = self._segments.statuses()
         counts = Counter(record.trial_id for record in records)
         if twice := sorted(trial_id for trial_id, count in counts.items() if count > 1 or trial_id in present):
             raise ValueError(f"a trial has one record, but there would be a second of {', '.join(twice)}")
         self._segments.add(table_from_records(records))
+        with _tolerating("segments could not be merged, and are later"):
+            self._segments.tidy()
 
-    def retire(self, trial_ids: Iterable[str]) -> int:
-        """Move the records of failed or cancelled trials to `superseded/`, so that the trials can be run again.
+    def retire(self, trial_ids: Iterable[str], *, even_finished: bool = False) -> int:
+        """Move the records of trials to `superseded/`, so that the trials can be run again.
 
         Ids without a record are passed over. Returns how many records were moved. Raises `ValueError` before
-        anything is written where one of the trials has finished.
+        anything is written where one of the trials has finished, unless `even_finished`, and `OSError` where the
+        place cannot be written; trying again then doubles nothing.
         """
-        wanted = set(trial_ids)
-        held = {trial_id: status for trial_id, status in self.statuses().items() if trial_id in wanted}
-        if finished := sorted(trial_id for trial_id, status in held.items() if status.is_finished()):
+        wanted, statuses = set(trial_ids), self.statuses()
+        held = {trial_id for trial_id in wanted if trial_id in statuses}
+        if not even_finished and (finished := sorted(i for i in held if statuses[i].is_finished())):
             raise ValueError(f"finished trials keep their records, but {', '.join(finished)} should be retired")
         if not held:
             return 0
-        ids = pa.array(sorted(held), pa.string())
-        rows = self._segments.read()
-        # Named by its content: retiring the same records again after a crash leaves the same one file.
-        content = parquet_bytes(rows.filter(pc.is_in(rows["trial_id"], ids)))
-        self._folder.write(f"superseded/part-{hashlib.sha256(content).hexdigest()[:16]}.parquet", content)
-        self._segments.replace_all(lambda table: table.filter(pc.invert(pc.is_in(table["trial_id"], ids))))
+        self._check_lock()
+        for name, rows in list(self._segments.holding(held)):
+            # Named by its content: retiring the same records again after a crash leaves the same one file.
+            content = parquet_bytes(rows)
+            place = f"superseded/part-{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+            self._folder.write(place, content, durable=True)
+            self._segments.remove(name, held)
         return len(held)
 
-    def compact(self) -> None:
-        """Merge all segments into one with one schema, which is quicker to read and easier on other tools."""
-        if len(self._segments) > 1:
-            self._segments.replace_all(lambda table: table)
+    def compact(self, *, plan_is_final: bool = False) -> None:
+        """Merge all segments into one with one schema, which is quicker to read and easier on other tools.
+
+        So are files of planned trials; with `plan_is_final` a search has no more to propose. Raises `OSError`.
+        """
+        self._check_lock()
+        self._segments.merge_all()
+        if self._plans.exist():
+            self._plans.merge(is_final=plan_is_final)
 
     def trials(self) -> pa.Table:
         """One row a trial that has ended, in the order in which they were recorded.
 
         The columns and their types are those of `orchestrator.store.schema`, which an empty store has too.
         """
-        return self._segments.read().drop_columns(["epochs"])
+        return self.read()[0]
 
     def epochs(self) -> pa.Table:
         """One row per trial and epoch; see `orchestrator.store.curves`."""
-        return epochs_table(self._segments.read())
+        return self.read()[1]
 
-    def records(self) -> list[TrialRecord]:
-        """All records, in the order in which they were added."""
-        return records_from_table(self._segments.read())
+    def read(self) -> tuple[pa.Table, pa.Table]:
+        """`trials` and `epochs` of one and the same moment."""
+        with self._reading():
+            table = self._segments.read()
+        return table.drop_columns(["epochs"]), epochs_table(table)
+
+    def records(self, trial_ids: Collection[str] | None = None) -> list[TrialRecord]:
+        """All records, or those of some trials, in the order in which they were added."""
+        with self._reading():
+            table = self._segments.read()
+        if trial_ids is not None:
+            table = table.filter(pc.is_in(table["trial_id"], pa.array(sorted(trial_ids), pa.string())))
+        return records_from_table(table)
 
     def statuses(self) -> dict[str, TrialStatus]:
         """trial_id -> status of every trial that has ended. Asking again reads only what is new."""
-        return self._segments.statuses()
+        with self._reading():
+            return dict(self._segments.statuses())
 
     def finished_ids(self) -> frozenset[str]:
         """The trials that need no more training."""
@@ -180,7 +242,8 @@ class Store:
 
     def ablations(self) -> pa.Table | None:
         """Every ablation of a trial that is kept here, one under the other; None where there is none."""
-        return read_ablations(self._folder)
+        with self._reading():
+            return read_ablations(self._folder)
 
     def keep_artifacts(self, trial_id: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
         """Keep files made of a trial in `artifacts/<trial id>/`, each in one step, in the order given.
@@ -191,10 +254,22 @@ class Store:
             write_artifacts(self._folder, trial_id, files)
         return tuple(f"{self.uri.rstrip('/')}/artifacts/{trial_id}/{name}" for name in files)
 
-    def _write_spec_and_plan(self, spec_json: str, plan_table: pa.Table) -> None:
-        with self._writing():
-            self._folder.write(_PLAN, parquet_bytes(plan_table))
-            self._folder.write(_SPEC, spec_json.encode())  # last: where it is, the store is whole
+    def _check_lock(self) -> None:
+        """Before a write of a driver. Raises `StoreLockedError`, or `OSError` where the store is out of reach."""
+        if self._held is None:
+            return
+        if self._plans.exist():
+            self._is_there = True
+        elif self._is_there:  # a disk that is mounted no more leaves an empty folder, where nothing must be written
+            raise OSError(f"{self._name} is gone")
+        self._held.check()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise FaultsError(f"store {self._name}", [f"the store must be readable, but {error}"]) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -203,8 +278,11 @@ class Store:
         except OSError as error:
             raise FaultsError(f"store {self._name}", [f"the store must be writable, but {error}"]) from error
 
-    def _read(self, name: str) -> pa.Buffer:
-        try:
-            return self._folder.read(name)
-        except FileNotFoundError as error:
-            raise FaultsError(f"store {self._name}", [f"there is no sweep stored here: {name} is missing"]) from error
+
+@contextmanager
+def _tolerating(failure: str) -> Iterator[None]:
+    """Log what the storage refuses that no sweep depends on."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s: %s", failure, error)

@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
@@ -49,38 +50,66 @@ class Folder:
                 raise FileNotFoundError(f"{info.path} was removed while its folder was being listed")
         return sorted(info.base_name for info in infos if info.type == FileType.File)
 
+    def folders(self) -> list[str]:
+        """The folders directly in this folder, sorted by name; none where the folder does not exist."""
+        infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in infos if info.type == FileType.Directory)
+
     def exists(self, name: str) -> bool:
         return bool(self.filesystem.get_file_info(self.at(name)).type == FileType.File)
+
+    def changed_at(self, name: str) -> datetime | None:
+        """When a file was last written, by the clock of the file system, in UTC; None where there is none."""
+        info = self.filesystem.get_file_info(self.at(name))
+        return info.mtime if info.type == FileType.File else None
 
     def read(self, name: str) -> pa.Buffer:
         """All bytes of a file. Raises `FileNotFoundError`, or `OSError` where the file system fails."""
         with self.filesystem.open_input_file(self.at(name)) as source:
             return source.read_buffer()
 
-    def write(self, name: str, content: bytes | pa.Buffer) -> None:
-        """Write or replace a file in one step that readers cannot see the middle of. Raises `OSError`."""
+    def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = False) -> None:
+        """Write or replace a file in one step that readers cannot see the middle of. Raises `OSError`.
+
+        It survives the death of this process, and where it is `durable` a power failure too.
+        """
         parent, _, base = self.at(name).rpartition("/")
         temporary = f"{parent}/.{base}.{uuid.uuid4().hex[:8]}.tmp"
         self.filesystem.create_dir(parent, recursive=True)
         try:
             with self.filesystem.open_output_stream(temporary, compression=None) as sink:
                 sink.write(content)
+            if durable and self.is_local:
+                _synchronize(temporary)
             self.filesystem.move(temporary, self.at(name))
         except BaseException:
             self._discard(temporary)
             raise
 
-    def copy(self, name: str, target: str) -> None:
-        self.write(target, self.read(name))
-
     def delete(self, name: str) -> None:
         self.filesystem.delete_file(self.at(name))
+
+    def discard(self, name: str) -> None:
+        """Delete a file, where it is there."""
+        try:
+            self.delete(name)
+        except FileNotFoundError:
+            logger.debug("%s is gone already", self.at(name))
 
     def _discard(self, path: str) -> None:
         try:
             self.filesystem.delete_file(path)
         except OSError:
             logger.debug("could not delete the temporary file %s", path, exc_info=True)
+
+
+def _synchronize(path: str) -> None:
+    """Have the disk take what was written to a file, before anything that stands on it."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def open_folder(uri: str | os.PathLike[str]) -> Folder:
@@ -90,8 +119,9 @@ def open_folder(uri: str | os.PathLike[str]) -> Folder:
     """
     text = os.fspath(uri)
     if "://" not in text:
-        if not text:
-            raise FaultsError("store", ["the store must be a path or a URI, but got an empty text"])
+        if not text or "\0" in text:
+            came = repr(text) if text else "an empty text"
+            raise FaultsError("store", [f"the store must be a path or a URI, but got {came}"])
         return Folder(LocalFileSystem(), os.path.abspath(os.path.expanduser(text)).rstrip("/"))
     try:
         filesystem, path = FileSystem.from_uri(text)

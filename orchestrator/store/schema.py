@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.record import TrialStatus
 from trainables.config import HYPERPARAMETERS, Scalar
 
 # Each epoch's components are a map, so that this column has one type for all tasks.
@@ -56,6 +57,8 @@ FIXED = {**IDENTITY, **MEASURES, "schema_version": pa.int64(), "epochs": pa.list
 PROVENANCE = "provenance"  # a struct of strings, whose fields are the keys that the sweep's records have
 _FIRST_PROVENANCE_KEY = "commit"  # always there: Parquet knows no struct without fields
 COMPONENTS = ("validation/", "test/")
+_ALWAYS_KNOWN = ("trial_id", "config_id", "task", "backbone", "method", "seed", "status")
+_STATUSES = {status.value for status in TrialStatus} - {TrialStatus.PLANNED.value, TrialStatus.RUNNING.value}
 
 _ARROW_TYPES: dict[type, pa.DataType] = {
     bool: pa.bool_(),
@@ -112,12 +115,24 @@ def unify(tables: Sequence[pa.Table]) -> pa.Table:
 def conform(table: pa.Table) -> pa.Table:
     """One file's table with every fixed column at its type.
 
-    Raises `pyarrow.ArrowInvalid` (or another `ArrowException`) where the file cannot be one of the store's.
+    Raises `pyarrow.ArrowInvalid` (or another `ArrowException`, or `ValueError`) where the file cannot be one of the
+    store's.
     """
-    missing = [name for name in ("trial_id", "status", "epochs") if name not in table.column_names]
-    if missing:
+    if missing := [name for name in ("trial_id", "status", "epochs") if name not in table.column_names]:
         raise pa.ArrowInvalid(f"it has no column {', '.join(missing)}")
-    return unify([table])
+    if twice := {name for name in table.column_names if table.column_names.count(name) > 1}:
+        raise pa.ArrowInvalid(f"it has several columns {', '.join(sorted(twice))}")
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if name != "epochs" and pa.types.is_nested(kind) != (name == PROVENANCE and pa.types.is_struct(kind)):
+            raise pa.ArrowInvalid(f"its column {name} holds {kind}")
+    table.validate(full=True)
+    conformed = unify([table])
+    for name in _ALWAYS_KNOWN:
+        if conformed[name].null_count:
+            raise pa.ArrowInvalid(f"{name} is unknown in some of its rows")
+    if strange := set(pc.unique(conformed["status"]).to_pylist()) - _STATUSES:
+        raise pa.ArrowInvalid(f"it has a status {sorted(strange)[0]!r}")
+    return conformed
 
 
 def _unify_column(name: str, tables: Sequence[pa.Table]) -> pa.ChunkedArray:

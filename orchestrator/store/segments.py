@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.record import TrialStatus
@@ -19,8 +21,9 @@ from orchestrator.store.schema import conform, unify
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"part-(?P<number>\d{8,})-[0-9a-f]{8}\.parquet")
-_ATTEMPTS = 20  # of a reader whose files are compacted away under its hands
+NAME = re.compile(r"part-(?P<number>\d{8,})-[0-9a-f]{8}\.parquet")
+MERGE_EVERY = 64  # segments that are added before they are merged
+ATTEMPTS = 20  # of a reader whose files are merged away under its hands
 _READERS = 8  # requests under way at once; an object store answers each in tens of milliseconds
 
 T = TypeVar("T")
@@ -32,12 +35,18 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def segment_name(number: int, content: bytes) -> str:
+    """A name that sorts by number. Writing the same content under the same number again changes nothing."""
+    return f"part-{number:08d}-{hashlib.sha256(content).hexdigest()[:8]}.parquet"
+
+
 class Segments:
     """The records of a sweep as numbered Parquet files, of which a later one wins over an earlier one.
 
     One process writes at a time, any number may read meanwhile. A segment is never changed: it is added under a new
-    number or replaced, first by writing what takes its place and only then by deleting it. A crash in between leaves
-    the same record twice, of which readers take the later, so nothing is lost and nothing counted twice.
+    number or replaced, first by writing what takes its place, under the number of the last one replaced, and only then
+    by deleting it. A crash in between leaves the same record twice, of which readers take the later, so nothing is lost
+    and nothing counted twice.
 
     Files that are no segment, or a torn one, are left where they are, named in one warning, and not read.
     """
@@ -46,64 +55,133 @@ class Segments:
         self._folder = folder
         self._warned: set[str] = set()
         self._seen: dict[str, dict[str, TrialStatus]] = {}  # segment -> trial_id -> status; segments never change
+        self._is_owner = False
+        self._listed: list[str] | None = None  # the owner's own list, in place of the folder's
+        self._known: dict[str, TrialStatus] | None = None  # and all that is in them
+        self._added = 0  # since segments were last merged
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """For a block, be the only one that writes, and keep in mind what is there instead of looking each time."""
+        self._is_owner = True
+        try:
+            yield
+        finally:
+            self._is_owner = False
+            self._forget()
 
     def read(self) -> pa.Table:
         """Every record, one row a trial, in the order in which they were added. Raises `OSError`."""
         return self._consistently(lambda names: latest(unify(self._tables(names))))
 
-    def statuses(self) -> dict[str, TrialStatus]:
-        """trial_id -> status of every record. Reads only what it has not read before. Raises `OSError`."""
-        return self._consistently(self._statuses)
+    def statuses(self) -> Mapping[str, TrialStatus]:
+        """trial_id -> status of every record, not to be changed. Reads only what is new to it. Raises `OSError`."""
+        if self._known is None or not self._is_owner:
+            self._known = self._consistently(self._statuses)
+        return self._known
 
-    def add(self, table: pa.Table) -> str:
-        """Write one more segment and return its name. Raises `OSError`, and then there is no new segment."""
-        numbers = [int(match["number"]) for name in self._folder.names() if (match := _NAME.fullmatch(name))]
-        name = f"part-{max(numbers, default=0) + 1:08d}-{uuid.uuid4().hex[:8]}.parquet"
-        self._folder.write(name, parquet_bytes(table))
-        return name
-
-    def replace_all(self, change: Callable[[pa.Table], pa.Table]) -> None:
-        """Put one segment in the place of all: what `change` makes of their rows. Raises `OSError`."""
+    def add(self, table: pa.Table) -> None:
+        """Write one more segment. Raises `OSError`, and then there is none; trying again never makes two of it."""
         names = self._segment_names()
+        number = 1 + (_number(names[-1]) if names else 0)
+        content = parquet_bytes(table)
+        name = segment_name(number, content)
+        self._folder.write(name, content)
+        self._added += 1
+        if self._is_owner and self._listed is not None:
+            self._listed.append(name)
+            self._seen[name] = _statuses_of(table)
+            if self._known is not None:
+                self._known.update(self._seen[name])
+
+    def tidy(self) -> None:
+        """Merge the newest segments once there are `MERGE_EVERY` new ones, and older ones no larger than these.
+
+        So a record is written anew about log2(records / 64) times, and there are never many more than 64 segments.
+        Raises `OSError`; it is tried again after as many more.
+        """
+        if self._added < MERGE_EVERY:
+            return
+        self._added = 0
+        self.statuses()
+        names = self._segment_names()
+        start = max(0, len(names) - MERGE_EVERY)
+        total = sum(len(self._seen[name]) for name in names[start:])
+        while start and len(self._seen[names[start - 1]]) <= total:
+            start -= 1
+            total += len(self._seen[names[start]])
+        self._merge(names[start:])
+
+    def merge_all(self) -> None:
+        """Make one segment of all, and remove what a writer that died has left. Raises `OSError`."""
+        self._merge(self._segment_names())
+        for name in self._folder.names():
+            if name.startswith(".part-") and name.endswith(".tmp"):
+                self._folder.discard(name)
+
+    def holding(self, trial_ids: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
+        """The segments that hold records of these trials, each by name with just those rows."""
+        for name in self._segment_names():
+            table = self._table(name)
+            rows = None if table is None else table.filter(_is_of(table, trial_ids))
+            if rows is not None and rows.num_rows:
+                yield name, rows
+
+    def remove(self, name: str, trial_ids: Collection[str]) -> None:
+        """Put a segment without the records of these trials in the place of one with them. Raises `OSError`."""
+        table = self._table(name)
+        if table is not None:
+            self._replace([name], table.filter(pc.invert(_is_of(table, trial_ids))))
+
+    def _merge(self, names: Sequence[str]) -> None:
         tables = dict(zip(names, self._tables_or_none(names), strict=True))
         readable = [name for name in names if tables[name] is not None]
-        rows = change(latest(unify([tables[name] for name in readable])))
-        if rows.num_rows:
-            self.add(rows)
-        for name in readable:
-            self._folder.delete(name)
-        for name in self._folder.names():
-            if name.startswith(".part-") and name.endswith(".tmp"):  # a writer died here
-                self._folder.delete(name)
+        if len(readable) > 1:
+            self._replace(readable, latest(unify([tables[name] for name in readable])))
 
-    def __len__(self) -> int:
-        return len(self._segment_names())
+    def _replace(self, names: Sequence[str], rows: pa.Table) -> None:
+        """Put one segment of these rows in the place of several; none, where there is no row."""
+        try:
+            kept = None
+            if rows.num_rows:
+                content = parquet_bytes(rows)
+                kept = segment_name(_number(names[-1]), content)
+                self._folder.write(kept, content, durable=True)
+                self._seen[kept] = _statuses_of(rows)
+            for name in names:
+                if name != kept:
+                    self._folder.discard(name)
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._listed = self._known = None
 
     def _consistently(self, read: Callable[[Sequence[str]], T]) -> T:
         """What `read` makes of the segments, begun again where one of them is replaced meanwhile."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 return read(self._segment_names())
             except FileNotFoundError:
-                if attempt == _ATTEMPTS:
+                self._forget()
+                if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 
     def _segment_names(self) -> list[str]:
+        if self._is_owner and self._listed is not None:
+            return self._listed
         names = [name for name in self._folder.names() if not name.startswith(".")]
         for name in names:
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 self._warn(name, "it is not named like a segment")
-        return [name for name in names if _NAME.fullmatch(name)]
+        self._listed = [name for name in names if NAME.fullmatch(name)]
+        return self._listed
 
     def _statuses(self, names: Sequence[str]) -> dict[str, TrialStatus]:
         fresh = [name for name in names if name not in self._seen]
         for name, table in zip(fresh, self._tables_or_none(fresh), strict=True):
-            if table is None:
-                self._seen[name] = {}
-                continue
-            ids, statuses = table["trial_id"].to_pylist(), table["status"].to_pylist()
-            self._seen[name] = {i: TrialStatus(status) for i, status in zip(ids, statuses, strict=True)}
+            self._seen[name] = {} if table is None else _statuses_of(table)
         self._seen = {name: self._seen[name] for name in names}
         return {trial_id: status for name in names for trial_id, status in self._seen[name].items()}
 
@@ -121,7 +199,7 @@ class Segments:
         content = self._folder.read(name)  # a failing file system is not a torn file, and raises
         try:
             return conform(pq.ParquetFile(pa.BufferReader(content)).read())
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except Exception as error:  # whatever Arrow makes of bytes that are anybody's
             self._warn(name, str(error))
             return None
 
@@ -135,3 +213,19 @@ def latest(table: pa.Table) -> pa.Table:
     """The last row of each trial_id, in the order of the rows."""
     last = {trial_id: row for row, trial_id in enumerate(table["trial_id"].to_pylist())}
     return table if len(last) == table.num_rows else table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def _statuses_of(table: pa.Table) -> dict[str, TrialStatus]:
+    ids, statuses = table["trial_id"].to_pylist(), table["status"].to_pylist()
+    return {trial_id: TrialStatus(status) for trial_id, status in zip(ids, statuses, strict=True)}
+
+
+def _is_of(table: pa.Table, trial_ids: Collection[str]) -> pa.Array:
+    return pc.is_in(table["trial_id"], pa.array(sorted(trial_ids), pa.string()))
+
+
+def _number(name: str) -> int:
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name} is not named like a segment")
+    return int(match["number"])

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.store.files import Folder
@@ -32,11 +32,12 @@ class Working:
 
     @property
     def age_s(self) -> float:
-        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.written_at)).total_seconds())
+        written = datetime.fromisoformat(self.written_at).astimezone(UTC)
+        return max(0.0, (datetime.now(UTC) - written).total_seconds())
 
 
 def write_note(folder: Folder, engines: Sequence[EngineStatus]) -> None:
-    """Replace the note in one step. A place that cannot be written now is logged: a sweep does not end for that."""
+    """Replace the note in one step. Where it cannot be written now, the next one may be: that is nobody's trouble."""
     note = Working(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -46,18 +47,30 @@ def write_note(folder: Folder, engines: Sequence[EngineStatus]) -> None:
     try:
         folder.write(NOTE, json.dumps(dataclasses.asdict(note), indent=2).encode())
     except OSError:
-        logger.warning("%s could not be written", folder.at(NOTE), exc_info=True)
+        logger.info("%s could not be written", folder.at(NOTE), exc_info=True)
 
 
 def read_note(folder: Folder) -> Working | None:
     """The note; None where there is none, or none that this version understands."""
     try:
         values: dict[str, Any] = json.loads(folder.read(NOTE).to_pybytes())
-        return Working(**{**values, "engines": tuple(EngineStatus(**engine) for engine in values["engines"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        note = Working(**{**values, "engines": tuple(_engine(engine) for engine in values["engines"])})
+        datetime.fromisoformat(note.written_at).astimezone(UTC)
+        return note
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         if not isinstance(error, FileNotFoundError):
             logger.warning("%s cannot be read: %s", folder.at(NOTE), error)
         return None
+
+
+def _engine(values: dict[str, Any]) -> EngineStatus:
+    """Raises `TypeError` where a value is not of its field's type; a whole number may stand for a fraction."""
+    status = EngineStatus(**values)
+    for name, kind in get_type_hints(EngineStatus).items():
+        value = getattr(status, name)
+        if not isinstance(value, kind) and not (isinstance(value, int) and isinstance(0.0, kind)):
+            raise TypeError(f"{name} of an engine must not be {value!r}")
+    return status
 
 
 def remove_note(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""A backbone and tasks small enough to plan in milliseconds and to train in a second."""
+"""A backbone and tasks small enough to plan in milliseconds and to train in a second; a file system that fails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector, FileSystemHandler, LocalFileSystem, PyFileSystem
 
 WORDS = ["good", "bad", *(f"w{number}" for number in range(8))]
 CONFIG = {
@@ -92,3 +93,72 @@ def values(small_backbone: Path, write_task: Callable[..., Path]) -> dict[str, A
         "space": {"num_epochs": 2, "max_length": 16},
         "methods": [{"adapter": {"adapter_size": {"grid": [1, 4]}}}, "layernorm"],
     }
+
+
+class FailingFileSystem(FileSystemHandler):
+    """The local disk, of which the n-th change from now on fails, and all later ones. `after` None: none fails."""
+
+    def __init__(self) -> None:
+        self._disk = LocalFileSystem()
+        self.after: int | None = None
+
+    def _change(self) -> None:
+        if self.after is not None:
+            if self.after == 0:
+                raise OSError("No space left on device")
+            self.after -= 1
+
+    def get_type_name(self) -> str:
+        return "failing"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        return self._disk.get_file_info(paths)
+
+    def get_file_info_selector(self, selector: FileSelector) -> Any:
+        return self._disk.get_file_info(selector)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._disk.create_dir(path, recursive=recursive)
+
+    def delete_dir(self, path: str) -> None:
+        raise AssertionError("a store deletes no folder")
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        raise AssertionError("a store deletes no folder")
+
+    def delete_root_dir_contents(self) -> None:
+        raise AssertionError("a store deletes no folder")
+
+    def delete_file(self, path: str) -> None:
+        self._change()
+        self._disk.delete_file(path)
+
+    def move(self, src: str, dest: str) -> None:
+        self._change()
+        self._disk.move(src, dest)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        self._change()
+        self._disk.copy_file(src, dest)
+
+    def open_input_stream(self, path: str) -> Any:
+        return self._disk.open_input_stream(path)
+
+    def open_input_file(self, path: str) -> Any:
+        return self._disk.open_input_file(path)
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        self._change()
+        return self._disk.open_output_stream(path)
+
+    def open_append_stream(self, path: str, metadata: Any) -> Any:
+        raise AssertionError("a store appends to no file")
+
+
+@pytest.fixture
+def failing() -> tuple[FailingFileSystem, PyFileSystem]:
+    handler = FailingFileSystem()
+    return handler, PyFileSystem(handler)

@@ -91,3 +91,11 @@ def test_as_text_it_is_the_triangle_of_its_spans(ablated: Ablated) -> None:
         ("1", "", "\N{MINUS SIGN}2.0", "\N{MINUS SIGN}6.0"),
         ("2", "", "", "\N{MINUS SIGN}4.0"),
     )
+
+
+def test_what_is_only_a_part_of_an_ablation_is_left_out_with_a_warning(ablated, caplog) -> None:
+    whole = ablated()
+    table = conform(pa.concat_tables([whole, whole.slice(1)]))
+    assert len(table) == 0
+    assert "is no whole one and is left out" in caplog.text
+    assert conform(whole).num_rows == whole.num_rows

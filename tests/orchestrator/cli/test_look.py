@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 from orchestrator.cli import main
@@ -90,7 +94,77 @@ def test_status_counts_by_status_and_names_the_driver_at_work(
     assert answer["running"] is None
     with half_finished.lock():
         assert main(["status", half_finished.uri]) == 0
-        assert "Running since" in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "Running since" in output
+        assert "last heard of 0 s ago" in output or "last heard of 1 s ago" in output
+        assert main(["status", half_finished.uri, "--json"]) == 0
+        running = json.loads(capsys.readouterr().out)["running"]
+        assert running["pid"] == os.getpid()
+        assert 0 <= running["heard_s_ago"] < 60
+
+
+def test_status_says_when_a_driver_on_another_host_has_fallen_silent(
+    half_finished: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = Path(half_finished.path) / "lock.json"
+    with half_finished.lock():
+        holder = {**json.loads(lock.read_text()), "host": "elsewhere", "pid": 77}
+    lock.write_text(json.dumps(holder))
+    os.utime(lock, (time.time() - 3600, time.time() - 3600))
+    assert main(["status", half_finished.uri]) == 0
+    output = capsys.readouterr().out
+    assert "on elsewhere, process 77, but last heard of 1 h 00 min ago: a new driver may take its place." in output
+
+
+def test_status_and_report_are_of_all_sweeps_of_a_store_or_of_one(
+    half_finished: Store, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = plan_sweep({**values, "name": "other", "methods": ["full_finetuning"], "seeds": [0, 1, 2]})
+    half_finished.begin(other.spec.to_json(), plan_table(other))
+
+    def counts(*arguments: str) -> Any:
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["counts"]
+
+    assert counts("status", half_finished.uri) == {"completed": 3, "failed": 1, "planned": 3}
+    assert counts("status", half_finished.uri, "--sweep", "small") == {"completed": 3, "failed": 1, "planned": 2}
+    assert counts("status", half_finished.uri, "--sweep", "other") == {"planned": 3}
+    assert counts("report", half_finished.uri, "--sweep", "small") == {"completed": 3, "failed": 1, "planned": 2}
+    assert main(["status", half_finished.uri]) == 0
+    assert "Sweeps that share this store: other, which was run last, small." in capsys.readouterr().out
+    for command in ("status", "report", "resume"):
+        assert main([command, half_finished.uri, "--sweep", "smal"]) == 2
+        assert "did you mean 'small'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "damage"),
+    [
+        *itertools.product(("status", "report", "resume", "export"), ("spec", "torn plan", "other plan", "trials")),
+        *(("status", "lock"), ("resume", "lock")),
+    ],
+)
+def test_a_damaged_store_is_refused_by_name_and_left_as_it_is(
+    half_finished: Store, damage: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path(half_finished.path)
+    if damage == "spec":
+        (place / "spec.json").write_text('{"name": ')
+    elif damage == "torn plan":
+        (place / "plan.parquet").write_bytes((place / "plan.parquet").read_bytes()[:-30])
+    elif damage == "other plan":
+        pyarrow.parquet.write_table(half_finished.trials().select(["status"]), place / "plan.parquet")
+    elif damage == "lock":
+        (place / "lock.json").write_text("{}")
+    else:
+        (place / "trials").rename(place / "elsewhere")
+        (place / "trials").write_text("in the way")
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*")}
+    assert main([command, half_finished.uri]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert {"spec": "spec.json", "lock": "lock.json", "trials": "trials"}.get(damage, "plan.parquet") in captured.err
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
 
 
 def test_status_shows_what_the_engines_do_while_they_do_it_and_afterwards_how_fast_they_were(

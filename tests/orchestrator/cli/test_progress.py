@@ -77,3 +77,36 @@ def test_the_panel_has_a_line_for_every_engine(shown: tuple[LiveProgress, io.Str
     assert "engine host/cpu: idle" in text
     assert "1,624 examples/s" in text
     assert "loading" not in text
+
+
+def test_it_says_once_that_trials_wait_for_engines(shown: tuple[LiveProgress, io.StringIO]) -> None:
+    progress, log = shown
+    progress.planned(10, done=0)
+    progress.engines_starting(1)
+    progress.engines_working([])
+    assert "No engine" not in log.getvalue()  # they load
+    progress.engines_ready(["host/cpu"])
+    progress.engines_working([EngineStatus(engine="host/cpu")])
+    assert "waiting" not in panel(progress)
+    progress.engines_working([])
+    progress.engines_working([])
+    assert log.getvalue().count("No engine is left: trials wait until one is back.") == 1
+    assert "waiting for engines" in panel(progress)
+    progress.engines_working([EngineStatus(engine="host/cpu")])
+    assert log.getvalue().count("An engine is back.") == 1
+    assert "waiting" not in panel(progress)
+
+
+def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
+    shown: tuple[LiveProgress, io.StringIO],
+) -> None:
+    progress, log = shown
+    progress.planned(10, done=0)
+    for _ in range(3):
+        progress.storage_failing("No space left on device", 2)
+    assert log.getvalue().count("No space left on device. The sweep waits, with 2 trained trials to record") == 1
+    assert "waiting for the store" in panel(progress)
+    for _ in range(2):
+        progress.storage_back()
+    assert log.getvalue().count("The store can be written again") == 1
+    assert "waiting" not in panel(progress)

@@ -83,7 +83,17 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
     assert len(children(mlflow_runs(home, "small"))) == 9
 
     assert main(["run", write_sweep(seeds=[7])]) == 2
-    assert "a store belongs to one sweep" in capsys.readouterr().err
+    assert "a sweep keeps what it has planned" in capsys.readouterr().err
+
+    other = write_sweep("other.yaml", name="other", seeds=[0, 3], methods=["full_finetuning"])
+    status, answer = run_command(["run", other, "--store", "sweeps/small"], capsys)
+    assert (status, answer["trained"], answer["counts"]) == (0, 1, {"completed": 2})
+    assert len(load_results("sweeps/small").trials()) == 10
+    runs = mlflow_runs(home, "other")
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 3}
+    assert len({run.data.tags["adaptune.trial_id"] for run in children(runs)}) == 2
+    status, answer = run_command(["resume", "sweeps/small", "--sweep", "small"], capsys)
+    assert (status, answer["trained"], answer["counts"]) == (0, 0, {"completed": 9})
 
 
 def test_a_trial_that_fails_is_recorded_with_its_traceback_and_the_status_says_so(

@@ -1,4 +1,4 @@
-"""Records to store, and a file system that fails when told to."""
+"""Records to store, and plans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyarrow.fs import FileSelector, FileSystemHandler, LocalFileSystem, PyFileSystem
 
 from orchestrator.record import TrialRecord, TrialStatus
 from trainables.outcome import EpochReport
@@ -57,75 +56,26 @@ def record() -> Callable[..., TrialRecord]:
     return _record
 
 
+def _plan(*trial_ids: str, sweep: str = "quickstart", **columns: Any) -> pa.Table:
+    numbers = range(len(trial_ids))
+    return pa.table(
+        {
+            "sweep": pa.array([sweep for _ in numbers], pa.string()),
+            "trial_id": pa.array(trial_ids, pa.string()),
+            "config_id": pa.array([f"c-{trial_id}" for trial_id in trial_ids], pa.string()),
+            **{name: pa.array([text for _ in numbers]) for name, text in (("task", "t"), ("method", "adapter"))},
+            **columns,
+            "config": pa.array(["{}" for _ in numbers], pa.string()),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def make_plan() -> Callable[..., pa.Table]:
+    """`make_plan("t0", "t1", sweep="a", **columns)`: the plan of a sweep with these trials."""
+    return _plan
+
+
 @pytest.fixture(scope="session")
 def plan() -> pa.Table:
-    return pa.table({"trial_id": ["t0", "t1"], "task": ["toy/sentiment", "toy/sentiment"]})
-
-
-class FailingFileSystem(FileSystemHandler):
-    """The local disk, of which the n-th change from now on fails, and all later ones. `after` None: none fails."""
-
-    def __init__(self) -> None:
-        self._disk = LocalFileSystem()
-        self.after: int | None = None
-
-    def _change(self) -> None:
-        if self.after is not None:
-            if self.after == 0:
-                raise OSError("No space left on device")
-            self.after -= 1
-
-    def get_type_name(self) -> str:
-        return "failing"
-
-    def normalize_path(self, path: str) -> str:
-        return path
-
-    def get_file_info(self, paths: list[str]) -> Any:
-        return self._disk.get_file_info(paths)
-
-    def get_file_info_selector(self, selector: FileSelector) -> Any:
-        return self._disk.get_file_info(selector)
-
-    def create_dir(self, path: str, recursive: bool) -> None:
-        self._disk.create_dir(path, recursive=recursive)
-
-    def delete_dir(self, path: str) -> None:
-        raise AssertionError("a store deletes no folder")
-
-    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
-        raise AssertionError("a store deletes no folder")
-
-    def delete_root_dir_contents(self) -> None:
-        raise AssertionError("a store deletes no folder")
-
-    def delete_file(self, path: str) -> None:
-        self._change()
-        self._disk.delete_file(path)
-
-    def move(self, src: str, dest: str) -> None:
-        self._change()
-        self._disk.move(src, dest)
-
-    def copy_file(self, src: str, dest: str) -> None:
-        self._change()
-        self._disk.copy_file(src, dest)
-
-    def open_input_stream(self, path: str) -> Any:
-        return self._disk.open_input_stream(path)
-
-    def open_input_file(self, path: str) -> Any:
-        return self._disk.open_input_file(path)
-
-    def open_output_stream(self, path: str, metadata: Any) -> Any:
-        self._change()
-        return self._disk.open_output_stream(path)
-
-    def open_append_stream(self, path: str, metadata: Any) -> Any:
-        raise AssertionError("a store appends to no file")
-
-
-@pytest.fixture
-def failing() -> tuple[FailingFileSystem, PyFileSystem]:
-    handler = FailingFileSystem()
-    return handler, PyFileSystem(handler)
+    return _plan("t0", "t1")

@@ -16,7 +16,7 @@ from trainables.faults import FaultsError
 @pytest.fixture
 def store(tmp_path: Path, plan: pa.Table) -> Store:
     store = Store(tmp_path / "store")
-    store.create("{}", plan)
+    store.create('{"name": "small"}', plan)
     return store
 
 
@@ -55,7 +55,7 @@ def test_a_place_that_cannot_be_written_is_a_fault(
 ) -> None:
     handler, filesystem = failing
     store = Store(str(tmp_path / "store"), filesystem=filesystem)
-    store.create("{}", plan)
+    store.create('{"name": "small"}', plan)
     handler.after = 0
     with pytest.raises(FaultsError, match="the store must be writable"):
         store.keep_artifacts("t0", {"a.csv": b"1"})

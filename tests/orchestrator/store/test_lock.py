@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
-from orchestrator.store import Store, StoreLockedError
+from orchestrator.store import STALE_AFTER_S, Store, StoreLockedError, lock
 from orchestrator.store.lock import LOCK
+from trainables.faults import FaultsError
 
 BEGAN = "2025-01-02T03:04:05+00:00"
 
@@ -60,7 +62,7 @@ def test_the_lock_of_a_dead_process_is_recognised_though_its_pid_lives_again(tmp
         assert json.loads((tmp_path / LOCK).read_text())["token"] != "x"
 
 
-def test_the_lock_of_another_host_is_never_taken_over(tmp_path):
+def test_the_lock_of_another_host_is_not_taken_over(tmp_path):
     _leave_lock(tmp_path, host="elsewhere", pid=_pid_of_a_dead_process())
     with pytest.raises(StoreLockedError, match=r"on elsewhere, since 2025-01-02.*delete .*lock.json"):
         Store(tmp_path).lock().__enter__()
@@ -83,3 +85,132 @@ def test_where_files_cannot_be_created_exclusively_a_second_driver_is_refused_to
     with Store(str(tmp_path), filesystem=filesystem).lock(), pytest.raises(StoreLockedError):
         Store(str(tmp_path), filesystem=filesystem).lock().__enter__()
     assert not (tmp_path / LOCK).exists()
+
+
+class TestSignsOfLife:
+    """A driver touches its lock, so that one of another host that has died is told from one that has not."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(lock, "BEAT_EVERY_S", 0.02)
+
+    def _age(self, path, seconds):
+        then = time.time() - seconds
+        os.utime(path, (then, then))
+
+    def test_the_lock_of_a_driver_at_work_is_never_old(self, tmp_path):
+        store = Store(tmp_path)
+        with store.lock():
+            self._age(tmp_path / LOCK, 3600)
+            assert _becomes(lambda: Store(tmp_path).silent_s() < 60)
+        assert store.silent_s() is None
+
+    def test_where_files_are_replaced_it_is_written_anew(self, tmp_path, failing):
+        _, filesystem = failing
+        store = Store(str(tmp_path), filesystem=filesystem)
+        with store.lock():
+            before = (tmp_path / LOCK).read_text()
+            self._age(tmp_path / LOCK, 3600)
+            assert _becomes(lambda: store.silent_s() < 60)
+            assert (tmp_path / LOCK).read_text() == before
+
+    def test_a_driver_of_another_host_that_fell_silent_is_taken_over_with_a_warning(self, tmp_path, caplog):
+        _leave_lock(tmp_path, host="elsewhere", pid=77, beat_every_s=15.0)
+        self._age(tmp_path / LOCK, STALE_AFTER_S - 60)
+        with pytest.raises(StoreLockedError, match="process 77 on elsewhere"):
+            Store(tmp_path).lock().__enter__()
+        self._age(tmp_path / LOCK, STALE_AFTER_S + 60)
+        with Store(tmp_path).lock():
+            assert json.loads((tmp_path / LOCK).read_text())["host"] == socket.gethostname()
+        assert "process 77 on elsewhere" in caplog.text
+        assert "no sign of life for 10 minutes" in caplog.text
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_driver_of_old_that_gives_no_signs_is_not(self, tmp_path):
+        _leave_lock(tmp_path, host="elsewhere")
+        self._age(tmp_path / LOCK, 10 * STALE_AFTER_S)
+        with pytest.raises(StoreLockedError, match="on elsewhere"):
+            Store(tmp_path).lock().__enter__()
+
+    def test_a_driver_that_wakes_after_it_was_taken_over_writes_nothing_more(self, tmp_path, record, plan):
+        store = Store(tmp_path)
+        with store.lock():
+            store.create('{"name": "a"}', plan)
+            store.append([record("t0")])
+            _leave_lock(tmp_path, host="elsewhere", pid=77)
+            writes = [
+                lambda: store.append([record("t1")]),
+                lambda: store.retire(["t0"], even_finished=True),
+                lambda: store.begin('{"name": "b"}', plan),
+                lambda: store.add_planned(plan),
+                lambda: store.note_working([]),
+                store.compact,
+            ]
+            before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+            for write in writes:
+                with pytest.raises(StoreLockedError, match="process 77 on elsewhere has taken this store over"):
+                    write()
+            assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+        assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
+
+    def test_a_lock_that_somebody_deleted_is_made_anew(self, tmp_path, record, caplog):
+        store = Store(tmp_path)
+        with store.lock():
+            (tmp_path / LOCK).unlink()
+            store.append([record("t0")])
+            with pytest.raises(StoreLockedError):
+                Store(tmp_path).lock().__enter__()
+        assert "made anew" in caplog.text
+        assert not (tmp_path / LOCK).exists()
+
+    def test_a_store_that_is_gone_is_a_failing_storage_and_not_written_in_its_empty_place(self, tmp_path, record, plan):
+        store = Store(tmp_path / "s")
+        with store.lock():
+            store.create('{"name": "a"}', plan)
+            store.append([record("t0")])
+            (tmp_path / "s").rename(tmp_path / "away")
+            (tmp_path / "s").mkdir()  # where the disk was mounted
+            with pytest.raises(OSError, match="is gone"):
+                store.append([record("t1")])
+            store.note_working([])
+            assert list((tmp_path / "s").iterdir()) == []
+            (tmp_path / "s").rmdir()
+            (tmp_path / "away").rename(tmp_path / "s")
+            store.append([record("t1")])
+        assert store.finished_ids() == {"t0", "t1"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", '{"host": "h"}', "[" * 100_000])
+def test_a_lock_that_says_nothing_is_a_fault_to_whoever_asks(tmp_path, text):
+    (tmp_path / LOCK).write_text(text)
+    _is_refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"pid": -1}, {"pid": 0}, {"pid": "x"}, {"pid": 10**12}, {"token": 3}, {"host": None}, {"who": "me"}]
+)
+def test_a_lock_that_says_nonsense_is_a_fault_to_whoever_asks(tmp_path, change):
+    _leave_lock(tmp_path, **change)
+    _is_refused(tmp_path)
+
+
+def _is_refused(path) -> None:
+    for ask in (Store(path).holder, Store(path).lock().__enter__):
+        with pytest.raises(FaultsError, match=r"lock.json cannot be read"):
+            ask()
+
+
+def test_a_folder_in_the_place_of_the_lock_is_a_fault(tmp_path):
+    (tmp_path / LOCK).mkdir(parents=True)
+    for ask in (Store(tmp_path).holder, Store(tmp_path).lock().__enter__):
+        with pytest.raises(FaultsError):
+            ask()
+
+
+def _becomes(is_so):
+    deadline = time.monotonic() + 20
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

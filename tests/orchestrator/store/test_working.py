@@ -44,7 +44,18 @@ def test_the_note_of_a_driver_that_was_killed_is_not_shown(tmp_path):
         assert store.working() is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"engines": [{"engin": 1}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"engines": [{"engin": 1}]}',
+        '{"host": "h", "pid": 1, "written_at": "then", "engines": []}',
+        '{"host": "h", "pid": 1, "written_at": 3, "engines": []}',
+        '{"host": "h", "pid": 1, "written_at": "2025-01-02", "engines": [{"engine": "e", "num_trials": "many"}]}',
+    ],
+)
 def test_a_note_that_cannot_be_understood_is_left_aside(tmp_path, text):
     store = Store(tmp_path)
     with store.lock():
@@ -56,7 +67,8 @@ def test_a_note_that_cannot_be_written_stops_nothing(failing, tmp_path, caplog):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)
     handler.after = 0
-    store.note_working(ENGINES)
+    with caplog.at_level("INFO"):
+        store.note_working(ENGINES)
     store.end_working()
     assert "could not be written" in caplog.text
     assert store.working() is None
