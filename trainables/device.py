@@ -7,6 +7,13 @@ import platform
 
 import torch
 
+Device = torch.device
+
+
+def default_device() -> Device:
+    """What an engine takes that is told of none: the first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def device_name(device: torch.device) -> str:
     """A GPU by its product name, a CPU with its number of cores."""

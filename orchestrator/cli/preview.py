@@ -1,82 +1,111 @@
-"""`adaptune plan`: what a sweep would train, before anything is trained."""
+"""`adaptune plan`: what a sweep would train and what that costs, before anything is trained."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.analysis import wording
+from orchestrator.cli.pricing import Price, cost_of, price_sweep
 from orchestrator.cli.screen import console
 from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
 from orchestrator.store import Store
 from orchestrator.sweep import default_store
 from orchestrator.sweep_file import read_sweep
 
-# The estimate's own error: it knows the arithmetic of a trial, not what else the machine is doing.
-ERROR_FACTOR = 2
+if TYPE_CHECKING:
+    from orchestrator.scheduling.estimate import Estimate
 
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Time and cost of the trials that are left. None where data or weights are not at hand to tell."""
-
-    devices: int
-    seconds: float | None
-    cost: float | None
+_SOURCES = {
+    "calibration": "measured on this machine",
+    "records": "from the records of earlier sweeps",
+    "arithmetic": "from the arithmetic alone; --calibrate measures",
+}
 
 
 def show_plan(
-    sweep: str, overrides: Sequence[str], *, store: str | None, devices: int | None, price: float | None, as_json: bool
+    sweep: str,
+    overrides: Sequence[str],
+    *,
+    store: str | None,
+    devices: int | None,
+    price: float | None,
+    calibrate: bool = False,
+    earlier: Sequence[str] = (),
+    as_json: bool,
 ) -> int:
     """Print the plan; what cannot be had from here is said, and counts are still exact."""
     plan = plan_sweep(with_absolute_paths(read_sweep(sweep, overrides)), allow_missing=True)
     opened = Store(store if store is not None else default_store(plan.spec.name))
-    finished = opened.finished_ids() if opened.exists() else frozenset()
-    left = remaining(plan, finished)
-    estimate = _estimate(plan, left, devices, price)
+    done = _count_finished(plan, opened)
+
+    def note(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    priced = price_sweep(plan, opened, devices=devices, calibrate=calibrate, earlier=earlier, note=note)
     if as_json:
-        print(json.dumps(_answer(plan, left, estimate, _backbone_params(plan))))
+        print(json.dumps(_answer(plan, done, priced, price, _backbone_params(plan))))
         return 0
     screen = console()
     screen.print(_table(plan))
     screen.print()
     replicates = f"{plan.configurations} configurations, {wording.plural(len(plan.spec.seeds), 'seed')} each"
-    screen.print(f"{wording.plural(len(plan.trials), 'trial')}: {replicates}")
-    if done := len(plan.trials) - len(left):
-        screen.print(f"{done} of them have a finished record in {opened.uri}; {len(left)} are left to train")
-    screen.print(_time_sentence(estimate))
+    most = "at most " if plan.is_adaptive else ""
+    screen.print(f"{most}{wording.plural(plan.most_trials, 'trial')}: {replicates}")
+    if done:
+        screen.print(
+            f"{done} of them have a finished record in {opened.uri}; {plan.most_trials - done} are left to train"
+        )
+    for sentence in _sentences(priced, price):
+        screen.print(sentence, soft_wrap=True)
     for sentence in plan.missing:
         screen.print(f"Not at hand here: {sentence}", soft_wrap=True)
     return 0
 
 
-def _estimate(plan: SweepPlan, left: Sequence[PlannedTrial], devices: int | None, price: float | None) -> Estimate:
-    # Here: the estimate measures this device, which needs torch.
-    from trainables.backbone import STAND_IN_SHAPE
-    from trainables.cost import EFFICIENCY, STARTUP_S, measure_rate, measure_task, trial_flops
-    from trainables.device import count_devices
-    from trainables.preview import preview_backbone
+def _count_finished(plan: SweepPlan, opened: Store) -> int:
+    finished = opened.finished_ids() if opened.exists() else frozenset()
+    return len(finished) if plan.is_adaptive else len(plan.trials) - len(remaining(plan, finished))
 
-    engines = devices or count_devices()
-    if plan.missing or not left:
-        return Estimate(devices=engines, seconds=None if left else 0.0, cost=None if left or price is None else 0.0)
-    info = preview_backbone(plan.spec.backbone).info
-    shape = info.shape if info else STAND_IN_SHAPE  # nothing is missing, so no method reads it
-    rates = {precision: measure_rate(precision, num_threads=1) for precision in {t.config.precision for t in left}}
-    seconds = 0.0
-    known: dict[str, float] = {}
-    for trial in left:
-        if trial.config_id not in known:  # replicates cost the same
-            flops = trial_flops(trial.config, shape, measure_task(trial.config.task, trial.config.max_length))
-            known[trial.config_id] = STARTUP_S + flops / (rates[trial.config.precision] * EFFICIENCY)
-        seconds += known[trial.config_id]
-    wall = seconds / engines
-    return Estimate(devices=engines, seconds=wall, cost=None if price is None else wall / 3600 * engines * price)
+
+def _sentences(priced: Price, price: float | None) -> list[str]:
+    """Time, cost, memory and packs, each with what it stands on."""
+    devices, found = wording.plural(priced.devices, "device"), priced.estimate
+    if priced.unknown:
+        return [f"Time: unknown, since {reason}" for reason in priced.unknown]
+    if found is None:
+        return ["Time: none, nothing is left to train"]
+    span = f"{_duration(found.low_seconds)} to {_duration(found.high_seconds)}"
+    lines = [f"Time: about {_duration(found.seconds)} on {devices}, {span} ({_SOURCES[found.source]})"]
+    if found.most_epochs != found.expected_epochs and found.expected_epochs is not None:
+        lines.append(
+            f"Early stopping: about {found.expected_epochs:,} of {found.most_epochs:,} epochs, if scores come in "
+            f"random order; without it {_duration(found.most_seconds)}"
+        )
+    if price is not None:
+        low, middle, high = (
+            cost_of(seconds, priced.devices, price) or 0.0
+            for seconds in (found.low_seconds, found.seconds, found.high_seconds)
+        )
+        lines.append(f"Cost: about {middle:,.2f}, {low:,.2f} to {high:,.2f} (at {price:g} a device and hour)")
+    memory = f"{found.memory_bytes / 2**30:.1f} GiB a device, {'measured' if found.is_memory_measured else 'computed'}"
+    packs = wording.plural(found.packs, "pack")
+    lines.append(
+        f"Memory: about {memory}; {packs} of {found.trials_per_pack:.1f} trials on average, "
+        f"at most {found.most_per_pack} together"
+    )
+    return lines + [f"Note: {sentence}" for sentence in priced.notes]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
 
 
 def _table(plan: SweepPlan) -> Table:
@@ -100,7 +129,7 @@ def _table(plan: SweepPlan) -> Table:
 
 def _groups(plan: SweepPlan) -> dict[tuple[str, str], list[PlannedTrial]]:
     groups: dict[tuple[str, str], list[PlannedTrial]] = {}
-    for trial in plan.trials:
+    for trial in plan.sample_trials():
         groups.setdefault((trial.task, trial.config.method), []).append(trial)
     return groups
 
@@ -112,18 +141,6 @@ def _span(values: Sequence[float | None], form: str) -> str:
         return wording.UNKNOWN
     low, high = form.format(min(known)), form.format(max(known))
     return low if low == high else f"{low} to {high}"
-
-
-def _time_sentence(estimate: Estimate) -> str:
-    if estimate.seconds is None:
-        return "Time: unknown until data and weights are at hand"
-    minutes = estimate.seconds / 60
-    shown = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes" if minutes >= 1 else "a minute"
-    cost = "" if estimate.cost is None else f", cost about {estimate.cost:,.2f}"
-    engines = wording.plural(estimate.devices, "engine")
-    return (
-        f"Time: about {shown} on {engines} like this one{cost} (from the arithmetic; within a factor of {ERROR_FACTOR})"
-    )
 
 
 def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
@@ -153,23 +170,30 @@ def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, f
 
 
 def _answer(
-    plan: SweepPlan, left: Sequence[PlannedTrial], estimate: Estimate, backbone: dict[str, int] | None
+    plan: SweepPlan, done: int, priced: Price, price: float | None, backbone: dict[str, int] | None
 ) -> dict[str, Any]:
     return {
         "sweep": plan.spec.name,
         "backbone": plan.spec.backbone,
         "backbone_params": backbone,
-        "num_trials": len(plan.trials),
+        "is_adaptive": plan.is_adaptive,  # then the numbers are the most there can be, and trials are not known yet
+        "num_trials": plan.most_trials,
         "num_configurations": plan.configurations,
-        "num_finished": len(plan.trials) - len(left),
-        "num_remaining": len(left),
-        "estimate": {
-            "devices": estimate.devices,
-            "seconds": estimate.seconds,
-            "cost": estimate.cost,
-            "within_factor": ERROR_FACTOR,
-        },
+        "num_finished": done,
+        "num_remaining": max(0, plan.most_trials - done),
+        "estimate": _estimate(priced, price),
         "missing": list(plan.missing),
+        "methods": [
+            {
+                "task": task,
+                "method": method,
+                "num_configurations": len({trial.config_id for trial in trials}),
+                "num_trials": len(trials),
+                "trained_params": _bounds([trial.trained_params for trial in trials]),
+                "device_seconds": priced.estimate.device_seconds.get((task, method)) if priced.estimate else None,
+            }
+            for (task, method), trials in _groups(plan).items()
+        ],
         "trials": [
             {
                 "trial_id": trial.trial_id,
@@ -188,3 +212,48 @@ def _answer(
             for trial in plan.trials
         ],
     }
+
+
+def _bounds(values: Sequence[int | None]) -> list[int] | None:
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None
+
+
+def _estimate(priced: Price, price: float | None) -> dict[str, Any]:
+    """Every key there is, null where it is unknown. With nothing left to train, time and cost are 0."""
+    found = priced.estimate
+    nothing = None if priced.unknown else 0.0
+    seconds, low, high = (nothing,) * 3 if found is None else (found.seconds, found.low_seconds, found.high_seconds)
+    costs = [None if each is None else cost_of(each, priced.devices, price) for each in (seconds, low, high)]
+    return {
+        "devices": priced.devices,
+        "price": price,
+        "seconds": seconds,
+        "low_seconds": low,
+        "high_seconds": high,
+        "cost": costs[0],
+        "low_cost": costs[1],
+        "high_cost": costs[2],
+        "source": found.source if found else None,
+        "shares": dict(found.shares) if found else None,  # source -> share of the time that it tells
+        "error": found.error if found else None,
+        "within_factor": 1 + found.error if found else None,
+        "start_seconds": found.start_seconds if found else None,
+        "seconds_without_early_stopping": found.most_seconds if found else None,
+        "epochs": _epochs(found),
+        "memory_bytes": found.memory_bytes if found else None,
+        "memory_is_measured": found.is_memory_measured if found else None,
+        "packs": _packs(found),
+        "unknown": list(priced.unknown),
+        "notes": list(priced.notes),
+    }
+
+
+def _epochs(found: Estimate | None) -> dict[str, Any] | None:
+    return {"expected": found.expected_epochs, "most": found.most_epochs} if found else None
+
+
+def _packs(found: Estimate | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"count": found.packs, "trials_together": found.trials_per_pack, "most_together": found.most_per_pack}

@@ -9,8 +9,9 @@ import pytest
 
 from trainables.backbone import describe_backbone
 from trainables.config import TrialConfig
-from trainables.cost import TaskSize, measure_rate, measure_task, training_flops, trial_flops
+from trainables.cost import TaskSize, measure_rate, measure_task, training_flops, trial_flops, trial_work
 from trainables.encoder import EncoderShape
+from trainables.pace import TrialWork
 
 SIZE = TaskSize(train_rows=320, evaluation_rows=0, test_rows=0, mean_length=10.0)
 
@@ -86,3 +87,39 @@ def test_the_rate_of_this_device_is_a_positive_number_and_threads_are_left_as_th
     before = torch.get_num_threads()
     assert measure_rate("fp32", num_threads=1) > 1e8
     assert torch.get_num_threads() == before
+
+
+def work(tiny_bert: Path, method: str, *, dropout: float | None = None, **options: int) -> TrialWork:
+    config = TrialConfig(
+        task="any", backbone=str(tiny_bert), method=method, method_options=options, num_epochs=2, dropout=dropout
+    )
+    size = TaskSize(train_rows=320, evaluation_rows=100, test_rows=50, mean_length=10.0)
+    return trial_work(config, describe_backbone(str(tiny_bert)).shape, size)
+
+
+def test_what_is_frozen_below_is_computed_once_for_all_trials(tiny_bert: Path) -> None:
+    everything = work(tiny_bert, "full_finetuning")
+    assert (everything.once_flops, everything.once_key) == (0, None)
+    kept = work(tiny_bert, "top_layers", num_layers=1)
+    assert kept.evaluation_flops < everything.evaluation_flops
+    assert kept.once_flops == pytest.approx(
+        (everything.evaluation_flops - kept.evaluation_flops) * 150 / 100
+    )  # on rows to evaluate alone: dropout alters those that are trained on
+    undropped = work(tiny_bert, "top_layers", num_layers=1, dropout=0)
+    assert undropped.once_flops > kept.once_flops
+    assert undropped.step_flops < kept.step_flops
+    assert undropped.once_key == kept.once_key is not None
+
+
+def test_a_head_over_features_costs_next_to_nothing_but_the_features(tiny_bert: Path) -> None:
+    features = work(tiny_bert, "feature_based")
+    # 470 rows read once against 2 epochs of 320 trained and 100 evaluated rows.
+    assert features.flops < features.once_flops / 20
+
+
+def test_a_trials_operations_are_those_of_its_parts(tiny_bert: Path) -> None:
+    adapter = work(tiny_bert, "adapter", adapter_size=4)
+    assert (adapter.num_steps, adapter.num_epochs) == (20, 2)
+    assert adapter.test_flops == pytest.approx(adapter.evaluation_flops / 2)
+    parts = 20 * adapter.step_flops + 2 * adapter.evaluation_flops + adapter.test_flops
+    assert adapter.flops == pytest.approx(parts)
