@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test check format bench lock clean
+.PHONY: help venv sweep test chaos check format bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 
 test: $(INSTALLED) ## the test suite
 	$(BIN)/python -m pytest
+
+chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
+	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
 
 check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
 	$(BIN)/ruff format --check

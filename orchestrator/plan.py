@@ -119,9 +119,17 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
-    """The planned trials whose ids are not among the finished ones, in the order of the plan."""
+    """The planned trials whose ids are not among the finished ones.
+
+    In the order of the plan, but that those which can train together come together: few trials are under way at once,
+    and packs form among them.
+    """
     done = set(finished)
-    return tuple(trial for trial in plan.trials if trial.trial_id not in done)
+    groups: dict[str, list[PlannedTrial]] = {}
+    for trial in plan.trials:
+        if trial.trial_id not in done:
+            groups.setdefault(trial.pack_key or trial.trial_id, []).append(trial)
+    return tuple(trial for group in groups.values() for trial in group)
 
 
 def plan_table(plan: SweepPlan) -> pa.Table:

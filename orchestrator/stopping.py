@@ -7,6 +7,7 @@ trial to its end. `orchestrator.scheduling.early_stopping` follows them.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -118,10 +119,10 @@ def _checked(rule: Rule) -> Rule:
 
 
 def _count_faults(name: str, value: object) -> list[str]:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return []
-    return [f"{name}: must be a whole number >= 1, but got {value!r}"]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        return [f"{name}: must be a whole number >= 1, but got {value!r}"]
+    return [] if value < 2**63 else [f"{name}: must be a whole number < 2**63, but got {value!r}"]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

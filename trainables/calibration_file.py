@@ -22,7 +22,7 @@ import torch
 from trainables.calibration import Calibration
 from trainables.data import cache_path
 from trainables.device import device_name
-from trainables.pace import Pace
+from trainables.pace import Kind, Pace
 from trainables.provenance import PACKAGES
 
 logger = logging.getLogger(__name__)
@@ -38,14 +38,15 @@ def calibration_path(device: torch.device, cache_dir: Path | None = None) -> Pat
 
 
 def keep_calibration(calibration: Calibration, device: torch.device, cache_dir: Path | None = None) -> Path | None:
-    """Keep a calibration for later plans, with what earlier ones found of other kinds of trials.
+    """Keep a calibration for later plans, with what earlier ones found of other tasks and methods.
 
     Returns its file; None where that cannot be written.
     """
     path = calibration_path(device, cache_dir)
     if (earlier := read_calibration(device, cache_dir)) is not None:
-        measured = {pace.kind for pace in calibration.paces}
-        paces = (*calibration.paces, *(pace for pace in earlier.paces if pace.kind not in measured))
+        # Of a task and method only what was measured together is comparable: the machine may have been busier before.
+        measured = {_group(pace) for pace in calibration.paces}
+        paces = (*calibration.paces, *(pace for pace in earlier.paces if _group(pace) not in measured))
         calibration = replace(calibration, paces=paces, task_s={**earlier.task_s, **calibration.task_s})
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -72,6 +73,10 @@ def read_calibration(device: torch.device, cache_dir: Path | None = None) -> Cal
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("%s is damaged and counts as none: %s", path, error)
         return None
+
+
+def _group(pace: Pace) -> Kind:
+    return replace(pace.kind, shape="")
 
 
 def _version(package: str) -> str:

@@ -70,7 +70,11 @@ def show_plan(
 
 def _count_finished(plan: SweepPlan, opened: Store) -> int:
     finished = opened.finished_ids() if opened.exists() else frozenset()
-    return len(finished) if plan.is_adaptive else len(plan.trials) - len(remaining(plan, finished))
+    if not plan.is_adaptive:
+        return len(plan.trials) - len(remaining(plan, finished))
+    name = plan.spec.name  # whose proposals, among those of all sweeps in the store
+    proposed = opened.plan_table(name)["trial_id"].to_pylist() if finished and name in opened.sweeps() else ()
+    return len(finished.intersection(proposed))
 
 
 def _sentences(priced: Price, price: float | None) -> list[str]:

@@ -21,6 +21,8 @@ from trainables.outcome import EpochReport
 
 # Where nobody watches live (a log, a pipe), a line at most so often.
 LINE_EVERY_S = 10.0
+# Without any engine for so long, the user is told: engines that are started again are back within moments.
+NO_ENGINE_S = 5.0
 
 
 class LiveProgress:
@@ -30,6 +32,7 @@ class LiveProgress:
         self._console = console
         self._total = self._done_before = self._loading = 0
         self._engines: Sequence[EngineStatus] = ()
+        self._engines_seen = time.monotonic()
         self._lacks_engines = self._lacks_storage = False
         self._ended: dict[TrialStatus, int] = {}
         self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
@@ -66,7 +69,9 @@ class LiveProgress:
 
     def engines_working(self, engines: Sequence[EngineStatus]) -> None:
         self._engines = engines
-        lacks = not engines and not self._loading
+        if engines or self._loading:
+            self._engines_seen = time.monotonic()
+        lacks = time.monotonic() - self._engines_seen >= NO_ENGINE_S
         if lacks is not self._lacks_engines:
             self._lacks_engines = lacks
             self._console.print("No engine is left: trials wait until one is back." if lacks else "An engine is back.")

@@ -56,7 +56,7 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
     Engines are added to the list while the context lasts, as nodes join the cluster.
     """
     engines = _make(layout, layout.count)
-    pool = (
+    pool: Any = (
         ray.remote(EnginePool)
         .options(
             num_cpus=0,
@@ -66,8 +66,9 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
             max_restarts=-1,
             max_task_retries=-1,
         )
-        .remote(list(engines))
+        .remote()
     )
+    pool.keep.remote(engines)  # not as it is made: Ray may have lost what it was made with when it starts it again
 
     def room() -> EngineLayout:
         return lay_out(ray.cluster_resources(), threads_per_engine=layout.num_threads)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Between two looks at the cluster.
-LOOK_EVERY_S = 3.0
+# Between two looks at the cluster, and thus until a pool that was started again knows its engines.
+LOOK_EVERY_S = 1.0
 # Before an engine that could not be started is made anew; twice as long each time.
 FIRST_WAIT_S, LONGEST_WAIT_S = 3.0, 60.0
 # Until the pool answers, where it is not being started again.
@@ -30,7 +30,7 @@ class Keeper:
     autoscaler for a node in the place of one that was taken away. Belongs to the driver, with whom its engines end.
 
     Args:
-        pool: told of every engine at each look, since one that was started again knows only the first.
+        pool: told of every engine at each look, since one that was started again knows none.
         engines: those there are; what is made is added, and what is gone for good taken out.
         layout: how they were laid out; of those that the cluster had room for then, it may leave some out.
         room: how engines would be laid out over what the cluster has now.

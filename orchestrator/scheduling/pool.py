@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,21 +64,22 @@ class EnginePool:
     - A pool whose process was started again asks the engines whom they train, and goes on from there.
     """
 
-    def __init__(self, engines: Sequence[Any]) -> None:
+    def __init__(self, engines: Sequence[Any] = ()) -> None:
         self._engines: list[PooledEngine] = []
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
         self._losses = Losses()
         self._watchers: list[asyncio.Task[None]] = []
         self._cancelled = False
-        self._lends_from = time.monotonic() + (RECOVERY_S if _is_restarted() else 0)
+        self._is_restarted = _is_restarted()
+        self._lends_from = math.inf  # until it knows an engine
         self._arrived_at: float | None = None  # when the first engine came
         self._add(engines)
 
     async def keep(self, engines: Sequence[Any]) -> list[int]:
         """Lend these engines too, where they are new. Returns the places in the list of those that are gone for good.
 
-        A pool that was started again knows only those it was made with, so that all are named each time.
+        A pool that was started again knows none, so that all are named each time.
         """
         known = {engine.handle for engine in self._engines}
         self._add([handle for handle in engines if handle not in known])
@@ -90,7 +92,7 @@ class EnginePool:
         Raises `EngineLostError` where all are gone for good.
         """
         while self._expected() or not any(engine.is_here for engine in self._engines):
-            if all(engine.is_gone for engine in self._engines):
+            if self._engines and all(engine.is_gone for engine in self._engines):
                 raise EngineLostError("every engine has died and cannot be started again")
             await asyncio.sleep(0.05)
         return [engine.name for engine in self._engines if engine.is_here]
@@ -170,6 +172,8 @@ class EnginePool:
             engine.handle.cancel_all.remote()
 
     def _add(self, handles: Sequence[Any]) -> None:
+        if handles and not self._engines:
+            self._lends_from = time.monotonic() + (RECOVERY_S if self._is_restarted else 0)
         for engine in [PooledEngine(handle) for handle in handles]:
             self._engines.append(engine)
             self._watchers.append(asyncio.create_task(self._watch(engine)))

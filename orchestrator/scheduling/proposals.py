@@ -43,6 +43,10 @@ class Proposals(Searcher):
         self._handed_out = handed_out
         self._under_way: set[str] = set()  # Tune's own ids
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher for `Tuner.restore`; we resume from the store, and a supply may hold anything.
+        return {}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         if self._has_ended() or self._supply.is_exhausted():
             return Searcher.FINISHED

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from orchestrator.enumeration import Values
 from orchestrator.plan import PlannedTrial, Study, SweepPlan
@@ -79,6 +80,10 @@ class AdaptiveSupply:
                 if configuration.missing:
                     self._waiting.append(configuration)
             course.earlier.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles what proposes its trials for `Tuner.restore`; the store is what a sweep resumes from.
+        return {}
 
     @property
     def most(self) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--round", type=int, action="append", help="play this round alone; may be given again")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for what is kept")
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its drivers, ignore it
     results: list[Result] = []
     began = time.monotonic()
     with Session((asked.out / f"seed-{asked.seed}").absolute(), asked.seed) as session:

@@ -34,7 +34,9 @@ def wait_for_records(home: Path, store: Store, number: int, driver: subprocess.P
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("rates", "seeds"), [(6, 4), pytest.param(20, 10, marks=pytest.mark.chaos)], ids=["24 trials", "200 trials"])
+@pytest.mark.parametrize(
+    ("rates", "seeds"), [(6, 4), pytest.param(20, 10, marks=pytest.mark.chaos)], ids=["24 trials", "200 trials"]
+)
 def test_a_killed_driver_s_sweep_is_resumed_wider_and_trains_exactly_what_has_no_record(
     home: Path, write_sweep: Any, rates: int, seeds: int
 ) -> None:

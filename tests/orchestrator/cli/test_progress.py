@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
+from orchestrator.cli import progress as progress_module
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial
@@ -79,8 +81,12 @@ def test_the_panel_has_a_line_for_every_engine(shown: tuple[LiveProgress, io.Str
     assert "loading" not in text
 
 
-def test_it_says_once_that_trials_wait_for_engines(shown: tuple[LiveProgress, io.StringIO]) -> None:
+def test_it_says_once_that_trials_wait_for_engines(
+    shown: tuple[LiveProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
     progress, log = shown
+    now = time.monotonic()
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
     progress.planned(10, done=0)
     progress.engines_starting(1)
     progress.engines_working([])
@@ -88,6 +94,11 @@ def test_it_says_once_that_trials_wait_for_engines(shown: tuple[LiveProgress, io
     progress.engines_ready(["host/cpu"])
     progress.engines_working([EngineStatus(engine="host/cpu")])
     assert "waiting" not in panel(progress)
+    progress.engines_working([])
+    now += progress_module.NO_ENGINE_S - 1
+    progress.engines_working([])
+    assert "waiting" not in panel(progress)  # it may be back in a moment
+    now += 2
     progress.engines_working([])
     progress.engines_working([])
     assert log.getvalue().count("No engine is left: trials wait until one is back.") == 1

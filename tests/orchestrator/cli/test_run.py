@@ -85,15 +85,21 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
     assert main(["run", write_sweep(seeds=[7])]) == 2
     assert "a sweep keeps what it has planned" in capsys.readouterr().err
 
-    other = write_sweep("other.yaml", name="other", seeds=[0, 3], methods=["full_finetuning"])
+
+def test_sweeps_that_share_a_store_train_nothing_twice_and_are_each_whole_in_mlflow(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_sweep(methods=["layernorm"])
+    assert run_command(["run", first], capsys)[1]["trained"] == 2
+    other = write_sweep("other.yaml", name="other", seeds=[0, 3], methods=["layernorm"])
     status, answer = run_command(["run", other, "--store", "sweeps/small"], capsys)
     assert (status, answer["trained"], answer["counts"]) == (0, 1, {"completed": 2})
-    assert len(load_results("sweeps/small").trials()) == 10
+    assert len(load_results("sweeps/small").trials()) == 3
     runs = mlflow_runs(home, "other")
     assert Counter(run.info.status for run in runs) == {"FINISHED": 3}
     assert len({run.data.tags["adaptune.trial_id"] for run in children(runs)}) == 2
     status, answer = run_command(["resume", "sweeps/small", "--sweep", "small"], capsys)
-    assert (status, answer["trained"], answer["counts"]) == (0, 0, {"completed": 9})
+    assert (status, answer["trained"], answer["counts"]) == (0, 0, {"completed": 2})
 
 
 def test_a_trial_that_fails_is_recorded_with_its_traceback_and_the_status_says_so(

@@ -481,6 +481,19 @@ class TestRestart:
 
         asyncio.run(play())
 
+    def test_it_lends_none_before_it_has_been_told_of_any(self) -> None:
+        async def play() -> None:
+            engines = [FakeHandle(0), FakeHandle(1)]
+            engines[1].trials = ("a",)
+            pool = EnginePool()
+            asking = asyncio.ensure_future(pool.acquire("a", "k"))
+            await several_looks()
+            assert (await pool.status()).engines == ()
+            await pool.keep(engines)
+            assert await asyncio.wait_for(asking, WAIT_S) is engines[1]
+
+        asyncio.run(play())
+
     def test_it_goes_on_without_an_engine_that_is_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pool_module, "RECOVERY_S", 0.1)
 

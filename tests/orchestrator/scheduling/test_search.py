@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import statistics
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from orchestrator.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialStatus
 from orchestrator.scheduling.samplers import Searcher
-from orchestrator.scheduling.search import PATIENCE, AdaptiveSupply
+from orchestrator.scheduling.search import PATIENCE, AdaptiveSupply, adaptive_supply
 from trainables import metrics
 
 Values = dict[str, Any]
@@ -219,3 +221,9 @@ def test_a_study_that_finds_nothing_new_waits_for_news_before_it_gives_up(
     assert supply.next() is None
     assert len(asked) == 1 + 2 * PATIENCE
     assert supply.is_exhausted()
+
+
+def test_tune_may_pickle_it_whatever_it_holds(finite: Values) -> None:
+    lock = threading.Lock()
+    supply = adaptive_supply(plan_sweep(finite), [], [], lambda trials: lock.release())
+    assert pickle.dumps(supply)

@@ -17,7 +17,7 @@ Values = dict[str, Any]
 class TestResuming:
     @pytest.mark.parametrize("algorithm", ADAPTIVE)
     def test_it_goes_on_with_what_it_was_told_and_proposes_nothing_twice(
-        self, smooth: Values, algorithm: str, told: Any, height: Any
+        self, smooth: Values, algorithm: str, told: Any, driven: Any, height: Any
     ) -> None:
         smooth["search"] = {"algorithm": algorithm, "num_samples": 9}
         smooth["seeds"] = [0, 1]
@@ -103,7 +103,7 @@ class TestResuming:
         assert driven(plan_sweep(smooth), first).supply.most == 30
 
     def test_entries_that_overlap_have_as_many_configurations_after_a_resume_as_without(
-        self, smooth: Values, height: Any
+        self, smooth: Values, driven: Any, height: Any
     ) -> None:
         space = smooth["methods"][0]["layernorm"]
         smooth |= {"methods": [{"layernorm": space}, {"layernorm": {**space, "num_epochs": {"randint": [1, 3]}}}]}

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.engine_status import EngineStatus
 from orchestrator.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling import tuner
@@ -24,48 +23,11 @@ from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
 from orchestrator.supply import FixedSupply
-from trainables.outcome import EpochReport
+from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = pytest.mark.timeout(180)
 DIVERGING = 1e30
 LONG = 100  # epochs of a trial that is met in the middle
-
-
-class Observer:
-    """Writes down what it is told, and does something the first time a trial of so many epochs reports one."""
-
-    def __init__(self, on_epoch: dict[int, Callable[[], None]] | None = None) -> None:
-        self.is_interrupted: Callable[[], bool] | None = None
-        self.starting = 0
-        self.engines: Sequence[str] = ()
-        self.working: list[EngineStatus] = []
-        self.started: list[str] = []
-        self.epochs: list[tuple[str, int]] = []
-        self.records: list[TrialRecord] = []
-        self._on_epoch = dict(on_epoch or {})
-
-    def engines_starting(self, count: int) -> None:
-        self.starting = count
-
-    def engines_ready(self, names: Sequence[str]) -> None:
-        self.engines = names
-
-    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
-        self.working += engines
-
-    def trial_started(self, trial: PlannedTrial) -> None:
-        self.started.append(trial.trial_id)
-
-    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
-        self.epochs.append((trial.trial_id, epoch.epoch))
-        self._on_epoch.pop(trial.config.num_epochs, lambda: None)()
-
-    def trials_ended(self, records: Sequence[TrialRecord]) -> None:
-        self.records += records
-
-    def by_id(self) -> dict[str, TrialRecord]:
-        assert len({record.trial_id for record in self.records}) == len(self.records)  # exactly one each
-        return {record.trial_id: record for record in self.records}
 
 
 @pytest.fixture(scope="module", autouse=True)
