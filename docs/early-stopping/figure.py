@@ -1,6 +1,6 @@
-"""Draws curves.png and prints the table of this page: one sweep with early stopping beside the same without.
+"""Draws curves.png and writes table.md of this page: one sweep with early stopping beside the same without.
 
-    python docs/early-stopping/figure.py STORE_OF_ALL STORE_OF_ASHA
+python docs/early-stopping/figure.py STORE_OF_ALL STORE_OF_ASHA
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ def main(all_store: str, asha_store: str) -> None:
     tasks = sorted(set(whole.trials()["task"].to_pylist()))
     figure, axes = plt.subplots(1, len(tasks), figsize=(10, 4), sharex=True, layout="constrained")
     spent = {"all": 0, "asha": 0}
-    print("| task | epochs, all | epochs, asha | share | best, all | best, asha | best on test, all | on test, asha |")
-    print("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| task | epochs | with ASHA | share | best on validation | with ASHA | its test score | with ASHA |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for axis, task in zip(axes, tasks, strict=True):
         curves = {name: _curves(results, task) for name, results in (("all", whole), ("asha", asha))}
         ends = {name: _trials(results, task) for name, results in (("all", whole), ("asha", asha))}
@@ -37,9 +39,11 @@ def main(all_store: str, asha_store: str) -> None:
         for name in spent:
             spent[name] += epochs[name]
         share = epochs["asha"] / epochs["all"]
-        scores = [f"{best[name][column]:.3f}" for column in ("validation_score", "test_score") for name in ("all", "asha")]
-        print(f"| {task} | {epochs['all']} | {epochs['asha']} | {share:.0%} | {' | '.join(scores)} |")
-    print(f"\nin all {spent['asha']} of {spent['all']} epochs: {spent['asha'] / spent['all']:.1%}")
+        columns = ("validation_score", "test_score")
+        scores = [f"{best[name][column]:.3f}" for column in columns for name in ("all", "asha")]
+        lines.append(f"| {task} | {epochs['all']} | {epochs['asha']} | {share:.0%} | {' | '.join(scores)} |")
+    lines.append(f"\nIn all {spent['asha']} of {spent['all']} epochs: {spent['asha'] / spent['all']:.1%}.")
+    (Path(__file__).parent / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     axes[-1].plot([], [], color="tab:blue", marker="o", label="trained to the end")
     axes[-1].plot([], [], color="tab:orange", marker="x", label="pruned")
     axes[-1].plot([], [], color="0.85", label="the same without early stopping")
