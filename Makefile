@@ -31,6 +31,7 @@ test: $(INSTALLED) ## the test suite
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
+	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py
 
 check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
 	$(BIN)/ruff format --check

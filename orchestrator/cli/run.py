@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +70,9 @@ def _train(
     screen = console(stderr=as_json)
     if notice := outcome_notice(plan, opened):
         screen.print(notice, soft_wrap=True)
-    with LiveProgress(screen) as progress:
+    # Ray writes of processes that died to standard output.
+    elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with LiveProgress(screen) as progress, elsewhere:
         done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
     counts = done.results.counts()
     if as_json:

@@ -30,6 +30,10 @@ class Disk:
     def _ballast(self) -> Path:
         return self.folder / ".ballast"
 
+    @property
+    def is_full(self) -> bool:
+        return self._ballast.exists() or self._limited is not None
+
     def fill(self, driver: int) -> None:
         """Leave no room, for a driver of that process id."""
         if not self.is_mounted:

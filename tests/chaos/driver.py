@@ -57,9 +57,12 @@ class Driver:
             os.kill(self.pid, number)
 
     def answer(self) -> Mapping[str, Any] | None:
-        """What it said on standard output, once it came to an end of its own; None where it said nothing."""
-        lines = self._out.read_text(encoding="utf-8").strip().splitlines()
-        return json.loads(lines[-1]) if lines else None
+        """What it said on standard output, once it came to an end of its own; None where it said nothing.
+
+        Raises `ValueError` where anything else is there, which programs that read it would choke on.
+        """
+        said = self._out.read_text(encoding="utf-8").strip()
+        return json.loads(said) if said else None
 
     def messages(self) -> str:
         """What it said to its user."""

@@ -79,6 +79,8 @@ def _fill_disk(scene: Scene) -> bool:
     if not scene.store.exists():
         return False
     scene.disk.fill(scene.driver.pid)
+    if "engines ready" not in scene.driver.messages():
+        scene.may_be_refused()
     return True
 
 

@@ -19,7 +19,8 @@ from tests.chaos.scene import Scene
 ROUND_S = 420.0
 MOST_DRIVERS = 8
 _LOOK_EVERY_S = 0.1
-SOME_FAILED = 1  # the exit status of a sweep that came to its end: one kind of trial diverges
+# Exit statuses: of a sweep that came to its end (one kind of trial diverges), of one that could not begin, of SIGKILL.
+SOME_FAILED, REFUSED, KILLED = 1, 2, -9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,9 @@ class Round:
                 self._violated(f"the driver hung: {scene.driver.messages()[-2000:]}")
                 return
             scene.note(f"driver ended: {status}")
-            answer = scene.driver.answer()
+            answer = scene.driver.answer() if status != KILLED else None
+            if status == REFUSED:
+                self._mend(everything=True)
             if status == SOME_FAILED and answer and not answer["interrupted"]:
                 if "lacks part of this sweep" not in scene.driver.messages():
                     return

@@ -50,7 +50,13 @@ class Scene:
         what = ["resume", str(self.store)] if again else ["run", sweep, "--store", str(self.store)]
         options = ["--address", self.nodes.address, "--tracking-uri", self.mlflow.uri, "--json"]
         self.drivers.append(Driver([*what, *options], self.folder, self.ground.environment(), len(self.drivers)))
+        self.may_be_refused()
         self.note(f"driver started: {what[0]}")
+
+    def may_be_refused(self) -> None:
+        """A driver that meets a full disk before it trains says so and ends with status 2; one that trains waits."""
+        if self.disk.is_full:
+            self.driver.allowed |= {2}
 
     def finished(self) -> int:
         """The trials that have a finished record, as somebody else sees it."""
