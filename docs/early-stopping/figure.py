@@ -47,7 +47,7 @@ def main(all_store: str, asha_store: str) -> None:
     axes[-1].plot([], [], color="tab:blue", marker="o", label="trained to the end")
     axes[-1].plot([], [], color="tab:orange", marker="x", label="pruned")
     axes[-1].plot([], [], color="0.85", label="the same without early stopping")
-    axes[-1].legend(loc="lower right", frameon=False)
+    axes[-1].legend(loc="center right", frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(Path(__file__).parent / "curves.png", dpi=150)

@@ -21,6 +21,8 @@ LOOK_EVERY_S = 1.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 3.0, 60.0
 # Until the pool answers, where it is not being started again.
 ANSWER_S = 30.0
+# At the end, what it waits for may never come.
+END_S = 5.0
 
 
 class Keeper:
@@ -62,7 +64,7 @@ class Keeper:
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
-        self._thread.join(ANSWER_S)
+        self._thread.join(END_S)
 
     def look(self) -> None:
         """Make the engines that the cluster has room for, and have the pool lend them all."""

@@ -46,7 +46,7 @@ def _kill_driver(scene: Scene) -> bool:
 
 
 def _interrupt(scene: Scene) -> bool:
-    if not scene.store.exists():  # before that there is nothing to go on with, and Python's own handler ends it
+    if "planned" not in scene.driver.messages():  # before that it is Python that is interrupted while it loads
         return False
     scene.driver.allowed |= {130}
     scene.driver.interrupt()

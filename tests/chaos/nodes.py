@@ -11,12 +11,12 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
-# A node that says nothing is dead after some three seconds instead of half a minute.
+# A node that is gone is known to be after some three seconds instead of half a minute.
 _HEALTH = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 4,
+    "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 6,
 }
 _STORE_BYTES = 80 * 2**20  # the least that Ray takes is 75 MiB
 
