@@ -123,7 +123,7 @@ def run_tune(trials: int, folder: Path, watch: _Watch) -> None:
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             watch.ended()
 
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     fixed = {"task": "sentiment", "method": "adapter", "adapter_size": 8, "num_epochs": 1, "batch_size": 32}
     rates = [1e-5 * (number + 1) for number in range(trials // SEEDS)]
     mlflow = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", experiment_name="noop")
