@@ -33,6 +33,7 @@ class Session:
         self._expected: Sequence[Row] = ()
 
     def __enter__(self) -> Session:
+        self._levels = {name: logging.getLogger(name).level for name in _QUIET}
         for name in _QUIET:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.folder.mkdir(parents=True)
@@ -44,6 +45,8 @@ class Session:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
         self._nodes.close()
         self._server.close()
         self._database.close()

@@ -76,7 +76,7 @@ def _call(*arguments: str) -> Ended:
     return Ended(status=status, out=out.getvalue(), err=err.getvalue(), warnings=tuple(warnings.said))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: what it patches is everybody's
 def call() -> Iterator[Call]:
     """Runs a command of `adaptune`; one that would train is stopped once everything was checked and planned.
 
@@ -213,7 +213,7 @@ def snapshot() -> Callable[..., Mapping[str, bytes | None]]:
     return content
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The working folder of a user, in which no test of this package may leave anything but the sweep it writes."""
     folder = tmp_path_factory.mktemp("home")
