@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -86,6 +87,8 @@ def call() -> Iterator[Call]:
     def execute(*arguments: Any, **options: Any) -> Any:
         raise AtTheDoor
 
+    # First: imported under the patch, it would take the patched function for its own and keep it.
+    importlib.import_module("orchestrator.cli.run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.sweep.execute", execute)
         patch.setattr("orchestrator.cli.run.execute", execute)
