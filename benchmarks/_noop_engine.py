@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from orchestrator.scheduling.engine_actor import EngineActor
 from trainables.config import TrialConfig
-from trainables.inbox import Inbox
+from trainables.engine.inbox import Inbox
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, now
 
 
 class NoOpEngine:
-    """In the place of `trainables.engine.Engine`."""
+    """In the place of `trainables.engine.engine.Engine`."""
 
     name = "no-op"
     status = None

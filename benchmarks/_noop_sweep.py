@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainables.memory import used_bytes
+from trainables.device.memory import used_bytes
 
 # Learning rates times seeds; both sides record the same parameters and metrics of each trial.
 SEEDS = 10
@@ -66,7 +66,7 @@ class _Watch:
 def run_adaptune(trials: int, folder: Path, watch: _Watch) -> None:
     """`adaptune run` with engines that answer at once: plan, pool, Tune, store and MLflow are the real ones."""
     from benchmarks._noop_engine import NoOpEngineActor
-    from orchestrator import sweep
+    from orchestrator.run import sweep
     from orchestrator.scheduling import engines
 
     class Watched(sweep.Silent):

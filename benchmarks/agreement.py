@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks import NotMeasuredError
 from trainables.config import TrialConfig
-from trainables.engine import Engine
+from trainables.engine.engine import Engine
 from trainables.outcome import TrialOutcome
 
 SEEDS = range(5)

@@ -30,7 +30,9 @@ def measure() -> dict[str, Any]:
         folder = Path(scratch)
         info = _opponent.task_for_both(folder / "task").info
         _opponent.warm_up(_opponent.opponent_python(), ["adapters", "datasets", "mlflow", "ray.tune"])
-        _opponent.warm_up(sys.executable, ["orchestrator.sweep", "orchestrator.scheduling", "trainables.engine"])
+        _opponent.warm_up(
+            sys.executable, ["orchestrator.run.sweep", "orchestrator.scheduling", "trainables.engine.engine"]
+        )
         adaptune_s, adaptune = _adaptune_sweep(folder)
         measured = {
             "trials": len(adaptune),

@@ -27,7 +27,7 @@ def measure() -> dict[str, Any]:
         folder = Path(scratch)
         num_labels = _opponent.task_for_both(folder / "task", rows=ROWS).info.num_labels
         _opponent.warm_up(_opponent.opponent_python(), ["datasets", "transformers.trainer"])
-        _opponent.warm_up(sys.executable, ["trainables.engine"])
+        _opponent.warm_up(sys.executable, ["trainables.engine.engine"])
         for method in sorted(METHODS.keys() & set(method_names())):
             measured |= {f"{method}.{name}": value for name, value in _race(folder, method, num_labels).items()}
     return measured

@@ -19,7 +19,9 @@ def measure() -> dict[str, Any]:
     """Trials a second of each side at 1,000 trials, and of ours at 10,000; what the driver's memory grew by."""
     with tempfile.TemporaryDirectory(prefix="adaptune-orchestration-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        _opponent.warm_up(sys.executable, ["orchestrator.sweep", "orchestrator.scheduling.tuner", "trainables.engine"])
+        _opponent.warm_up(
+            sys.executable, ["orchestrator.run.sweep", "orchestrator.scheduling.tuner", "trainables.engine.engine"]
+        )
         small = _side("adaptune", SMALL, folder)
         tune = _side("tune", SMALL, folder)
         large = _side("adaptune", LARGE, folder)

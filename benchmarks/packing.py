@@ -17,17 +17,17 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from trainables.backbone import PUBLISHED_CONFIGS
-from trainables.checkpoint import shape_of
+from trainables.backbones._checkpoint import shape_of
+from trainables.backbones._loading import PUBLISHED_CONFIGS
 from trainables.config import TrialConfig
-from trainables.cost import measure_rate, training_flops
-from trainables.data import TokenizedSplit
-from trainables.device import compute_dtype
-from trainables.encoder import Encoder
-from trainables.memory import PeakMemory, keep_freed_memory, release_unused, used_bytes
-from trainables.running import Job, RunningTrial
-from trainables.shape import EncoderShape
-from trainables.train import Pack
+from trainables.data.tokenized import TokenizedSplit
+from trainables.device.dtype import compute_dtype
+from trainables.device.memory import PeakMemory, keep_freed_memory, release_unused, used_bytes
+from trainables.estimate.flops import measure_rate, training_flops
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.training.pack import Pack
+from trainables.training.running_trial import Job, RunningTrial
 
 # MiniLM's is written out, so that a machine without its package can be measured.
 SHAPES = {

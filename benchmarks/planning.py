@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from orchestrator.plan import plan_sweep
-from orchestrator.space import Grid
-from orchestrator.spec import MethodSpec, SweepSpec
+from orchestrator.planning.plan import plan_sweep
+from orchestrator.spec.space import Grid
+from orchestrator.spec.spec import MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="planning",

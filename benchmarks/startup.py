@@ -15,7 +15,7 @@ STATEMENTS = {
     "python_s": "pass",
     "cli_s": "import orchestrator.cli",
     "results_s": "from orchestrator import load_results; load_results",
-    "trainables_s": "import trainables.train",
+    "trainables_s": "import trainables.training.pack",
 }
 
 

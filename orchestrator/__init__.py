@@ -8,12 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orchestrator.spec import SweepSpec
-    from orchestrator.sweep import load_results, run_sweep
+    from orchestrator.run.sweep import load_results, run_sweep
+    from orchestrator.spec.spec import SweepSpec
 
 __all__ = ["SweepSpec", "load_results", "run_sweep"]
 
-_ROOMS = {"SweepSpec": "orchestrator.spec", "run_sweep": "orchestrator.sweep", "load_results": "orchestrator.sweep"}
+_ROOMS = {
+    "SweepSpec": "orchestrator.spec.spec",
+    "run_sweep": "orchestrator.run.sweep",
+    "load_results": "orchestrator.run.sweep",
+}
 
 
 def __getattr__(name: str) -> Any:

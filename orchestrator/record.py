@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from trainables.config import HYPERPARAMETERS, Scalar
 from trainables.outcome import EpochReport, TrialOutcome
 

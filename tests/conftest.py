@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbone import Backbone, load_backbone
+from trainables.backbones._loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
-from trainables.data import TokenizedSplit, tokenize
-from trainables.encoder import Encoder
-from trainables.model import AdaptedModel, build_model
-from trainables.running import Job, RunningTrial
-from trainables.saved import save
+from trainables.data.tokenized import TokenizedSplit, tokenize
+from trainables.inference.predictor import save
+from trainables.nn.encoder import Encoder
 from trainables.task import TaskInfo
-from trainables.train import Pack
+from trainables.training.model import AdaptedModel, build_model
+from trainables.training.pack import Pack
+from trainables.training.running_trial import Job, RunningTrial
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
 SIZES = {

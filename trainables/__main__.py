@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FaultsError, OSError, json.JSONDecodeError) as error:
         print(error, file=sys.stderr)
         return 2
-    from trainables.engine import Engine  # here, not above: `--help` and faults of the command line need no torch
+    from trainables.engine.engine import (
+        Engine,  # here, not above: `--help` and faults of the command line need no torch
+    )
 
     outcome = Engine(device=given.device, num_threads=given.threads).run(
         config, report=_print_epoch, save_to=given.save
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(config: TrialConfig) -> None:
     """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
     from trainables import tasks
-    from trainables.backbone import STAND_IN_SHAPE, describe_backbone
+    from trainables.backbones._loading import STAND_IN_SHAPE, describe_backbone
     from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
 
     faults: list[str] = []

@@ -25,7 +25,7 @@ class TrialConfig:
     """One training at one configuration and seed.
 
     Raises `FaultsError` on construction, with every fault of the given values. Method options are checked against
-    the method itself by `trainables.preview`, since only the method knows them.
+    the method itself by `trainables.estimate.preview`, since only the method knows them.
     """
 
     task: str  # a reference: "toy/sentiment", "glue/cola", or the path of a task folder

@@ -16,7 +16,7 @@ import pyarrow as pa
 from orchestrator.analysis import wording
 
 if TYPE_CHECKING:  # it comes from the room of torch
-    from trainables.ablation import Ablation
+    from trainables.inference.ablation import Ablation
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from orchestrator.analysis.files import csv_bytes, parquet_bytes
 from orchestrator.analysis.results import Results
 from orchestrator.cli.export import choose, recorded_config, train_again
 from orchestrator.cli.screen import console
+from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
-from orchestrator.sweep import load_results
 
 _METHOD = "adapter"
 _ALWAYS_TOLD = {"adapter_size", "learning_rate", "num_epochs"}  # of a trial, beside what the sweep searched
@@ -73,8 +73,8 @@ def _kept(results: Results, trial_id: str, split: str) -> pa.Table | None:
 
 def _ablate(opened: Store, results: Results, chosen: dict[str, Any], split: str, screen: Console) -> pa.Table | None:
     """Ablate a trial with its weights as exported earlier, or trained again and kept. None where that failed."""
-    from trainables.ablation import ablate_saved, check_ablation
-    from trainables.saved import CONFIG
+    from trainables.inference.ablation import ablate_saved, check_ablation
+    from trainables.inference.predictor import CONFIG
 
     config = recorded_config(opened, chosen["trial_id"])
     check_ablation(config, split)

@@ -17,8 +17,8 @@ from rich.console import Console
 from orchestrator.analysis.results import Results
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
+from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
-from orchestrator.sweep import load_results
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
 from trainables.outcome import TrialOutcome
@@ -55,7 +55,7 @@ def export_adapter(
 def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: Console) -> TrialOutcome | None:
     """Train a recorded trial once more, save it, and say how its scores compare; None where it failed this time."""
     # Here: of the commands that read a store, only these train.
-    from trainables.engine import Engine
+    from trainables.engine.engine import Engine
 
     screen.print(f"training {chosen['method']} on {chosen['task']} again, seed {chosen['seed']}")
     threads = (chosen["provenance"] or {}).get("num_threads")

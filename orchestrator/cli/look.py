@@ -8,8 +8,8 @@ from typing import Any
 
 from orchestrator.analysis import tables, wording
 from orchestrator.cli.screen import console
+from orchestrator.run.sweep import results_of, write_report_into
 from orchestrator.store import STALE_AFTER_S, Holder, Store, Working
-from orchestrator.sweep import results_of, write_report_into
 
 
 def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:

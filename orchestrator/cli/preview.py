@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.analysis import wording
-from orchestrator.cli.pricing import Price, cost_of, price_sweep
 from orchestrator.cli.screen import console
-from orchestrator.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
+from orchestrator.estimate.price import Price, cost_of, price_sweep
+from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
+from orchestrator.run.sweep import default_store
+from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-from orchestrator.sweep import default_store
-from orchestrator.sweep_file import read_sweep
 
 if TYPE_CHECKING:
-    from orchestrator.scheduling.estimate import Estimate
+    from orchestrator.estimate.sweep_estimate import Estimate
 
 _SOURCES = {
     "calibration": "measured on this machine",
@@ -153,7 +153,7 @@ def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
     Percentages in Houlsby et al. 2019 are of the Transformer layers alone in Table 1, and of the whole model elsewhere.
     """
     # Here: the command line's help needs no torch.
-    from trainables.preview import preview_backbone
+    from trainables.estimate.preview import preview_backbone
 
     info = preview_backbone(plan.spec.backbone).info
     if info is None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.analysis import wording
 from orchestrator.engine_status import EngineStatus
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus, describe_trial
 from trainables import metrics
 from trainables.outcome import EpochReport

@@ -12,11 +12,11 @@ from typing import Any
 from orchestrator.analysis import tables, wording
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.cli.screen import console
-from orchestrator.continuation import outcome_notice
 from orchestrator.record import TrialStatus
+from orchestrator.run.continuation import outcome_notice
+from orchestrator.run.sweep import SweepRun, execute, prepare
+from orchestrator.spec.sweep_file import apply_overrides, read_sweep
 from orchestrator.store import Store
-from orchestrator.sweep import SweepRun, execute, prepare
-from orchestrator.sweep_file import apply_overrides, read_sweep
 from trainables.faults import FaultsError
 
 COMPLETED, SOME_FAILED, INTERRUPTED = 0, 1, 130

@@ -8,9 +8,9 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
-from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.cli.screen import console
-from orchestrator.sweep_file import read_sweep
+from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.sweep_file import read_sweep
 
 
 def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
@@ -40,7 +40,7 @@ def submit_sweep(
     sweep: str, overrides: Sequence[str], *, address: str, store: str | None, tracking_uri: str | None
 ) -> int:
     """Check the sweep here, then send it to the cluster and show its log."""
-    from orchestrator.plan import plan_sweep
+    from orchestrator.planning.plan import plan_sweep
     from orchestrator.scheduling.submit import submit_job
 
     # Whether the hub's data and weights can be had is for the cluster to say, not for this machine.

@@ -2,7 +2,7 @@
 
 Scores of different tasks cannot be compared, so each task's trials are judged among themselves. So are each method's:
 how much accuracy a method buys is what a sweep asks, and a method that learns slowly must not be pruned away
-altogether. To add a rule, write its values in `orchestrator/stopping.py` and what follows it here.
+altogether. To add a rule, write its values in `orchestrator/spec/early_stopping.py` and what follows it here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.trial import EPOCH, SCORE
-from orchestrator.stopping import Asha, Hyperband, Median, Rule
+from orchestrator.spec.early_stopping import Asha, Hyperband, Median, Rule
 from trainables import metrics, tasks
 
 Mode = Literal["min", "max"]

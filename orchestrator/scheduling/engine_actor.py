@@ -1,4 +1,4 @@
-"""One engine in a process of its own: a Ray actor around `trainables.engine.Engine`, which itself knows no Ray.
+"""One engine in a process of its own: a Ray actor around `trainables.engine.engine.Engine`, which itself knows no Ray.
 
 The engine trains in one lasting thread, pack after pack, so that it can answer, take up trials and be told to stop
 them while it trains.
@@ -44,7 +44,7 @@ class _Run:
     """
 
     def __init__(self, config: TrialConfig, waits: Callable[[], bool]) -> None:
-        from trainables.running import Job  # here: only an engine's process pays for torch
+        from trainables.training.running_trial import Job  # here: only an engine's process pays for torch
 
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self.stop = threading.Event()
@@ -92,8 +92,8 @@ class EngineActor:
         os.environ["OMP_NUM_THREADS"] = str(num_threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        from trainables.engine import Engine  # here: only an engine's process pays for torch
-        from trainables.inbox import Inbox
+        from trainables.engine.engine import Engine  # here: only an engine's process pays for torch
+        from trainables.engine.inbox import Inbox
 
         self._engine = Engine(num_threads=num_threads)
         self._inbox = Inbox()

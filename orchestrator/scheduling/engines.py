@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.scheduling.engine_actor import EngineActor
-from orchestrator.scheduling.keeper import Keeper
+from orchestrator.scheduling.engine_autoscaler import Keeper
 from orchestrator.scheduling.pool import EnginePool
 
 # Light trials an engine keeps at hand, so that its packs fill up as soon as there is room. Each is a process of a
@@ -83,7 +83,9 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
 
 
 def _make(layout: EngineLayout, count: int) -> list[Any]:
-    from trainables.planner import MAX_TRIALS  # here: it comes with torch, which the pool's own process does without
+    from trainables.engine.pack_size import (
+        MAX_TRIALS,  # here: it comes with torch, which the pool's own process does without
+    )
 
     engine = ray.remote(EngineActor).options(
         # A little less than its cores, so that the trials' light actors find room beside it.

@@ -18,8 +18,8 @@ from ray.exceptions import RayError
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineLostError, Presence
-from orchestrator.scheduling.losses import Losses
-from orchestrator.scheduling.losses import TrialGivenUpError as TrialGivenUpError
+from orchestrator.scheduling.engine_failures import Losses
+from orchestrator.scheduling.engine_failures import TrialGivenUpError as TrialGivenUpError
 from orchestrator.scheduling.pooled_engine import Life, PooledEngine, is_alive
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.scheduling.trial import Assignment
-from orchestrator.supply import Supply
+from orchestrator.trial_source import Supply
 
 # Keys of a Tune trial's config.
 TRIAL_ID, TASK, METHOD, ASSIGNMENT = "trial_id", "task", "method", "assignment"

@@ -13,11 +13,11 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.engine_status import EngineStatus
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
-from orchestrator.supply import Supply
+from orchestrator.trial_source import Supply
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 

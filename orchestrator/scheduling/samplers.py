@@ -1,7 +1,7 @@
 """The one door to Optuna: a study's searcher, Ray Tune's OptunaSearch with one of Optuna's samplers.
 
 A searcher proposes points of a space and is told what they are worth. To add an algorithm, add its name to `ADAPTIVE`
-in `orchestrator/enumeration.py` and its sampler to `SAMPLERS`.
+in `orchestrator/planning/grid_random.py` and its sampler to `SAMPLERS`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.samplers.nsgaii import BLXAlphaCrossover
 from ray.tune.search.optuna import OptunaSearch
 
-from orchestrator.enumeration import Space, Values
-from orchestrator.space import Choice, Domain, Grid, LogUniform, RandInt, Uniform, is_searched, same
-from orchestrator.spec import SearchSpec
+from orchestrator.planning.grid_random import Space, Values
+from orchestrator.spec.space import Choice, Domain, Grid, LogUniform, RandInt, Uniform, is_searched, same
+from orchestrator.spec.spec import SearchSpec
 from trainables.config import Scalar
 
 # What a searcher is told of a point. NSGA-II weighs the score against the size; the others look at the score alone.

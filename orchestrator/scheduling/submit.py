@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import trainables
-from orchestrator.plan import SweepPlan
+from orchestrator.planning.plan import SweepPlan
 from trainables.faults import FaultsError
 
 # Ray refuses uploads beyond a hundred MiB or so; data of that size belongs on storage the cluster can read.

@@ -16,14 +16,14 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
-from orchestrator.scheduling.bounded import Bounded, NoProgress
 from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engines import engine_pool, lay_out
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
 from orchestrator.scheduling.trial import EngineTrial
-from orchestrator.stopping import NONE, Rule
-from orchestrator.supply import Supply
+from orchestrator.scheduling.tune_memory import Bounded, NoProgress
+from orchestrator.spec.early_stopping import NONE, Rule
+from orchestrator.trial_source import Supply
 
 logger = logging.getLogger(__name__)
 

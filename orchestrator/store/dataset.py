@@ -19,12 +19,12 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
+from orchestrator.store.engine_snapshot import Working, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.lock import Held, Holder, hold, holder, last_sign
 from orchestrator.store.plans import Plans
 from orchestrator.store.rows import records_from_table, table_from_records
 from orchestrator.store.segments import Segments, parquet_bytes
-from orchestrator.store.working import Working, read_note, remove_note, write_note
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from orchestrator.tracking.address import database_file, default_tracking_uri
-from orchestrator.tracking.window import Window
+from orchestrator.tracking.runs import Window
 
 logger = logging.getLogger(__name__)
 

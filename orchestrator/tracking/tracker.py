@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.address import default_tracking_uri
-from orchestrator.tracking.content import TrialFacts
-from orchestrator.tracking.window import Window, is_refusal, load_mlflow
+from orchestrator.tracking.run_fields import TrialFacts
+from orchestrator.tracking.runs import Window, is_refusal, load_mlflow
 from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
 from trainables.outcome import EpochReport
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.tracking.bulk import EndedRun
-from orchestrator.tracking.content import (
+from orchestrator.tracking.bulk_insert import EndedRun
+from orchestrator.tracking.run_fields import (
     CURVE,
     KIND,
     PARENT,
@@ -29,8 +29,8 @@ from orchestrator.tracking.content import (
     start_ms,
     text,
 )
+from orchestrator.tracking.runs import Run, Window
 from orchestrator.tracking.status import run_status
-from orchestrator.tracking.window import Run, Window
 from trainables.outcome import EpochReport
 
 _SPEC_HASH = "adaptune.spec_sha256"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import Encoder
 from trainables.methods import method_names
-from trainables.shape import EncoderShape
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 
 SHAPE = EncoderShape(
     model_type="bert",

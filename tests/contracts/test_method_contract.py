@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbone import Backbone
+from trainables.backbones._loading import Backbone
 from trainables.config import TrialConfig
-from trainables.data import TokenizedSplit
-from trainables.evaluation import predict
+from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError
+from trainables.inference.predictor import load, save
 from trainables.methods import get_method, option_names, parse_options, tokenized_by_method
-from trainables.model import AdaptedModel, build_model, count_parameters, statistics_of
-from trainables.running import Job, RunningTrial
-from trainables.saved import load, save
-from trainables.train import Pack
-from trainables.weights import TrainedWeights
+from trainables.training.evaluation import predict
+from trainables.training.model import AdaptedModel, build_model, count_parameters, statistics_of
+from trainables.training.pack import Pack
+from trainables.training.running_trial import Job, RunningTrial
+from trainables.training.weights import TrainedWeights
 
 NUM_OUTPUTS = 3
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainables.dropout import Dropout, DropoutStream, DropoutStreams, connect
 from trainables.methods import get_method, parse_options
-from trainables.model import AdaptedModel, build_model
-from trainables.weights import TrainedWeights
+from trainables.nn.dropout import Dropout, DropoutStream, DropoutStreams, connect
+from trainables.training.model import AdaptedModel, build_model
+from trainables.training.weights import TrainedWeights
 
 
 def trained(model: AdaptedModel) -> dict[str, torch.nn.Parameter]:

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pytest
 
 from trainables import metrics, tasks
+from trainables.data import squad
 from trainables.faults import FaultsError
-from trainables.reading import squad
 
 ROWS = ["text_a,label", *(f"sentence number {row},{row % 2}" for row in range(8))]
 

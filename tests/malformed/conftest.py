@@ -20,11 +20,11 @@ import pytest
 
 from orchestrator.analysis.ablation import SCHEMA
 from orchestrator.cli import main
-from orchestrator.plan import plan_sweep, plan_table
+from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.run.sweep import execute as execute_sweep
 from orchestrator.store import Store
 from orchestrator.store.segments import parquet_bytes
-from orchestrator.sweep import execute as execute_sweep
 
 
 class AtTheDoor(BaseException):
@@ -90,9 +90,9 @@ def call() -> Iterator[Call]:
     # First: imported under the patch, it would take the patched function for its own and keep it.
     importlib.import_module("orchestrator.cli.run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestrator.sweep.execute", execute)
+        patch.setattr("orchestrator.run.sweep.execute", execute)
         patch.setattr("orchestrator.cli.run.execute", execute)
-        patch.setattr("trainables.reading.reachability._answers", lambda: False)  # no network
+        patch.setattr("trainables.data.reachability._answers", lambda: False)  # no network
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("COLUMNS", "400")
         yield _call

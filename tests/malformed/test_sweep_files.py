@@ -170,13 +170,13 @@ PY = {
     "an unknown encoding": python(b"# -*- coding: klingon -*-\nSWEEP = {}\n", NO_PYTHON, "klingon"),
     "a latin-1 cookie": python("# -*- coding: latin-1 -*-\nX = 'größe'\nSWEEP = 3\n".encode("latin-1"), NO_MAPPING),
     "a faulty spec of its own": python(
-        "from orchestrator.spec import SweepSpec\nSWEEP = SweepSpec(name='a b', tasks=[], methods=[3])\n",
+        "from orchestrator.spec.spec import SweepSpec\nSWEEP = SweepSpec(name='a b', tasks=[], methods=[3])\n",
         "name: must be letters",
         "tasks: must hold at least 1",
         "methods.0: must be a mapping",
     ),
     "a faulty domain of its own": python(
-        "from orchestrator.space import Grid\nSWEEP = {'space': {'learning_rate': Grid([])}}\n",
+        "from orchestrator.spec.space import Grid\nSWEEP = {'space': {'learning_rate': Grid([])}}\n",
         "grid: must hold at least one value",
     ),
     "a generator of methods": python("METHODS = (m for m in ['layernorm'])\n" + PYTHON),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialStatus, make_record
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome

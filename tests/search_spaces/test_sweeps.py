@@ -8,8 +8,8 @@ import re
 import pytest
 
 import search_spaces
-from orchestrator.enumeration import enumerate_configurations, search_faults
-from orchestrator.spec import SweepSpec, parse_spec
+from orchestrator.planning.grid_random import enumerate_configurations, search_faults
+from orchestrator.spec.spec import SweepSpec, parse_spec
 
 NAMES = [module.name for module in pkgutil.iter_modules(search_spaces.__path__)]
 

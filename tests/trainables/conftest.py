@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trainables.config import TrialConfig
-from trainables.engine import Engine
+from trainables.engine.engine import Engine
 
 MakeTask = Callable[..., Path]
 MakeConfig = Callable[..., TrialConfig]

@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainables.checkpoint import map_tensors, shape_of
+from trainables.backbones._checkpoint import map_tensors, shape_of
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import Encoder
-from trainables.model import AdaptedModel, build_model
+from trainables.nn.encoder import Encoder
+from trainables.training.model import AdaptedModel, build_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "adapters.safetensors"
 NUM_OUTPUTS = 3

@@ -189,7 +189,7 @@ def test_a_decorated_function_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_asking_for_names_and_tasks_loads_no_heavy_library() -> None:
     code = (
-        "import sys; import trainables.metrics, trainables.data, trainables.tasks as tasks;"
+        "import sys; import trainables.metrics, trainables.data.tokenized, trainables.tasks as tasks;"
         "tasks.load('toy/sentiment'); tasks.describe('glue/cola');"
         "print(sorted({'torch', 'transformers', 'datasets', 'sklearn', 'scipy'} & set(sys.modules)))"
     )

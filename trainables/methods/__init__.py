@@ -17,12 +17,12 @@ from typing import Any, Protocol, cast, get_args
 import torch
 
 from trainables.config import Scalar, TrialConfig
-from trainables.data import TokenizedSplit
+from trainables.data.tokenized import TokenizedSplit
 from trainables.discovery import load_plugin, plugin_names
-from trainables.encoder import Encoder
 from trainables.faults import FaultsError, unknown_name
 from trainables.metrics import Kind
-from trainables.shape import EncoderShape
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import Task, TaskInfo
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.bottleneck import Bottleneck, insert_adapters, parse_layers, pooling_faults
-from trainables.encoder import Encoder
-from trainables.shape import EncoderShape
+from trainables.nn.adapters import Bottleneck, insert_adapters, parse_layers, pooling_faults
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Options:
     Args:
         adapter_size: the bottleneck width A.
         init_std: the sigma of all adapter matrices before truncation at 2 sigma.
-        placement: houlsby, pfeiffer, attention_only, feedforward_only or parallel; see `trainables.bottleneck`.
+        placement: houlsby, pfeiffer, attention_only, feedforward_only or parallel; see `trainables.nn.adapters`.
         interaction: "add" the bottleneck's output, or "multiply" by 1 plus it.
         scaling: factor of the bottleneck's output; null is 4 for parallel and 1 elsewhere.
         activation: f, by the names of Hugging Face configurations; "gelu_new" is the tanh approximation of GELU.

@@ -26,17 +26,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainables.dropout import Dropout
-from trainables.encoder import Encoder
 from trainables.faults import FaultsError, unknown_name
-from trainables.initialisation import parameter_device
-from trainables.layers import ACTIVATIONS, EncoderLayer
 from trainables.methods import content_hash
-from trainables.shape import EncoderShape
-from trainables.stacked import StackedLinear
+from trainables.nn.dropout import Dropout
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.initialisation import parameter_device
+from trainables.nn.layers import ACTIVATIONS, EncoderLayer
+from trainables.nn.stacked_linear import StackedLinear
 
 VALUE_PENALTY = 0.01
-# Of a saved folder (`trainables.saved`, which this file cannot import since it imports the methods).
+# Of a saved folder (`trainables.inference.predictor`, which this file cannot import since it imports the methods).
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PLACE = "feedforward_output.adapter"
 _PREFIX = "encoder.layers.{index}." + _PLACE + "."

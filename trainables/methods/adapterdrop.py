@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.bottleneck import Bottleneck, insert_adapters
-from trainables.encoder import Encoder
-from trainables.shape import EncoderShape
+from trainables.nn.adapters import Bottleneck, insert_adapters
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.bottleneck import pooling_faults
-from trainables.encoder import Encoder
-from trainables.shape import EncoderShape
+from trainables.nn.adapters import pooling_faults
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 
 KINDS = ("classification", "regression")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.encoder import Encoder
-from trainables.shape import EncoderShape
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 
 
 @dataclass(frozen=True, kw_only=True)

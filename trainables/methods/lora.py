@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.dropout import Dropout
-from trainables.encoder import Encoder
 from trainables.faults import unknown_name
-from trainables.initialisation import parameter_device, uniform, zeros
-from trainables.layers import EncoderLayer, Linear
-from trainables.shape import EncoderShape
+from trainables.nn.dropout import Dropout
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.initialisation import parameter_device, uniform, zeros
+from trainables.nn.layers import EncoderLayer, Linear
 
 # target -> its place among the parts of the joined product of queries, keys and values; None: a product of its own
 TARGETS = {"query": 0, "key": 1, "value": 2, "output": None, "up": None, "down": None}

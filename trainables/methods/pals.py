@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.attention import attend, attend_first
-from trainables.dropout import Dropout
-from trainables.encoder import Encoder
-from trainables.initialisation import parameter_device
-from trainables.layers import Branch, EncoderLayer
-from trainables.shape import EncoderShape
-from trainables.stacked import StackedLinear
+from trainables.nn.attention import attend, attend_first
+from trainables.nn.dropout import Dropout
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.initialisation import parameter_device
+from trainables.nn.layers import Branch, EncoderLayer
+from trainables.nn.stacked_linear import StackedLinear
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ import sys
 from types import ModuleType
 
 from trainables import discovery
+from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, unknown_name
-from trainables.reading.paths import existing_path
 from trainables.task import SPLITS, Task, TaskInfo
 
 __all__ = ["SPLITS", "Task", "TaskInfo", "describe", "families", "known_names", "load"]

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables.data import published
+from trainables.data.files import READERS, load_folder, split_files
+from trainables.data.published import Published, comma_separated, folder_per_label, tab_separated
 from trainables.faults import UnavailableError
-from trainables.reading import published
-from trainables.reading.files import READERS, load_folder, split_files
-from trainables.reading.published import Published, comma_separated, folder_per_label, tab_separated
 from trainables.task import Task, TaskInfo
 
 

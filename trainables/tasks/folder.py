@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainables.reading.files import load_folder
+from trainables.data.files import load_folder
 from trainables.task import Task, TaskInfo
 
 

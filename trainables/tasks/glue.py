@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from trainables.reading.hub import HubSource, load_from_hub
-from trainables.reading.rows import Declared
+from trainables.data.hub import HubSource, load_from_hub
+from trainables.data.rows import Declared
 from trainables.task import SPLITS, Task, TaskInfo
 
 DATASET = "nyu-mll/glue"

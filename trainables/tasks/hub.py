@@ -15,9 +15,9 @@ import functools
 import re
 from urllib.parse import parse_qsl
 
+from trainables.data.hub import HubSource, load_from_hub
+from trainables.data.rows import NO_ANSWERS, Declared, declaration_faults
 from trainables.faults import FaultsError, unknown_name
-from trainables.reading.hub import HubSource, load_from_hub
-from trainables.reading.rows import NO_ANSWERS, Declared, declaration_faults
 from trainables.task import SPLITS, Task, TaskInfo
 
 _KEYS = ("text_a", "text_b", "label", *SPLITS, "kind", "metric")

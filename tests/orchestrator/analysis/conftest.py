@@ -207,7 +207,7 @@ def ablation_of(
     task: str = "glue/cola", *, num_layers: int = 4, metric: str = "matthews_correlation", seed: int = 0
 ) -> pa.Table:
     """A trial's ablation on validation: a layer taken out costs twice its number in per cent of the accuracy."""
-    from trainables.ablation import AblatedSpan, Ablation  # torch, which few of these tests need
+    from trainables.inference.ablation import AblatedSpan, Ablation  # torch, which few of these tests need
 
     regression = metric == "pearson"
     whole = {metric: 0.5, "loss": 0.4} | ({} if regression else {"accuracy": 0.8})

@@ -10,8 +10,8 @@ import pytest
 from orchestrator.analysis.ablation import SCHEMA, conform, each, read, tabulate
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.tables import ablation_table
-from trainables.ablation import AblatedSpan, Ablation
 from trainables.faults import FaultsError
+from trainables.inference.ablation import AblatedSpan, Ablation
 
 Ablated = Callable[..., pa.Table]
 

@@ -12,11 +12,11 @@ import pytest
 
 from orchestrator import load_results
 from orchestrator.cli import main
-from orchestrator.plan import plan_sweep, plan_table
+from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus, make_record
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
-from trainables.engine import Engine
+from trainables.engine.engine import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
 

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.engine_status import EngineStatus
-from orchestrator.plan import plan_sweep, plan_table
+from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store import Store
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator.absolute_paths import with_absolute_paths
 from orchestrator.cli import main
-from orchestrator.cli.pricing import representatives
-from orchestrator.plan import SweepPlan, plan_sweep, plan_table
+from orchestrator.estimate.price import representatives
+from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table
 from orchestrator.record import TrialRecord, make_record
+from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-from orchestrator.sweep_file import read_sweep
-from trainables import calibration as calibrating
-from trainables.device import default_device, device_name
-from trainables.measuring import MeasuringEngine, Sample
+from trainables.device.dtype import default_device, device_name
+from trainables.estimate import calibration as calibrating
+from trainables.estimate.benchmark import MeasuringEngine, Sample
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 Plan = Callable[..., dict[str, Any]]
@@ -188,9 +188,9 @@ def _planned(path: str) -> SweepPlan:
 
 
 def _sketch(trial: Any) -> Any:
-    from trainables.cost import measure_task
-    from trainables.preview import preview_backbone
-    from trainables.sketch import sketch
+    from trainables.estimate.flops import measure_task
+    from trainables.estimate.preview import preview_backbone
+    from trainables.estimate.trial_cost import sketch
 
     return sketch(
         trial.config,

@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.cli import progress as progress_module
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.engine_status import EngineStatus
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.tune.search.optuna import OptunaSearch
 
-from orchestrator.plan import PlannedTrial, SweepPlan, planned_from_table, trials_table
+from orchestrator.planning.plan import PlannedTrial, SweepPlan, planned_from_table, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling.search import adaptive_supply
 

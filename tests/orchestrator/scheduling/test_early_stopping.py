@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling.early_stopping import SCHEDULERS, trial_scheduler
 from orchestrator.scheduling.trial import EPOCH, SCORE
-from orchestrator.stopping import NONE, RULES, Asha, Hyperband, Median, Rule
+from orchestrator.spec.early_stopping import NONE, RULES, Asha, Hyperband, Median, Rule
 from trainables import metrics
 from trainables.outcome import EpochReport
 

@@ -12,10 +12,10 @@ import pytest
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineActor, EngineLostError
 from trainables.config import TrialConfig
-from trainables.inbox import Inbox
+from trainables.engine.inbox import Inbox
+from trainables.engine.pack_run import PackStatus
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
-from trainables.packing import PackStatus
-from trainables.running import Job
+from trainables.training.running_trial import Job
 
 CONFIG = TrialConfig(task="a", backbone="b", method="layernorm", num_epochs=3)
 OTHER = TrialConfig(task="a", backbone="b", method="full_finetuning", num_epochs=3)
@@ -73,7 +73,7 @@ class FakeEngine:
 def actor(monkeypatch: pytest.MonkeyPatch) -> EngineActor:
     for name in ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_DISABLE_PROGRESS_BARS"):
         monkeypatch.setenv(name, "")  # which the actor sets, and monkeypatch sets back
-    monkeypatch.setattr("trainables.engine.Engine", FakeEngine)
+    monkeypatch.setattr("trainables.engine.engine.Engine", FakeEngine)
     return EngineActor(1)
 
 

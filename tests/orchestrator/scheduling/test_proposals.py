@@ -6,10 +6,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from orchestrator.plan import PlannedTrial, plan_sweep
+from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.trial import Assignment
-from orchestrator.supply import FixedSupply
+from orchestrator.trial_source import FixedSupply
 
 
 class Room:

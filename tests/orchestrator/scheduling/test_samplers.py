@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 import pytest
 
-from orchestrator.enumeration import ADAPTIVE
+from orchestrator.planning.grid_random import ADAPTIVE
 from orchestrator.scheduling.samplers import SAMPLERS, Searcher
-from orchestrator.space import Choice, Grid, LogUniform, RandInt, Uniform, same
-from orchestrator.spec import SearchSpec
+from orchestrator.spec.space import Choice, Grid, LogUniform, RandInt, Uniform, same
+from orchestrator.spec.spec import SearchSpec
 
 EVERY_DOMAIN: Mapping[str, Any] = {
     "fixed": 3,

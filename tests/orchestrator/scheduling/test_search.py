@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import PlannedTrial, plan_sweep
+from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialStatus
 from orchestrator.scheduling.samplers import Searcher
 from orchestrator.scheduling.search import PATIENCE, AdaptiveSupply, adaptive_supply
@@ -168,7 +168,7 @@ class TestSupplying:
     ) -> None:
         space = {"size": {"grid": [6, 4]}, "num_heads": {"grid": [2, 3]}}  # 4 is no multiple of 3
         smooth |= {"methods": [{"pals": space}], "search": {"algorithm": "tpe", "num_samples": 4}}
-        monkeypatch.setattr("orchestrator.plan.TRIED", 0)
+        monkeypatch.setattr("orchestrator.planning.plan.TRIED", 0)
         sweep = driven(plan_sweep(smooth)).train(lambda trial: 0.5)
         assert len(sweep.began) == 3
         assert sweep.supply.is_exhausted()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.enumeration import ADAPTIVE
-from orchestrator.plan import plan_sweep
+from orchestrator.planning.grid_random import ADAPTIVE
+from orchestrator.planning.plan import plan_sweep
 
 Values = dict[str, Any]
 

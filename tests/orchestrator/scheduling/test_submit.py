@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.plan import SweepPlan, plan_sweep
+from orchestrator.planning.plan import SweepPlan, plan_sweep
 from orchestrator.scheduling import submit
 from trainables.faults import FaultsError
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.plan import PlannedTrial, plan_sweep
+from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling import tuner
 from orchestrator.scheduling.engines import EngineLayout, engine_pool
 from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
-from orchestrator.supply import FixedSupply
+from orchestrator.trial_source import FixedSupply
 from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = pytest.mark.timeout(180)

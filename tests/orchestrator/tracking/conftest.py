@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
-from orchestrator.tracking.window import Window
+from orchestrator.tracking.runs import Window
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.backbone import Backbone
+from trainables.backbones._loading import Backbone
 from trainables.config import Scalar, TrialConfig
-from trainables.encoder import Encoder
+from trainables.estimate.preview import complete_options
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
 from trainables.methods.adapter_fusion import Fusion, stack_key
-from trainables.model import AdaptedModel, build_model
-from trainables.preview import complete_options
+from trainables.nn.encoder import Encoder
+from trainables.training.model import AdaptedModel, build_model
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.backbone import Backbone
+from trainables.backbones._loading import Backbone
 from trainables.config import Scalar, TrialConfig
-from trainables.dropout import DropoutStream, DropoutStreams, connect
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
-from trainables.model import AdaptedModel, build_model
+from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
+from trainables.training.model import AdaptedModel, build_model
 
 
 def build(backbone: Backbone, dropout: float | None = None, **options: Scalar) -> AdaptedModel:

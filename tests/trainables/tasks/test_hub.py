@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from trainables import tasks
+from trainables.data import hub as hub_reading
 from trainables.faults import FaultsError
-from trainables.reading import hub as hub_reading
 from trainables.tasks import glue, hub
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

@@ -20,7 +20,7 @@ from random import Random
 
 import pyarrow as pa
 
-from trainables.reading.rows import Declared, make_task
+from trainables.data.rows import Declared, make_task
 from trainables.task import SPLITS, Task, TaskInfo
 from trainables.tasks.toy import grammars
 

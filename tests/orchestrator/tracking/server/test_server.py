@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
 from trainables.outcome import EpochReport

@@ -1,0 +1,269 @@
+"""SweepSpec -> SweepPlan: every trial with its identity, and what is left of them.
+
+Trials come from studies, which know how a configuration becomes trials; see `orchestrator.planning.task_method`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import trainables.config
+from orchestrator.planning.grid_random import (
+    ADAPTIVE,
+    Values,
+    draw_configurations,
+    enumerate_configurations,
+    search_faults,
+)
+from orchestrator.planning.space_faults import method_faults, shared_space_faults
+from orchestrator.planning.task_faults import clashes, missing_data, preview_tasks
+from orchestrator.planning.task_method import PlannedTrial, Study
+from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
+from trainables.config import TrialConfig
+from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from trainables.backbones._loading import BackboneInfo
+    from trainables.estimate.preview import TaskPreview
+
+__all__ = [
+    "PlannedTrial",
+    "Study",
+    "SweepPlan",
+    "plan_sweep",
+    "plan_table",
+    "planned_from_table",
+    "remaining",
+    "trials_table",
+]
+
+# Of what an adaptive search may come to propose, so many configurations a study are tried for faults beforehand.
+TRIED = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run.
+
+    The `trials` of an adaptive search are not known beforehand: there are none, and its `studies` say where to look.
+    """
+
+    spec: SweepSpec
+    trials: tuple[PlannedTrial, ...]
+    studies: tuple[Study, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the search learns from results, so that its trials are planned as it goes."""
+        return self.spec.search.algorithm in ADAPTIVE
+
+    @property
+    def configurations(self) -> int:
+        """How many distinct configurations the trials are replicates of; of an adaptive search, at most."""
+        if self.is_adaptive:
+            return sum(study.most_configurations for study in self.studies)
+        return len({trial.config_id for trial in self.trials})
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials the sweep has, or an adaptive search at most."""
+        return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+
+    def sample_trials(self) -> tuple[PlannedTrial, ...]:
+        """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.
+
+        The first of them are of all studies alike.
+        """
+        if not self.is_adaptive:
+            return self.trials
+        by_turns = itertools.zip_longest(*map(_drawn, self.studies), fillvalue=())
+        return tuple(trial for turn in by_turns for replicates in turn for trial in replicates)
+
+
+def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
+    """Plan a sweep from a `SweepSpec` or the raw values of one.
+
+    With `allow_missing`, tasks and backbones known by name but out of reach are planned without their content: their
+    ids are provisional and the plan cannot be run. Raises `SweepSpecError` holding every fault of the spec, of its
+    tasks, its backbone and its methods.
+    """
+    # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
+    from trainables.estimate.preview import BackbonePreview, preview_backbone
+
+    spec, faults = parse_leniently(values)
+    tasks, task_faults = preview_tasks(spec)
+    faults += task_faults
+    try:
+        backbone = preview_backbone(spec.backbone)
+    except FaultsError as error:
+        faults += error.faults
+        backbone = BackbonePreview(info=None)
+    faults += clashes(tasks)
+    faults += shared_space_faults(spec, backbone.info)
+    for method in spec.methods:
+        faults += method_faults(method, backbone.info)
+    faults += search_faults(spec)
+    missing = (*missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
+    if not allow_missing:
+        faults += missing
+    studies: tuple[Study, ...] = ()
+    trials: tuple[PlannedTrial, ...] = ()
+    if not faults:
+        studies, faults = _studies(spec, tasks, backbone.info)
+        trials, more = _trials(spec, studies)
+        faults += more
+    if faults:
+        raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
+    return SweepPlan(spec=spec, trials=trials, studies=studies, missing=missing)
+
+
+def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
+    """The planned trials whose ids are not among the finished ones.
+
+    In the order of the plan, but that those which can train together come together: few trials are under way at once,
+    and packs form among them.
+    """
+    done = set(finished)
+    groups: dict[str, list[PlannedTrial]] = {}
+    for trial in plan.trials:
+        if trial.trial_id not in done:
+            groups.setdefault(trial.pack_key or trial.trial_id, []).append(trial)
+    return tuple(trial for group in groups.values() for trial in group)
+
+
+def plan_table(plan: SweepPlan) -> pa.Table:
+    """A row per planned trial; see `trials_table`."""
+    return trials_table(plan.spec.name, plan.trials)
+
+
+def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
+    """A row per trial: ids, names, hyperparameters, counts.
+
+    `config` holds the TrialConfig as JSON and `provenance` the fingerprints; `outcome_version` is that of the code
+    which gave the trial its identity.
+    """
+    hyperparameters = [trial.config.hyperparameters() for trial in trials]
+    names = list(dict.fromkeys(name for row in hyperparameters for name in row))
+    text, whole = pa.string(), pa.int64()
+    return pa.table(
+        {
+            "sweep": pa.array([sweep] * len(trials), text),
+            **{key: pa.array([getattr(t, key) for t in trials], text) for key in ("trial_id", "config_id", "task")},
+            **{key: pa.array([getattr(t.config, key) for t in trials], text) for key in ("backbone", "method")},
+            "seed": pa.array([trial.config.seed for trial in trials], whole),
+            **{name: [row.get(name) for row in hyperparameters] for name in names},
+            **{key: pa.array([getattr(trial, key) for trial in trials], whole) for key in _COUNTS},
+            "pack_key": pa.array([trial.pack_key for trial in trials], text),
+            "outcome_version": pa.array([trainables.config.OUTCOME_VERSION] * len(trials), whole),
+            "provenance": pa.array([json.dumps(dict(trial.provenance)) for trial in trials], text),
+            "config": pa.array([json.dumps(trial.config.to_dict()) for trial in trials], text),
+        }
+    )
+
+
+_COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+
+
+def planned_from_table(table: pa.Table) -> list[PlannedTrial]:
+    """The trials that the rows of a plan table stand for.
+
+    What a table written by older code does not say is unknown; such a trial trains alone. Raises `FaultsError` naming
+    every row that holds no trial of this version.
+    """
+    rows = table.select([name for name in _READ if name in table.column_names]).to_pylist()
+    planned, faults = [], []
+    for row in rows:
+        try:
+            config = TrialConfig.from_dict(json.loads(row["config"]))
+            provenance = json.loads(row.get("provenance") or "{}")
+        except FaultsError as error:
+            faults += [f"trial {row['trial_id']}: {fault}" for fault in error.faults]
+        except (ValueError, TypeError) as error:
+            faults.append(f"trial {row['trial_id']}: its configuration must be JSON, but {error}")
+        else:
+            known = {name: row.get(name) for name in (*_COUNTS, "pack_key")}
+            ids = {name: row[name] for name in ("trial_id", "config_id", "task")}
+            planned.append(PlannedTrial(**ids, config=config, provenance=provenance, **known))
+    if faults:
+        raise FaultsError("planned trials", faults)
+    return planned
+
+
+_READ = ("trial_id", "config_id", "task", "config", "provenance", "pack_key", *_COUNTS)
+
+
+def _is_backbone_read(spec: SweepSpec) -> bool:
+    """Whether any method of the sweep reads the backbone; one that is unknown might."""
+    from trainables.methods import method_names, uses_backbone
+
+    known = method_names()
+    return any(entry.method not in known or uses_backbone(entry.method) for entry in spec.methods)
+
+
+def _studies(
+    spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
+) -> tuple[tuple[Study, ...], list[str]]:
+    """Every task with every entry of `methods`, and the faults of tasks that a method cannot train."""
+    from trainables.methods import kind_faults
+
+    studies: list[Study] = []
+    faults: list[str] = []
+    for reference, task in tasks.items():
+        for entry in spec.methods:
+            if kinds := kind_faults(entry.method, task.info):
+                faults += kinds
+                continue
+            name = f"{task.info.name}:{entry.method}"
+            again = sum(study.reference == reference and study.entry.method == entry.method for study in studies)
+            studies.append(
+                Study(
+                    name=f"{name}:{again + 1}" if again else name,
+                    spec=spec,
+                    entry=entry,
+                    reference=reference,
+                    task=task,
+                    backbone=backbone,
+                )
+            )
+    return tuple(studies), faults
+
+
+def _trials(spec: SweepSpec, studies: Sequence[Study]) -> tuple[tuple[PlannedTrial, ...], list[str]]:
+    """Every trial, none twice, and the faults of configurations whose values are good one by one only.
+
+    Of an adaptive search the faults alone, as far as a sample of its configurations shows them.
+    """
+    planned: dict[str, PlannedTrial] = {}
+    faults: list[str] = []
+    is_adaptive = spec.search.algorithm in ADAPTIVE
+    for study in studies:
+        points: Iterable[Values] = enumerate_configurations(spec, study.entry, study.task.info.name)
+        if is_adaptive:
+            points = itertools.islice(draw_configurations(spec, study.entry, study.task.info.name), TRIED)
+        for values in points:
+            try:
+                replicates = study.trials(values)
+            except FaultsError as error:
+                faults += error.faults
+                continue
+            # The seed comes last in the order too: whole configurations finish one after another.
+            for trial in replicates:
+                planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
+    return () if is_adaptive else tuple(planned.values()), faults
+
+
+def _drawn(study: Study) -> Iterator[tuple[PlannedTrial, ...]]:
+    """The replicates of as many configurations as the study has; of fewer where some do not go together."""
+    points = draw_configurations(study.spec, study.entry, study.task.info.name)
+    for values in itertools.islice(points, study.most_configurations):
+        try:
+            yield study.trials(values)
+        except FaultsError:
+            continue

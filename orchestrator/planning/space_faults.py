@@ -1,0 +1,70 @@
+"""What is wrong with a spec's spaces, value by value, as the plug-ins and the backbone tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.spec.space import values_of
+from orchestrator.spec.spec import MethodSpec, SweepSpec
+from trainables.config import HYPERPARAMETERS, check_hyperparameter
+from trainables.faults import FaultsError, unknown_name
+
+if TYPE_CHECKING:
+    from trainables.backbones._loading import BackboneInfo
+
+
+def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:
+    """Every fault of the hyperparameters that all methods share."""
+    faults = []
+    for name, entry in spec.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"space.{name}", name, entry, backbone)
+        else:
+            rule = unknown_name("hyperparameter", f"space.{name}", HYPERPARAMETERS)
+            faults.append(f"{rule} (options of a method stand below the method)")
+    return faults
+
+
+def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
+    """Every fault of a method, its options and the hyperparameters below it."""
+    from trainables.estimate.preview import complete_options
+    from trainables.methods import backbone_faults, option_names
+
+    try:
+        options = option_names(entry.method)
+    except FaultsError as error:
+        return [f"methods: {fault}" for fault in error.faults]
+    faults: list[str] = []
+    own: dict[str, Any] = {}
+    for name, domain in entry.space.items():
+        if name in HYPERPARAMETERS:
+            faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
+        elif name in options:
+            own[name] = domain
+        else:
+            faults.append(unknown_name(f"option of method {entry.method}", name, [*options, *HYPERPARAMETERS]))
+    # An option may be good or bad by the others, so each value is tried beside what the others are.
+    beside = {name: values_of(domain)[0] for name, domain in own.items()}
+    for values in [
+        beside,
+        *({**beside, name: value} for name, domain in own.items() for value in values_of(domain)[1:]),
+    ]:
+        try:
+            completed = complete_options(entry.method, values, backbone.shape if backbone else None)
+            faults += backbone_faults(entry.method, completed, backbone.fingerprint if backbone else None)
+        except FaultsError as error:
+            faults += error.faults
+    return faults
+
+
+def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | None) -> list[str]:
+    faults = []
+    for value in values_of(entry):
+        fault = check_hyperparameter(name, value)
+        if fault is None and name == "max_length" and backbone and isinstance(value, int):
+            longest = backbone.shape.max_length
+            fault = f"max_length: must be at most {longest}, the backbone's positions" if value > longest else None
+            fault = fault and f"{fault}, but got {value}"
+        if fault:
+            faults.append(f"{where}: {fault.removeprefix(f'{name}: ')}")
+    return faults

@@ -1,0 +1,184 @@
+"""Study: one method on one task, and how a configuration of it becomes trials with identities.
+
+Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
+the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trainables.config
+from orchestrator.planning.grid_random import Space, Values
+from orchestrator.spec.space import LogUniform, RandInt, Uniform, count_values, same, values_of
+from orchestrator.spec.spec import MethodSpec, SweepSpec
+from trainables.config import HYPERPARAMETERS, Scalar, TrialConfig
+from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from trainables.backbones._loading import BackboneInfo
+    from trainables.estimate.preview import TaskPreview
+
+DEFAULT_MAX_LENGTH = TrialConfig.max_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """One training at one configuration and seed, with what is known of it before it runs. Unknown is None."""
+
+    trial_id: str
+    config_id: str
+    task: str  # the task's name; `config.task` is the reference it was found by
+    config: TrialConfig
+    num_steps: int | None = None
+    trained_params: int | None = None
+    trained_params_without_head: int | None = None
+    total_params: int | None = None
+    pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
+    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One entry of `methods` on one task: the space in which a search finds configurations."""
+
+    name: str  # no other study of the sweep has it
+    spec: SweepSpec
+    entry: MethodSpec
+    reference: str
+    task: TaskPreview
+    backbone: BackboneInfo | None
+
+    @property
+    def space(self) -> Space:
+        """What stands below the method overrides what all methods share."""
+        return {**self.spec.space, **self.entry.space}
+
+    @property
+    def size(self) -> float:
+        """How many configurations its space has; infinite where it has a range of numbers."""
+        counts = [count_values(entry) for entry in self.space.values()]
+        return math.inf if None in counts else math.prod(count for count in counts if count is not None)
+
+    @property
+    def most_configurations(self) -> int:
+        """How many configurations an adaptive search trains: as many as asked for, or as the space has."""
+        return int(min(self.spec.search.num_samples or 0, self.size))
+
+    @property
+    def most_epochs(self) -> int:
+        """The most epochs that any of its configurations trains."""
+        return int(max(map(float, values_of(self.space.get("num_epochs", TrialConfig.num_epochs)))))  # type: ignore[arg-type]
+
+    def trials(self, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
+        """One configuration with each seed of the sweep. Raises `FaultsError` where the values do not go together."""
+        return _replicates(self, values)
+
+    def point_of(self, config: TrialConfig) -> Values | None:
+        """The values of the space that make this configuration; None where it lies outside."""
+        held = config.hyperparameters()
+        point: Values = {}
+        for name, entry in self.space.items():
+            if name not in held:
+                return None
+            value = held[name]
+            if isinstance(entry, Uniform | LogUniform | RandInt):
+                if isinstance(value, bool | str | None) or not entry.low <= value <= entry.high:
+                    return None
+                point[name] = value
+            else:
+                written = [each for each in values_of(entry) if self._is_written(name, each, held)]
+                if not written:
+                    return None
+                point[name] = written[0]
+        return point
+
+    def _is_written(self, name: str, value: Scalar, held: Mapping[str, Scalar]) -> bool:
+        """Whether a value, as it is written in the space, is what a configuration holds of it."""
+        from trainables.estimate.preview import complete_options
+
+        if same(value, held[name]) or name in HYPERPARAMETERS:
+            return same(value, held[name])
+        others = {option: other for option, other in held.items() if option not in HYPERPARAMETERS}
+        shape = self.backbone.shape if self.backbone else None
+        try:  # some methods pin what an option leaves open
+            return same(complete_options(self.entry.method, {**others, name: value}, shape)[name], held[name])
+        except FaultsError:
+            return False
+
+    def identity(self, config: TrialConfig) -> str:
+        """The config_id of a configuration, with the task's rows and the backbone as they are today."""
+        return _config_id(config, self.task, self.backbone)
+
+
+def _replicates(study: Study, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
+    """One configuration with each seed of the sweep."""
+    from trainables.backbones._loading import STAND_IN_SHAPE
+    from trainables.engine.engine import pack_key
+    from trainables.estimate.preview import complete_options, preview_parameters
+    from trainables.methods import uses_backbone
+
+    spec, task, backbone, method = study.spec, study.task, study.backbone, study.entry.method
+    shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
+    given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
+    shape = backbone.shape if backbone else None if uses_backbone(method) else STAND_IN_SHAPE
+    options = complete_options(method, given, shape)
+    if backbone:  # the default is for encoders that read so much; what the user asked for was checked
+        shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
+    first = TrialConfig(
+        task=study.reference,
+        backbone=spec.backbone,
+        method=method,
+        method_options=options,
+        seed=spec.seeds[0],
+        **shared,
+    )
+    counts = preview_parameters(first, shape, task.info) if shape else None
+    config_id = study.identity(first)
+    key = pack_key(first)  # the seed has no part in it
+    steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
+    return tuple(
+        PlannedTrial(
+            trial_id=_digest([config_id, seed]),
+            config_id=config_id,
+            task=task.info.name,
+            config=TrialConfig(**{**dict(first.items()), "seed": seed}),
+            num_steps=steps,
+            trained_params=counts.trained if counts else None,
+            trained_params_without_head=counts.trained_without_head if counts else None,
+            total_params=counts.total if counts else None,
+            pack_key=None if key is None else _digest(repr(key)),
+            provenance={
+                **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
+                **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
+            },
+        )
+        for seed in spec.seeds
+    )
+
+
+def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
+    from trainables.methods import identity_of, uses_backbone
+
+    shared = {name: value for name, value in config.hyperparameters().items() if name in HYPERPARAMETERS}
+    return _digest(
+        {
+            "outcome_version": trainables.config.OUTCOME_VERSION,
+            "task": task.fingerprint or task.info.name,
+            "backbone": ((backbone and backbone.fingerprint) or config.backbone)
+            if uses_backbone(config.method)
+            else "",
+            "method": config.method,
+            "hyperparameters": shared,
+            "options": identity_of(config.method, config.method_options),
+        }
+    )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

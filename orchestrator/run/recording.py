@@ -1,0 +1,242 @@
+"""The one writer of a running sweep: what the scheduler tells goes to the store, then to MLflow, then to the eye."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.engine_status import EngineStatus
+from orchestrator.planning.plan import PlannedTrial
+from orchestrator.record import TrialRecord
+from orchestrator.store import Store
+from orchestrator.trial_source import Supply
+from trainables.outcome import EpochReport
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from orchestrator.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+# Between two notes in the store of what the engines are doing.
+NOTE_EVERY_S = 5.0
+# Between two attempts to write to a storage that fails; each is twice the one before.
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
+# An interrupt ends such a wait within so long.
+_LOOK_EVERY_S = 0.2
+
+
+class Progress(Protocol):
+    """Who shows a sweep's progress."""
+
+    def planned(self, trials: int, done: int) -> None: ...
+
+    def engines_starting(self, count: int) -> None: ...
+
+    def engines_ready(self, names: Sequence[str]) -> None: ...
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None: ...
+
+    def trial_started(self, trial: PlannedTrial) -> None: ...
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
+
+    def trial_ended(self, record: TrialRecord) -> None: ...
+
+    def storage_failing(self, reason: str, waiting: int) -> None:
+        """The storage refuses what has to be written, so the sweep waits; `waiting` trained trials have no record."""
+
+    def storage_back(self) -> None:
+        """What waited has been written, and the sweep goes on."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def planned(self, trials: int, done: int) -> None: ...
+
+    def engines_starting(self, count: int) -> None: ...
+
+    def engines_ready(self, names: Sequence[str]) -> None: ...
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None: ...
+
+    def trial_started(self, trial: PlannedTrial) -> None: ...
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
+
+    def trial_ended(self, record: TrialRecord) -> None: ...
+
+    def storage_failing(self, reason: str, waiting: int) -> None: ...
+
+    def storage_back(self) -> None: ...
+
+
+class Driver:
+    """Notes what the scheduler tells, each record first in the store. It waits, and with it the sweep, while the
+    storage refuses one: nothing that has been trained is lost to a full disk. What else fails to be written does not
+    stop it. Another driver that has taken the store over does, with `StoreLockedError`.
+    """
+
+    # Whether the user asked for the end, which ends the waiting too; set by whoever catches the signals.
+    is_interrupted: Callable[[], bool] | None = None
+
+    def __init__(
+        self,
+        store: Store,
+        make_tracker: Callable[[], Tracker],
+        progress: Progress,
+        *,
+        known: Callable[[], Sequence[TrialRecord]],
+        planned: Collection[str] | None,
+    ) -> None:
+        """`known` reads the sweep's records; `planned` holds its trials, where MLflow may lack some: None for a new
+        sweep in a new store.
+        """
+        self._store = store
+        self._make_tracker = make_tracker
+        self._progress = progress
+        self._known = known
+        self._planned = planned
+        self._next_note = 0.0
+        self._is_failing = False
+        self._waiting: list[TrialRecord] = []
+        self.ended = 0
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The window in MLflow, which takes seconds to open: it is opened while engines load, or when first used."""
+        tracker = self._make_tracker()
+        if self._planned is not None:
+            tracker.refill(self._known(), planned=self._planned)
+        return tracker
+
+    @property
+    def unrecorded(self) -> int:
+        """How many trials have been trained whose records are not in the store."""
+        return len(self._waiting)
+
+    def engines_starting(self, count: int) -> None:
+        self._progress.engines_starting(count)
+        _ = self.tracker
+
+    def engines_ready(self, names: Sequence[str]) -> None:
+        self._progress.engines_ready(names)
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        self._progress.engines_working(engines)
+        if time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + NOTE_EVERY_S
+            self._store.note_working(engines)
+
+    def trial_started(self, trial: PlannedTrial) -> None:
+        self.tracker.trial_started(trial)
+        self._progress.trial_started(trial)
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
+        self.tracker.epoch(trial.trial_id, epoch)
+        self._progress.epoch_ended(trial, epoch)
+
+    def trials_ended(self, records: Sequence[TrialRecord]) -> None:
+        """Keep the records of trials that ended, in one segment of the store."""
+        self._waiting += records
+        self.record_waiting()
+
+    def record_waiting(self) -> None:
+        """Write the records that wait, if any; after an interrupt one attempt is made, and they wait on."""
+        records = list(self._waiting)
+        if not records or not self._write(lambda: self._store.append(records)):
+            return
+        self._waiting.clear()
+        self.ended += len(records)
+        for record in records:
+            self.tracker.trial_ended(record)
+            self._progress.trial_ended(record)
+
+    def trial_known(self, record: TrialRecord) -> None:
+        """A trial of this sweep need not be trained: another sweep that shares the store has its record."""
+        self.tracker.trial_ended(record)
+        self._progress.trial_ended(record)
+
+    def planned_more(self, table: pa.Table) -> None:
+        """Keep trials that a search has just thought of, before the first of them is handed out."""
+
+        def plan() -> None:
+            statuses = self._store.statuses()
+            known = [i for i in table["trial_id"].to_pylist() if i in statuses]
+            self._store.retire(i for i in known if not statuses[i].is_finished())  # another sweep's, tried again now
+            self._store.add_planned(table)
+
+        if not self._write(plan):
+            logger.warning("%d trials could not be added to the plan; they will not be trained", table.num_rows)
+
+    def _write(self, write: Callable[[], None]) -> bool:
+        """Write, however long the storage refuses it; False where the user asked for the end before it took it."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                write()
+            except OSError as error:
+                if not self._is_failing:
+                    self._is_failing = True
+                    self._progress.storage_failing(_first_line(error), len(self._waiting))
+                if self._has_been_interrupted():
+                    return False
+                self._wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            else:
+                if self._is_failing:
+                    self._is_failing = False
+                    self._progress.storage_back()
+                return True
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._has_been_interrupted():
+            time.sleep(min(_LOOK_EVERY_S, left))
+
+    def _has_been_interrupted(self) -> bool:
+        return self.is_interrupted is not None and self.is_interrupted()
+
+
+class Spared:
+    """A supply without the trials that need no training, since another sweep that shares the store had them trained.
+
+    Whoever supplies them hears of their records as if they had just ended.
+    """
+
+    def __init__(
+        self, supply: Supply, finished: Mapping[str, TrialRecord], known: Callable[[TrialRecord], None]
+    ) -> None:
+        """`finished`: other sweeps' records; `known` is told of each that spares a trial."""
+        self._supply = supply
+        self._finished = finished
+        self._known = known
+
+    @property
+    def most(self) -> int:
+        return self._supply.most
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        return self._supply.longest
+
+    def next(self) -> PlannedTrial | None:
+        while (trial := self._supply.next()) is not None and (record := self._finished.get(trial.trial_id)):
+            self._supply.ended(record)
+            self._known(record)
+        return trial
+
+    def is_exhausted(self) -> bool:
+        return self._supply.is_exhausted()
+
+    def ended(self, record: TrialRecord) -> None:
+        self._supply.ended(record)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,288 @@
+"""A sweep from spec to report: the one place that knows plan, store, tracker, scheduler and analysis together.
+
+The command line and the Python façade both end here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+
+from orchestrator.analysis.results import Results
+from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
+from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
+from orchestrator.run.recording import Driver, Progress, Silent, Spared
+from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.early_stopping import NONE
+from orchestrator.spec.spec import SweepSpec
+from orchestrator.spec.sweep_file import read_sweep
+from orchestrator.store import Store
+from orchestrator.trial_source import FixedSupply, Supply
+from trainables.faults import FaultsError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """What came of one `run` or `resume`."""
+
+    results: Results
+    trained: int  # trials that this run trained, whatever came of them
+    interrupted: bool
+    report: tuple[str, ...]  # paths of the files written below STORE/report/
+    report_fault: str | None = None  # why there is none
+    unrecorded: int = 0  # trials that were trained, but whose records the storage refused to the end
+
+
+def default_store(name: str) -> Path:
+    """Where a sweep's records go when no store is named."""
+    return Path("sweeps") / name
+
+
+def load_results(store: str | Path, sweep: str | None = None) -> Results:
+    """The results of all sweeps in a store, or of one of them, finished or not, for questions in Python.
+
+    Raises `FaultsError` where there is none, or where the store cannot be read.
+    """
+    return results_of(Store(store), sweep)
+
+
+def results_of(store: Store, sweep: str | None = None) -> Results:
+    """As `load_results`, of a store that is open."""
+    plan, unproposed = store.plan_table(sweep), store.unproposed(sweep)
+    tables: list[pa.Table | None] = [*store.read(), store.ablations()]
+    if sweep is not None:
+        ids = plan["trial_id"].combine_chunks()
+        tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
+    trials, epochs, ablations = tables
+    try:
+        return Results(trials, epochs, plan, ablations, unproposed=unproposed)
+    except (pa.ArrowException, KeyError) as error:
+        fault = f"what artifacts/ holds must be as adaptune wrote it, but {error}"
+        raise FaultsError(f"store {store.uri}", [fault]) from error
+
+
+def run_sweep(
+    sweep: SweepSpec | Mapping[str, Any] | str | Path,
+    store: str | Path | None = None,
+    *,
+    tracking_uri: str | None = None,
+    address: str | None = None,
+) -> Results:
+    """Train what is missing of a sweep and return its results.
+
+    Args:
+        sweep: a `SweepSpec`, a mapping of its shape, or a sweep file's path or packaged name.
+        store: folder or URI of the store; `./sweeps/<name>` if none is named. Several sweeps may share one, and train
+            nothing that any of them has trained.
+        tracking_uri: MLflow's tracking store; `MLFLOW_TRACKING_URI` or `./sweeps/mlflow.db` if none is named.
+        address: a running Ray to join; one is started on this machine if none is named.
+
+    Raises `FaultsError` with every fault of what was given, before anything starts.
+    """
+    values = read_sweep(str(sweep)) if isinstance(sweep, str | Path) else sweep
+    plan, opened = prepare(values, store)
+    if notice := outcome_notice(plan, opened):
+        logger.warning("%s", notice)
+    return execute(plan, opened, Silent(), tracking_uri=tracking_uri, address=address).results
+
+
+def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False) -> tuple[SweepPlan, Store]:
+    """Plan a sweep and find its store, without starting or writing anything.
+
+    A store that holds a sweep of this name must hold this very one, or with `widen` a part of it. Raises `FaultsError`
+    otherwise.
+    """
+    plan = plan_sweep(with_absolute_paths(values))
+    opened = Store(store if store is not None else default_store(plan.spec.name))
+    check_continuation(plan, opened, widen=widen)
+    return plan, opened
+
+
+def execute(
+    plan: SweepPlan,
+    store: Store,
+    progress: Progress,
+    *,
+    tracking_uri: str | None = None,
+    address: str | None = None,
+    make_report: bool = True,
+) -> SweepRun:
+    """Train every planned trial that has no finished record, and write the report.
+
+    Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
+    trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
+    `StoreLockedError` where another driver is at work on the store.
+    """
+    # Here, not above: questions to finished sweeps come through this module too and need no MLflow.
+    from orchestrator.tracking import Tracker
+
+    name = plan.spec.name
+    known = functools.partial(_records, store, name)
+    with store.lock():
+        is_new = not store.exists()
+        planned = _begin(plan, store)
+        driver = Driver(
+            store,
+            functools.partial(Tracker, name, plan.spec.to_json(), tracking_uri=tracking_uri),
+            progress,
+            known=known,
+            planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
+        )
+        supply = _supply(plan, store, planned, driver)
+        done = len(store.finished_ids().intersection(planned["trial_id"].to_pylist()))
+        progress.planned(done + supply.most, done)
+        end = TrialStatus.CANCELLED  # what MLflow is told where an error ends the sweep here
+        try:
+            interrupted = _train(plan, supply, driver, known, address)
+            results = _settle(store, name, is_complete=not interrupted and supply.is_exhausted())
+            if not interrupted:
+                end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
+            with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
+                report, fault = _try_report(store, results, Path(folder), name) if make_report else ((), None)
+                driver.tracker.log_artifacts(folder, "report")
+                driver.tracker.close(end, known)  # within the folder's life: the report is read here
+        finally:
+            store.end_working()
+            driver.tracker.close(end, known)
+    return SweepRun(
+        results=results,
+        trained=driver.ended,
+        interrupted=interrupted,
+        report=report,
+        report_fault=fault,
+        unrecorded=driver.unrecorded,
+    )
+
+
+def write_report_into(
+    store: Store, results: Results, folder: Path | None = None, *, sweep: str | None = None
+) -> tuple[str, ...]:
+    """Write the report of a store's results, or of those of one of its sweeps, to STORE/report/.
+
+    By way of a local folder. Raises `FaultsError` where it cannot be written.
+    """
+    from orchestrator.analysis.report import write_report
+
+    names = store.sweeps() if sweep is None else (sweep,)
+    spec = store.spec_json(names[0]) if len(names) == 1 else None
+    with tempfile.TemporaryDirectory(prefix="adaptune-report-") as scratch:
+        local = folder or Path(scratch)
+        files = write_report(results, local, title=", ".join(names), spec_json=spec)
+        target = f"{store.path}/report"
+        try:
+            store.filesystem.create_dir(target, recursive=True)
+            pyarrow.fs.copy_files(str(local), target, destination_filesystem=store.filesystem)
+        except OSError as error:
+            raise FaultsError("report", [f"STORE/report must be a folder that can be written, but {error}"]) from error
+        return tuple(f"{store.uri.rstrip('/')}/report/{file.name}" for file in files)
+
+
+def _begin(plan: SweepPlan, store: Store) -> pa.Table:
+    """Make this the sweep that the store is at, and its plan the store's; returns the plan's rows.
+
+    Records that are in the way of training a trial again are moved aside first.
+    """
+    name, planned = plan.spec.name, plan_table(plan)
+    check_continuation(plan, store, widen=True)  # it may have been widened since it was prepared
+    _retire(store, outdated_trials(plan, store), even_finished=True)
+    if plan.is_adaptive and store.exists() and name in store.sweeps():
+        planned = continue_from(plan, store.plan_table(name)).kept
+    store.begin(plan.spec.to_json(), planned, plan.most_trials if plan.is_adaptive else None)
+    statuses = store.statuses()
+    _retire(store, [i for i in planned["trial_id"].to_pylist() if i in statuses and not statuses[i].is_finished()])
+    return planned
+
+
+def _retire(store: Store, trial_ids: Collection[str], *, even_finished: bool = False) -> None:
+    try:
+        store.retire(trial_ids, even_finished=even_finished)
+    except OSError as error:
+        raise FaultsError(f"store {store.uri}", [f"the store must be writable, but {error}"]) from error
+
+
+def _supply(plan: SweepPlan, store: Store, planned: pa.Table, driver: Driver) -> Supply:
+    """What hands out the trials that are left."""
+    if not plan.is_adaptive:
+        return FixedSupply(remaining(plan, store.finished_ids()))
+    # Here: Optuna is for those who ask for it.
+    from orchestrator.scheduling.search import adaptive_supply
+
+    own = set(planned["trial_id"].to_pylist())
+    records = store.records()
+    supply = adaptive_supply(
+        plan,
+        planned_from_table(planned),
+        [record for record in records if record.trial_id in own],
+        lambda trials: driver.planned_more(trials_table(plan.spec.name, trials)),
+    )
+    shared = {r.trial_id: r for r in records if r.trial_id not in own and r.status.is_finished()}
+    return Spared(supply, shared, driver.trial_known) if shared else supply
+
+
+def _train(
+    plan: SweepPlan,
+    supply: Supply,
+    driver: Driver,
+    known: Callable[[], Sequence[TrialRecord]],
+    address: str | None,
+) -> bool:
+    """Train what is left; returns whether it was interrupted. A second Ctrl-C says what was lost by it."""
+    if supply.is_exhausted():
+        return False
+    # Here: a sweep of which nothing is left needs no Ray.
+    from orchestrator.scheduling.tuner import run_trials
+
+    try:
+        interrupted = run_trials(
+            plan.spec.name,
+            supply,
+            driver,
+            address=address,
+            max_concurrent_trials=plan.spec.search.max_concurrent_trials,
+            early_stopping=plan.spec.early_stopping,
+            earlier=() if plan.spec.early_stopping == NONE else known(),
+        )
+    except KeyboardInterrupt:
+        if not driver.unrecorded:
+            raise
+        lost = f"{driver.unrecorded} trained trials could not be recorded and will be trained again"
+        raise KeyboardInterrupt(lost) from None
+    driver.record_waiting()
+    return interrupted
+
+
+def _records(store: Store, sweep: str) -> list[TrialRecord]:
+    """The records of the trials that are planned for a sweep, whichever sweep had them trained."""
+    return store.records(store.plan_table(sweep)["trial_id"].to_pylist())
+
+
+def _settle(store: Store, name: str, *, is_complete: bool) -> Results:
+    """Put the store in order as far as the storage lets it, and read what came of the sweep."""
+    store.end_working()
+    try:
+        store.compact(plan_is_final=is_complete)
+    except OSError as error:
+        logger.warning("the store could not be compacted, which makes it no less whole: %s", error)
+    return results_of(store, name)
+
+
+def _try_report(store: Store, results: Results, folder: Path, name: str) -> tuple[tuple[str, ...], str | None]:
+    """The report's files, or why there are none: the records are there all the same."""
+    try:
+        return write_report_into(store, results, folder, sweep=name), None
+    except FaultsError as error:
+        return (), "; ".join(error.faults)
+    except OSError as error:
+        return (), str(error)

@@ -1,0 +1,281 @@
+"""SweepSpec: what was asked. Read from a .py or .yaml file, checked for shape, stored as JSON.
+
+Names (tasks, methods, options) are checked when the spec is planned, since only the plug-ins know them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from orchestrator.spec.early_stopping import NONE, parse_rule, rule_to_json
+from orchestrator.spec.space import parse_domain
+from trainables.faults import FaultsError, unknown_name
+
+
+class SweepSpecError(FaultsError):
+    """A sweep cannot be run as asked; `faults` holds every reason."""
+
+
+def _domain(value: Any) -> Any:
+    try:
+        return parse_domain(value)
+    except FaultsError as error:
+        raise ValueError("; ".join(error.faults)) from None
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [v for i, v in enumerate(values) if v in values[:i]]:
+        raise ValueError(f"every entry must stand once, but {twice[0]!r} stands twice")
+    return values
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        raise ValueError(
+            f"must be letters, digits, dots, dashes and underscores (it names a folder), but got {value!r}"
+        )
+    return value
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _rule(value: Any) -> Any:
+    try:
+        return parse_rule(value)
+    except FaultsError as error:
+        raise ValueError("; ".join(error.faults)) from None
+
+
+SpaceEntry = Annotated[
+    Any, BeforeValidator(_domain), PlainSerializer(lambda v: v.to_json() if hasattr(v, "to_json") else v)
+]
+Space = dict[str, SpaceEntry]
+
+
+class MethodSpec(BaseModel):
+    """One entry of `methods`: a method and the space of its options; hyperparameters here override the shared ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Annotated[str, Field(min_length=1)]
+    space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_sweep_file(cls, value: Any) -> Any:
+        return long_form(value)
+
+
+def long_form(entry: Any) -> Any:
+    """An entry of `methods` as `{method: NAME, space: {...}}`, whatever form of a sweep file it has.
+
+    The forms are `{adapter: {adapter_size: ...}}` and, without options, plain `layernorm`; anything else is left alone.
+    """
+    if isinstance(entry, str):
+        return {"method": entry, "space": {}}
+    if isinstance(entry, Mapping) and len(entry) == 1 and "method" not in entry:
+        ((method, space),) = entry.items()
+        return {"method": str(method), "space": {} if space is None else space}
+    if isinstance(entry, Mapping) and ("method" not in entry or set(entry) - {"method", "space"}):
+        raise ValueError(f"an entry must name exactly one method, but got {', '.join(map(str, entry)) or 'none'}")
+    return entry
+
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+
+class SearchSpec(BaseModel):
+    """Who proposes the configurations, and how many at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    algorithm: Annotated[str, AfterValidator(lambda name: "cmaes" if name == "cma-es" else name)] = "grid"
+    num_samples: Count | None = None  # configurations per task and method entry; a grid has as many as it has
+    max_concurrent_trials: Count | None = None  # None: as many as there are engines
+    seed: Seed = 0  # of the search itself; trials have their own
+
+
+class SweepSpec(BaseModel):
+    """A declared sweep: task x method x hyperparameters x seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(_name)]
+    backbone: Annotated[str, Field(min_length=1)] = "minilm"
+    tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)] = (0, 1, 2)
+    space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
+    methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
+    search: SearchSpec = SearchSpec()
+    early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
+
+    def to_json(self) -> str:
+        """The resolved spec, in the shape of a sweep file, as stored beside the records."""
+        plain = self.model_dump(mode="json")
+        plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
+        return json.dumps(plain, indent=2) + "\n"
+
+
+def parse_spec(values: Any) -> SweepSpec:
+    """Read a spec from plain values. Raises `SweepSpecError` holding every fault of its shape."""
+    spec, faults = parse_leniently(values)
+    if faults:
+        raise SweepSpecError("sweep", faults)
+    return spec
+
+
+# Stand in for required parts that are missing or faulty, so that the rest can still be checked.
+_PLACEHOLDERS: dict[str, Any] = {"name": "unnamed", "tasks": ["toy/sentiment"], "methods": ["adapter"]}
+
+
+def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
+    """Read what is sound of a spec, with the faults of the rest.
+
+    Faulty parts are dropped (required ones replaced by placeholders) until what remains is a spec. It serves only
+    to check the sound parts against the plug-ins, so that the user hears of every fault at once.
+    """
+    if isinstance(values, SweepSpec):
+        return values, []
+    if not isinstance(values, Mapping):
+        keys = ", ".join(SweepSpec.model_fields)
+        came = "nothing" if values is None else repr(values)
+        return SweepSpec(**_PLACEHOLDERS), [f"a sweep must be a mapping with the keys {keys}, but got {came}"]
+    try:
+        sound = plain_copy(values)
+    except RecursionError:
+        return SweepSpec(**_PLACEHOLDERS), ["a sweep must not contain itself"]
+    faults: list[str] = []
+    while True:
+        try:
+            return SweepSpec.model_validate(sound), faults
+        except ValidationError as error:
+            errors = _errors(error)
+        faults += [sentence for fault in errors if (sentence := _sentence(fault, sound)) not in faults]
+        # From the end, so that dropping an entry of a list does not move the next one.
+        for loc in sorted({fault["loc"] for fault in errors}, key=lambda loc: [str(p).zfill(6) for p in loc])[::-1]:
+            names_no_method = loc[:1] == ("methods",) and loc[2:] == ("method",)
+            _drop(sound, loc[:2] if names_no_method else loc)  # what is left of such an entry would read as another
+        for key, placeholder in _PLACEHOLDERS.items():
+            if not sound.get(key):
+                sound[key] = placeholder
+
+
+def spec_faults(error: ValidationError) -> list[str]:
+    """The sentences of a validation error raised where a .py file builds its own `SweepSpec`."""
+    return [_sentence(fault, {}) for fault in _errors(error)]
+
+
+def _errors(error: ValidationError) -> list[Any]:
+    """Without those that follow from others: pydantic calls a sequence too short once its entries are faulty."""
+    return [
+        fault
+        for fault in error.errors()
+        if fault["type"] != "too_short" or len(fault["input"]) < fault["ctx"]["min_length"]
+    ]
+
+
+def plain_copy(value: Any) -> Any:
+    """A copy to change: mappings as dicts with text for keys, sequences as lists, entries of `methods` in long form."""
+    copy = _plain(value)
+    if isinstance(copy, dict) and isinstance(copy.get("methods"), list):
+        copy["methods"] = [_long_form_if_sound(entry) for entry in copy["methods"]]
+    return copy
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    # Sets and iterators too: those of a .py file, which could be read only once.
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | Set | Iterator) else value
+
+
+def _long_form_if_sound(entry: Any) -> Any:
+    try:
+        return long_form(entry)
+    except ValueError:
+        return entry
+
+
+def _drop(container: Any, loc: Sequence[Any]) -> None:
+    """Remove the deepest part of `container` that `loc` reaches."""
+    head, *rest = loc or ("",)
+    inside = (isinstance(container, dict) and head in container) or (
+        isinstance(container, list) and isinstance(head, int) and head < len(container)
+    )
+    if not inside:
+        return
+    child = container[head]
+    reachable = rest and (
+        (isinstance(child, dict) and rest[0] in child)
+        or (isinstance(child, list) and isinstance(rest[0], int) and rest[0] < len(child))
+    )
+    if reachable:
+        _drop(child, rest)
+    if not reachable or child == []:  # a list that is empty only now is no fault of its own
+        del container[head]
+
+
+# What pydantic calls a fault -> our rule; its context fills the braces.
+_RULES = {
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "too_short": "must hold at least {min_length}",
+    "greater_than_equal": "must be >= {ge}",
+    "less_than": "must be < {lt}",
+}
+
+
+def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
+    path = list(fault["loc"])
+    if len(path) >= 2 and path[0] == "methods" and isinstance(path[1], int):
+        entries = values.get("methods")
+        entry = entries[path[1]] if isinstance(entries, list) and path[1] < len(entries) else None
+        name = entry.get("method") if isinstance(entry, dict) else None
+        path[1] = name if isinstance(name, str) and name else path[1]
+        path = [part for part in path if part != "space"]
+    where = ".".join(map(str, path)) or "sweep"
+    if fault["type"] == "extra_forbidden":
+        models: dict[str, type[BaseModel]] = {"search": SearchSpec, "methods": MethodSpec}
+        model = models.get(str(path[0]), SweepSpec)
+        return f"{where}: {unknown_name('key', path[-1], model.model_fields)}"
+    if fault["type"] == "missing":
+        return f"{where}: is required"
+    if fault["type"] == "value_error":
+        return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
+    rule = _RULES.get(fault["type"], f"{fault['msg'][0].lower()}{fault['msg'][1:]}").format(**fault.get("ctx", {}))
+    return f"{where}: {rule}, but got {_shortened(fault['input'])}"
+
+
+def _shortened(value: Any, length: int = 200) -> str:
+    if value is None:
+        return "nothing"
+    try:
+        text = repr(value)
+    except Exception:  # of an object of the user's own, in a .py file
+        text = f"an object of {type(value).__name__}"
+    return text if len(text) <= length else f"{text[:length]}..."

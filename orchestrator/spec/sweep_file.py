@@ -1,0 +1,207 @@
+"""Read the raw values of a sweep: a .py with SWEEP, a .yaml or .json, or the name of a packaged search space."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pkgutil
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import search_spaces
+from orchestrator.spec.space import Domain
+from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
+from trainables.config import HYPERPARAMETERS
+from trainables.faults import FaultsError, unknown_name
+
+
+def read_sweep(reference: str, overrides: Sequence[str] = ()) -> Any:
+    """The values a sweep is declared with, `KEY=VALUE` overrides applied; shape and names are not checked here.
+
+    `reference` is a path ending in .py, .yaml, .yml or .json, or the name of a module of `search_spaces`.
+    Raises `SweepSpecError` where it is neither, or the file cannot be read as one.
+    """
+    path = _find(reference)
+    if path.suffix not in _READERS:
+        raise SweepSpecError(reference, [unknown_name("kind of sweep file", path.suffix, _READERS)])
+    values = _READERS[path.suffix](path)
+    if fault := _size_fault(values):
+        raise SweepSpecError(str(path), [fault])
+    return apply_overrides(values, overrides)
+
+
+def _find(reference: str) -> Path:
+    path = Path(reference)
+    packaged = {module.name: module for module in pkgutil.iter_modules(search_spaces.__path__)}
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise SweepSpecError(reference, [f"a sweep must be readable, but {error}"]) from None
+    if reference in packaged:
+        return Path(str(search_spaces.__file__)).parent / f"{reference}.py"
+    near = difflib.get_close_matches(reference, packaged, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"
+    raise SweepSpecError(
+        reference, [f"{rule}, but there is no file {reference!r}{hint} Packaged: {', '.join(sorted(packaged))}"]
+    )
+
+
+def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
+    """Set dotted keys of a sweep's values: `seeds=[0]`, `space.num_epochs=1`, `methods.adapter.adapter_size=8`.
+
+    A bare hyperparameter (`num_epochs=1`) stands for `space.<name>`; values are read as YAML. Raises
+    `SweepSpecError` with every override that cannot be applied.
+    """
+    if not overrides or not isinstance(values, Mapping | SweepSpec):
+        return values
+    try:
+        result = plain_copy(values)
+    except RecursionError:
+        return values  # what is wrong with it is said when it is parsed
+    faults: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            faults.append(f"--set: must be KEY=VALUE, but got {override!r}")
+            continue
+        try:
+            value = _load_yaml(text)
+        except _NotYaml:
+            faults.append(f"--set {key}: the value must be YAML, but got {text!r}")
+            continue
+        if fault := _size_fault(value):
+            faults.append(f"--set {key}: {fault}")
+            continue
+        path = key.split(".")
+        if path[0] in HYPERPARAMETERS:
+            path = ["space", *path]
+        if fault := _set(result, path, value):
+            faults.append(f"--set {key}: {fault}")
+    if faults:
+        raise SweepSpecError("overrides", faults)
+    return result
+
+
+def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
+    """Put a value where a path leads; returns why it leads nowhere."""
+    head, *rest = path
+    if head == "methods" and rest and isinstance(values.get("methods"), list):
+        return _set_in_methods(values["methods"], rest, value)
+    if not rest:
+        values[head] = value
+        return None
+    child = values.get(head)
+    child = {} if child is None else child.to_json() if isinstance(child, Domain) else child
+    if not isinstance(child, dict):
+        return f"{head} must be a mapping to set {'.'.join(rest)} in it, but is {child!r}"
+    values[head] = child
+    return _set(child, rest, value)
+
+
+def _set_in_methods(entries: list[Any], path: Sequence[str], value: Any) -> str | None:
+    """Set an option of a method, in each of its entries where it has several."""
+    method, *rest = path
+    named = [entry for entry in entries if isinstance(entry, dict) and entry.get("method") == method]
+    if not named:
+        known = [str(entry["method"]) for entry in entries if isinstance(entry, dict) and "method" in entry]
+        return unknown_name("method of this sweep", method, known)
+    faults = [_set(entry, ["space", *rest], value) for entry in named]
+    return next((fault for fault in faults if fault), None)
+
+
+class _NotYaml(Exception):
+    """What the parser says of a text that it cannot read."""
+
+
+def _load_yaml(text: str) -> Any:
+    """YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise _NotYaml(" ".join(str(error).split())) from None
+    except Exception as error:  # the parser stumbles over impossible dates, keys that are lists, and deep nesting
+        raise _NotYaml(f"{type(error).__name__}: {error}") from None
+
+
+# A few lines of YAML whose anchors stand for each other can be more values than any memory holds.
+MAX_VALUES = 1_000_000
+
+
+def _size_fault(values: Any) -> str | None:
+    """The fault of values that are too many once everything that is shared among them is written out."""
+    counts: dict[int, int] = {}
+
+    def count(value: Any) -> int:
+        if not isinstance(value, Mapping | list | tuple):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = 1  # while its parts are counted: what contains itself is refused elsewhere
+            parts = value.values() if isinstance(value, Mapping) else value
+            counts[id(value)] = 1 + sum(count(part) for part in parts)
+        return counts[id(value)]
+
+    try:
+        number = count(values)
+    except RecursionError:
+        return None  # refused elsewhere too
+    return f"must hold at most {MAX_VALUES:,} values, but holds {number:,}" if number > MAX_VALUES else None
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return _load_yaml(path.read_text(encoding="utf-8"))
+    except (_NotYaml, OSError, UnicodeDecodeError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as YAML, but {error}"]) from None
+
+
+def _read_python(path: Path) -> Any:
+    module = ModuleType("sweep_file")
+    module.__file__ = str(path)
+    try:
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
+    except ValidationError as error:
+        raise SweepSpecError(str(path), spec_faults(error)) from None
+    except FaultsError as error:
+        raise SweepSpecError(str(path), error.faults) from None
+    except (Exception, SystemExit) as error:  # whatever a user's file raises is a fault of that file
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""
+        raised = f"{type(error).__name__}: {_words_of(error)}".removesuffix(": ")
+        raise SweepSpecError(str(path), [f"must run as Python, but raised{where} {raised}"]) from None
+    if not hasattr(module, "SWEEP"):
+        raise SweepSpecError(str(path), ["must hold a constant SWEEP, a SweepSpec or a mapping of the same shape"])
+    return module.SWEEP
+
+
+def _words_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception of the user's own may not even be able to say what it is
+        return ""
+
+
+def _read_json(path: Path) -> Any:
+    """JSON by its own rules: YAML does not join the halves in which JSON writes what is beyond 16 bits."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+    except (OSError, ValueError, RecursionError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as JSON, but {error}"]) from None
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"found duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+    return dict(pairs)
+
+
+_READERS = {".py": _read_python, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json}

@@ -1,0 +1,59 @@
+"""Where trials come from: a plan that is known in full, or a search that makes up its mind as records come in."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from orchestrator.planning.plan import PlannedTrial
+from orchestrator.record import TrialRecord
+
+
+class Supply(Protocol):
+    """Hands out trials one by one, each once. Used from one thread, that of the sweep's driver."""
+
+    @property
+    def most(self) -> int:
+        """How many trials it will hand out at most, from now on."""
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """The most epochs that any of its trials may train, by the task's reference (`TrialConfig.task`)."""
+
+    def next(self) -> PlannedTrial | None:
+        """The next trial to train; None where none can be named before one that is under way has ended."""
+
+    def is_exhausted(self) -> bool:
+        """Whether `next` will never name another trial."""
+
+    def ended(self, record: TrialRecord) -> None:
+        """Take in the record of a trial that was handed out, whatever came of it."""
+
+
+class FixedSupply:
+    """Trials that were all planned before the first began, in the order of the plan."""
+
+    def __init__(self, trials: Iterable[PlannedTrial]) -> None:
+        self._waiting = deque(trials)
+        self._longest: dict[str, int] = {}
+        for trial in self._waiting:
+            task = trial.config.task
+            self._longest[task] = max(trial.config.num_epochs, self._longest.get(task, 0))
+
+    @property
+    def most(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        return self._longest
+
+    def next(self) -> PlannedTrial | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def is_exhausted(self) -> bool:
+        return not self._waiting
+
+    def ended(self, record: TrialRecord) -> None:
+        """Nothing that comes of a trial changes the plan."""

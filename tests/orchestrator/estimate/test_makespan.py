@@ -1,0 +1,106 @@
+"""Engines played through by hand: who shares a pack, who waits, who works alone at last."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.estimate.makespan import Load, play
+
+
+def load(
+    key: str | None = "a", steps: float = 10, *, trial_s: float = 1.0, fixed_s: float = 0.0, **more: object
+) -> Load:
+    values = {"own_s": 0.0, "limit": 4, **more}
+    return Load(key=key, num_steps=steps, fixed_s=fixed_s, trial_s=trial_s, **values)  # type: ignore[arg-type]
+
+
+def test_a_trial_alone_takes_its_steps_and_what_is_its_own() -> None:
+    span = play([load(own_s=5.0, fixed_s=0.5, once=(("task", 2.0),))], engines=1)
+    assert span.seconds == pytest.approx(10 * 1.5 + 5 + 2)
+    assert (span.packs, span.mean_pack_size) == (1, pytest.approx(1.0))
+
+
+def test_a_pack_pays_its_own_seconds_once_a_step() -> None:
+    together = play([load(fixed_s=1.0), load(fixed_s=1.0)], engines=1)
+    assert together.seconds == pytest.approx(10 * (1 + 2))
+    assert (together.packs, together.mean_pack_size) == (1, pytest.approx(2.0))
+    apart = play([load("a", fixed_s=1.0), load("b", fixed_s=1.0)], engines=1)
+    assert apart.seconds == pytest.approx(2 * 10 * (1 + 1))
+    assert apart.packs == 2
+
+
+def test_trials_of_one_key_are_spread_over_idle_engines() -> None:
+    span = play([load(), load(), load(), load()], engines=2)
+    assert span.seconds == pytest.approx(20)
+    assert span.busy_s == pytest.approx(40)
+
+
+def test_the_last_trial_works_alone() -> None:
+    # Three equal trials without a key on two engines: one engine has two of them.
+    span = play([load(None), load(None), load(None)], engines=2)
+    assert span.seconds == pytest.approx(20)
+    assert span.busy_s == pytest.approx(30)
+
+
+def test_no_pack_is_larger_than_its_limit() -> None:
+    span = play([load(limit=2, fixed_s=1.0)] * 4, engines=1)
+    assert span.seconds == pytest.approx(2 * 10 * (1 + 2))
+    assert span.mean_pack_size == pytest.approx(2.0)
+
+
+def test_trials_of_other_keys_that_wait_keep_packs_small() -> None:
+    """With as few under way as there are keys, nobody finds a pack to join."""
+    loads = [load(key, fixed_s=1.0) for _ in range(2) for key in ("a", "b")]
+    few = play(loads, engines=1, concurrent=2, dispatch_s=0.0)
+    many = play(loads, engines=1, concurrent=4, dispatch_s=0.0)
+    assert few.mean_pack_size < many.mean_pack_size == pytest.approx(2.0)
+    assert few.seconds > many.seconds
+
+
+def test_what_is_done_once_is_done_once_an_engine() -> None:
+    loads = [load(None, once=(("task", 3.0),)) for _ in range(4)]
+    assert play(loads, engines=1).seconds == pytest.approx(43)
+    assert play(loads, engines=2).seconds == pytest.approx(23)
+
+
+def test_the_next_trial_comes_a_moment_after_the_one_before() -> None:
+    assert play([load(None)] * 3, engines=1, concurrent=1, dispatch_s=0.5).seconds == pytest.approx(31)
+
+
+def test_nothing_to_train_takes_no_time() -> None:
+    span = play([], engines=2)
+    assert (span.seconds, span.packs, span.mean_pack_size) == (0.0, 0, 0.0)
+
+
+LOADS = st.lists(
+    st.builds(
+        load,
+        st.sampled_from(["a", "b", None]),
+        st.integers(1, 20),
+        trial_s=st.floats(0.1, 2),
+        fixed_s=st.just(0.0),
+        own_s=st.floats(0, 3),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(LOADS, st.integers(1, 5))
+def test_no_engine_is_quicker_than_its_share_and_no_sweep_slower_than_one_engine(
+    loads: list[Load], engines: int
+) -> None:
+    total = sum(each.num_steps * each.trial_s + each.own_s for each in loads)
+    span = play(loads, engines=engines, dispatch_s=0.0)
+    assert span.busy_s == pytest.approx(total, rel=1e-6)
+    assert total / engines <= span.seconds * (1 + 1e-6)
+    assert span.seconds <= total * (1 + 1e-6)
+
+
+@given(st.lists(st.floats(1, 50), min_size=1, max_size=12))
+def test_more_engines_never_take_longer_over_trials_of_one_length(steps: list[float]) -> None:
+    loads = [load(None, steps[0]) for _ in steps]
+    spans = [play(loads, engines=engines).seconds for engines in (1, 2, 3, 8)]
+    assert spans == sorted(spans, reverse=True)

@@ -1,0 +1,279 @@
+"""The driver keeps every record, though the storage fails, and stops for nothing that the records do not need."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials_table
+from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.run import recording as driver_module
+from orchestrator.run.recording import Driver, Silent
+from orchestrator.store import Store, StoreLockedError
+
+
+class Watched(Silent):
+    """Progress that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.told.append(record.trial_id)
+
+    def storage_failing(self, reason: str, waiting: int) -> None:
+        self.told.append((reason, waiting))
+
+    def storage_back(self) -> None:
+        self.told.append("back")
+
+
+class NoTracker:
+    """MLflow that hears of ended trials."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.ended.append(record.trial_id)
+
+
+@dataclasses.dataclass
+class Sweep:
+    """A store in which a sweep has begun, its driver, and who watches."""
+
+    plan: SweepPlan
+    store: Store
+    driver: Driver
+    progress: Watched
+    tracker: NoTracker
+
+    def records(self, *numbers: int) -> list[TrialRecord]:
+        return [_record(self.plan, number) for number in numbers]
+
+    def stored(self) -> list[str]:
+        return list(Store(self.store.path).statuses())
+
+
+def _record(plan: SweepPlan, number: int) -> TrialRecord:
+    trial = plan.trials[number]
+    return TrialRecord(
+        sweep=plan.spec.name,
+        trial_id=trial.trial_id,
+        config_id=trial.config_id,
+        task=trial.task,
+        backbone=trial.config.backbone,
+        method=trial.config.method,
+        seed=trial.config.seed,
+        status=TrialStatus.COMPLETED,
+        hyperparameters=trial.config.hyperparameters(),
+    )
+
+
+@pytest.fixture
+def start(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sweep]]:
+    """`start(path, filesystem=None)`: begin a sweep of six trials there, held by its driver until the test ends."""
+    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(driver_module, "LONGEST_WAIT_S", 0.05)
+    plan, locks = plan_sweep(values), []
+
+    def make(path: Path, filesystem: Any = None) -> Sweep:
+        store = Store(str(path), filesystem=filesystem)
+        lock = store.lock()
+        lock.__enter__()
+        locks.append(lock)
+        store.create(plan.spec.to_json(), plan_table(plan))
+        progress, tracker = Watched(), NoTracker()
+        driver = Driver(store, lambda: tracker, progress, known=store.records, planned=None)  # type: ignore[arg-type,return-value]
+        return Sweep(plan, store, driver, progress, tracker)
+
+    yield make
+    for lock in locks:
+        lock.__exit__(None, None, None)
+
+
+@dataclasses.dataclass
+class SmallDisk:
+    """A disk with little room; `fill` and `free` take what is left of it and give it back."""
+
+    place: Path
+    filesystem: Any
+    fill: Callable[[], None]
+    free: Callable[[], None]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, failing: Any) -> Iterator[SmallDisk]:
+    """A real one of a megabyte; where this user may not mount one, a file system that says it has no room."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        handler, filesystem = failing
+        yield SmallDisk(
+            place, filesystem, lambda: setattr(handler, "after", 0), lambda: setattr(handler, "after", None)
+        )
+        return
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), (place / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 512)
+
+    yield SmallDisk(place, None, fill, (place / "filler").unlink)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_records_go_to_the_store_first_and_several_into_one_segment(
+    start: Callable[..., Sweep], tmp_path: Path
+) -> None:
+    sweep = start(tmp_path)
+    sweep.driver.trials_ended(sweep.records(0, 1))
+    sweep.driver.trials_ended([])
+    sweep.driver.trials_ended(sweep.records(2))
+    ids = [trial.trial_id for trial in sweep.plan.trials[:3]]
+    assert sweep.stored() == sweep.tracker.ended == sweep.progress.told == ids
+    assert sweep.driver.ended == 3
+    assert len(list((tmp_path / "trials").iterdir())) == 2
+
+
+def test_a_storage_that_fails_now_and_then_loses_and_doubles_nothing(
+    start: Callable[..., Sweep], tmp_path: Path, failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler, filesystem = failing
+    sweep, draw = start(tmp_path, filesystem), random.Random(0)
+    change = type(handler)._change
+
+    def moody(self: Any) -> None:
+        if draw.random() < 0.4:
+            raise OSError("No space left on device")
+        change(self)
+
+    monkeypatch.setattr(type(handler), "_change", moody)
+    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(driver_module, "LONGEST_WAIT_S", 0.0)
+    for number in range(6):
+        sweep.driver.trials_ended(sweep.records(number))
+    monkeypatch.setattr(type(handler), "_change", change)
+    ids = [trial.trial_id for trial in sweep.plan.trials]
+    assert sweep.stored() == sweep.tracker.ended == ids
+    assert [each for each in sweep.progress.told if each in ids] == ids
+    assert sum(isinstance(each, tuple) for each in sweep.progress.told) == sweep.progress.told.count("back") > 0
+    sweep.store.compact()
+    assert sweep.store.trials()["trial_id"].to_pylist() == ids
+
+
+def test_a_full_disk_makes_the_sweep_wait_until_there_is_room(
+    start: Callable[..., Sweep], small_disk: SmallDisk
+) -> None:
+    sweep = start(small_disk.place / "store", small_disk.filesystem)
+    sweep.driver.trials_ended(sweep.records(0))
+    small_disk.fill()
+    ended = threading.Thread(target=sweep.driver.trials_ended, args=[sweep.records(1, 2)])
+    ended.start()
+    _wait_for(lambda: bool(sweep.progress.told[1:]))
+    reason, waiting = sweep.progress.told[1]
+    assert "No space left" in reason
+    assert waiting == 2
+    ended.join(0.2)
+    assert ended.is_alive()
+    assert len(sweep.stored()) == len(sweep.tracker.ended) == 1
+    sweep.driver.engines_working([])  # its note does not fit either
+    small_disk.free()
+    ended.join(20)
+    assert not ended.is_alive()
+    ids = [trial.trial_id for trial in sweep.plan.trials[:3]]
+    assert sweep.stored() == ids
+    assert sweep.progress.told[2:] == ["back", *ids[1:]]
+    assert all(file.stat().st_size for file in (small_disk.place / "store" / "trials").glob("part-*"))
+
+
+class TestAnInterruptWhileTheStorageFails:
+    def test_ends_the_wait_and_what_could_not_be_recorded_is_counted(
+        self, start: Callable[..., Sweep], tmp_path: Path, failing: Any
+    ) -> None:
+        handler, filesystem = failing
+        sweep = start(tmp_path, filesystem)
+        came = threading.Event()
+        sweep.driver.is_interrupted = came.is_set
+        handler.after = 0
+        waiting = threading.Thread(target=sweep.driver.trials_ended, args=[sweep.records(0)])
+        waiting.start()
+        _wait_for(lambda: bool(sweep.progress.told))
+        came.set()
+        waiting.join(20)
+        assert not waiting.is_alive()
+        sweep.driver.trials_ended(sweep.records(1))  # of a trial that ended meanwhile: tried once
+        assert sweep.driver.unrecorded == 2
+        assert (sweep.driver.ended, sweep.tracker.ended, sweep.stored()) == (0, [], [])
+        assert sweep.progress.told == [("No space left on device", 1)]
+
+    def test_a_last_attempt_records_what_waited_if_there_is_room_by_then(
+        self, start: Callable[..., Sweep], tmp_path: Path, failing: Any
+    ) -> None:
+        handler, filesystem = failing
+        sweep = start(tmp_path, filesystem)
+        sweep.driver.is_interrupted = lambda: True
+        handler.after = 0
+        sweep.driver.trials_ended(sweep.records(0, 1))
+        handler.after = None
+        sweep.driver.record_waiting()
+        assert sweep.driver.unrecorded == 0
+        assert len(sweep.stored()) == sweep.driver.ended == 2
+        assert sweep.progress.told[1] == "back"
+
+    def test_a_second_one_passes_through_and_what_waits_is_still_counted(
+        self, start: Callable[..., Sweep], tmp_path: Path, failing: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handler, filesystem = failing
+        sweep = start(tmp_path, filesystem)
+        handler.after = 0
+
+        def stop(seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(driver_module.time, "sleep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.driver.trials_ended(sweep.records(0))
+        assert sweep.driver.unrecorded == 1
+
+
+def test_a_driver_whose_store_was_taken_over_stops(start: Callable[..., Sweep], tmp_path: Path) -> None:
+    sweep = start(tmp_path)
+    (tmp_path / "lock.json").unlink()
+    with Store(tmp_path).lock(), pytest.raises(StoreLockedError, match="taken this store over"):
+        sweep.driver.trials_ended(sweep.records(0))
+
+
+def test_what_a_search_thinks_of_is_planned_though_the_storage_fails_for_a_while(
+    start: Callable[..., Sweep], tmp_path: Path, failing: Any
+) -> None:
+    handler, filesystem = failing
+    sweep = start(tmp_path, filesystem)
+    proposed = trials_table("small", [dataclasses.replace(sweep.plan.trials[0], trial_id="new")])
+    handler.after = 0
+    waiting = threading.Thread(target=sweep.driver.planned_more, args=[proposed])
+    waiting.start()
+    _wait_for(lambda: bool(sweep.progress.told))
+    assert "new" not in sweep.store.plan_table()["trial_id"].to_pylist()
+    handler.after = None
+    waiting.join(20)
+    assert sweep.store.plan_table()["trial_id"].to_pylist()[-1] == "new"
+    assert sweep.progress.told == [("No space left on device", 0), "back"]
+
+
+def _wait_for(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

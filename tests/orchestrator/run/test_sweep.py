@@ -1,0 +1,108 @@
+"""What a sweep checks before it starts, and the Python façade."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import orchestrator
+from orchestrator.planning.plan import plan_table
+from orchestrator.run.sweep import load_results, prepare
+from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.spec import SweepSpec
+from trainables.faults import FaultsError
+
+
+@pytest.fixture
+def values(tiny_bert: Path, task_folder: Callable[..., Path]) -> dict[str, Any]:
+    return {
+        "name": "facade",
+        "backbone": str(tiny_bert),
+        "tasks": [str(task_folder())],
+        "seeds": [0, 1],
+        "space": {"max_length": 24},
+        "methods": ["layernorm"],
+    }
+
+
+def test_relative_folders_are_made_absolute_and_names_are_left_alone(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").mkdir()
+    resolved = with_absolute_paths({**values, "tasks": ["opinion", "toy/sentiment", "glue/cola"]})
+    assert resolved["tasks"] == (str(tmp_path / "opinion"), "toy/sentiment", "glue/cola")
+    spec = SweepSpec(**{**values, "tasks": ["opinion"]})
+    assert with_absolute_paths(spec).tasks == (str(tmp_path / "opinion"),)
+    assert with_absolute_paths({"tasks": 3}) == {"tasks": 3}  # left for the spec to refuse
+
+
+def test_a_store_takes_the_same_sweep_a_wider_one_on_request_and_no_other(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    plan, store = prepare(values, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    store.create(plan.spec.to_json(), plan_table(plan))
+    prepare(values, tmp_path / "store")
+    wider = {**values, "seeds": [0, 1, 2]}
+    with pytest.raises(FaultsError, match="widen it with"):
+        prepare(wider, tmp_path / "store")
+    assert len(prepare(wider, tmp_path / "store", widen=True)[0].trials) == 3
+    narrower = {**values, "seeds": [0]}
+    for widen in (False, True):
+        with pytest.raises(FaultsError, match="not in it"):
+            prepare(narrower, tmp_path / "store", widen=widen)
+    assert load_results(tmp_path / "store").counts() == {"planned": 2}
+
+
+def test_the_facade_loads_a_room_only_when_it_is_used() -> None:
+    code = "import sys, orchestrator; print(sorted({'torch', 'ray', 'mlflow', 'pyarrow'} & sys.modules.keys()))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+    assert orchestrator.SweepSpec is SweepSpec
+    assert orchestrator.load_results is load_results
+    with pytest.raises(AttributeError, match="no attribute 'load_result'"):
+        _ = orchestrator.load_result  # type: ignore[attr-defined]
+
+
+def test_results_of_a_place_without_a_store_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match="no sweep"):
+        load_results(tmp_path)
+
+
+class TestPathsOfOptions:
+    """Files that a method's options name are made absolute like task folders, in every form of a sweep."""
+
+    @pytest.mark.parametrize(
+        "entry",
+        [
+            {"no_bert": {"vectors": "words.txt", "embedding_dim": 3}},
+            {"no_bert": {"vectors": {"grid": ["words.txt", "words.txt2"]}}},
+            {"method": "no_bert", "space": {"vectors": "words.txt"}},
+        ],
+    )
+    def test_as_values(self, entry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "words.txt").write_text("a 1 2 3\n")
+        (resolved,) = with_absolute_paths({"tasks": ["toy/sentiment"], "methods": [entry]})["methods"]
+        assert f"{tmp_path}/words.txt" in repr(resolved)
+        assert "'words.txt'" not in repr(resolved)
+
+    def test_as_a_spec(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "stage-one").mkdir()
+        spec = SweepSpec(
+            name="fused", tasks=("toy/sentiment",), methods=("layernorm", {"adapter_fusion": {"adapters": "stage-one"}})
+        )
+        resolved = with_absolute_paths(spec)
+        assert resolved.methods[1].space == {"adapters": f"{tmp_path}/stage-one"}
+        assert resolved.methods[0] == spec.methods[0]
+
+    def test_what_is_no_path_here_is_left_to_be_refused(self) -> None:
+        values = {"methods": [{"no_bert": {"vectors": "no/such/file"}}, {"adaptr": {"vectors": 3}}, 7, "bitfit"]}
+        assert with_absolute_paths(values) == values

@@ -1,0 +1,274 @@
+"""What `execute` keeps, trains and tells, with a scheduler that trains nothing and an MLflow that only listens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import orchestrator.scheduling.tuner
+import orchestrator.tracking
+from orchestrator.planning.plan import plan_sweep, plan_table
+from orchestrator.record import TrialRecord, TrialStatus, make_record
+from orchestrator.run import recording as driver_module
+from orchestrator.run.continuation import outcome_notice
+from orchestrator.run.recording import Silent
+from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
+from orchestrator.store import Store
+from trainables.faults import FaultsError
+from trainables.outcome import OutcomeStatus, TrialOutcome
+
+Values = dict[str, Any]
+
+
+@dataclasses.dataclass
+class Scheduler:
+    """Ends every trial of a supply at once with the same score; those whose learning rate is 1 fail."""
+
+    trained: list[str] = dataclasses.field(default_factory=list)
+    stop_after: int | None = None  # trials, and then an interrupt comes
+    before_each: Callable[[], None] = lambda: None
+    earlier: Sequence[TrialRecord] = ()
+
+    def run(self, sweep: str, supply: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any) -> bool:
+        self.earlier = earlier
+        observer.engines_starting(1)
+        observer.is_interrupted = lambda: self.stop_after is not None and len(self.trained) >= self.stop_after
+        while not observer.is_interrupted() and (trial := supply.next()) is not None:
+            self.before_each()
+            failed = trial.config.learning_rate == 1
+            outcome = TrialOutcome(
+                status=OutcomeStatus.FAILED if failed else OutcomeStatus.COMPLETED,
+                started_at="2026-01-02T03:04:05+00:00",
+                duration_s=1.0,
+                metric="accuracy",
+                validation_score=None if failed else 0.5,
+                error="no" if failed else None,
+            )
+            record = make_record(sweep, trial, outcome)
+            self.trained.append(trial.trial_id)
+            supply.ended(record)
+            observer.trials_ended([record])
+        return bool(observer.is_interrupted())
+
+
+class Listener:
+    """A tracker that notes which trials it was told of, and how the sweep ended."""
+
+    made: ClassVar[list[Listener]] = []
+
+    def __init__(self, sweep: str, spec_json: str, *, tracking_uri: str | None = None) -> None:
+        self.sweep, self.refilled, self.ended, self.planned = sweep, [], [], None
+        self.end: TrialStatus | None = None
+        Listener.made.append(self)
+
+    def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
+        self.refilled, self.planned = [record.trial_id for record in records], planned
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self.ended.append(record.trial_id)
+
+    def log_artifacts(self, path: Any, folder: str) -> None: ...
+
+    def close(self, status: TrialStatus, records: Callable[[], Sequence[TrialRecord]]) -> None:
+        self.end = self.end or status
+        self.all = [record.trial_id for record in records()]
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+    made = Scheduler()
+    monkeypatch.setattr(orchestrator.scheduling.tuner, "run_trials", made.run)
+    monkeypatch.setattr(orchestrator.tracking, "Tracker", Listener)
+    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.01)
+    Listener.made = []
+    return made
+
+
+class Counting(Silent):
+    def __init__(self) -> None:
+        self.counts: tuple[int, int] | None = None
+        self.failing: list[str] = []
+
+    def planned(self, trials: int, done: int) -> None:
+        self.counts = (trials, done)
+
+    def storage_failing(self, reason: str, waiting: int) -> None:
+        self.failing.append(reason)
+
+
+def _run(values: Values, store: Path, *, widen: bool = False, progress: Silent | None = None) -> SweepRun:
+    return execute(*prepare(values, store, widen=widen), progress or Silent(), make_report=False)
+
+
+class TestSweepsThatShareAStore:
+    def test_train_nothing_that_another_has_trained_and_keep_their_own_plans(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        assert _run(values, tmp_path).trained == 6
+        other = {**values, "name": "other", "seeds": [1, 2], "methods": ["layernorm", "bitfit"]}
+        progress = Counting()
+        done = _run(other, tmp_path, progress=progress)
+        assert done.trained == 3  # of layernorm with seed 1 there is a record
+        assert progress.counts == (4, 1)
+        assert len(scheduler.trained) == len(set(scheduler.trained)) == 9
+        store = Store(tmp_path)
+        assert store.sweeps() == ("other", "small")
+        assert done.results.counts() == {TrialStatus.COMPLETED: 4}
+        assert load_results(tmp_path, "small").counts() == {TrialStatus.COMPLETED: 6}
+        assert load_results(tmp_path).counts() == {TrialStatus.COMPLETED: 9}
+        assert set(load_results(tmp_path, "other").epochs()["trial_id"].to_pylist()) == set()
+        assert _run(values, tmp_path).trained == 0
+        assert store.sweeps() == ("small", "other")
+        assert len(store.records()) == 9
+
+    def test_have_each_all_of_its_trials_in_mlflow(self, values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
+        _run(values, tmp_path)
+        _run({**values, "name": "other", "seeds": [1, 2]}, tmp_path)
+        first, second = Listener.made
+        assert (first.sweep, first.planned, len(first.ended)) == ("small", None, 6)
+        assert (second.sweep, len(second.refilled), len(second.ended)) == ("other", 3, 3)
+        planned = {trial.trial_id for trial in plan_sweep({**values, "seeds": [1, 2]}).trials}
+        assert set(second.planned or ()) == {*second.refilled, *second.ended} == set(second.all) == planned
+        assert second.end is TrialStatus.COMPLETED
+
+    def test_leave_each_others_failures_alone(self, values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
+        failing = {**values, "name": "failing", "methods": [{"adapter": {"adapter_size": 1, "learning_rate": 1}}]}
+        assert _run(failing, tmp_path).results.counts() == {TrialStatus.FAILED: 2}
+        _run(values, tmp_path)
+        assert not (tmp_path / "superseded").exists()
+        both = {**failing, "name": "both", "seeds": [1, 2]}
+        assert _run(both, tmp_path).trained == 2  # seed 1 of them again
+        assert load_results(tmp_path, "failing").counts() == {TrialStatus.FAILED: 2}
+        assert len(list((tmp_path / "superseded").iterdir())) == 1
+
+    def test_refuse_a_sweep_of_a_name_they_have_that_is_another(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        _run(values, tmp_path)
+        _run({**values, "name": "other"}, tmp_path)
+        with pytest.raises(FaultsError, match="6 of the 6 trials planned for small"):
+            prepare({**values, "seeds": [7, 8]}, tmp_path)
+
+
+class TestASearchThatPlansAsItGoes:
+    @pytest.fixture
+    def search(self, values: Values) -> Values:
+        space = {"num_epochs": 1, "max_length": 16, "learning_rate": {"grid": [1e-4, 2e-4, 3e-4, 4e-4]}}
+        return {
+            **values,
+            "methods": ["layernorm"],
+            "space": space,
+            "search": {"algorithm": "tpe", "num_samples": 3},
+        }
+
+    def test_has_what_it_proposed_in_its_plan_and_goes_on_where_it_was(
+        self, search: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        scheduler.stop_after = 3
+        progress = Counting()
+        assert _run(search, tmp_path, progress=progress).interrupted
+        assert progress.counts == (6, 0)
+        store = Store(tmp_path)
+        planned = store.plan_table()["trial_id"].to_pylist()
+        assert (len(planned), store.unproposed()) == (4, 2)
+        assert load_results(tmp_path).counts() == {TrialStatus.COMPLETED: 3, TrialStatus.PLANNED: 3}
+        scheduler.stop_after = None
+        done = _run(search, tmp_path, progress=progress)
+        assert (done.trained, progress.counts) == (3, (6, 3))
+        assert done.results.counts() == {TrialStatus.COMPLETED: 6}
+        assert store.plan_table()["trial_id"].to_pylist()[:4] == planned
+        assert len(scheduler.trained) == len(set(scheduler.trained)) == 6
+        assert _run(search, tmp_path).trained == 0
+
+    def test_takes_what_another_sweep_trained_from_the_store(
+        self, search: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        grid = {key: value for key, value in search.items() if key != "search"}
+        assert _run({**grid, "name": "all"}, tmp_path).trained == 8
+        done = _run(search, tmp_path)
+        assert (done.trained, done.results.counts()) == (0, {TrialStatus.COMPLETED: 6})
+        assert len(Listener.made[-1].ended) == 6
+
+    def test_tries_again_what_failed_for_another_sweep(
+        self, search: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        search["space"]["learning_rate"] = {"grid": [1]}
+        search["search"]["num_samples"] = 1
+        grid = {key: value for key, value in search.items() if key != "search"}
+        assert _run({**grid, "name": "all"}, tmp_path).trained == 2
+        assert _run(search, tmp_path).trained == 2
+        assert len(Store(tmp_path).records()) == 2
+
+
+def test_what_an_older_adaptune_trained_is_moved_aside_and_trained_again(
+    values: Values, scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as past:
+        past.setattr("trainables.config.OUTCOME_VERSION", 1)
+        _run(values, tmp_path)
+    plan, store = prepare(values, tmp_path)
+    notice = outcome_notice(plan, store)
+    assert notice is not None
+    assert notice.startswith("6 records are of outcome version 1")
+    done = execute(plan, store, Silent(), make_report=False)
+    assert (done.trained, done.results.counts()) == (6, {TrialStatus.COMPLETED: 6})
+    assert len(store.records()) == 6
+    assert store.plan_table()["trial_id"].to_pylist() == [trial.trial_id for trial in plan.trials]
+    assert len(list((tmp_path / "superseded").iterdir())) == 1
+    assert (tmp_path / "history" / "0001-plan.parquet").exists()
+    assert outcome_notice(plan, store) is None
+
+
+def test_early_stopping_is_told_of_what_the_store_holds(values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
+    values["early_stopping"] = "median"
+    _run(values, tmp_path)
+    assert scheduler.earlier == []
+    _run({**values, "seeds": [0, 1, 2]}, tmp_path, widen=True)
+    assert len(scheduler.earlier) == 6
+
+
+class TestAStorageThatFails:
+    def test_at_the_end_costs_the_report_and_nothing_else(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "report").write_text("in the way")
+        done = execute(*prepare(values, tmp_path / "store"), Silent())
+        assert done.report == ()
+        assert done.report_fault is not None
+        assert done.results.counts() == {TrialStatus.COMPLETED: 6}
+        assert Listener.made[0].end is TrialStatus.COMPLETED
+
+    def test_until_an_interrupt_leaves_the_count_of_what_is_lost(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path, failing: Any
+    ) -> None:
+        handler, filesystem = failing
+        plan, _ = prepare(values, tmp_path)
+        store = Store(str(tmp_path), filesystem=filesystem)
+        scheduler.stop_after = 3
+
+        def fail() -> None:
+            handler.after = 0 if len(scheduler.trained) == 2 else None
+
+        scheduler.before_each = fail
+        progress = Counting()
+        done = execute(plan, store, progress)
+        assert (done.interrupted, done.trained, done.unrecorded) == (True, 2, 1)
+        assert progress.failing == ["No space left on device"]
+        assert done.report_fault is not None
+        assert len(Store(tmp_path).records()) == 2
+        assert Listener.made[0].ended == scheduler.trained[:2]
+        assert Listener.made[0].end is TrialStatus.CANCELLED
+
+
+def test_what_was_widened_meanwhile_is_not_narrowed(values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
+    plan, store = prepare(values, tmp_path)
+    wider = plan_sweep({**values, "seeds": [0, 1, 2]})
+    Store(tmp_path).create(wider.spec.to_json(), plan_table(wider))
+    with pytest.raises(FaultsError, match="3 of the 9 trials"):
+        execute(plan, store, Silent(), make_report=False)
+    assert store.plan_table().num_rows == 9

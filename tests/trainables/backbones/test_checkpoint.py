@@ -1,0 +1,104 @@
+"""Checkpoints: every name a family gives its tensors is understood, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from trainables.backbones._checkpoint import FAMILIES, checkpoint_names, map_tensors, shape_of
+
+PREFIXES = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "electra": "electra"}
+Checkpoint = Callable[[str], Path]
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")), load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "electra", "electra-small", "distilbert"])
+class TestNames:
+    def test_every_tensor_of_the_checkpoint_is_read_once(self, family: str, checkpoint: Checkpoint) -> None:
+        config, tensors = read(checkpoint(family))
+        names = [name for theirs in checkpoint_names(shape_of(config)).values() for name in theirs]
+        assert sorted(names) == sorted(tensors)
+
+    def test_a_model_with_a_head_gives_the_same_tensors(self, family: str, checkpoint: Checkpoint) -> None:
+        config, tensors = read(checkpoint(family))
+        prefix = PREFIXES.get(config["model_type"], config["model_type"])
+        wrapped = {f"{prefix}.{name}": tensor for name, tensor in tensors.items()} | {"head.bias": torch.zeros(2)}
+        plain, with_head = (map_tensors(shape_of(config), each) for each in (tensors, wrapped))
+        assert plain.keys() == with_head.keys()
+        assert all(torch.equal(plain[name], with_head[name]) for name in plain)
+
+    def test_every_missing_tensor_is_counted(self, family: str, checkpoint: Checkpoint) -> None:
+        config, tensors = read(checkpoint(family))
+        lost = [name for name in tensors if "0.att" in name and name.endswith("bias")]
+        kept = {name: tensor for name, tensor in tensors.items() if name not in lost}
+        with pytest.raises(ValueError, match=f"lacks {len(lost)}: ") as refusal:
+            map_tensors(shape_of(config), kept)
+        assert all(name in str(refusal.value) for name in lost)
+
+
+def test_query_key_and_value_are_joined_in_this_order(tiny_bert: Path) -> None:
+    config, tensors = read(tiny_bert)
+    mapped = map_tensors(shape_of(config), tensors)
+    for leaf in ("weight", "bias"):
+        joined = mapped[f"layers.1.attention.qkv.{leaf}"]
+        for part, name in zip(joined.split(16), ("query", "key", "value"), strict=True):
+            assert torch.equal(part, tensors[f"encoder.layer.1.attention.self.{name}.{leaf}"])
+
+
+def test_the_old_names_of_layernorms_are_understood(tiny_bert: Path) -> None:
+    config, tensors = read(tiny_bert)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    today, then = (map_tensors(shape_of(config), each) for each in (tensors, old))
+    assert all(torch.equal(today[name], then[name]) for name in today)
+
+
+def test_half_precision_checkpoints_become_float32(tiny_bert: Path) -> None:
+    config, tensors = read(tiny_bert)
+    mapped = map_tensors(shape_of(config), {name: tensor.half() for name, tensor in tensors.items()})
+    assert {tensor.dtype for tensor in mapped.values()} == {torch.float32}
+
+
+def test_a_checkpoint_may_lack_its_pooler(tiny_bert: Path) -> None:
+    config, tensors = read(tiny_bert)
+    mapped = map_tensors(shape_of(config), {name: t for name, t in tensors.items() if "pooler" not in name})
+    assert not any(name.startswith("pooler") for name in mapped)
+    assert "layers.1.intermediate.bias" in mapped
+
+
+def test_a_foreign_model_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown model_type 'gpt2'") as refusal:
+        shape_of({"model_type": "gpt2"})
+    assert all(family in str(refusal.value) for family in FAMILIES)
+
+
+def test_a_configuration_without_a_size_is_refused(tiny_bert: Path) -> None:
+    config, _ = read(tiny_bert)
+    del config["intermediate_size"]
+    with pytest.raises(ValueError, match="must hold 'intermediate_size'"):
+        shape_of(config)
+
+
+def test_an_unknown_activation_is_refused_with_the_known_ones(tiny_bert: Path) -> None:
+    config, _ = read(tiny_bert)
+    with pytest.raises(ValueError, match="unknown activation 'gelo'; did you mean 'gelu'"):
+        shape_of({**config, "hidden_act": "gelo"})
+
+
+def test_relative_positions_are_refused(tiny_bert: Path) -> None:
+    config, _ = read(tiny_bert)
+    with pytest.raises(ValueError, match="must be absolute, but got 'relative_key'"):
+        shape_of({**config, "position_embedding_type": "relative_key"})

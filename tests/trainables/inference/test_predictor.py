@@ -1,0 +1,95 @@
+"""Saved adapters: private weights only, and the same answers after loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import trainables
+from trainables import tasks
+from trainables.backbones._loading import Backbone
+from trainables.config import Scalar, TrialConfig
+from trainables.engine.engine import Engine
+from trainables.faults import FaultsError
+from trainables.methods import method_names
+from trainables.nn.encoder import Encoder
+from trainables.outcome import OutcomeStatus
+
+
+@pytest.fixture
+def saved(
+    tmp_path: Path,
+    tiny_bert: Path,
+    backbone: Backbone,
+    small_options: Callable[[str, Encoder], dict[str, Scalar]],
+    task_folder: Callable[..., Path],
+    cache_dir: Path,
+) -> Callable[[str], Path]:
+    """Trains one trial of a method and gives the folder it was saved in."""
+    task = task_folder()
+
+    def train(method: str) -> Path:
+        config = TrialConfig(
+            task=str(task),
+            backbone=str(tiny_bert),
+            method=method,
+            method_options=small_options(method, backbone.encoder),
+            num_epochs=1,
+            learning_rate=1e-2,
+            max_length=32,
+            precision="fp32",
+        )
+        outcome = Engine(device="cpu").run(config, save_to=tmp_path / "saved" / method)
+        assert outcome.status is OutcomeStatus.COMPLETED, outcome.error
+        return tmp_path / "saved" / method
+
+    return train
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_loaded_adapter_scores_what_the_trained_one_scored(method: str, saved: Callable[[str], Path]) -> None:
+    folder = saved(method)
+    predictor = trainables.load(folder)
+    rows = tasks.load(predictor.config.task).splits["test"].to_pylist()
+    predicted = predictor.predict([row["text_a"] for row in rows])
+    accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
+    assert accuracy == pytest.approx(predictor.scores["test/accuracy"])
+    names = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    if method == "adapter_fusion":
+        names.add("references")
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_only_trained_weights_are_saved_and_without_the_trial_axis(saved: Callable[[str], Path]) -> None:
+    folder = saved("adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    about = json.loads((folder / "adapter_config.json").read_text())
+    assert sum(tensor.size for tensor in tensors.values()) == about["trained_params"]
+    assert tensors["encoder.layers.0.attention_output.adapter.down_proj"].shape == (16, 4)
+    assert tensors["head.weight"].shape == (16, 2)
+    assert not any("dense" in name or "qkv" in name for name in tensors)
+
+
+def test_texts_that_do_not_fit_the_task_are_refused(saved: Callable[[str], Path]) -> None:
+    predictor = trainables.load(saved("layernorm"))
+    with pytest.raises(FaultsError, match="pairs"):
+        predictor.predict(["good"], ["bad"])
+    with pytest.raises(FaultsError, match="non-empty list"):
+        predictor.predict("good")
+
+
+def test_a_folder_that_is_not_whole_or_fits_another_backbone_is_refused(
+    tmp_path: Path, saved: Callable[[str], Path]
+) -> None:
+    with pytest.raises(FaultsError, match=r"adapter_config\.json"):
+        trainables.load(tmp_path)
+    folder = saved("layernorm")
+    about = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**about, "backbone_fingerprint": "another"}))
+    with pytest.raises(FaultsError, match="only the weights it was trained on"):
+        trainables.load(folder)

@@ -1,0 +1,156 @@
+"""Hidden states above frozen layers, computed once: a training that uses them is the training without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainables import metrics
+from trainables.backbones._loading import Backbone, load_backbone
+from trainables.config import TrialConfig
+from trainables.data.tokenized import TokenizedSplit
+from trainables.nn.encoder import Encoder
+from trainables.training import prefix_cache as prefix
+from trainables.training.evaluation import to_device
+from trainables.training.pack import Pack
+from trainables.training.prefix_cache import PrefixStore
+from trainables.training.running_trial import Job, RunningTrial
+
+CPU = torch.device("cpu")
+MakeSplits = Callable[..., Mapping[str, TokenizedSplit]]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows a chunk, so that a small split has several."""
+    monkeypatch.setattr(prefix, "ROWS_PER_CHUNK", 7)
+
+
+def count_passes(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences of each pass through the lowest layers."""
+    passes: list[int] = []
+    original = Encoder.run_prefix
+
+    def run_prefix(self: Encoder, ids: torch.Tensor, *given: object) -> torch.Tensor:
+        passes.append(len(ids))
+        return original(self, ids, *given)
+
+    monkeypatch.setattr(Encoder, "run_prefix", run_prefix)
+    return passes
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 0])  # in memory, and from a file
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_are_those_of_the_layers_of_each_row(
+    max_bytes: int, dtype: torch.dtype, splits: MakeSplits, tiny_bert: Path
+) -> None:
+    encoder = load_backbone(str(tiny_bert), device=CPU, compute_dtype=dtype).encoder
+    split = splits()["train"]
+    states = PrefixStore(encoder, max_bytes).states(split, 1)
+    rows = np.array([40, 3, 63, 0, 3])
+    length = int(split.lengths[rows].max()) + 2
+    found = states.batch(rows, length, CPU)
+    assert (found.num_layers, found.hidden.shape, found.hidden.dtype) == (1, (5, length, 16), dtype)
+    for place, row in enumerate(rows):
+        inputs, _ = to_device(split, np.array([row]), CPU)
+        with torch.no_grad():
+            expected = encoder.eval().run_prefix(*inputs, 1)[0]
+        here = found.hidden[place]
+        tolerance = 1e-5 if dtype is torch.float32 else 0.05
+        torch.testing.assert_close(here[: len(expected)], expected, rtol=tolerance, atol=tolerance)
+        assert not here[len(expected) :].any()
+
+
+def test_a_split_goes_through_the_frozen_layers_once(
+    splits: MakeSplits, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = splits()
+    passes = count_passes(backbone.encoder, monkeypatch)
+    store = PrefixStore(backbone.encoder)
+    assert store.states(data["train"], 1) is store.states(data["train"], 1)
+    assert sum(passes) == 64
+    store.states(data["validation"], 1)
+    assert sum(passes) == 64 + 32
+    store.states(data["train"], 2)  # another height is another state
+    assert sum(passes) == 64 + 32 + 64
+
+
+def test_what_does_not_fit_into_memory_goes_to_files_of_which_nothing_is_left(
+    splits: MakeSplits, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    written: list[list[Path]] = []
+    original = PrefixStore._spill
+
+    def spill(self: PrefixStore, chunks: Iterator[np.ndarray]) -> list[np.ndarray]:
+        def watched() -> Iterator[np.ndarray]:
+            yield from chunks
+            written.append(list(folder.rglob("*.arrow")))
+
+        return original(self, watched())
+
+    monkeypatch.setattr(PrefixStore, "_spill", spill)
+    data = splits()
+    store = PrefixStore(backbone.encoder, int(data["train"].offsets[-1]) * 16 * 4)  # room for one split
+    first, second, third = (store.states(data[name], 1) for name in ("train", "validation", "test"))
+    assert [len(files) for files in written] == [1, 1]
+    assert not list(folder.iterdir())
+    for states, name in ((first, "train"), (second, "validation"), (third, "test")):
+        kept = PrefixStore(backbone.encoder).states(data[name], 1)
+        assert all(np.array_equal(one, other) for one, other in zip(states.chunks, kept.chunks, strict=True))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_training_that_uses_them_is_the_training_without(
+    dropout: float, splits: MakeSplits, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout below the trained layers makes a row's states another at each step, so then only evaluation uses them."""
+    data = splits()
+    config = TrialConfig(
+        task="any",
+        backbone="any",
+        method="top_layers",
+        dropout=dropout,
+        num_epochs=2,
+        batch_size=16,
+        learning_rate=1e-2,
+    )
+    trials = []
+    for store in (None, PrefixStore(backbone.encoder)):
+        passes = count_passes(backbone.encoder, monkeypatch)
+        pack = Pack(backbone.encoder, data, 2, store)
+        trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
+        pack.join([trial])
+        for _ in trial.batches:
+            pack.step()
+            if trial.has_ended_epoch:
+                pack.end_epoch(trial, metrics.get("accuracy"))
+        trials.append(trial)
+        assert sum(passes) == (0 if store is None else 32 + (64 if dropout == 0 else 0))
+    without, with_states = trials
+    torch.testing.assert_close(with_states.row, without.row, rtol=0, atol=1e-5)
+    for ours, expected in zip(with_states.epochs, without.epochs, strict=True):
+        assert ours.train_loss == pytest.approx(expected.train_loss, abs=1e-5)
+        assert ours.validation["loss"] == pytest.approx(expected.validation["loss"], abs=1e-5)
+
+
+def test_adapters_train_below_every_layer_so_they_use_none(
+    splits: MakeSplits, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = splits()
+    passes = count_passes(backbone.encoder, monkeypatch)
+    pack = Pack(backbone.encoder, data, 2, PrefixStore(backbone.encoder))
+    config = TrialConfig(
+        task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, dropout=0.0, batch_size=16
+    )
+    trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
+    pack.join([trial])
+    pack.step()
+    pack.evaluate(trial, "validation", metrics.get("accuracy"))
+    assert passes == []

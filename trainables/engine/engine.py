@@ -1,0 +1,193 @@
+"""The engine: one an accelerator. It loads each backbone and each tokenised task once and trains packs of trials.
+
+An engine knows no Ray and no store: it is handed jobs and answers each with a TrialOutcome, whatever happened.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import traceback
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from trainables import metrics, tasks
+from trainables.backbones._loading import Backbone, load_backbone, stand_in
+from trainables.config import TrialConfig
+from trainables.data.tokenized import TokenizedSplit, tokenize
+from trainables.device import provenance
+from trainables.device.dtype import compute_dtype
+from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
+from trainables.engine.inbox import Inbox
+from trainables.engine.pack_run import Ground, PackRun, PackStatus
+from trainables.engine.pack_size import PackPlanner
+from trainables.faults import FaultsError
+from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
+from trainables.nn.encoder import Encoder
+from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
+from trainables.training.model import stack_key
+from trainables.training.prefix_cache import PrefixStore
+from trainables.training.running_trial import Job
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Trains packs of trials on one device.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
+        num_threads: CPU threads of this engine's products; None leaves torch's choice.
+        cache_dir: where tokenised tasks are kept; None is `$ADAPTUNE_CACHE` or `~/.cache/adaptune`.
+        memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
+            the threads' share of the machine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str | None = None,
+        num_threads: int | None = None,
+        cache_dir: Path | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.cache_dir = cache_dir
+        keep_freed_memory()
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        self._memory_bytes = memory_bytes
+        if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
+            # Its threads' share: an engine a core would else plan with the memory of all the others.
+            self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
+        self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
+        self._prefixes: dict[Encoder, PrefixStore] = {}
+        self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
+        self._planners: dict[Hashable, PackPlanner] = {}
+        self._pack: PackRun | None = None
+
+    @property
+    def name(self) -> str:
+        """Host and device, as recorded with each trial."""
+        return f"{platform.node()}/{self.device}"
+
+    @property
+    def status(self) -> PackStatus | None:
+        """The pack in training; None between packs. May be asked from any thread."""
+        pack = self._pack
+        return pack.status if pack is not None else None
+
+    def run(
+        self,
+        config: TrialConfig,
+        *,
+        report: Report = lambda epoch: True,
+        cancelled: Callable[[], bool] = lambda: False,
+        save_to: Path | None = None,
+    ) -> TrialOutcome:
+        """Train one trial, and save its trained weights where a folder is given and it completed.
+
+        Never raises for a fault of the trial: a failed one is an outcome with its traceback.
+        """
+        outcomes: list[TrialOutcome] = []
+        inbox = Inbox()
+        inbox.put(Job(config=config, done=outcomes.append, report=report, cancelled=cancelled, save_to=save_to))
+        self.work(inbox)
+        return outcomes[0]
+
+    def run_all(self, configs: Sequence[TrialConfig]) -> list[TrialOutcome]:
+        """Train several trials, packed as they fit; the outcomes in the order of the configurations."""
+        outcomes: dict[int, TrialOutcome] = {}
+        inbox = Inbox()
+        for index, config in enumerate(configs):
+            inbox.put(Job(config=config, done=functools.partial(outcomes.__setitem__, index)))
+        self.work(inbox)
+        return [outcomes[index] for index in range(len(configs))]
+
+    def work(self, inbox: Inbox) -> None:
+        """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while."""
+        while jobs := inbox.take(1, lambda job: True):
+            try:
+                self._train_pack(jobs[0], inbox)
+            finally:
+                self._pack = None
+                release_unused()
+
+    def _train_pack(self, lead: Job, inbox: Inbox) -> None:
+        """Train the pack that a trial opens; a fault of the trial's is its outcome."""
+        try:
+            ground = self._prepare(lead.config)
+            key = pack_key(lead.config)
+            planner = None if key is None else self._planners.get(key)
+            run = PackRun(ground, lead, inbox, _joins(key), memory_bytes=self._memory_bytes, planner=planner)
+        except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
+            logger.warning("trial failed: %s", lead.config, exc_info=True)
+            lead.done(unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
+            return
+        self._pack = run
+        run.run()
+        if run.planner is not None and key is not None:
+            self._planners[key] = run.planner
+
+    def _prepare(self, config: TrialConfig) -> Ground:
+        task = tasks.load(config.task)
+        if faults := kind_faults(config.method, task.info):
+            raise FaultsError("trial", faults)
+        backbone = self._backbone(config)
+        return Ground(
+            backbone=backbone,
+            task=task.info,
+            metric=metrics.get(task.info.metric),
+            data=self._tokenized(task, backbone, config),
+            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixStore(backbone.encoder)),
+            provenance=self._provenance(config),
+        )
+
+    def _backbone(self, config: TrialConfig) -> Backbone:
+        name = config.backbone if uses_backbone(config.method) else ""
+        key = (name, compute_dtype(config.precision, self.device))
+        if key not in self._backbones:
+            self._backbones[key] = (
+                load_backbone(name, device=self.device, compute_dtype=key[1]) if name else stand_in(self.device)
+            )
+        return self._backbones[key]
+
+    def _tokenized(self, task: tasks.Task, backbone: Backbone, config: TrialConfig) -> Mapping[str, TokenizedSplit]:
+        if (splits := tokenized_by_method(task, config)) is not None:
+            return splits
+        fingerprint = backbone.info.fingerprint
+        assert fingerprint is not None  # a loaded backbone has weights
+        assert backbone.tokenizer is not None  # and a tokenizer
+        key = (task.fingerprint, fingerprint, config.max_length)
+        if key not in self._data:
+            self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, config.max_length, self.cache_dir)
+        return self._data[key]
+
+    def _provenance(self, config: TrialConfig) -> dict[str, str]:
+        return provenance(self.device, compute_dtype(config.precision, self.device))
+
+
+def pack_key(config: TrialConfig) -> Hashable | None:
+    """Equal for trials that may train in one pack; None for a trial that trains alone.
+
+    Learning rate, schedule, epochs, seed, decay, clipping, dropout and initialisation are each trial's own.
+    Raises `FaultsError` where the method does not know the options.
+    """
+    key = stack_key(config)
+    if key is None:
+        return None
+    return (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
+
+
+def _joins(key: Hashable | None) -> Callable[[Job], bool]:
+    def accept(job: Job) -> bool:
+        try:
+            return key is not None and pack_key(job.config) == key
+        except Exception:  # it opens a pack of its own, and fails there with its fault
+            return False
+
+    return accept

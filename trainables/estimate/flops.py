@@ -1,0 +1,177 @@
+"""What a trial costs before it is run: arithmetic from the tensors it trains, time from this device's own rate."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from trainables import tasks
+from trainables.backbones._loading import meta_encoder
+from trainables.config import Scalar, TrialConfig
+from trainables.data.tokenized import num_steps
+from trainables.device.dtype import compute_dtype
+from trainables.estimate.throughput import TrialWork
+from trainables.methods import uses_backbone
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.training.model import build_model, count_parameters
+
+# Word pieces a word of running text is cut into, on average, by the vocabularies of the BERT family.
+PIECES_PER_WORD = 1.35
+# Share of the device's own rate of matrix products that a training step reaches; the rest is everything else.
+EFFICIENCY = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSize:
+    """How much there is to read: rows a split and the mean length of a row in word pieces."""
+
+    train_rows: int
+    evaluation_rows: int  # of one evaluation on validation
+    test_rows: int  # and those of further splits, which are read once too
+    mean_length: float
+    longest: int = 128  # of a row in word pieces
+
+
+@lru_cache(maxsize=256)
+def measure_task(reference: str, max_length: int) -> TaskSize:
+    """The size of a task whose data are at hand, its lengths estimated from the words of its training rows."""
+    splits = tasks.load(reference).splits
+    rows = splits["train"].slice(0, 2000)
+    texts = [column for column in ("text_a", "text_b") if column in rows.column_names]
+    lengths = [
+        min(max_length, 2 + sum(len(text.split()) * PIECES_PER_WORD + 1 for text in row.values()))
+        for row in rows.select(texts).to_pylist()
+    ]
+    return TaskSize(
+        train_rows=splits["train"].num_rows,
+        evaluation_rows=splits["validation"].num_rows,
+        test_rows=sum(table.num_rows for name, table in splits.items() if name not in ("train", "validation")),
+        mean_length=sum(lengths) / len(lengths),
+        longest=math.ceil(max(lengths)),
+    )
+
+
+def trial_work(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> TrialWork:
+    """What training a trial on a task of this size asks of an engine, evaluation included.
+
+    A product costs 2 operations a weight and word piece forwards, 2 backwards where a tensor below it is trained,
+    and 2 more where the weight itself is.
+    """
+    options = tuple(sorted(config.method_options.items()))
+    costs = _piece_costs(config.method, options, shape, size.mean_length, config.dropout == 0)
+    pieces = size.mean_length
+    once_rows = size.evaluation_rows + size.test_rows + (size.train_rows if costs.is_kept_in_training else 0)
+    return TrialWork(
+        num_steps=num_steps(size.train_rows, batch_size=config.batch_size, num_epochs=config.num_epochs),
+        num_epochs=config.num_epochs,
+        step_flops=config.batch_size * pieces * costs.training,
+        evaluation_rows=size.evaluation_rows,
+        evaluation_flops=size.evaluation_rows * pieces * costs.evaluation,
+        test_rows=size.test_rows,
+        test_flops=size.test_rows * pieces * costs.evaluation,
+        once_flops=once_rows * pieces * costs.kept,
+        once_key=f"{config.task} {config.max_length} {config.precision} {costs.kept:.0f}" if costs.kept else None,
+    )
+
+
+def trial_flops(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> float:
+    """Floating-point operations of one trial, evaluation included, without what is computed once for many."""
+    return trial_work(config, shape, size).flops
+
+
+def training_flops(config: TrialConfig, shape: EncoderShape, length: float) -> float:
+    """Floating-point operations of training on one word piece of a sequence of this length, forwards and backwards."""
+    options = tuple(sorted(config.method_options.items()))
+    return _piece_costs(config.method, options, shape, length, config.dropout == 0).training
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PieceCosts:
+    """Operations a word piece: in training, in evaluation, and once where the result is kept for every trial."""
+
+    training: float
+    evaluation: float
+    kept: float = 0.0
+    is_kept_in_training: bool = False  # and not in evaluation alone
+
+
+@lru_cache(maxsize=4096)
+def _piece_costs(
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, length: float, is_undropped: bool
+) -> _PieceCosts:
+    """`is_undropped`: training drops nothing out, so that what lies below the trained layers can be kept."""
+    config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
+    with torch.device("meta"):
+        model = build_model(meta_encoder(shape), [config], 2)
+    encoder, trained_params = model.encoder, count_parameters(model).trained
+    if not uses_backbone(method):  # a row is read at once, by what is trained alone
+        return _PieceCosts(training=6 * trained_params / length, evaluation=2 * trained_params / length)
+    if model.has_features:  # what a frozen encoder gives is computed once a task
+        forward = sum(each[0] for each in _flops_of_layers(encoder, shape, length))
+        each_row = trained_params / length
+        return _PieceCosts(training=6 * each_row, evaluation=2 * each_row, kept=forward, is_kept_in_training=True)
+    if encoder.body is not None:  # the backbone in another's hands, with trained tensors all along it
+        with torch.device("meta"):
+            encoder = meta_encoder(shape)
+        forward = sum(each[0] for each in _flops_of_layers(encoder, shape, length))
+        return _PieceCosts(training=2 * forward + 6 * trained_params, evaluation=forward + 2 * trained_params)
+    layers = _flops_of_layers(encoder, shape, length)
+    forward, backward = (sum(each) for each in zip(*layers, strict=True))
+    kept = sum(each[0] for each in layers[: encoder.num_frozen_layers])
+    training = forward + backward - (kept if is_undropped else 0)
+    return _PieceCosts(training=training, evaluation=forward - kept, kept=kept, is_kept_in_training=is_undropped)
+
+
+def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> list[tuple[float, float]]:
+    """Forwards and backwards of each layer, the bottom one first, of one word piece."""
+    costs = []
+    reads_first = encoder.pooling in ("first", "pooler")
+    reached = any(p.requires_grad for p in encoder.embeddings.parameters())
+    for index, layer in enumerate(encoder.layers):
+        # Where a head reads the first word piece alone, the last layer computes of the others only keys and values.
+        others = 1 / length if reads_first and index == shape.num_layers - 1 else 1.0
+        frozen = trained = 0.0
+        for name, parameter in layer.named_parameters():
+            used = parameter.numel() * ((2 + others) / 3 if name.startswith("attention.qkv") else others)
+            frozen, trained = (frozen, trained + used) if parameter.requires_grad else (frozen + used, trained)
+        attention = 4 * length * shape.hidden_size * others
+        forward = 2 * (frozen + trained) + attention
+        reached = reached or trained > 0
+        # Both factors of an attention product have gradients, so it costs twice its forward pass.
+        costs.append((forward, forward + 2 * trained + attention if reached else 0.0))
+    return costs
+
+
+def measure_rate(precision: str = "auto", *, num_threads: int | None = None) -> float:
+    """Operations a second of this device's matrix products, in the dtype a trial of that precision computes in."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        dtype = compute_dtype(precision, device)
+        rows, width = (512, 768) if device.type == "cpu" else (8192, 4096)
+        hidden = torch.randn(rows, width, device=device).to(dtype)
+        weight = torch.randn(4 * width, width, device=device).to(dtype)
+        best = float("inf")
+        for _ in range(8):
+            _wait(device)
+            started = time.perf_counter()
+            for _ in range(5):
+                F.linear(hidden, weight)
+            _wait(device)
+            best = min(best, time.perf_counter() - started)
+        return 5 * 2 * rows * width * 4 * width / best
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,120 @@
+"""What is known of a trial before it trains: its task, its backbone, its options and its trained parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainables import tasks
+from trainables.backbones._loading import BackboneInfo, describe_backbone, meta_encoder
+from trainables.config import Scalar, TrialConfig
+from trainables.data.reachability import hurried
+from trainables.faults import UnavailableError
+from trainables.methods import get_method, parse_options, resolve
+from trainables.metrics import Kind
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.training.model import ParameterCounts, build_model, count_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPreview:
+    """A task as far as it is known here. Without its data, `fingerprint` and `train_rows` are None."""
+
+    info: tasks.TaskInfo
+    fingerprint: str | None
+    train_rows: int | None
+    missing: tuple[str, ...] = ()  # why its data cannot be had here
+
+
+def preview_task(reference: str) -> TaskPreview:
+    """Read and check a task, or describe it where its data are out of reach; that is found out without waiting.
+
+    Raises `FaultsError` where there is no such task, its data are faulty, or only its data could describe it.
+    """
+    with hurried():
+        try:
+            task = tasks.load(reference)
+        except UnavailableError as error:
+            info = tasks.describe(reference)
+            return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
+    # How many windows questions make, and so the steps, depends on the tokenizer.
+    rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
+    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackbonePreview:
+    """A backbone as far as it is known here: None where not even its sizes are."""
+
+    info: BackboneInfo | None
+    missing: tuple[str, ...] = ()  # why its weights cannot be had here
+
+
+def preview_backbone(name: str) -> BackbonePreview:
+    """Describe a backbone, by its sizes alone where its weights are out of reach; that is found out without waiting.
+
+    Raises `FaultsError` where there is no such backbone or it is of no family we know.
+    """
+    with hurried():
+        try:
+            return BackbonePreview(info=describe_backbone(name))
+        except UnavailableError as error:
+            missing = error.faults
+        try:
+            return BackbonePreview(info=describe_backbone(name, weights=False), missing=missing)
+        except UnavailableError:
+            rule = "even its sizes are therefore unknown, and with them what its trials would train"
+            return BackbonePreview(info=None, missing=(f"{missing[0]}; {rule}",))
+
+
+def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderShape | None) -> dict[str, Scalar]:
+    """A method's options with defaults filled in and what they leave open pinned.
+
+    Raises `FaultsError` with every fault.
+    """
+    parsed = parse_options(method, options, shape)
+    if shape is not None:  # else faults are still to be found
+        parsed = resolve(method, parsed)
+    return {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
+
+
+def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.TaskInfo | int) -> ParameterCounts:
+    """Count a trial's parameters from the tensors it would train, without memory for them.
+
+    `task` is what it trains on, or the number of outputs of a classifier.
+    """
+    num_labels, kind = (task, "classification") if isinstance(task, int) else (task.num_labels, task.kind)
+    options = tuple(sorted(config.method_options.items()))
+    one, per_output = _count(config.method, options, shape, kind)
+    more = (num_labels - 1) * per_output
+    return ParameterCounts(
+        trained=one.trained + more, trained_without_head=one.trained_without_head, total=one.total + more
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _count(
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, kind: Kind
+) -> tuple[ParameterCounts, int]:
+    """The counts with a head of one output, and what each further one adds. A sweep asks for the same many times."""
+    config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
+    with torch.device("meta"):
+        model = build_model(_encoder(shape), [config], 1, kind=kind)
+    return count_parameters(model), model.head.weight.shape[1] + 1
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder(shape: EncoderShape) -> Encoder:
+    """Building a model makes a view of it and leaves it as it is."""
+    return meta_encoder(shape)
+
+
+def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: Kind = "classification") -> int:
+    """The method's closed formula for the trained parameters, head left out."""
+    if kind == "extractive_qa":  # no pooler is read
+        shape = replace(shape, has_pooler=False)
+    return get_method(config.method).trained_params(shape, parse_options(config.method, config.method_options))

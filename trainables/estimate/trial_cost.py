@@ -1,0 +1,84 @@
+"""A trial as far as its time and memory can be told before it runs: what it computes, and what a pack of it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from trainables.backbones._loading import STAND_IN_SHAPE, BackboneInfo
+from trainables.config import TrialConfig
+from trainables.device.dtype import compute_dtype
+from trainables.engine.pack_size import WORTHWHILE, MemoryModel, PackPlanner, piece_bytes
+from trainables.estimate.flops import TaskSize, trial_work
+from trainables.estimate.throughput import Kind, Timing, TrialWork, kind_of
+from trainables.methods import uses_backbone
+from trainables.training.model import stack_key
+from trainables.training.pack import TOKENS_PER_SLICE
+
+# What a process holds beside backbone and packs: Python, torch, the tokenised task.
+PROCESS_BYTES = {"cpu": 500 * 2**20, "cuda": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSketch:
+    """What is known of a trial of a kind."""
+
+    kind: Kind
+    work: TrialWork
+    memory: MemoryModel
+    mean_length: float
+    batch_size: int
+    resident_bytes: int  # backbone and process, whatever the pack
+    is_stackable: bool
+
+    def limit(self, timing: Timing, free_bytes: int | None) -> int:
+        """The most trials an engine packs: as many as fill a pass, and more as long as they are quicker together."""
+        if not self.is_stackable:
+            return 1
+        length = self.mean_length if timing.mean_length is None else timing.mean_length
+        planner = PackPlanner(self.memory, free_bytes, typical_tokens=int(length * self.batch_size))
+        limit = planner.limit
+        while limit * 2 <= planner.max_trials:
+            if timing.step_s(2 * limit) / 2 > WORTHWHILE * timing.step_s(limit):
+                break
+            limit *= 2
+        return limit
+
+    def pack_bytes(self, num_trials: int) -> int:
+        """Memory of an engine with a pack of so many, by arithmetic."""
+        return self.resident_bytes + self.memory.pack_bytes(num_trials)
+
+
+def sketch(
+    config: TrialConfig,
+    size: TaskSize,
+    *,
+    task_fingerprint: str,
+    backbone: BackboneInfo | None,
+    trained_params: int,
+    device: torch.device,
+) -> TrialSketch:
+    """What is known of a trial on a task of this size; `backbone` may be None where its method reads none."""
+    shape = backbone.shape if backbone is not None else STAND_IN_SHAPE
+    reads = uses_backbone(config.method)
+    dtype = compute_dtype(config.precision, device)
+    tokens = TOKENS_PER_SLICE[device.type]
+    weights = shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params if reads else 0
+    cast = 0 if dtype is torch.float32 else dtype.itemsize
+    fingerprint = (backbone.fingerprint or backbone.name) if backbone is not None and reads else ""
+    memory = MemoryModel(
+        bytes_per_trial=trained_params * (4 + cast + 2 * 4 + 4),  # masters, copy, two moments, gradient
+        bytes_per_token=piece_bytes(config.method, shape, size.longest, dtype),
+        tokens_per_trial=size.longest * config.batch_size,
+        tokens_per_slice=tokens,
+    )
+    return TrialSketch(
+        kind=kind_of(config, task=task_fingerprint, backbone=fingerprint),
+        work=trial_work(config, shape, size),
+        memory=memory,
+        mean_length=size.mean_length,
+        batch_size=config.batch_size,
+        resident_bytes=weights * dtype.itemsize + PROCESS_BYTES[device.type],
+        is_stackable=stack_key(config) is not None,
+    )

@@ -1,0 +1,222 @@
+"""The frozen encoder: BERT's post-LayerNorm Transformer, lean enough to train many trials at once.
+
+- One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `checkpoint.py` maps their weights into it.
+- `view()` gives a structural copy that shares every tensor; a method puts private modules into its own view.
+- Private modules carry a leading trial axis K. Hidden states are (K*B, L, D), trial after trial; frozen products see
+  them as one batch.
+- Frozen weights are held in the compute dtype; trained ones are float32 masters, cast as they are used.
+- Dropout draws from one random stream a trial, so a trial's masks do not depend on who trains beside it.
+
+Suffixes: K trials, B sequences a trial, S = K*B, L length, D hidden, H heads, V head width, I intermediate width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.layernorm import LayerNorm
+from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prefix:
+    """What frozen layers make of a batch, which a training need not compute again."""
+
+    hidden: Tensor  # (S, L, D) above the lowest `num_layers` layers, or (S, D): what a head reads of a frozen encoder
+    num_layers: int
+
+
+class Padding:
+    """The lengths of the batch an encoder is at work on, for the modules that tell word pieces from padding."""
+
+    lengths_S: Tensor | None = None  # None: no sequence is padded
+
+    def mask(self, length: int) -> Tensor | None:
+        """True (S, L) where there is a word piece; None where everywhere."""
+        if self.lengths_S is None:
+            return None
+        return torch.arange(length, device=self.lengths_S.device) < self.lengths_S[:, None]
+
+
+# What a head may read of the last layer: the first token's state, that through the pooler, or the mean over all word
+# pieces. "tokens" is every word piece's state, for tasks whose answer is a place in the text.
+POOLINGS = ("first", "pooler", "mean")
+
+
+class Encoder(nn.Module):
+    """A pre-trained encoder, all frozen, of which methods take views.
+
+    A method may set on its view what the head reads (`pooling`; a backbone without a pooler gives the first token's
+    state in its place), a hidden layer of the head (`head_hidden_size`), or a `body` that computes everything.
+
+    Args:
+        shape: its sizes.
+        masters: the checkpoint's float32 tensors by parameter name, from which a method takes trained copies;
+            empty on the meta device, where only sizes matter.
+    """
+
+    def __init__(self, shape: EncoderShape, masters: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__()
+        self.shape = shape
+        self.compute_dtype = torch.float32
+        self.masters = masters or {}
+        self.fingerprint: str | None = None  # of the checkpoint; None where it is not of one
+        self.embeddings = Embeddings(shape)
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.num_layers))
+        self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
+        self.body: nn.Module | None = None
+        self.pooling = "pooler"
+        self.head_hidden_size = 0
+        self.width = shape.hidden_size  # of what the head reads
+        self.padding = Padding()
+        self.requires_grad_(False)
+
+    def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
+        """Take the masters' values onto a device, frozen and in the dtype products are computed in.
+
+        Raises `ValueError` naming every tensor whose size is not the shape's.
+        """
+        expected = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+        wrong = [
+            f"{name} is {tuple(master.shape)} instead of {expected[name]}"
+            for name, master in self.masters.items()
+            if tuple(master.shape) != expected[name]
+        ]
+        if wrong:
+            raise ValueError(f"tensors must have the configuration's sizes, but {'; '.join(wrong[:5])}")
+        self.compute_dtype = compute_dtype
+        for name, master in self.masters.items():
+            owner, _, leaf = name.rpartition(".")
+            frozen = nn.Parameter(master.to(device=device, dtype=compute_dtype), requires_grad=False)
+            setattr(self.get_submodule(owner), leaf, frozen)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def view(self) -> Encoder:
+        """A structural copy that shares every tensor: its modules may be replaced, its tensors must not be written."""
+        shared: dict[int, object] = {id(parameter): parameter for parameter in self.parameters()}
+        shared[id(self.masters)] = self.masters
+        return copy.deepcopy(self, shared)
+
+    def train_copy(self, prefix: str, *, num_trials: int = 1) -> None:
+        """Replace the parameters named `prefix` or below it by trained float32 copies of the checkpoint's values.
+
+        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one.
+        Raises `KeyError` where no parameter has such a name.
+        """
+        names = [name for name, _ in self.named_parameters() if name == prefix or name.startswith(f"{prefix}.")]
+        if not names:
+            raise KeyError(prefix)
+        for name in names:
+            owner, _, leaf = name.rpartition(".")
+            module = self.get_submodule(owner)
+            frozen = getattr(module, leaf)
+            value = self.masters.get(name, frozen).to(device=frozen.device, dtype=torch.float32)
+            if isinstance(module, LayerNorm) or (leaf == "bias" and prefix == name):
+                value = value.expand(num_trials, -1)
+            setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+
+    def replace_body(self, body: nn.Module, width: int) -> None:
+        """Let a module compute everything: body(input_ids, token_types, lengths) -> (S, L, D) or features (S, D).
+
+        The view drops its own embeddings and layers. Its pooler stays, for bodies that give hidden states.
+        """
+        self.body, self.width = body, width
+        self.layers = nn.ModuleList()
+        del self.embeddings
+
+    def sublayer_outputs(self) -> list[SublayerOutput]:
+        """The 2L ends of sub-layers, where adapters stand: attention's, then feed-forward's, bottom layer first."""
+        return [module for module in self.layers.modules() if isinstance(module, SublayerOutput)]
+
+    def layernorm_names(self) -> list[str]:
+        """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1)."""
+        return [name for name, module in self.named_modules() if isinstance(module, LayerNorm)]
+
+    @property
+    def num_frozen_layers(self) -> int:
+        """Layers at the bottom of which nothing is trained; 0 where the embeddings are, or their LayerNorm."""
+        if self.body is not None or any(parameter.requires_grad for parameter in self.embeddings.parameters()):
+            return 0
+        is_trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.layers]
+        return is_trained.index(True) if True in is_trained else len(is_trained)
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether nothing of it is trained, so that what the head reads is a property of the row."""
+        return self.body is None and not any(parameter.requires_grad for parameter in self.parameters())
+
+    def forward(
+        self,
+        input_ids_SL: Tensor,
+        token_types_SL: Tensor,
+        lengths_S: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """What the head reads: (S, D), or with the pooling "tokens" (S, L, D); no lengths where no sequence is padded.
+
+        With the hidden states of a prefix, only the layers above it are computed.
+        """
+        self.padding.lengths_S = lengths_S
+        if self.body is not None:
+            states = self.body(input_ids_SL, token_types_SL, lengths_S)
+            return states if states.dim() == 2 else self._pool(states)
+        if prefix is not None and prefix.hidden.dim() == 2:
+            return prefix.hidden
+        padding = self._padding(input_ids_SL, lengths_S)
+        if prefix is None:
+            hidden_SLD, below = self.embeddings(input_ids_SL, token_types_SL, self.compute_dtype), 0
+        else:
+            hidden_SLD, below = prefix.hidden, prefix.num_layers
+        reads_first = self.pooling in ("first", "pooler")
+        for index in range(below, len(self.layers)):
+            layer = self.layers[index]
+            assert isinstance(layer, EncoderLayer)
+            if reads_first and index == len(self.layers) - 1:
+                return self._project(layer.first(hidden_SLD, padding))
+            hidden_SLD = layer(hidden_SLD, padding)
+        return self._pool(hidden_SLD)
+
+    def _pool(self, hidden_SLD: Tensor) -> Tensor:
+        if self.pooling == "tokens":
+            return hidden_SLD
+        if self.pooling != "mean":
+            return self._project(hidden_SLD[:, 0])
+        mask_SL = self.padding.mask(hidden_SLD.shape[1])
+        if mask_SL is None:
+            return hidden_SLD.mean(dim=1)
+        total_SD = (hidden_SLD * mask_SL[..., None].to(hidden_SLD.dtype)).sum(dim=1, dtype=torch.float32)
+        return (total_SD / mask_SL.sum(dim=1, keepdim=True)).to(hidden_SLD.dtype)
+
+    def _project(self, first_SD: Tensor) -> Tensor:
+        """The first token's state, through the pooler where the head reads that."""
+        if self.pooling == "first" or self.pooler is None:
+            return first_SD
+        return torch.tanh(self.pooler(first_SD))
+
+    def run_prefix(
+        self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None, num_layers: int
+    ) -> Tensor:
+        """The hidden states (S, L, D) above the embeddings and the lowest `num_layers` layers."""
+        padding = self._padding(input_ids_SL, lengths_S)
+        hidden_SLD = self.embeddings(input_ids_SL, token_types_SL, self.compute_dtype)
+        for layer in self.layers[:num_layers]:
+            hidden_SLD = layer(hidden_SLD, padding)
+        return hidden_SLD
+
+    def _padding(self, input_ids_SL: Tensor, lengths_S: Tensor | None) -> Tensor | None:
+        """What is added to attention scores (S, 1, 1, L): 0, or a large negative number for keys that are padding."""
+        if lengths_S is None:
+            return None
+        padded = torch.arange(input_ids_SL.shape[1], device=lengths_S.device) >= lengths_S[:, None]
+        padding = torch.zeros(padded.shape, dtype=self.compute_dtype, device=padded.device)
+        return padding.masked_fill_(padded, torch.finfo(self.compute_dtype).min)[:, None, None]

@@ -1,0 +1,184 @@
+"""The parts of the encoder: embeddings and post-LayerNorm Transformer layers of the BERT family.
+
+Suffixes: K trials, B sequences a trial, S = K*B, L length, D hidden, I intermediate width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables.nn.attention import attend, attend_first
+from trainables.nn.dropout import Dropout
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.feedforward import feed_forward
+from trainables.nn.layernorm import LayerNorm
+
+_gelu_tanh = functools.partial(F.gelu, approximate="tanh")
+
+# By the names of Hugging Face configurations. Their own table costs a second of imports in every engine.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_fast": _gelu_tanh,
+    "gelu_new": _gelu_tanh,
+    "gelu_python": F.gelu,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "mish": F.mish,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Linear(nn.Linear):
+    """A product in the dtype of its input, whatever dtype its weight is kept in; its bias may be one a trial (K, D)."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one product for all trials."""
+        return type(self) is Linear and self.bias.dim() == 1
+
+    def is_frozen_in(self, dtype: torch.dtype) -> bool:
+        """Whether this is a plain product with frozen weights of this dtype, which may be fused with its neighbours."""
+        trained = self.weight.requires_grad or self.bias.requires_grad
+        return self.is_plain and self.weight.dtype is dtype and not trained
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        if bias.dim() == 1:
+            return F.linear(input, weight, bias)
+        product = F.linear(input, weight)
+        return (product.view(bias.shape[0], -1, bias.shape[1]) + bias[:, None]).view_as(product)
+
+
+class Embeddings(nn.Module):
+    """Word, position and token-type embeddings, summed and normalised."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.offset = shape.position_offset
+        self.word = _embedding(shape.vocab_size, shape.embedding_size)
+        self.position = _embedding(shape.max_positions, shape.embedding_size)
+        types = shape.type_vocab_size
+        self.token_type = _embedding(types, shape.embedding_size) if types else None
+        self.layernorm = LayerNorm(shape.embedding_size, shape.layer_norm_eps)
+        self.dropout = Dropout(shape.hidden_dropout)
+        project = shape.embedding_size != shape.hidden_size
+        self.project = Linear(shape.embedding_size, shape.hidden_size) if project else None
+
+    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, dtype: torch.dtype) -> Tensor:
+        length = input_ids_SL.shape[1]
+        hidden = self.word(input_ids_SL) + self.position.weight[self.offset : self.offset + length]
+        if self.token_type is not None:
+            # RoBERTa has a single type; its tokenizer may still number the second text 1.
+            hidden = hidden + self.token_type(token_types_SL.clamp_max(self.token_type.num_embeddings - 1))
+        hidden = self.dropout(self.layernorm(hidden.to(dtype)))
+        return hidden if self.project is None else self.project(hidden)
+
+
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """What `nn.Embedding` makes, without importing torch's compiler where there is no memory to initialise."""
+    return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention up to, not including, its output projection."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.num_heads = shape.num_heads
+        self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size)
+        self.dropout = Dropout(shape.attention_dropout)
+
+    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        return attend(self.qkv(hidden_SLD), self.num_heads, padding_S11L, self.dropout)
+
+    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """What the first token attends to (S, D): its query, everyone's keys and values."""
+        width = hidden_SLD.shape[-1]
+        if isinstance(self.qkv, Linear) and self.qkv.is_plain:
+            weight, bias = self.qkv.weight.to(hidden_SLD.dtype), self.qkv.bias.to(hidden_SLD.dtype)
+            query_SD = F.linear(hidden_SLD[:, 0], weight[:width], bias[:width])
+            key_SLD, value_SLD = F.linear(hidden_SLD, weight[width:], bias[width:]).split(width, dim=-1)
+        else:
+            query_SLD, key_SLD, value_SLD = self.qkv(hidden_SLD).split(width, dim=-1)
+            query_SD = query_SLD[:, 0]
+        return attend_first(query_SD, key_SLD, value_SLD, self.num_heads, padding_S11L, self.dropout)
+
+
+class SublayerOutput(nn.Module):
+    """The end of a sub-layer: LN(x + Adapter(Dropout(W h + b))), without an adapter until a method sets one.
+
+    The order is that of the paper's released code: the adapter sees the dropped-out projection, has its own skip,
+    and comes before the sub-layer's residual and LayerNorm. It is called with the dropped-out projection, the residual
+    x and the LayerNorm, so that adapters of other placements find what they read.
+    """
+
+    def __init__(self, in_width: int, shape: EncoderShape) -> None:
+        super().__init__()
+        self.dense = Linear(in_width, shape.hidden_size)
+        self.dropout = Dropout(shape.hidden_dropout)
+        self.adapter: nn.Module | None = None
+        self.layernorm = LayerNorm(shape.hidden_size, shape.layer_norm_eps)
+
+    def forward(self, hidden_SLI: Tensor, residual_SLD: Tensor) -> Tensor:
+        return self.finish(self.dense(hidden_SLI), residual_SLD)
+
+    def finish(self, projected_SLD: Tensor, residual_SLD: Tensor) -> Tensor:
+        """What follows the projection W h + b."""
+        hidden_SLD = self.dropout(projected_SLD)
+        if self.adapter is not None:
+            hidden_SLD = self.adapter(hidden_SLD, residual_SLD, self.layernorm)
+        return self.layernorm(hidden_SLD, residual_SLD)
+
+
+class Branch(nn.Module):
+    """What a method puts beside a layer."""
+
+    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """What is added (S, L, D)."""
+        raise NotImplementedError
+
+    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """The same for each sequence's first token alone (S, D)."""
+        return self(hidden_SLD, padding_S11L)[:, 0]
+
+
+class EncoderLayer(nn.Module):
+    """One Transformer layer: attention and feed-forward, each with its residual and LayerNorm.
+
+    A method may set a `branch` beside the whole layer: what it makes of the layer's input is added before the last
+    LayerNorm. Like the layer itself it can answer for the first token alone.
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.attention = Attention(shape)
+        self.attention_output = SublayerOutput(shape.hidden_size, shape)
+        self.intermediate = Linear(shape.hidden_size, shape.intermediate_size)
+        self.activation = ACTIVATIONS[shape.activation]
+        self.feedforward_output = SublayerOutput(shape.intermediate_size, shape)
+        self.branch: Branch | None = None
+
+    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        beside = None if self.branch is None else self.branch(hidden_SLD, padding_S11L)
+        return self._feed_forward(self.attention_output(self.attention(hidden_SLD, padding_S11L), hidden_SLD), beside)
+
+    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+        """The first token's output (S, D) alone, which is all that a classifier reads of the last layer."""
+        beside = None if self.branch is None else self.branch.first(hidden_SLD, padding_S11L)
+        hidden_SD = self.attention_output(self.attention.first(hidden_SLD, padding_S11L), hidden_SLD[:, 0])
+        return self._feed_forward(hidden_SD, beside)
+
+    def _feed_forward(self, hidden_SLD: Tensor, beside: Tensor | None) -> Tensor:
+        residual = hidden_SLD if beside is None else hidden_SLD + beside
+        up, down = self.intermediate, self.feedforward_output.dense
+        if up.is_frozen_in(hidden_SLD.dtype) and down.is_frozen_in(hidden_SLD.dtype):
+            weights = (up.weight, up.bias, down.weight, down.bias)
+            return self.feedforward_output.finish(feed_forward(hidden_SLD, weights, self.activation), residual)
+        return self.feedforward_output(self.activation(up(hidden_SLD)), residual)

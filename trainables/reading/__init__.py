@@ -1,1 +1,0 @@
-"""From files and the hub to checked tasks: what the task families share."""

@@ -1,0 +1,127 @@
+"""Scores of a trained model over whole splits: large batches, no gradients, nothing read back before the end.
+
+Suffixes: K trials, N rows of a split, S sequences of a batch, L word pieces of the longest, C outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.data.tokenized import TokenizedSplit, evaluation_batches, pad
+from trainables.data.windows import answer_texts
+from trainables.device.memory import is_out_of_memory
+from trainables.metrics import Metric
+from trainables.nn.encoder import Prefix
+from trainables.training.model import AdaptedModel
+
+# Word pieces of one batch: enough to fill the device, few enough that a CPU's caches hold what a layer works on.
+MAX_TOKENS = {"cpu": 2048, "cuda": 65_536}
+
+Inputs = tuple[Tensor, Tensor, Tensor | None]
+PrefixOf = Callable[[np.ndarray, int], Prefix]  # of some rows, padded to a length
+# What a model puts out where a row is padded and so no answer can be; the sum of two is still a number.
+NOWHERE = torch.finfo(torch.float32).min / 2
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a finite number; training on would only cost time."""
+
+
+@torch.inference_mode()
+def evaluate(
+    model: AdaptedModel, split: TokenizedSplit, metric: Metric, prefix: PrefixOf | None = None
+) -> dict[str, float]:
+    """The metric's components, the metric itself and "loss", over a whole split.
+
+    Raises `TrainingDivergedError` where the loss is not finite, as after a last step that went too far: classes
+    picked from NaN would pass for a score.
+    """
+    return score(predict(model, split, prefix)[0], split, metric)
+
+
+def score(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[str, float]:
+    """The metric's components, the metric itself and "loss", of the outputs that `predict` gives for a whole split.
+
+    Raises `TrainingDivergedError` where the loss is not finite.
+    """
+    labels = np.asarray(split.labels)
+    loss = example_losses(torch.from_numpy(outputs), torch.tensor(labels)).mean().item()  # labels may be read-only
+    if not math.isfinite(loss):
+        raise TrainingDivergedError(f"the evaluation loss became {loss}")
+    if split.windows is not None:  # a row is a window, and what is scored are questions
+        answers = answer_texts(outputs, split.windows, split.offsets)
+        return {**metric.compute(answers, split.windows.right_answers()), "loss": loss}
+    predictions = outputs.argmax(axis=1) if metric.kind == "classification" else outputs[:, 0]
+    return {**metric.compute(predictions, labels), "loss": loss}
+
+
+def predict(
+    model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, C) in float32 and labels (N,), in the order of the split.
+
+    Of a task whose outputs are one of each word piece, logits (N, L, 2), no answer in the padding, and labels (N, 2).
+    `prefix` gives the hidden states of a batch's rows above the frozen layers, where those are at hand.
+    """
+    return predict_stacked(model, split, prefix)[0], np.asarray(split.labels)
+
+
+@torch.inference_mode()
+def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf | None = None) -> np.ndarray:
+    """What `predict` gives, (K, N, C) or (K, N, L, 2), of every one of the K trials that stand before a model.
+
+    Each batch passes once, repeated for every trial, and is as much shorter. `prefix` is for a single trial.
+    """
+    model.eval()
+    device, num_trials = model.head.weight.device, model.num_trials
+    batches = evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[device.type] // num_trials)
+    parts: list[tuple[np.ndarray, Tensor]] = []
+    while batches:
+        rows = batches.pop(0)
+        try:
+            inputs, _ = to_device(split, rows, device)
+            ids, types, lengths = (each if each is None else torch.cat([each] * num_trials) for each in inputs)
+            logits = model(ids, types, lengths, None if prefix is None else prefix(rows, inputs[0].shape[1]))
+            parts.append((rows, logits.view(num_trials, len(rows), *logits.shape[1:])))
+        except Exception as error:
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+            batches[:0] = np.array_split(rows, 2)
+    # Batches of shorter rows are filled up as padding is.
+    longest = max(logits.shape[2:] for _, logits in parts)
+    outputs = np.full((num_trials, len(split), *longest), NOWHERE, dtype=np.float32)
+    for rows, logits in parts:
+        outputs[:, rows, : logits.shape[2]] = logits.cpu().numpy()
+    return outputs
+
+
+def to_device(split: TokenizedSplit, rows: np.ndarray, device: torch.device) -> tuple[Inputs, Tensor]:
+    """A padded batch: (input ids, token types, lengths where any sequence is padded) and labels."""
+    batch = pad(split, rows, multiple_of=8 if device.type == "cuda" else 1)
+    # Known on the host, so a batch without padding costs neither a mask nor a wait for the device.
+    ragged = int(batch.lengths.min()) < batch.input_ids.shape[1]
+    arrays = [batch.input_ids, batch.token_type_ids, batch.labels, *([batch.lengths] if ragged else [])]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type == "cuda":  # only from pinned memory does a copy not wait
+        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+    input_ids, token_types, labels, *lengths = tensors
+    return (input_ids, token_types, lengths[0] if ragged else None), labels
+
+
+def example_losses(outputs_SC: Tensor, labels_S: Tensor) -> Tensor:
+    """Each example's loss (S,): cross-entropy for classes, squared error for a number.
+
+    For answers in a text, outputs (S, L, 2) and labels (S, 2) of its first and last word piece, it is the mean of the
+    two cross-entropies over places. Outputs of padding must be `NOWHERE`, or as low, so that no answer is there.
+    """
+    if labels_S.ndim == 2:
+        return F.cross_entropy(outputs_SC, labels_S, reduction="none").mean(dim=1)
+    if labels_S.is_floating_point():
+        return F.mse_loss(outputs_SC[:, 0], labels_S.to(outputs_SC.dtype), reduction="none")
+    return F.cross_entropy(outputs_SC, labels_S, reduction="none")

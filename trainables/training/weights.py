@@ -1,0 +1,191 @@
+"""What the trials of a pack train: one row of numbers a trial, of which the model's trained tensors are views.
+
+A row holds a trial's tensors end to end: those that are decayed, those that are not, and last the statistics of its
+normalisations, which the model writes and no optimizer moves. The float32 masters are what the optimizer
+moves; where products are computed in bf16 the model sees a bf16 copy, made once a step for all tensors at once instead
+of tensor by tensor at each use. Rows make joining, leaving, clipping and updating work on whole trials.
+
+Suffixes: K trials, P trained numbers of one, Q numbers of its statistics.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from trainables.nn.batchnorm import BatchNorm
+from trainables.nn.layernorm import LayerNorm
+from trainables.training.model import AdaptedModel, statistics_of
+from trainables.training.running_trial import RunningTrial
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Leaf:
+    """A trained tensor of the model: where it hangs and which part of a row it is."""
+
+    owner: nn.Module
+    name: str
+    shape: torch.Size  # of one trial
+    has_trial_axis: bool
+    is_cast: bool  # seen in the compute dtype; else in float32, as the head and embeddings are
+    offset: int = 0
+
+    def view(self, rows: Tensor) -> Tensor:
+        """This tensor of the trials whose rows are given: (K, *shape), or (*shape) where it has no trial axis."""
+        part = rows[:, self.offset : self.offset + self.shape.numel()]
+        return part.view(-1, *self.shape) if self.has_trial_axis else part.view(self.shape)
+
+
+class TrainedWeights:
+    """The rows of a pack's trials, and the model's tensors as views of them.
+
+    Takes the trained tensors of a model as its first rows. From then on the model computes with whichever trials
+    were last put before it by `show`.
+    """
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self.num_decayed, self._leaves = _lay_out(model)
+        self._num_trained = sum(leaf.shape.numel() for leaf in self._leaves)
+        self._statistics = _lay_out_statistics(model)
+        self.device = model.head.weight.device
+        self.compute_dtype = model.encoder.compute_dtype
+        self.replace_rows(self.read(model))
+
+    @property
+    def num_trials(self) -> int:
+        return self.trained.shape[0]
+
+    @property
+    def rows(self) -> Tensor:
+        """All there is of the pack's trials (K, P + Q), float32."""
+        return torch.cat([self.trained, self.statistics], dim=1) if self._statistics else self.trained
+
+    @property
+    def bytes_per_trial(self) -> int:
+        """Memory a trial of the pack costs wherever the pack stands: masters, copy, two moments, gradient."""
+        cast = 0 if self.compute_dtype is torch.float32 else self.compute_dtype.itemsize
+        return self.trained.shape[1] * (4 + cast + 2 * 4 + 4)
+
+    def read(self, model: AdaptedModel) -> Tensor:
+        """The rows (K, P + Q), float32, of the trials a model was built for. The model must be of the same shapes."""
+        leaves = [*_lay_out(model)[1], *_lay_out_statistics(model)]
+        tensors = [getattr(leaf.owner, leaf.name).detach() for leaf in leaves]
+        num_trials = model.head.weight.shape[0]
+        return torch.cat([tensor.reshape(num_trials, -1) for tensor in tensors], dim=1)
+
+    def replace_rows(self, rows: Tensor) -> None:
+        """Take these (K, P + Q) rows for the trials of the pack from now on."""
+        self.trained, self.statistics = rows[:, : self._num_trained], rows[:, self._num_trained :]
+        if self._statistics:  # in memory of their own: they are written while autograd watches over the weights
+            self.trained, self.statistics = self.trained.clone(), self.statistics.clone()
+        self._seen = self.trained if self.compute_dtype is torch.float32 else self.trained.to(self.compute_dtype)
+        self._views: dict[tuple[int, int], list[nn.Parameter]] = {}
+        self._grads = torch.empty(0, self.trained.shape[1], device=self.device)
+
+    def attach(self, trial: RunningTrial, row: Tensor) -> None:
+        """Let a trial train this row (P + Q,), which need not be one of the pack's."""
+        trial.attach(row[: self._num_trained], self.num_decayed, row[self._num_trained :])
+
+    def attach_all(self, trials: Sequence[RunningTrial]) -> None:
+        """Let each of the pack's trials train its own row."""
+        for trial, row, statistics in zip(trials, self.trained, self.statistics, strict=True):
+            trial.attach(row, self.num_decayed, statistics)
+
+    def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
+        """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""
+        rows, seen = self.trained[first:last], self._seen[first:last]
+        if masters:
+            views = [nn.Parameter(leaf.view(rows)) for leaf in self._leaves]
+        elif (first, last) in self._views:
+            views = self._views[first, last]
+        else:
+            views = [nn.Parameter(leaf.view(seen if leaf.is_cast else rows)) for leaf in self._leaves]
+            self._views[first, last] = views
+        for leaf, tensor in zip(self._leaves, views, strict=True):
+            setattr(leaf.owner, leaf.name, tensor)
+        for leaf in self._statistics:
+            setattr(leaf.owner, leaf.name, leaf.view(self.statistics[first:last]))
+
+    def take_gradients(self, first: int, last: int) -> Tensor:
+        """The gradients (last - first, P), float32, that these trials' tensors have gathered; the tensors forget them.
+
+        Valid until the next call.
+        """
+        if self._grads.shape[0] < last - first:
+            self._grads = torch.empty(last - first, self.trained.shape[1], device=self.device)
+        grads = self._grads[: last - first]
+        for leaf, tensor in zip(self._leaves, self._views[first, last], strict=True):
+            part = leaf.view(grads)
+            if tensor.grad is None:
+                part.zero_()
+            else:
+                part.copy_(tensor.grad)
+                tensor.grad = None
+        return grads
+
+    def forget_gradients(self, first: int, last: int) -> None:
+        """Drop what a step that did not come to its end has gathered."""
+        for tensor in self._views.get((first, last), ()):  # none where the step broke before they were shown
+            tensor.grad = None
+
+    @contextmanager
+    def opened(self, model: AdaptedModel, first: int, last: int, grads: Tensor) -> Iterator[None]:
+        """The masters of these trials put before the model with their gradients, to be looked at and changed."""
+        self.show(model, first, last, masters=True)
+        for leaf in self._leaves:
+            getattr(leaf.owner, leaf.name).grad = leaf.view(grads)
+        yield
+        self.refresh(first, last)
+        self.show(model, first, last)
+
+    @torch.no_grad()
+    def refresh(self, first: int, last: int) -> None:
+        """Let the model see what the optimizer made of these trials' masters."""
+        if self._seen is not self.trained:
+            self._seen[first:last].copy_(self.trained[first:last])
+
+
+def _lay_out(model: AdaptedModel) -> tuple[int, Sequence[_Leaf]]:
+    """The numbers of a row that are decayed, and the leaves in the order of a row."""
+    leaves = [
+        _leaf(model, name, tensor)
+        for name, tensor in model.named_parameters(remove_duplicate=True)
+        if tensor.requires_grad
+    ]
+    # Decay is for matrices: never for biases or LayerNorms (released code of Houlsby et al. 2019).
+    decayed = [leaf for leaf in leaves if len(leaf.shape) > 1]
+    spared = [leaf for leaf in leaves if len(leaf.shape) <= 1]
+    return sum(leaf.shape.numel() for leaf in decayed), _in_a_row([*decayed, *spared])
+
+
+def _leaf(model: AdaptedModel, name: str, tensor: Tensor) -> _Leaf:
+    path, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(path)
+    has_axis = model.has_trial_axes or path == "head" or isinstance(owner, LayerNorm)
+    return _Leaf(
+        owner=owner,
+        name=attribute,
+        shape=tensor.shape[1:] if has_axis else tensor.shape,
+        has_trial_axis=has_axis,
+        # A word piece's gradient is a sum over all places where it stands, which bf16 would not hold.
+        is_cast=path != "head" and not isinstance(owner, nn.Embedding | BatchNorm),
+    )
+
+
+def _lay_out_statistics(model: AdaptedModel) -> Sequence[_Leaf]:
+    return _in_a_row(
+        [
+            _Leaf(owner=owner, name=name, shape=getattr(owner, name).shape[1:], has_trial_axis=True, is_cast=False)
+            for owner, name in statistics_of(model)
+        ]
+    )
+
+
+def _in_a_row(leaves: Sequence[_Leaf]) -> list[_Leaf]:
+    ends = itertools.accumulate((leaf.shape.numel() for leaf in leaves), initial=0)
+    return [replace(leaf, offset=offset) for leaf, offset in zip(leaves, ends, strict=False)]
