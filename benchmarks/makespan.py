@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptune import load_results
 from benchmarks import _opponent
-from orchestrator import load_results
 
 # Eight trials, in the order in which both sides' lists are given.
 GRID: Mapping[str, Sequence[float]] = {"adapter_size": [8, 64], "learning_rate": [1e-3, 3e-4], "seed": [0, 1]}
@@ -102,7 +102,7 @@ def _adaptune_sweep(folder: Path) -> tuple[float, list[dict[str, Any]]]:
     path, store = folder / "sweep.json", folder / "store"
     path.write_text(json.dumps(sweep), encoding="utf-8")
     places = ["--store", str(store), "--tracking-uri", f"sqlite:///{folder / 'adaptune.db'}"]
-    done = _opponent.run([sys.executable, "-m", "orchestrator", "run", str(path), *places], folder / "adaptune")
+    done = _opponent.run([sys.executable, "-m", "adaptune", "run", str(path), *places], folder / "adaptune")
     columns = [*GRID, "validation_score", "test_score", "duration_s"]
     trials = load_results(store).trials().select(columns).rename_columns([*columns[:-1], "seconds"])
     return done.seconds, trials.to_pylist()

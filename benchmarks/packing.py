@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from trainables.backbones._checkpoint import shape_of
-from trainables.backbones._loading import PUBLISHED_CONFIGS
+from trainables.backbones import shape_of
+from trainables.backbones.loading import PUBLISHED_CONFIGS
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.dtype import compute_dtype

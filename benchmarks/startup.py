@@ -14,7 +14,7 @@ REPEATS = 5
 STATEMENTS = {
     "python_s": "pass",
     "cli_s": "import orchestrator.cli",
-    "results_s": "from orchestrator import load_results; load_results",
+    "results_s": "from adaptune import load_results; load_results",
     "trainables_s": "import trainables.training.pack",
 }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
 
 
-class Supply(Protocol):
+class TrialSource(Protocol):
     """Hands out trials one by one, each once. Used from one thread, that of the sweep's driver."""
 
     @property
@@ -31,7 +31,7 @@ class Supply(Protocol):
         """Take in the record of a trial that was handed out, whatever came of it."""
 
 
-class FixedSupply:
+class FixedTrials:
     """Trials that were all planned before the first began, in the order of the plan."""
 
     def __init__(self, trials: Iterable[PlannedTrial]) -> None:
@@ -57,3 +57,38 @@ class FixedSupply:
 
     def ended(self, record: TrialRecord) -> None:
         """Nothing that comes of a trial changes the plan."""
+
+
+class SkipFinished:
+    """A source without the trials that need no training, since another sweep that shares the store had them trained.
+
+    Whoever supplies them hears of their records as if they had just ended.
+    """
+
+    def __init__(
+        self, source: TrialSource, finished: Mapping[str, TrialRecord], known: Callable[[TrialRecord], None]
+    ) -> None:
+        """`finished`: other sweeps' records; `known` is told of each that spares a trial."""
+        self._trial_source = source
+        self._finished = finished
+        self._known = known
+
+    @property
+    def most(self) -> int:
+        return self._trial_source.most
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        return self._trial_source.longest
+
+    def next(self) -> PlannedTrial | None:
+        while (trial := self._trial_source.next()) is not None and (record := self._finished.get(trial.trial_id)):
+            self._trial_source.ended(record)
+            self._known(record)
+        return trial
+
+    def is_exhausted(self) -> bool:
+        return self._trial_source.is_exhausted()
+
+    def ended(self, record: TrialRecord) -> None:
+        self._trial_source.ended(record)

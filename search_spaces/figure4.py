@@ -8,8 +8,7 @@ restated there, so both of that section are tried. Error bars are one standard e
 vertical axis is accuracy for CoLA too, where adaptune selects by the Matthews correlation, GLUE's own metric.
 """
 
-from orchestrator.spec.space import Grid
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="figure4",

@@ -11,8 +11,7 @@ the Matthews correlation, GLUE's own metric.
 Its other half, the ablation of trained adapters, needs no sweep of its own: `adaptune ablate` makes it of any trial.
 """
 
-from orchestrator.spec.space import Grid
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="figure6",

@@ -13,8 +13,7 @@ The tasks are task folders of these names in the folder that ADAPTUNE_DATA names
 splits each set itself, 80 % / 10 % / 10 % (Table 3).
 """
 
-from orchestrator.spec.space import Grid
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="houlsby_additional",

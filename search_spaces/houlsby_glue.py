@@ -15,8 +15,7 @@ Batch size 32 and the schedule (10 % linear warm-up, then linear decay) are sect
 max_length 128, dropout and weight decay are not in the paper but in its released code.
 """
 
-from orchestrator.spec.space import Grid
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="houlsby_glue",

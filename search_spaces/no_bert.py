@@ -13,8 +13,7 @@ the paper the model that is best on the validation set is reported, a single one
 No backbone is read: the one named here decides nothing.
 """
 
-from orchestrator.spec.space import Choice, RandInt, Uniform
-from orchestrator.spec.spec import MethodSpec, SearchSpec, SweepSpec
+from orchestrator.spec import Choice, MethodSpec, RandInt, SearchSpec, SweepSpec, Uniform
 
 _ACTIVATIONS = Choice(["relu", "relu6", "leaky_relu", "swish", "sigmoid", "tanh"])
 _YES_OR_NO = Choice([True, False])

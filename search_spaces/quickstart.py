@@ -5,8 +5,7 @@ answer (accuracy against trained parameters, selected on validation, reported on
 42 trials: 3 tasks x (adapter 3 sizes + top_layers 2 depths + full_finetuning 1 + layernorm 1) x 2 seeds.
 """
 
-from orchestrator.spec.space import Grid
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
 SWEEP = SweepSpec(
     name="quickstart",

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbones._loading import Backbone, load_backbone
+from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
-from trainables.inference.predictor import save
+from trainables.inference.saved_adapter import save
 from trainables.nn.encoder import Encoder
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model

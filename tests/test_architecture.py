@@ -19,7 +19,7 @@ from trainables.config import TrialConfig
 from trainables.outcome import OutcomeStatus, TrialOutcome
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("orchestrator", "trainables", "search_spaces")
+PACKAGES = ("adaptune", "orchestrator", "trainables", "search_spaces")
 GENERATED = {"build", "dist", "sweeps"}
 COMMAND_LINES = ("orchestrator/cli/", "trainables/__main__.py")
 DATA_PLANE_STRANGERS = ("ray", "mlflow", "optuna", "orchestrator")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainables.inference.predictor import load
+    from trainables.inference.saved_adapter import load
 
 __all__ = ["load"]
 
@@ -14,6 +14,6 @@ def __getattr__(name: str) -> Any:
     """`trainables.load`, found when it is first used: most of this package must be importable without torch."""
     if name != "load":
         raise AttributeError(f"module 'trainables' has no attribute {name!r}")
-    from trainables.inference.predictor import load
+    from trainables.inference.saved_adapter import load
 
     return load

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(config: TrialConfig) -> None:
     """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
     from trainables import tasks
-    from trainables.backbones._loading import STAND_IN_SHAPE, describe_backbone
+    from trainables.backbones.loading import STAND_IN_SHAPE, describe_backbone
     from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
 
     faults: list[str] = []

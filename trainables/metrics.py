@@ -22,12 +22,12 @@ import numpy as np
 
 from trainables.faults import FaultsError, unknown_name
 
-Kind = Literal["classification", "regression", "extractive_qa"]
+TaskKind = Literal["classification", "regression", "extractive_qa"]
 Mode = Literal["max", "min"]
 Score = Callable[[np.ndarray, np.ndarray], float]
 
 # What a task is measured by when it does not say.
-DEFAULT_METRIC: Mapping[Kind, str] = {
+DEFAULT_METRIC: Mapping[TaskKind, str] = {
     "classification": "accuracy",
     "regression": "pearson_and_spearman",
     "extractive_qa": "squad_f1",
@@ -40,7 +40,7 @@ class Metric:
 
     name: str
     mode: Mode  # whether the best score is the highest or the lowest
-    kind: Kind
+    kind: TaskKind
     parts: Mapping[str, Score]  # the score is their mean; an ordinary metric has one part, itself
     beside: Mapping[str, Score] = dataclasses.field(default_factory=dict)  # reported with it, no part of the score
 
@@ -84,7 +84,7 @@ def get(name: str) -> Metric:
     return METRICS[name]
 
 
-def metric(kind: Kind, mode: Mode = "max") -> Callable[[Score], Score]:
+def metric(kind: TaskKind, mode: Mode = "max") -> Callable[[Score], Score]:
     """Make a function of (predictions, labels) a metric of the function's name."""
 
     def register(score: Score) -> Score:
@@ -208,7 +208,7 @@ def _mean_of_best(agreement: Callable[[list[str], list[str]], float], prediction
     return sum(best) / len(best)
 
 
-def _as_rows(values: Sequence | np.ndarray, kind: Kind) -> np.ndarray:
+def _as_rows(values: Sequence | np.ndarray, kind: TaskKind) -> np.ndarray:
     """An array (N,); of texts or of collections of texts, NumPy would make something else."""
     if kind != "extractive_qa":
         return np.asarray(values)

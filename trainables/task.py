@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainables.metrics import Kind
+from trainables.metrics import TaskKind
 
 SPLITS = ("train", "validation", "test")
 FURTHER_SPLIT = re.compile(r"(validation|test)_\w+")  # rows that only the final model is evaluated on
@@ -23,7 +23,7 @@ class TaskInfo:
     """The facts of a task that a head and a report need; known without reading the rows where a family can."""
 
     name: str
-    kind: Kind
+    kind: TaskKind
     pair: bool  # whether each row has two texts
     num_labels: int  # outputs of the head; 1 for regression, 2 (start and end, of every word piece) for extractive_qa
     label_names: tuple[str, ...]  # by label index; empty where they are not known, and where labels are no classes

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from orchestrator import load_results
+from adaptune import load_results
 
 
 def main(all_store: str, asha_store: str) -> None:

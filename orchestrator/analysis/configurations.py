@@ -41,7 +41,7 @@ RECORDED: dict[str, pa.DataType] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class SeedSummary:
     """What the replicates of one configuration say about one score, in the metric's unit."""
 
     mean: float
@@ -60,8 +60,8 @@ class Configuration:
     method: str
     hyperparameters: Mapping[str, Any]
     metric: str | None
-    validation: Estimate | None
-    test: Estimate | None
+    validation: SeedSummary | None
+    test: SeedSummary | None
     num_trials: int
     num_failed: int
     trained_params: int | None
@@ -113,8 +113,8 @@ def group_by_configuration(trials: pa.Table) -> list[Configuration]:
         return Configuration(
             config_id=config_id,
             hyperparameters={name: known.pop(name) for name in hyperparameters},
-            validation=_estimate(scores["validation"][own]),
-            test=_estimate(scores["test"][own]),
+            validation=_summary(scores["validation"][own]),
+            test=_summary(scores["test"][own]),
             num_trials=len(own),
             num_failed=int(is_failed[own].sum()),
             **known,
@@ -140,7 +140,7 @@ def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
     coverage = max((estimate.num_seeds for _, estimate in scored), default=0)
     covered = [(c, estimate) for c, estimate in scored if estimate.num_seeds == coverage]
 
-    def rank(pair: tuple[Configuration, Estimate]) -> tuple[float, float, str]:
+    def rank(pair: tuple[Configuration, SeedSummary]) -> tuple[float, float, str]:
         configuration, estimate = pair
         loss = -estimate.mean if higher_is_better(configuration.metric) else estimate.mean
         return loss, size_rank(configuration), configuration.config_id
@@ -164,12 +164,12 @@ def group_by(
     return {key: groups[key] for key in order}
 
 
-def _estimate(scores: np.ndarray) -> Estimate | None:
+def _summary(scores: np.ndarray) -> SeedSummary | None:
     """Of `(num_trials,)` scores, NaN where a trial has none."""
     known = scores[np.isfinite(scores)]
     if not known.size:
         return None
-    return Estimate(
+    return SeedSummary(
         mean=estimators.mean(known),
         sem=estimators.standard_error(known),
         num_seeds=known.size,

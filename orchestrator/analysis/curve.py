@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.analysis import estimators
-from orchestrator.analysis.configurations import Configuration, Estimate, contenders, group_by, higher_is_better
+from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, group_by, higher_is_better
 from trainables.faults import unknown_name
 
 SPLITS = ("validation", "test")
@@ -71,7 +71,7 @@ def curve_points(configurations: Sequence[Configuration], request: CurveRequest)
     def split_of(task: str) -> str:
         return request.split or ("test" if task in tasks_with_test else "validation")
 
-    def score_of(configuration: Configuration) -> Estimate | None:
+    def score_of(configuration: Configuration) -> SeedSummary | None:
         return configuration.test if split_of(configuration.task) == "test" else configuration.validation
 
     references: dict[tuple[str, str], float] = {}
@@ -118,7 +118,7 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_curve_schema(request.quantiles))
 
 
-def _point(chosen: Configuration, split: str, score: Estimate, reference: float | None) -> dict[str, Any]:
+def _point(chosen: Configuration, split: str, score: SeedSummary, reference: float | None) -> dict[str, Any]:
     sign = 1 if higher_is_better(chosen.metric) else -1
     return {
         **{name: chosen.value(name) for name in _POINTS.names[:7]},

@@ -74,7 +74,7 @@ def _kept(results: Results, trial_id: str, split: str) -> pa.Table | None:
 def _ablate(opened: Store, results: Results, chosen: dict[str, Any], split: str, screen: Console) -> pa.Table | None:
     """Ablate a trial with its weights as exported earlier, or trained again and kept. None where that failed."""
     from trainables.inference.ablation import ablate_saved, check_ablation
-    from trainables.inference.predictor import CONFIG
+    from trainables.inference.saved_adapter import CONFIG
 
     config = recorded_config(opened, chosen["trial_id"])
     check_ablation(config, split)

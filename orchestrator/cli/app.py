@@ -55,7 +55,7 @@ def plan(
     devices: Annotated[
         int | None, typer.Option(min=1, help="Devices (GPUs, or cores) to plan for; this machine's by default.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="Price of one device for an hour.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="PlanEstimate of one device for an hour.")] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure on this machine first, for a minute; later plans know it too.")
     ] = False,

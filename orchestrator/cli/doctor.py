@@ -72,13 +72,13 @@ def _packages() -> list[Finding]:
 
 
 def _devices() -> list[Finding]:
-    from trainables.device.dtype import describe_devices
+    from trainables.device.hardware import describe_devices
 
     return [Finding(what="device", found=found) for found in describe_devices()]
 
 
 def _backbones() -> list[Finding]:
-    from trainables.backbones._loading import PACKAGED, describe_backbone
+    from trainables.backbones.loading import PACKAGED, describe_backbone
     from trainables.faults import FaultsError
 
     findings = []

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.analysis import tables, wording
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of, write_report_into
-from orchestrator.store import STALE_AFTER_S, Holder, Store, Working
+from orchestrator.store import STALE_AFTER_S, EngineSnapshot, Holder, Store
 
 
 def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
@@ -19,7 +19,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
     """
     opened = Store(store)
     results = results_of(opened, sweep)
-    sweeps, holder, working = opened.sweeps(), opened.holder(), opened.working()
+    sweeps, holder, working = opened.sweeps(), opened.holder(), opened.engine_snapshot()
     silent_s = None if holder is None else opened.silent_s()
     throughput = results.throughput()
     counts = results.counts()
@@ -68,7 +68,7 @@ def _driver(holder: Holder, silent_s: float | None) -> dict[str, Any]:
     return {"host": holder.host, "pid": holder.pid, "started_at": holder.started_at, "heard_s_ago": heard}
 
 
-def _engines(working: Working) -> dict[str, Any]:
+def _engines(working: EngineSnapshot) -> dict[str, Any]:
     return {
         "written_at": working.written_at,
         "age_s": round(working.age_s, 1),

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from orchestrator.analysis import wording
 from orchestrator.cli.screen import console
-from orchestrator.estimate.price import Price, cost_of, price_sweep
+from orchestrator.estimate import PlanEstimate, SweepEstimate, cost_of, estimate_plan
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
 from orchestrator.run.sweep import default_store
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-
-if TYPE_CHECKING:
-    from orchestrator.estimate.sweep_estimate import Estimate
 
 _SOURCES = {
     "calibration": "measured on this machine",
@@ -47,9 +44,9 @@ def show_plan(
     def note(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
-    priced = price_sweep(plan, opened, devices=devices, calibrate=calibrate, earlier=earlier, note=note)
+    estimated = estimate_plan(plan, opened, devices=devices, calibrate=calibrate, earlier=earlier, note=note)
     if as_json:
-        print(json.dumps(_answer(plan, done, priced, price, _backbone_params(plan))))
+        print(json.dumps(_answer(plan, done, estimated, price, _backbone_params(plan))))
         return 0
     screen = console()
     screen.print(_table(plan))
@@ -61,7 +58,7 @@ def show_plan(
         screen.print(
             f"{done} of them have a finished record in {opened.uri}; {plan.most_trials - done} are left to train"
         )
-    for sentence in _sentences(priced, price):
+    for sentence in _sentences(estimated, price):
         screen.print(sentence, soft_wrap=True)
     for sentence in plan.missing:
         screen.print(f"Not at hand here: {sentence}", soft_wrap=True)
@@ -77,11 +74,11 @@ def _count_finished(plan: SweepPlan, opened: Store) -> int:
     return len(finished.intersection(proposed))
 
 
-def _sentences(priced: Price, price: float | None) -> list[str]:
+def _sentences(estimated: PlanEstimate, price: float | None) -> list[str]:
     """Time, cost, memory and packs, each with what it stands on."""
-    devices, found = wording.plural(priced.devices, "device"), priced.estimate
-    if priced.unknown:
-        return [f"Time: unknown, since {reason}" for reason in priced.unknown]
+    devices, found = wording.plural(estimated.devices, "device"), estimated.estimate
+    if estimated.unknown:
+        return [f"Time: unknown, since {reason}" for reason in estimated.unknown]
     if found is None:
         return ["Time: none, nothing is left to train"]
     span = f"{_duration(found.low_seconds)} to {_duration(found.high_seconds)}"
@@ -93,7 +90,7 @@ def _sentences(priced: Price, price: float | None) -> list[str]:
         )
     if price is not None:
         low, middle, high = (
-            cost_of(seconds, priced.devices, price) or 0.0
+            cost_of(seconds, estimated.devices, price) or 0.0
             for seconds in (found.low_seconds, found.seconds, found.high_seconds)
         )
         lines.append(f"Cost: about {middle:,.2f}, {low:,.2f} to {high:,.2f} (at {price:g} a device and hour)")
@@ -103,7 +100,7 @@ def _sentences(priced: Price, price: float | None) -> list[str]:
         f"Memory: about {memory}; {packs} of {found.trials_per_pack:.1f} trials on average, "
         f"at most {found.most_per_pack} together"
     )
-    return lines + [f"Note: {sentence}" for sentence in priced.notes]
+    return lines + [f"Note: {sentence}" for sentence in estimated.notes]
 
 
 def _duration(seconds: float) -> str:
@@ -174,7 +171,7 @@ def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, f
 
 
 def _answer(
-    plan: SweepPlan, done: int, priced: Price, price: float | None, backbone: dict[str, int] | None
+    plan: SweepPlan, done: int, estimated: PlanEstimate, price: float | None, backbone: dict[str, int] | None
 ) -> dict[str, Any]:
     return {
         "sweep": plan.spec.name,
@@ -185,7 +182,7 @@ def _answer(
         "num_configurations": plan.configurations,
         "num_finished": done,
         "num_remaining": max(0, plan.most_trials - done),
-        "estimate": _estimate(priced, price),
+        "estimate": _estimate(estimated, price),
         "missing": list(plan.missing),
         "methods": [
             {
@@ -194,7 +191,7 @@ def _answer(
                 "num_configurations": len({trial.config_id for trial in trials}),
                 "num_trials": len(trials),
                 "trained_params": _bounds([trial.trained_params for trial in trials]),
-                "device_seconds": priced.estimate.device_seconds.get((task, method)) if priced.estimate else None,
+                "device_seconds": estimated.estimate.device_seconds.get((task, method)) if estimated.estimate else None,
             }
             for (task, method), trials in _groups(plan).items()
         ],
@@ -223,14 +220,14 @@ def _bounds(values: Sequence[int | None]) -> list[int] | None:
     return [min(known), max(known)] if known else None
 
 
-def _estimate(priced: Price, price: float | None) -> dict[str, Any]:
+def _estimate(estimated: PlanEstimate, price: float | None) -> dict[str, Any]:
     """Every key there is, null where it is unknown. With nothing left to train, time and cost are 0."""
-    found = priced.estimate
-    nothing = None if priced.unknown else 0.0
+    found = estimated.estimate
+    nothing = None if estimated.unknown else 0.0
     seconds, low, high = (nothing,) * 3 if found is None else (found.seconds, found.low_seconds, found.high_seconds)
-    costs = [None if each is None else cost_of(each, priced.devices, price) for each in (seconds, low, high)]
+    costs = [None if each is None else cost_of(each, estimated.devices, price) for each in (seconds, low, high)]
     return {
-        "devices": priced.devices,
+        "devices": estimated.devices,
         "price": price,
         "seconds": seconds,
         "low_seconds": low,
@@ -248,16 +245,16 @@ def _estimate(priced: Price, price: float | None) -> dict[str, Any]:
         "memory_bytes": found.memory_bytes if found else None,
         "memory_is_measured": found.is_memory_measured if found else None,
         "packs": _packs(found),
-        "unknown": list(priced.unknown),
-        "notes": list(priced.notes),
+        "unknown": list(estimated.unknown),
+        "notes": list(estimated.notes),
     }
 
 
-def _epochs(found: Estimate | None) -> dict[str, Any] | None:
+def _epochs(found: SweepEstimate | None) -> dict[str, Any] | None:
     return {"expected": found.expected_epochs, "most": found.most_epochs} if found else None
 
 
-def _packs(found: Estimate | None) -> dict[str, Any] | None:
+def _packs(found: SweepEstimate | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"count": found.packs, "trials_together": found.trials_per_pack, "most_together": found.most_per_pack}

@@ -1,4 +1,4 @@
-"""Paces read off the records of earlier sweeps: what their trials took, whoever they shared a pack with."""
+"""Throughputs read off the records of earlier sweeps: what their trials took, whoever they shared a pack with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from orchestrator.record import TrialRecord, TrialStatus
-from trainables.estimate.throughput import Kind, Pace, TrialWork, fit_pack
+from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey, fit_pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ def place_of(record: TrialRecord) -> Place | None:
     return Place(host=record.engine.partition("/")[0], device=device)
 
 
-def observed_paces(
-    records: Iterable[TrialRecord], known: Callable[[TrialRecord], tuple[Kind, TrialWork] | None], here: Place
-) -> tuple[list[Pace], bool]:
-    """The pace of each kind of trial that was completed, and whether they were trained here.
+def recorded_throughputs(
+    records: Iterable[TrialRecord], known: Callable[[TrialRecord], tuple[WorkloadKey, TrialWork] | None], here: Place
+) -> tuple[list[Throughput], bool]:
+    """The throughput of each kind of trial that was completed, and whether they were trained here.
 
     `known` gives what is known of a record's trial, None where that is nothing. Where no record is of this place,
     those of others are taken.
@@ -56,15 +56,15 @@ def observed_paces(
         and record.duration_s is not None
     ]
     of_here = [record for record in usable if place_of(record) == here]
-    seen: dict[Kind, list[_Seen]] = defaultdict(list)
-    works: dict[Kind, TrialWork] = {}
+    seen: dict[WorkloadKey, list[_Seen]] = defaultdict(list)
+    works: dict[WorkloadKey, TrialWork] = {}
     for record in of_here or usable:
         if (found := known(record)) is None:
             continue
         kind, work = found
         works.setdefault(kind, work)
         seen[kind].append(_see(record, work))
-    return [_pace(kind, works[kind], each) for kind, each in seen.items()], bool(of_here)
+    return [_throughput(kind, works[kind], each) for kind, each in seen.items()], bool(of_here)
 
 
 def _see(record: TrialRecord, work: TrialWork) -> _Seen:
@@ -84,7 +84,7 @@ def _see(record: TrialRecord, work: TrialWork) -> _Seen:
     )
 
 
-def _pace(kind: Kind, work: TrialWork, seen: list[_Seen]) -> Pace:
+def _throughput(kind: WorkloadKey, work: TrialWork, seen: list[_Seen]) -> Throughput:
     by_size: dict[float, list[float]] = defaultdict(list)
     for each in seen:
         by_size[round(each.pack_size, 1)].append(each.step_s)
@@ -93,7 +93,7 @@ def _pace(kind: Kind, work: TrialWork, seen: list[_Seen]) -> Pace:
     # What is computed once, the first trial of an engine waited for.
     longest_s = max(each.others_s - evaluation_s * each.evaluations for each in seen)
     peaks = [each.memory_bytes for each in seen if each.memory_bytes is not None]
-    return Pace(
+    return Throughput(
         source="records",
         kind=kind,
         step_flops=work.step_flops,

@@ -1,6 +1,6 @@
-"""The price tag of a sweep: time, cost, memory and packs of the trials that are left, with the error of the estimate.
+"""What a sweep will cost: time, memory and packs of the trials that are left, and how far off the figures may be.
 
-Each trial's time comes from the nearest pace that was measured; how trials share engines is played through.
+Each trial's time comes from the nearest throughput that was measured. How trials share engines is simulated.
 """
 
 from __future__ import annotations
@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orchestrator.estimate.expected_epochs import expected_epochs, has_expectation
 from orchestrator.estimate.makespan import Load, Makespan, play
+from orchestrator.estimate.memory import memory_at_most
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.scheduling.engines import lay_out
+from orchestrator.scheduling.engine_layout import lay_out
 from orchestrator.spec.early_stopping import NONE, Rule
-from trainables.estimate.throughput import Pace, PaceBook, Source, Timing
-from trainables.estimate.trial_cost import TrialSketch
+from trainables.estimate.throughput import Source, Throughput, ThroughputTable, Timing
+
+if TYPE_CHECKING:
+    from trainables.estimate.trial_cost import TrialCost
 
 # Until Ray and the processes of the first trials stand, beside the engines; and from the last trial to the report.
 RAY_START_S, END_S = 9.0, 6.0
@@ -34,18 +38,18 @@ DRAWS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class Measurements:
     """What an estimate stands on.
 
     Args:
-        paces: what was measured, the best source first.
+        throughputs: what was measured, the best source first.
         rate_of: operations a second of this device by precision, where nothing was measured.
         start_s: until engines stood, and `task_s` until each took up a task, by fingerprint; None where not measured.
         free_bytes: what an engine's packs may use; None where the system cannot tell.
         is_gpu: whether devices are GPUs; else they are cores.
     """
 
-    paces: Sequence[Pace]
+    throughputs: Sequence[Throughput]
     rate_of: Callable[[str], float]
     start_s: float | None = None
     task_s: Mapping[str, float] | None = None
@@ -54,7 +58,7 @@ class Ground:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class SweepEstimate:
     """What the trials that are left will take. Seconds are from the command to the report, on so many devices."""
 
     devices: int
@@ -82,33 +86,33 @@ class Estimate:
         return self.seconds * (1 + self.error)
 
 
-def estimate(
+def estimate_sweep(
     trials: Sequence[PlannedTrial],
-    sketches: Sequence[TrialSketch],
-    ground: Ground,
+    costs: Sequence[TrialCost],
+    measurements: Measurements,
     *,
     devices: int,
     max_concurrent_trials: int | None = None,
     early_stopping: Rule | str = NONE,
-) -> Estimate:
-    """Estimate what training these trials takes, in their order, each with its sketch. There must be any."""
-    book = PaceBook(ground.paces, ground.rate_of)
+) -> SweepEstimate:
+    """Estimate what training these trials takes, in their order, each with its cost. There must be any."""
+    book = ThroughputTable(measurements.throughputs, measurements.rate_of)
     known: dict[tuple, Timing] = {}
     timings = []
-    for each in sketches:
+    for each in costs:
         key = (each.kind, each.work)
         if key not in known:
             known[key] = book.timing(each.kind, each.work)
         timings.append(known[key])
-    layout = lay_out({"GPU": devices} if ground.is_gpu else {"CPU": devices})
+    layout = lay_out({"GPU": devices} if measurements.is_gpu else {"CPU": devices})
     concurrent = layout.concurrent_trials(len(trials), max_concurrent_trials)
-    slower = 1.0 if ground.is_gpu else 1 / (1 - CONTROL_CORES / max(2, devices))
-    limits = [each.limit(timing, ground.free_bytes) for each, timing in zip(sketches, timings, strict=True)]
+    slower = 1.0 if measurements.is_gpu else 1 / (1 - CONTROL_CORES / max(2, devices))
+    limits = [each.limit(timing, measurements.free_bytes) for each, timing in zip(costs, timings, strict=True)]
 
     def played(epochs: Sequence[int]) -> Makespan:
         loads = [
-            _load(trial, each, timing, limit, trained, ground.task_s or {}, slower)
-            for trial, each, timing, limit, trained in zip(trials, sketches, timings, limits, epochs, strict=True)
+            _load(trial, each, timing, limit, trained, measurements.task_s or {}, slower)
+            for trial, each, timing, limit, trained in zip(trials, costs, timings, limits, epochs, strict=True)
         ]
         return play(loads, engines=devices, concurrent=concurrent)
 
@@ -116,11 +120,11 @@ def estimate(
     longest = played(most)
     draws = _drawn_epochs(trials, most, early_stopping)
     spans = [played(epochs) for epochs in draws] or [longest]
-    start_s = RAY_START_S + END_S + (ENGINE_START_S if ground.start_s is None else ground.start_s)
-    weights = [timing.step_s(1) * each.work.num_steps for each, timing in zip(sketches, timings, strict=True)]
+    start_s = RAY_START_S + END_S + (ENGINE_START_S if measurements.start_s is None else measurements.start_s)
+    weights = [timing.step_s(1) * each.work.num_steps for each, timing in zip(costs, timings, strict=True)]
     shares = _shares(timings, weights)
-    memory, is_measured = _memory(sketches, limits, concurrent, devices, ground.paces)
-    return Estimate(
+    memory, is_measured = memory_at_most(costs, limits, concurrent, devices, measurements.throughputs)
+    return SweepEstimate(
         devices=devices,
         seconds=start_s + float(np.mean([span.seconds for span in spans])),
         error=float(np.average([timing.error for timing in timings], weights=weights)),
@@ -141,7 +145,7 @@ def estimate(
 
 def _load(
     trial: PlannedTrial,
-    each: TrialSketch,
+    each: TrialCost,
     timing: Timing,
     limit: int,
     epochs: int,
@@ -196,19 +200,6 @@ def _shares(timings: Sequence[Timing], weights: Sequence[float]) -> dict[Source,
     for timing, weight in zip(timings, weights, strict=True):
         shares[timing.source] += weight / sum(weights)
     return dict(shares)
-
-
-def _memory(
-    sketches: Sequence[TrialSketch], limits: Sequence[int], concurrent: int, devices: int, paces: Sequence[Pace]
-) -> tuple[int, bool]:
-    """Bytes of a device at its fullest, as measured where every kind was, and whether they were."""
-    measured = {pace.kind: pace.memory_bytes for pace in paces if pace.memory_bytes is not None}
-    kinds = {each.kind for each in sketches}
-    if kinds and kinds <= measured.keys():
-        return max(measured[kind] for kind in kinds), True
-    together = max(1, -(-concurrent // devices))
-    computed = max(each.pack_bytes(min(limit, together)) for each, limit in zip(sketches, limits, strict=True))
-    return max([computed, *(peak for kind, peak in measured.items() if kind in kinds and peak)]), False
 
 
 def _device_seconds(

@@ -1,6 +1,7 @@
 """SweepSpec -> SweepPlan: every trial with its identity, and what is left of them.
 
-Trials come from studies, which know how a configuration becomes trials; see `orchestrator.planning.task_method`.
+Trials come from pairs of a task and an entry of `methods`, which know how a configuration becomes trials; see
+`orchestrator.planning.task_method`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import trainables.config
+from orchestrator.planning.faults import clashes, method_faults, missing_data, preview_tasks, shared_space_faults
 from orchestrator.planning.grid_random import (
     ADAPTIVE,
     Values,
@@ -21,21 +23,19 @@ from orchestrator.planning.grid_random import (
     enumerate_configurations,
     search_faults,
 )
-from orchestrator.planning.space_faults import method_faults, shared_space_faults
-from orchestrator.planning.task_faults import clashes, missing_data, preview_tasks
-from orchestrator.planning.task_method import PlannedTrial, Study
+from orchestrator.planning.task_method import PlannedTrial, TaskMethod
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
-    from trainables.backbones._loading import BackboneInfo
+    from trainables.backbones.loading import BackboneInfo
     from trainables.estimate.preview import TaskPreview
 
 __all__ = [
     "PlannedTrial",
-    "Study",
     "SweepPlan",
+    "TaskMethod",
     "plan_sweep",
     "plan_table",
     "planned_from_table",
@@ -43,7 +43,8 @@ __all__ = [
     "trials_table",
 ]
 
-# Of what an adaptive search may come to propose, so many configurations a study are tried for faults beforehand.
+# Of what an adaptive search may come to propose, so many configurations of each task and method are tried for faults
+# beforehand.
 TRIED = 32
 
 
@@ -51,12 +52,12 @@ TRIED = 32
 class SweepPlan:
     """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run.
 
-    The `trials` of an adaptive search are not known beforehand: there are none, and its `studies` say where to look.
+    The `trials` of an adaptive search are not known beforehand: there are none, and `task_methods` say where it looks.
     """
 
     spec: SweepSpec
     trials: tuple[PlannedTrial, ...]
-    studies: tuple[Study, ...] = ()
+    task_methods: tuple[TaskMethod, ...] = ()
     missing: tuple[str, ...] = ()
 
     @property
@@ -68,7 +69,7 @@ class SweepPlan:
     def configurations(self) -> int:
         """How many distinct configurations the trials are replicates of; of an adaptive search, at most."""
         if self.is_adaptive:
-            return sum(study.most_configurations for study in self.studies)
+            return sum(task_method.most_configurations for task_method in self.task_methods)
         return len({trial.config_id for trial in self.trials})
 
     @property
@@ -79,11 +80,11 @@ class SweepPlan:
     def sample_trials(self) -> tuple[PlannedTrial, ...]:
         """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.
 
-        The first of them are of all studies alike.
+        The first of them are of all task-method pairs alike.
         """
         if not self.is_adaptive:
             return self.trials
-        by_turns = itertools.zip_longest(*map(_drawn, self.studies), fillvalue=())
+        by_turns = itertools.zip_longest(*map(_drawn, self.task_methods), fillvalue=())
         return tuple(trial for turn in by_turns for replicates in turn for trial in replicates)
 
 
@@ -113,15 +114,15 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     missing = (*missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
     if not allow_missing:
         faults += missing
-    studies: tuple[Study, ...] = ()
+    task_methods: tuple[TaskMethod, ...] = ()
     trials: tuple[PlannedTrial, ...] = ()
     if not faults:
-        studies, faults = _studies(spec, tasks, backbone.info)
-        trials, more = _trials(spec, studies)
+        task_methods, faults = _task_methods(spec, tasks, backbone.info)
+        trials, more = _trials(spec, task_methods)
         faults += more
     if faults:
         raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
-    return SweepPlan(spec=spec, trials=trials, studies=studies, missing=missing)
+    return SweepPlan(spec=spec, trials=trials, task_methods=task_methods, missing=missing)
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:
@@ -207,13 +208,13 @@ def _is_backbone_read(spec: SweepSpec) -> bool:
     return any(entry.method not in known or uses_backbone(entry.method) for entry in spec.methods)
 
 
-def _studies(
+def _task_methods(
     spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
-) -> tuple[tuple[Study, ...], list[str]]:
+) -> tuple[tuple[TaskMethod, ...], list[str]]:
     """Every task with every entry of `methods`, and the faults of tasks that a method cannot train."""
     from trainables.methods import kind_faults
 
-    studies: list[Study] = []
+    task_methods: list[TaskMethod] = []
     faults: list[str] = []
     for reference, task in tasks.items():
         for entry in spec.methods:
@@ -221,9 +222,12 @@ def _studies(
                 faults += kinds
                 continue
             name = f"{task.info.name}:{entry.method}"
-            again = sum(study.reference == reference and study.entry.method == entry.method for study in studies)
-            studies.append(
-                Study(
+            again = sum(
+                task_method.reference == reference and task_method.entry.method == entry.method
+                for task_method in task_methods
+            )
+            task_methods.append(
+                TaskMethod(
                     name=f"{name}:{again + 1}" if again else name,
                     spec=spec,
                     entry=entry,
@@ -232,10 +236,10 @@ def _studies(
                     backbone=backbone,
                 )
             )
-    return tuple(studies), faults
+    return tuple(task_methods), faults
 
 
-def _trials(spec: SweepSpec, studies: Sequence[Study]) -> tuple[tuple[PlannedTrial, ...], list[str]]:
+def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[PlannedTrial, ...], list[str]]:
     """Every trial, none twice, and the faults of configurations whose values are good one by one only.
 
     Of an adaptive search the faults alone, as far as a sample of its configurations shows them.
@@ -243,13 +247,13 @@ def _trials(spec: SweepSpec, studies: Sequence[Study]) -> tuple[tuple[PlannedTri
     planned: dict[str, PlannedTrial] = {}
     faults: list[str] = []
     is_adaptive = spec.search.algorithm in ADAPTIVE
-    for study in studies:
-        points: Iterable[Values] = enumerate_configurations(spec, study.entry, study.task.info.name)
+    for task_method in task_methods:
+        points: Iterable[Values] = enumerate_configurations(spec, task_method.entry, task_method.task.info.name)
         if is_adaptive:
-            points = itertools.islice(draw_configurations(spec, study.entry, study.task.info.name), TRIED)
+            points = itertools.islice(draw_configurations(spec, task_method.entry, task_method.task.info.name), TRIED)
         for values in points:
             try:
-                replicates = study.trials(values)
+                replicates = task_method.trials(values)
             except FaultsError as error:
                 faults += error.faults
                 continue
@@ -259,11 +263,11 @@ def _trials(spec: SweepSpec, studies: Sequence[Study]) -> tuple[tuple[PlannedTri
     return () if is_adaptive else tuple(planned.values()), faults
 
 
-def _drawn(study: Study) -> Iterator[tuple[PlannedTrial, ...]]:
-    """The replicates of as many configurations as the study has; of fewer where some do not go together."""
-    points = draw_configurations(study.spec, study.entry, study.task.info.name)
-    for values in itertools.islice(points, study.most_configurations):
+def _drawn(task_method: TaskMethod) -> Iterator[tuple[PlannedTrial, ...]]:
+    """The replicates of as many configurations as the task-method pair has; of fewer where some do not go together."""
+    points = draw_configurations(task_method.spec, task_method.entry, task_method.task.info.name)
+    for values in itertools.islice(points, task_method.most_configurations):
         try:
-            yield study.trials(values)
+            yield task_method.trials(values)
         except FaultsError:
             continue

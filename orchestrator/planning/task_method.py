@@ -1,4 +1,4 @@
-"""Study: one method on one task, and how a configuration of it becomes trials with identities.
+"""TaskMethod: one method on one task, and how a configuration of it becomes trials with identities.
 
 Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
 the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
@@ -21,7 +21,7 @@ from trainables.config import HYPERPARAMETERS, Scalar, TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
-    from trainables.backbones._loading import BackboneInfo
+    from trainables.backbones.loading import BackboneInfo
     from trainables.estimate.preview import TaskPreview
 
 DEFAULT_MAX_LENGTH = TrialConfig.max_length
@@ -44,10 +44,10 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class TaskMethod:
     """One entry of `methods` on one task: the space in which a search finds configurations."""
 
-    name: str  # no other study of the sweep has it
+    name: str  # no other task-method pair of the sweep has it
     spec: SweepSpec
     entry: MethodSpec
     reference: str
@@ -116,14 +116,14 @@ class Study:
         return _config_id(config, self.task, self.backbone)
 
 
-def _replicates(study: Study, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
+def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
     """One configuration with each seed of the sweep."""
-    from trainables.backbones._loading import STAND_IN_SHAPE
+    from trainables.backbones.loading import STAND_IN_SHAPE
     from trainables.engine.engine import pack_key
     from trainables.estimate.preview import complete_options, preview_parameters
     from trainables.methods import uses_backbone
 
-    spec, task, backbone, method = study.spec, study.task, study.backbone, study.entry.method
+    spec, task, backbone, method = task_method.spec, task_method.task, task_method.backbone, task_method.entry.method
     shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
     given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
     shape = backbone.shape if backbone else None if uses_backbone(method) else STAND_IN_SHAPE
@@ -131,7 +131,7 @@ def _replicates(study: Study, values: Mapping[str, Scalar]) -> tuple[PlannedTria
     if backbone:  # the default is for encoders that read so much; what the user asked for was checked
         shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
     first = TrialConfig(
-        task=study.reference,
+        task=task_method.reference,
         backbone=spec.backbone,
         method=method,
         method_options=options,
@@ -139,7 +139,7 @@ def _replicates(study: Study, values: Mapping[str, Scalar]) -> tuple[PlannedTria
         **shared,
     )
     counts = preview_parameters(first, shape, task.info) if shape else None
-    config_id = study.identity(first)
+    config_id = task_method.identity(first)
     key = pack_key(first)  # the seed has no part in it
     steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
     return tuple(

@@ -117,9 +117,9 @@ def _is_proposed(plan: SweepPlan, row: Mapping[str, str]) -> bool:
     except (FaultsError, ValueError, TypeError):
         return False
     return any(
-        (study.task.info.name, study.entry.method) == (row["task"], row["method"])
-        and study.identity(config) == row["config_id"]
-        for study in plan.studies
+        (task_method.task.info.name, task_method.entry.method) == (row["task"], row["method"])
+        and task_method.identity(config) == row["config_id"]
+        for task_method in plan.task_methods
     )
 
 

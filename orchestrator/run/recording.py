@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +12,6 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
 from orchestrator.store import Store
-from orchestrator.trial_source import Supply
 from trainables.outcome import EpochReport
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Silent:
     def storage_back(self) -> None: ...
 
 
-class Driver:
+class Recording:
     """Notes what the scheduler tells, each record first in the store. It waits, and with it the sweep, while the
     storage refuses one: nothing that has been trained is lost to a full disk. What else fails to be written does not
     stop it. Another driver that has taken the store over does, with `StoreLockedError`.
@@ -131,7 +130,7 @@ class Driver:
         self._progress.engines_working(engines)
         if time.monotonic() >= self._next_note:
             self._next_note = time.monotonic() + NOTE_EVERY_S
-            self._store.note_working(engines)
+            self._store.write_engine_snapshot(engines)
 
     def trial_started(self, trial: PlannedTrial) -> None:
         self.tracker.trial_started(trial)
@@ -201,41 +200,6 @@ class Driver:
 
     def _has_been_interrupted(self) -> bool:
         return self.is_interrupted is not None and self.is_interrupted()
-
-
-class Spared:
-    """A supply without the trials that need no training, since another sweep that shares the store had them trained.
-
-    Whoever supplies them hears of their records as if they had just ended.
-    """
-
-    def __init__(
-        self, supply: Supply, finished: Mapping[str, TrialRecord], known: Callable[[TrialRecord], None]
-    ) -> None:
-        """`finished`: other sweeps' records; `known` is told of each that spares a trial."""
-        self._supply = supply
-        self._finished = finished
-        self._known = known
-
-    @property
-    def most(self) -> int:
-        return self._supply.most
-
-    @property
-    def longest(self) -> Mapping[str, int]:
-        return self._supply.longest
-
-    def next(self) -> PlannedTrial | None:
-        while (trial := self._supply.next()) is not None and (record := self._finished.get(trial.trial_id)):
-            self._supply.ended(record)
-            self._known(record)
-        return trial
-
-    def is_exhausted(self) -> bool:
-        return self._supply.is_exhausted()
-
-    def ended(self, record: TrialRecord) -> None:
-        self._supply.ended(record)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,13 +21,13 @@ from orchestrator.analysis.results import Results
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
-from orchestrator.run.recording import Driver, Progress, Silent, Spared
+from orchestrator.run.recording import Progress, Recording, Silent
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-from orchestrator.trial_source import FixedSupply, Supply
+from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
@@ -133,20 +133,20 @@ def execute(
     with store.lock():
         is_new = not store.exists()
         planned = _begin(plan, store)
-        driver = Driver(
+        driver = Recording(
             store,
             functools.partial(Tracker, name, plan.spec.to_json(), tracking_uri=tracking_uri),
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
         )
-        supply = _supply(plan, store, planned, driver)
+        source = _trial_source(plan, store, planned, driver)
         done = len(store.finished_ids().intersection(planned["trial_id"].to_pylist()))
-        progress.planned(done + supply.most, done)
+        progress.planned(done + source.most, done)
         end = TrialStatus.CANCELLED  # what MLflow is told where an error ends the sweep here
         try:
-            interrupted = _train(plan, supply, driver, known, address)
-            results = _settle(store, name, is_complete=not interrupted and supply.is_exhausted())
+            interrupted = _train(plan, source, driver, known, address)
+            results = _settle(store, name, is_complete=not interrupted and source.is_exhausted())
             if not interrupted:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
@@ -154,7 +154,7 @@ def execute(
                 driver.tracker.log_artifacts(folder, "report")
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         finally:
-            store.end_working()
+            store.remove_engine_snapshot()
             driver.tracker.close(end, known)
     return SweepRun(
         results=results,
@@ -212,34 +212,34 @@ def _retire(store: Store, trial_ids: Collection[str], *, even_finished: bool = F
         raise FaultsError(f"store {store.uri}", [f"the store must be writable, but {error}"]) from error
 
 
-def _supply(plan: SweepPlan, store: Store, planned: pa.Table, driver: Driver) -> Supply:
+def _trial_source(plan: SweepPlan, store: Store, planned: pa.Table, driver: Recording) -> TrialSource:
     """What hands out the trials that are left."""
     if not plan.is_adaptive:
-        return FixedSupply(remaining(plan, store.finished_ids()))
+        return FixedTrials(remaining(plan, store.finished_ids()))
     # Here: Optuna is for those who ask for it.
-    from orchestrator.scheduling.search import adaptive_supply
+    from orchestrator.scheduling.search import adaptive_trials
 
     own = set(planned["trial_id"].to_pylist())
     records = store.records()
-    supply = adaptive_supply(
+    source = adaptive_trials(
         plan,
         planned_from_table(planned),
         [record for record in records if record.trial_id in own],
         lambda trials: driver.planned_more(trials_table(plan.spec.name, trials)),
     )
     shared = {r.trial_id: r for r in records if r.trial_id not in own and r.status.is_finished()}
-    return Spared(supply, shared, driver.trial_known) if shared else supply
+    return SkipFinished(source, shared, driver.trial_known) if shared else source
 
 
 def _train(
     plan: SweepPlan,
-    supply: Supply,
-    driver: Driver,
+    source: TrialSource,
+    driver: Recording,
     known: Callable[[], Sequence[TrialRecord]],
     address: str | None,
 ) -> bool:
     """Train what is left; returns whether it was interrupted. A second Ctrl-C says what was lost by it."""
-    if supply.is_exhausted():
+    if source.is_exhausted():
         return False
     # Here: a sweep of which nothing is left needs no Ray.
     from orchestrator.scheduling.tuner import run_trials
@@ -247,7 +247,7 @@ def _train(
     try:
         interrupted = run_trials(
             plan.spec.name,
-            supply,
+            source,
             driver,
             address=address,
             max_concurrent_trials=plan.spec.search.max_concurrent_trials,
@@ -270,7 +270,7 @@ def _records(store: Store, sweep: str) -> list[TrialRecord]:
 
 def _settle(store: Store, name: str, *, is_complete: bool) -> Results:
     """Put the store in order as far as the storage lets it, and read what came of the sweep."""
-    store.end_working()
+    store.remove_engine_snapshot()
     try:
         store.compact(plan_is_final=is_complete)
     except OSError as error:

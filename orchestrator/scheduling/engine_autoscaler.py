@@ -1,4 +1,4 @@
-"""The keeper: has as many engines as the cluster has room for, while it grows and shrinks."""
+"""The autoscaler: has as many engines as the cluster has room for, while it grows and shrinks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
-if TYPE_CHECKING:
-    from orchestrator.scheduling.engines import EngineLayout
+from orchestrator.scheduling.engine_layout import EngineLayout
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ ANSWER_S = 30.0
 END_S = 5.0
 
 
-class Keeper:
+class EngineAutoscaler:
     """Looks at the cluster again and again, makes engines for what has joined it, and tells the pool of them.
 
     Engines whose node has left are not ended: Ray starts them again when there is room, which also is what asks an
@@ -56,9 +55,9 @@ class Keeper:
         self._left_out = {at_first.num_gpus: at_first.count - layout.count}
         self._wait_s, self._not_before = FIRST_WAIT_S, 0.0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="adaptune-engine-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="adaptune-engine-autoscaler", daemon=True)
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> EngineAutoscaler:
         self._thread.start()
         return self
 

@@ -16,7 +16,7 @@ class TrialGivenUpError(RuntimeError):
     """So many engines crashed under a trial that it gets no more of them."""
 
 
-class Losses:
+class EngineFailures:
     """The engines that each trial lost. Whether one crashed or went down with its node may turn out later."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineLostError, Presence
-from orchestrator.scheduling.engine_failures import Losses
+from orchestrator.scheduling.engine_failures import EngineFailures
 from orchestrator.scheduling.engine_failures import TrialGivenUpError as TrialGivenUpError
 from orchestrator.scheduling.pooled_engine import Life, PooledEngine, is_alive
 
@@ -68,7 +68,7 @@ class EnginePool:
         self._engines: list[PooledEngine] = []
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
-        self._losses = Losses()
+        self._losses = EngineFailures()
         self._watchers: list[asyncio.Task[None]] = []
         self._cancelled = False
         self._is_restarted = _is_restarted()

@@ -1,4 +1,4 @@
-"""A supply of trials as a Ray Tune searcher: each is named to Tune when there is room for it, and not before."""
+"""A source of trials as a Ray Tune searcher: each is named to Tune when there is room for it, and not before."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ray.tune.search import Searcher
 
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.scheduling.trial import Assignment
-from orchestrator.trial_source import Supply
+from orchestrator.trial_source import TrialSource
 
 # Keys of a Tune trial's config.
 TRIAL_ID, TASK, METHOD, ASSIGNMENT = "trial_id", "task", "method", "assignment"
 
 
 class Proposals(Searcher):
-    """Hands Tune the trials of a supply, at most so many at a time.
+    """Hands Tune the trials of a source, at most so many at a time.
 
     Args:
-        supply: where the trials come from.
+        source: where the trials come from.
         concurrent: tells the most trials that Tune may have under way now; it grows with a cluster.
         may_be_pruned: whether a trial scheduler judges them.
         has_ended: whether no more trials may begin.
@@ -28,7 +28,7 @@ class Proposals(Searcher):
 
     def __init__(
         self,
-        supply: Supply,
+        source: TrialSource,
         concurrent: Callable[[], int],
         *,
         may_be_pruned: bool,
@@ -36,7 +36,7 @@ class Proposals(Searcher):
         handed_out: Callable[[PlannedTrial], None],
     ) -> None:
         super().__init__()
-        self._supply = supply
+        self._trial_source = source
         self._concurrent = concurrent
         self._may_be_pruned = may_be_pruned
         self._has_ended = has_ended
@@ -44,13 +44,13 @@ class Proposals(Searcher):
         self._under_way: set[str] = set()  # Tune's own ids
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its searcher for `Tuner.restore`; we resume from the store, and a supply may hold anything.
+        # Tune pickles its searcher for `Tuner.restore`; we resume from the store, and a source may hold anything.
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        if self._has_ended() or self._supply.is_exhausted():
+        if self._has_ended() or self._trial_source.is_exhausted():
             return Searcher.FINISHED
-        if len(self._under_way) >= self._concurrent() or (trial := self._supply.next()) is None:
+        if len(self._under_way) >= self._concurrent() or (trial := self._trial_source.next()) is None:
             return None
         self._under_way.add(trial_id)
         self._handed_out(trial)
@@ -62,7 +62,7 @@ class Proposals(Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Make room. What came of the trial is told to the supply with its record, which says more than a result."""
+        """Make room. What came of the trial is told to the source with its record, which says more than a result."""
         self._under_way.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:

@@ -17,7 +17,7 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
-from orchestrator.trial_source import Supply
+from orchestrator.trial_source import TrialSource
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
@@ -60,13 +60,13 @@ class Recorder(tune.Callback):
     def __init__(
         self,
         sweep: str,
-        supply: Supply,
+        source: TrialSource,
         observer: Observer,
         pool: Any,
         is_interrupted: Callable[[], bool],
     ) -> None:
         self._sweep = sweep
-        self._supply = supply
+        self._trial_source = source
         self._planned: dict[str, PlannedTrial] = {}  # handed out and without a record
         self._observer = observer
         self._pool = pool
@@ -202,7 +202,7 @@ class Recorder(tune.Callback):
         record = make_record(self._sweep, trial, outcome, engine=self._engines.get(trial.trial_id))
         self._let_go(trial.trial_id)
         self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
-        self._tell(self._supply.ended, record)
+        self._tell(self._trial_source.ended, record)
         if not self._gathered:
             self._gathered_since = time.monotonic()
         self._gathered.append(record)

@@ -1,4 +1,4 @@
-"""The one door to Optuna: a study's searcher, Ray Tune's OptunaSearch with one of Optuna's samplers.
+"""The one door to Optuna: the searcher of one task and method, Ray Tune's OptunaSearch with one of Optuna's samplers.
 
 A searcher proposes points of a space and is told what they are worth. To add an algorithm, add its name to `ADAPTIVE`
 in `orchestrator/planning/grid_random.py` and its sampler to `SAMPLERS`.
@@ -40,10 +40,10 @@ WIDE = 1000
 
 
 class Searcher:
-    """Proposes points of one study's space and learns from what they are worth.
+    """Proposes points of the space of one task and method and learns from what they are worth.
 
     Args:
-        name: of the study; with the search's seed it decides what is proposed.
+        name: of the task and method; with the search's seed it decides what is proposed.
         space: what to search. Entries of a single value are left out of every point and may be all there is.
         search: algorithm, number of samples and seed.
         mode: whether higher scores are better, "max" or "min".

@@ -1,7 +1,7 @@
-"""Adaptive search: a supply of trials that are named as the records of earlier ones come in.
+"""Adaptive search: a source of trials that are named as the records of earlier ones come in.
 
-Each study, a method on a task, is searched by itself, since scores of different tasks cannot be compared. Seeds are
-replicates: a searcher proposes configurations and is told the mean of each over its seeds, once.
+Each method is searched by itself on each task, since scores of different tasks cannot be compared. A configuration is
+trained once per seed, and its searcher is told the mean over the seeds, once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.planning.grid_random import Values
-from orchestrator.planning.plan import PlannedTrial, Study, SweepPlan
+from orchestrator.planning.plan import PlannedTrial, SweepPlan, TaskMethod
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.samplers import Searcher
 from trainables import metrics
@@ -22,15 +22,15 @@ from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
 
-# So many proposals in a row that bring nothing new end a study, once all its results are in.
+# So many proposals in a row that bring nothing new end a task-method pair, once all its results are in.
 PATIENCE = 20
 
 Note = Callable[[Sequence[PlannedTrial]], None]
 
 
-def adaptive_supply(
+def adaptive_trials(
     plan: SweepPlan, planned: Sequence[PlannedTrial], records: Sequence[TrialRecord], note: Note
-) -> AdaptiveSupply:
+) -> AdaptiveTrials:
     """The trials of an adaptive plan, as its searches come to name them.
 
     Args:
@@ -48,14 +48,17 @@ def adaptive_supply(
     earlier: dict[str, list[PlannedTrial]] = {}
     for trial in planned:
         earlier.setdefault(trial.config_id, []).append(trial)
-    courses = [_Course(study) for study in plan.studies]
+    courses = [_Course(task_method) for task_method in plan.task_methods]
     for trials in earlier.values():
         _take_in(courses, trials[0], is_begun=any(trial.trial_id in finished for trial in trials))
-    return AdaptiveSupply(courses, [trial.trial_id for trial in planned], list(finished.values()), note)
+    return AdaptiveTrials(courses, [trial.trial_id for trial in planned], list(finished.values()), note)
 
 
-class AdaptiveSupply:
-    """Names trials study by study in turn, all seeds of a configuration one after another; see `adaptive_supply`."""
+class AdaptiveTrials:
+    """Names trials of each task and method in turn, all seeds of a configuration one after another.
+
+    See `adaptive_trials`.
+    """
 
     def __init__(
         self, courses: Sequence[_Course], planned: Iterable[str], finished: Iterable[TrialRecord], note: Note
@@ -89,15 +92,15 @@ class AdaptiveSupply:
     def most(self) -> int:
         """How many trials it will hand out at most, from now on."""
         waiting = len(self._handing_out) + sum(len(configuration.missing) for configuration in self._waiting)
-        return waiting + sum(course.left * len(course.study.spec.seeds) for course in self._courses)
+        return waiting + sum(course.left * len(course.task_method.spec.seeds) for course in self._courses)
 
     @property
     def longest(self) -> Mapping[str, int]:
         """The most epochs that any of its trials may train, by the task's reference."""
         longest: dict[str, int] = {}
         for course in self._courses:
-            task = course.study.reference
-            longest[task] = max(course.study.most_epochs, longest.get(task, 0))
+            task = course.task_method.reference
+            longest[task] = max(course.task_method.most_epochs, longest.get(task, 0))
         return longest
 
     def next(self) -> PlannedTrial | None:
@@ -149,7 +152,7 @@ class _Configuration:
             self._scores.append(score)
 
     def ask(self, course: _Course, key: str) -> None:
-        """Have a study told what it is worth: at once, or when the last replicate has ended."""
+        """Have a task-method pair told what it is worth: at once, or when the last replicate has ended."""
         course.under_way += 1
         self._asked.append((course, key))
         self.tell(is_news=False)
@@ -164,10 +167,10 @@ class _Configuration:
 
 
 class _Course:
-    """How far one study's search has come."""
+    """How far one task-method pair's search has come."""
 
-    def __init__(self, study: Study) -> None:
-        self.study = study
+    def __init__(self, task_method: TaskMethod) -> None:
+        self.task_method = task_method
         self.earlier: list[tuple[Values, tuple[PlannedTrial, ...]]] = []  # configurations it had before, not yet told
         self.named = 0  # configurations within the space
         self.outside = 0  # those of an earlier run that lie outside a space that has changed since
@@ -179,16 +182,18 @@ class _Course:
     def searcher(self) -> Searcher:
         """Made when it is first needed, when it is known how many configurations there were before."""
         if self._searcher is None:
-            mode = metrics.get(self.study.task.info.metric).mode
-            spec = self.study.spec
-            self._searcher = Searcher(self.study.name, self.study.space, spec.search, mode, earlier=len(self.earlier))
+            mode = metrics.get(self.task_method.task.info.metric).mode
+            spec = self.task_method.spec
+            self._searcher = Searcher(
+                self.task_method.name, self.task_method.space, spec.search, mode, earlier=len(self.earlier)
+            )
         return self._searcher
 
     @property
     def left(self) -> int:
         """How many configurations it may still name."""
-        asked = (self.study.spec.search.num_samples or 0) - self.outside
-        return max(0, int(min(asked, self.study.size)) - self.named)
+        asked = (self.task_method.spec.search.num_samples or 0) - self.outside
+        return max(0, int(min(asked, self.task_method.size)) - self.named)
 
     @property
     def is_over(self) -> bool:
@@ -200,9 +205,9 @@ class _Course:
         while self.left and self._in_vain < PATIENCE:
             key, values = self.searcher.propose()
             try:
-                trials = self.study.trials(values)
+                trials = self.task_method.trials(values)
             except FaultsError as error:  # good one by one only, which no check finds beforehand within a range
-                logger.debug("study %s proposed what cannot be trained: %s", self.study.name, error)
+                logger.debug("task_method %s proposed what cannot be trained: %s", self.task_method.name, error)
                 self.searcher.tell(key, None, None)
                 self._in_vain += 1
                 continue
@@ -214,9 +219,12 @@ class _Course:
                 return trials
             self._in_vain += 1
         if self.left and self.is_over:
-            asked = self.study.spec.search.num_samples
+            asked = self.task_method.spec.search.num_samples
             logger.info(
-                "study %s ends with %d of %s configurations: it finds none new", self.study.name, self.named, asked
+                "task_method %s ends with %d of %s configurations: it finds none new",
+                self.task_method.name,
+                self.named,
+                asked,
             )
         return ()
 
@@ -231,39 +239,39 @@ class _Course:
 
 
 def _take_in(courses: Sequence[_Course], trial: PlannedTrial, *, is_begun: bool) -> None:
-    """Put a configuration of an earlier run down to the study that named it, as far as can be told.
+    """Put a configuration of an earlier run down to the task-method pair that named it, as far as can be told.
 
     One of other rows, other weights or other code than today's is passed over.
     """
     own = [
         course
         for course in courses
-        if (course.study.task.info.name, course.study.entry.method) == (trial.task, trial.config.method)
+        if (course.task_method.task.info.name, course.task_method.entry.method) == (trial.task, trial.config.method)
     ]
-    found = [(course, *point) for course in own if (point := _place(course.study, trial)) is not None]
+    found = [(course, *point) for course in own if (point := _place(course.task_method, trial)) is not None]
     if found:
         # Entries of `methods` may overlap: the first that has room for it.
         course, values, trials = next((each for each in found if each[0].left), found[0])
         course.earlier.append((values, trials))
         course.named += 1
-    elif own and is_begun and _is_current(own[0].study, trial):
+    elif own and is_begun and _is_current(own[0].task_method, trial):
         next((course for course in own if course.left), own[0]).outside += 1
 
 
-def _place(study: Study, trial: PlannedTrial) -> tuple[Values, tuple[PlannedTrial, ...]] | None:
-    """The values of the study's space that make a trial's configuration, with its replicates as they are today."""
-    values = study.point_of(trial.config)
+def _place(task_method: TaskMethod, trial: PlannedTrial) -> tuple[Values, tuple[PlannedTrial, ...]] | None:
+    """The values of the space that make a trial's configuration, with its replicates as they are today."""
+    values = task_method.point_of(trial.config)
     if values is None:
         return None
     try:
-        trials = study.trials(values)
+        trials = task_method.trials(values)
     except FaultsError:
         return None
     return (values, trials) if trials[0].config_id == trial.config_id else None
 
 
-def _is_current(study: Study, trial: PlannedTrial) -> bool:
+def _is_current(task_method: TaskMethod, trial: PlannedTrial) -> bool:
     try:
-        return study.identity(trial.config) == trial.config_id
+        return task_method.identity(trial.config) == trial.config_id
     except FaultsError:  # a file that an option names is gone
         return False

@@ -44,7 +44,9 @@ def submit_job(
             entrypoint=_entrypoint(plan.spec.name, store, tracking_uri),
             runtime_env={
                 "working_dir": folder,
-                "py_modules": [str(packages / name) for name in ("orchestrator", "search_spaces", "trainables")],
+                "py_modules": [
+                    str(packages / name) for name in ("adaptune", "orchestrator", "search_spaces", "trainables")
+                ],
             },
             metadata={"adaptune.sweep": plan.spec.name},
         )
@@ -86,7 +88,7 @@ def _entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
     tracking = (
         shlex.quote(tracking_uri) if tracking_uri else '"${MLFLOW_TRACKING_URI:-sqlite:///$HOME/sweeps/mlflow.db}"'
     )
-    return f"python -m orchestrator run sweep.json --address auto --store {place} --tracking-uri {tracking}"
+    return f"python -m adaptune run sweep.json --address auto --store {place} --tracking-uri {tracking}"
 
 
 async def _follow(client: Any, job: str, show: Callable[[str], None]) -> None:

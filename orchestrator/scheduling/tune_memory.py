@@ -19,7 +19,7 @@ _PROCESSES = 10_000
 _HOLDERS = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
 
 
-class Bounded(FIFOScheduler):
+class ForgetEnded(FIFOScheduler):
     """Starts trials in their order, leaves the verdict on them to another scheduler, and forgets those that ended.
 
     Args:

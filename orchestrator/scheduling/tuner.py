@@ -17,13 +17,14 @@ from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.early_stopping import trial_scheduler
-from orchestrator.scheduling.engines import engine_pool, lay_out
+from orchestrator.scheduling.engine_layout import lay_out
+from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
 from orchestrator.scheduling.trial import EngineTrial
-from orchestrator.scheduling.tune_memory import Bounded, NoProgress
+from orchestrator.scheduling.tune_memory import ForgetEnded, NoProgress
 from orchestrator.spec.early_stopping import NONE, Rule
-from orchestrator.trial_source import Supply
+from orchestrator.trial_source import TrialSource
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ MAX_RESTARTS = 10
 
 def run_trials(
     sweep: str,
-    supply: Supply,
+    source: TrialSource,
     observer: Observer,
     *,
     address: str | None = None,
@@ -43,37 +44,37 @@ def run_trials(
     early_stopping: Rule | str = NONE,
     earlier: Sequence[TrialRecord] = (),
 ) -> bool:
-    """Train every trial of a supply and tell the observer of each; returns whether it was interrupted.
+    """Train every trial of a source and tell the observer of each; returns whether it was interrupted.
 
     Each trial is reported with exactly one record, unless an interrupt came before it began. Joins the Ray at
     `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at the end of their epoch (they are
     recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
-    is raised here. `earlier`: records of trials that those of the supply are judged beside, where some are pruned.
+    is raised here. `earlier`: records of trials that those of the source are judged beside, where some are pruned.
     """
     with _ray(address), tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch, _Interrupt() as interrupt:
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
         with engine_pool(layout) as (pool, _):
-            recorder = Recorder(sweep, supply, observer, pool, lambda: interrupt.came)
+            recorder = Recorder(sweep, source, observer, pool, lambda: interrupt.came)
             observer.is_interrupted = lambda: interrupt.came
             observer.engines_starting(layout.count)
-            most = supply.most
+            most = source.most
 
             def concurrent() -> int:
                 there = replace(layout, count=max(layout.count, recorder.engines))
                 return there.concurrent_trials(most, max_concurrent_trials)
 
-            judge = trial_scheduler(early_stopping, supply.longest)
+            judge = trial_scheduler(early_stopping, source.longest)
             if judge is not None:
                 judge.feed(earlier)
             proposals = Proposals(
-                supply,
+                source,
                 concurrent,
                 may_be_pruned=judge is not None,
                 has_ended=lambda: interrupt.came,
                 handed_out=recorder.handed_out,
             )
             try:
-                _tuner(sweep, proposals, Bounded(judge), recorder, pool, concurrent(), scratch).fit()
+                _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch).fit()
             except tune.TuneError:
                 if recorder.error is not None:
                     raise recorder.error from None
@@ -84,7 +85,13 @@ def run_trials(
 
 
 def _tuner(
-    sweep: str, proposals: Proposals, scheduler: Bounded, recorder: Recorder, pool: Any, concurrent: int, scratch: str
+    sweep: str,
+    proposals: Proposals,
+    scheduler: ForgetEnded,
+    recorder: Recorder,
+    pool: Any,
+    concurrent: int,
+    scratch: str,
 ) -> tune.Tuner:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     return tune.Tuner(

@@ -1,0 +1,20 @@
+"""What was asked: a sweep, the spaces it searches, its rule of early stopping, and the files it is read from."""
+
+from orchestrator.spec.early_stopping import Asha, Hyperband, Median
+from orchestrator.spec.space import Choice, Grid, LogUniform, RandInt, Uniform
+from orchestrator.spec.spec import MethodSpec, SearchSpec, SweepSpec, SweepSpecError
+
+__all__ = [
+    "Asha",
+    "Choice",
+    "Grid",
+    "Hyperband",
+    "LogUniform",
+    "Median",
+    "MethodSpec",
+    "RandInt",
+    "SearchSpec",
+    "SweepSpec",
+    "SweepSpecError",
+    "Uniform",
+]

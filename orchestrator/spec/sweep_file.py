@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import pkgutil
 import traceback
@@ -15,7 +16,6 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-import search_spaces
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
@@ -37,16 +37,27 @@ def read_sweep(reference: str, overrides: Sequence[str] = ()) -> Any:
     return apply_overrides(values, overrides)
 
 
+def packaged_sweeps() -> dict[str, Path]:
+    """The declared sweeps that come with adaptune, by name. They are found without being imported."""
+    spec = importlib.util.find_spec("search_spaces")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return {
+        module.name: Path(folder) / f"{module.name}.py"
+        for folder in folders
+        for module in pkgutil.iter_modules([folder])
+    }
+
+
 def _find(reference: str) -> Path:
     path = Path(reference)
-    packaged = {module.name: module for module in pkgutil.iter_modules(search_spaces.__path__)}
+    packaged = packaged_sweeps()
     try:
         if path.is_file():
             return path
     except OSError as error:
         raise SweepSpecError(reference, [f"a sweep must be readable, but {error}"]) from None
     if reference in packaged:
-        return Path(str(search_spaces.__file__)).parent / f"{reference}.py"
+        return packaged[reference]
     near = difflib.get_close_matches(reference, packaged, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"

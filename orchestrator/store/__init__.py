@@ -1,7 +1,7 @@
 """The store: a Parquet dataset that holds every record of a sweep and is readable without adaptune."""
 
 from orchestrator.store.dataset import Store
-from orchestrator.store.engine_snapshot import Working
+from orchestrator.store.engine_snapshot import EngineSnapshot
 from orchestrator.store.lock import STALE_AFTER_S, Holder, StoreLockedError
 
-__all__ = ["STALE_AFTER_S", "Holder", "Store", "StoreLockedError", "Working"]
+__all__ = ["STALE_AFTER_S", "EngineSnapshot", "Holder", "Store", "StoreLockedError"]

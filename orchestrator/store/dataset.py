@@ -19,7 +19,7 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
-from orchestrator.store.engine_snapshot import Working, read_note, remove_note, write_note
+from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.lock import Held, Holder, hold, holder, last_sign
 from orchestrator.store.plans import Plans
@@ -140,17 +140,17 @@ class Store:
             seen = last_sign(self._folder)
         return None if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
 
-    def note_working(self, engines: Sequence[EngineStatus]) -> None:
+    def write_engine_snapshot(self, engines: Sequence[EngineStatus]) -> None:
         """Leave a note of what the engines are doing, in the place of the one before. Never raises `OSError`."""
         with _tolerating("what the engines are doing could not be noted"):
             self._check_lock()
             write_note(self._folder, engines)
 
-    def end_working(self) -> None:
+    def remove_engine_snapshot(self) -> None:
         """Take the note of the engines away: they do nothing more."""
         remove_note(self._folder)
 
-    def working(self) -> Working | None:
+    def engine_snapshot(self) -> EngineSnapshot | None:
         """What the engines of the driver at work were last seen to do; None where no driver is, or it has not said."""
         at_work, note = self.holder(), read_note(self._folder)
         if at_work is None or note is None or (note.host, note.pid) != (at_work.host, at_work.pid):

@@ -22,7 +22,7 @@ NOTE = "engines.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Working:
+class EngineSnapshot:
     """The engines of a sweep as its driver last saw them."""
 
     host: str
@@ -38,7 +38,7 @@ class Working:
 
 def write_note(folder: Folder, engines: Sequence[EngineStatus]) -> None:
     """Replace the note in one step. Where it cannot be written now, the next one may be: that is nobody's trouble."""
-    note = Working(
+    note = EngineSnapshot(
         host=socket.gethostname(),
         pid=os.getpid(),
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -50,11 +50,11 @@ def write_note(folder: Folder, engines: Sequence[EngineStatus]) -> None:
         logger.info("%s could not be written", folder.at(NOTE), exc_info=True)
 
 
-def read_note(folder: Folder) -> Working | None:
+def read_note(folder: Folder) -> EngineSnapshot | None:
     """The note; None where there is none, or none that this version understands."""
     try:
         values: dict[str, Any] = json.loads(folder.read(NOTE).to_pybytes())
-        note = Working(**{**values, "engines": tuple(_engine(engine) for engine in values["engines"])})
+        note = EngineSnapshot(**{**values, "engines": tuple(_engine(engine) for engine in values["engines"])})
         datetime.fromisoformat(note.written_at).astimezone(UTC)
         return note
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:

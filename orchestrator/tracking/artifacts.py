@@ -6,13 +6,13 @@ import logging
 from pathlib import Path
 
 from orchestrator.tracking.address import database_file, default_tracking_uri
-from orchestrator.tracking.runs import Window
+from orchestrator.tracking.runs import MlflowRuns
 
 logger = logging.getLogger(__name__)
 
 
 def log_trial_artifacts(
-    sweep: str, trial_id: str, folder: Path, *, tracking_uri: str | None = None, window: Window | None = None
+    sweep: str, trial_id: str, folder: Path, *, tracking_uri: str | None = None, window: MlflowRuns | None = None
 ) -> bool:
     """Copy the files below a folder to the artifacts of a trial's run, over those of the same names.
 
@@ -23,7 +23,7 @@ def log_trial_artifacts(
     database = database_file(uri)
     if database is not None and not database.exists():
         return False  # connecting would make one
-    window = window or Window(uri, sweep)
+    window = window or MlflowRuns(uri, sweep)
     try:
         window.connect()
         run_id = window.find_trial(trial_id)

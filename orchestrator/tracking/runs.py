@@ -44,7 +44,7 @@ class Run:
     params: Mapping[str, str]
 
 
-class Window:
+class MlflowRuns:
     """One MLflow experiment, which holds the runs of one sweep.
 
     Making one is free; `open` imports MLflow, and may create and migrate a database, which takes seconds. Used from

@@ -14,7 +14,7 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.address import default_tracking_uri
 from orchestrator.tracking.run_fields import TrialFacts
-from orchestrator.tracking.runs import Window, is_refusal, load_mlflow
+from orchestrator.tracking.runs import MlflowRuns, is_refusal, load_mlflow
 from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
 from trainables.outcome import EpochReport
 
@@ -44,7 +44,7 @@ class Tracker:
         *,
         tracking_uri: str | None = None,
         flush_interval_s: float = 5.0,
-        window: Window | None = None,
+        window: MlflowRuns | None = None,
     ) -> None:
         """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
 
@@ -52,7 +52,7 @@ class Tracker:
         experiment. `window` replaces the one made for the tracking store.
         """
         self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
-        self._writer = Writer(window or Window(self.tracking_uri, sweep), sweep, spec_json)
+        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json)
         self._flush_interval_s = flush_interval_s
 
         self._changed = threading.Condition()  # guards what follows

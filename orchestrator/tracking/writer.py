@@ -29,7 +29,7 @@ from orchestrator.tracking.run_fields import (
     start_ms,
     text,
 )
-from orchestrator.tracking.runs import Run, Window
+from orchestrator.tracking.runs import MlflowRuns, Run
 from orchestrator.tracking.status import run_status
 from trainables.outcome import EpochReport
 
@@ -55,7 +55,7 @@ class News:
 class Artifact(Protocol):
     """Something to keep with the sweep's run."""
 
-    def log(self, window: Window, run_id: str) -> None: ...
+    def log(self, window: MlflowRuns, run_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TextArtifact:
     name: str
     content: str
 
-    def log(self, window: Window, run_id: str) -> None:
+    def log(self, window: MlflowRuns, run_id: str) -> None:
         window.log_text(run_id, self.content, self.name)
 
 
@@ -76,7 +76,7 @@ class FileArtifact:
     path: Path
     folder: str | None
 
-    def log(self, window: Window, run_id: str) -> None:
+    def log(self, window: MlflowRuns, run_id: str) -> None:
         window.log_file(run_id, self.path, self.folder)
 
 
@@ -103,7 +103,7 @@ class Writer:
     request whose answer was lost is not made twice. Writing something a second time changes nothing.
     """
 
-    def __init__(self, window: Window, sweep: str, spec_json: str) -> None:
+    def __init__(self, window: MlflowRuns, sweep: str, spec_json: str) -> None:
         self._window = window
         self._sweep = sweep
         self._spec_json = spec_json

@@ -22,7 +22,7 @@ class Driver:
         self._out, self._err = (folder / f"driver-{number}.{stream}" for stream in ("out", "err"))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", *arguments],
+                [sys.executable, "-m", "adaptune", *arguments],
                 cwd=folder,
                 env={**environment, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError
-from trainables.inference.predictor import load, save
+from trainables.inference.saved_adapter import load, save
 from trainables.methods import get_method, option_names, parse_options, tokenized_by_method
 from trainables.training.evaluation import predict
 from trainables.training.model import AdaptedModel, build_model, count_parameters, statistics_of
@@ -102,7 +102,7 @@ class TestParameters:
         # Of one trial, without its axis: matrices decay; biases and LayerNorms do not.
         stacked = {name for name in trained(model) if model.has_trial_axes or "layernorm" in name or "head" in name}
         decayed = {name: t.numel() for name, t in trained(model).items() if t.dim() - (name in stacked) > 1}
-        assert weights.num_decayed == sum(decayed.values())
+        assert weights.layout.num_decayed == sum(decayed.values())
         assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
 
 

@@ -189,7 +189,7 @@ def whole_store(sound: Callable[[], dict[str, Any]], tmp_path_factory: pytest.Te
     table = pa.Table.from_pylist([{**ablation, "score_difference": -0.1}], schema=SCHEMA)
     store.keep_artifacts(plan.trials[0].trial_id, {"ablation.parquet": parquet_bytes(table)})
     with store.lock():
-        store.note_working([])
+        store.write_engine_snapshot([])
     (Path(store.path) / "report").mkdir()
     (Path(store.path) / "report" / "report.html").write_text("<html>", encoding="utf-8")
     return Path(store.path)

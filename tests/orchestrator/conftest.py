@@ -31,8 +31,8 @@ def write_backbone(folder: Path, seed: int = 0) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from trainables.backbones._checkpoint import checkpoint_names, shape_of
-    from trainables.backbones._loading import meta_encoder
+    from trainables.backbones import checkpoint_names, shape_of
+    from trainables.backbones.loading import meta_encoder
 
     shape = shape_of(CONFIG)
     generator = torch.Generator().manual_seed(seed)

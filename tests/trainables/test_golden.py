@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trainables.backbones._checkpoint import map_tensors, shape_of
+from trainables.backbones import map_tensors, shape_of
 from trainables.config import Scalar, TrialConfig
 from trainables.nn.encoder import Encoder
 from trainables.training.model import AdaptedModel, build_model

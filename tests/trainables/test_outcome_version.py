@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.backbones._checkpoint import checkpoint_names, shape_of
+from trainables.backbones import checkpoint_names, shape_of
 from trainables.config import OUTCOME_VERSION, Scalar, TrialConfig
 from trainables.engine.engine import Engine
 
@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from trainables.backbones._loading import meta_encoder
+    from trainables.backbones.loading import meta_encoder
 
     root = tmp_path_factory.mktemp("outcome")
     (root / "backbone").mkdir()

@@ -1,0 +1,118 @@
+"""Backbones: pre-trained encoders. `loading` finds, describes and loads one; a file here is a family of them.
+
+A family says how checkpoints of one architecture map into `trainables.nn`. To add one, write
+`trainables/backbones/<name>.py`: what it holds is `Family`. Its `MODEL_TYPES` are what a checkpoint's config.json calls
+it, by which it is found; the contract test of all families runs over it the moment it exists.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from trainables.discovery import plugin_names
+from trainables.faults import unknown_name
+from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.layers import ACTIVATIONS
+
+
+class Family(Protocol):
+    """What a file of a family holds.
+
+    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out, with `{i}` for a layer; query,
+    key and value are three names, stacked in this order. Modules that an encoder's shape lacks may stand there.
+    """
+
+    MODEL_TYPES: tuple[str, ...]
+    PREFIX: str
+    TENSORS: Mapping[str, str | tuple[str, ...]]
+
+    def shape(self, config: Mapping[str, Any]) -> EncoderShape:
+        """The sizes that a Hugging Face configuration describes.
+
+        Raises `KeyError` where it lacks one, `ValueError` where it asks for what we do not compute.
+        """
+        ...
+
+
+def families() -> dict[str, Family]:
+    """Every family by the `model_type` of its configurations."""
+    return _families(tuple(plugin_names(sys.modules[__name__])))
+
+
+@functools.lru_cache(maxsize=4)
+def _families(names: tuple[str, ...]) -> dict[str, Family]:
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    # `loading` and what it is made of are files here too, and no families.
+    found = [cast(Family, module) for module in modules if hasattr(module, "MODEL_TYPES")]
+    return {model_type: family for family in found for model_type in family.MODEL_TYPES}
+
+
+def shape_of(config: Mapping[str, Any]) -> EncoderShape:
+    """The shape a Hugging Face configuration describes.
+
+    Raises `ValueError` with one sentence where it is of another family, lacks a size or computes what we do not.
+    """
+    model_type = config.get("model_type")
+    known = families()
+    if model_type not in known:
+        raise ValueError(unknown_name("model_type", model_type, known))
+    try:
+        shape = known[model_type].shape(config)
+    except KeyError as missing:
+        raise ValueError(f"config.json of a {model_type} must hold {missing.args[0]!r}, but it does not") from None
+    if shape.activation not in ACTIVATIONS:
+        raise ValueError(unknown_name("activation", shape.activation, ACTIVATIONS))
+    return shape
+
+
+def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors under our names, in float32, query, key and value joined.
+
+    A checkpoint without a pooler (ELECTRA, DistilBERT, some RoBERTa) gives none. Raises `ValueError` naming every
+    tensor that is missing.
+    """
+    prefix = families()[shape.model_type].PREFIX
+    plain = {_plain_name(prefix, name): tensor for name, tensor in tensors.items()}
+    mapped, missing = {}, []
+    for ours, theirs in checkpoint_names(shape).items():
+        absent = [name for name in theirs if name not in plain]
+        if absent and not ours.startswith("pooler"):
+            missing += absent
+        elif not absent:
+            parts = [plain[name].to(torch.float32) for name in theirs]
+            mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if missing:
+        raise ValueError(f"the checkpoint must hold these tensors, but lacks {len(missing)}: {', '.join(missing[:5])}")
+    return mapped
+
+
+def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
+    """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
+    names = {}
+    for ours, theirs in families()[shape.model_type].TENSORS.items():
+        if (ours == "embeddings.project" and shape.embedding_size == shape.hidden_size) or (
+            ours == "pooler" and not shape.has_pooler
+        ):
+            continue
+        sources = theirs if isinstance(theirs, tuple) else (theirs,)
+        leaves = ("weight",) if ours in ("embeddings.word", "embeddings.position", "embeddings.token_type") else None
+        for i in range(shape.num_layers) if "{i}" in ours else (0,):
+            for leaf in leaves or ("weight", "bias"):
+                names[f"{ours.format(i=i)}.{leaf}"] = tuple(f"{source.format(i=i)}.{leaf}" for source in sources)
+    return names
+
+
+def _plain_name(prefix: str, name: str) -> str:
+    # Checkpoints converted from TensorFlow call a LayerNorm's weight gamma and its bias beta.
+    return (
+        name.removeprefix(prefix)
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias")
+    )

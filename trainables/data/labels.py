@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainables.faults import unknown_name
-from trainables.metrics import Kind
+from trainables.metrics import TaskKind
 
 
 def parse(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
@@ -51,7 +51,7 @@ def hidden(labels: pa.Array) -> bool:
     return bool(pc.all(pc.equal(labels.drop_null(), -1)).as_py() is not False)
 
 
-def infer_kind(labels: pa.Array) -> Kind:
+def infer_kind(labels: pa.Array) -> TaskKind:
     """Regression where a label is a number that is not whole, else classification."""
     return "regression" if pa.types.is_floating(labels.type) and not _whole(labels) else "classification"
 

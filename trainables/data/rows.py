@@ -26,7 +26,7 @@ class Declared:
 
     name: str
     source: str
-    kind: metrics.Kind | None = None
+    kind: metrics.TaskKind | None = None
     pair: bool | None = None
     num_labels: int | None = None
     label_names: tuple[str, ...] | None = None
@@ -39,8 +39,8 @@ def declaration_faults(declared: Declared) -> list[str]:
     """The contradictions within a declaration, whatever the rows are."""
     faults = []
     kind, names, count = declared.kind, declared.label_names, declared.num_labels
-    if kind is not None and kind not in get_args(metrics.Kind):
-        faults.append(f"kind: {unknown_name('kind', kind, get_args(metrics.Kind))}")
+    if kind is not None and kind not in get_args(metrics.TaskKind):
+        faults.append(f"kind: {unknown_name('kind', kind, get_args(metrics.TaskKind))}")
     if declared.metric is not None and declared.metric not in metrics.METRICS:
         faults.append(f"metric: {unknown_name('metric', declared.metric, metrics.METRICS)}")
     if kind == "extractive_qa":
@@ -61,7 +61,7 @@ def declaration_faults(declared: Declared) -> list[str]:
     return faults
 
 
-def metric_faults(metric: str, kind: metrics.Kind) -> list[str]:
+def metric_faults(metric: str, kind: metrics.TaskKind) -> list[str]:
     """The fault of a known metric that does not measure this kind of task."""
     if metric not in metrics.METRICS or (fits := metrics.METRICS[metric].kind) == kind:
         return []
@@ -152,7 +152,7 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
     kind = declared.kind
     if kind is None and train is not None:
         kind = _infer_kind(declared, train)
-    if kind is None or kind not in get_args(metrics.Kind):
+    if kind is None or kind not in get_args(metrics.TaskKind):
         return None
     if kind == "extractive_qa":
         faults.append(NO_ANSWERS)
@@ -182,7 +182,7 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
     )
 
 
-def _infer_kind(declared: Declared, train: pa.Array) -> metrics.Kind:
+def _infer_kind(declared: Declared, train: pa.Array) -> metrics.TaskKind:
     """What the declaration implies, else what the labels are: classes, unless some are numbers that are not whole."""
     if declared.num_labels == 1:
         return "regression"

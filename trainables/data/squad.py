@@ -60,7 +60,7 @@ def load_squad(folder: Path, names: Sequence[str], declared: Declared, faults: S
     The first answer of a question is the one that is trained on; a prediction is held against all of them. A test
     split without any answers is left out. Raises `FaultsError` with all faults at once, those given included.
     """
-    kind: metrics.Kind = "extractive_qa"
+    kind: metrics.TaskKind = "extractive_qa"
     metric = declared.metric or metrics.DEFAULT_METRIC[kind]
     faults = [*faults, *declaration_faults(declared), *metric_faults(metric, kind)]
     if declared.pair is False:

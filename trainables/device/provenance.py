@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from trainables.config import OUTCOME_VERSION
-from trainables.device.dtype import device_name
+from trainables.device.hardware import device_name
 
 PACKAGES = ("adaptune", "torch", "transformers", "numpy")
 

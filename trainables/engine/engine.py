@@ -16,21 +16,21 @@ from pathlib import Path
 import torch
 
 from trainables import metrics, tasks
-from trainables.backbones._loading import Backbone, load_backbone, stand_in
+from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
-from trainables.device import provenance
 from trainables.device.dtype import compute_dtype
 from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
+from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
-from trainables.engine.pack_run import Ground, PackRun, PackStatus
-from trainables.engine.pack_size import PackPlanner
+from trainables.engine.pack_run import PackContext, PackRun, PackStatus
+from trainables.engine.pack_size import PackSizer
 from trainables.faults import FaultsError
 from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
 from trainables.nn.encoder import Encoder
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
 from trainables.training.model import stack_key
-from trainables.training.prefix_cache import PrefixStore
+from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job
 
 logger = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ class Engine:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
             self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
-        self._prefixes: dict[Encoder, PrefixStore] = {}
+        self._prefixes: dict[Encoder, PrefixCache] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
-        self._planners: dict[Hashable, PackPlanner] = {}
+        self._sizers: dict[Hashable, PackSizer] = {}
         self._pack: PackRun | None = None
 
     @property
@@ -120,30 +120,30 @@ class Engine:
     def _train_pack(self, lead: Job, inbox: Inbox) -> None:
         """Train the pack that a trial opens; a fault of the trial's is its outcome."""
         try:
-            ground = self._prepare(lead.config)
+            context = self._prepare(lead.config)
             key = pack_key(lead.config)
-            planner = None if key is None else self._planners.get(key)
-            run = PackRun(ground, lead, inbox, _joins(key), memory_bytes=self._memory_bytes, planner=planner)
+            sizer = None if key is None else self._sizers.get(key)
+            run = PackRun(context, lead, inbox, _joins(key), memory_bytes=self._memory_bytes, sizer=sizer)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
             logger.warning("trial failed: %s", lead.config, exc_info=True)
             lead.done(unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
             return
         self._pack = run
         run.run()
-        if run.planner is not None and key is not None:
-            self._planners[key] = run.planner
+        if run.sizer is not None and key is not None:
+            self._sizers[key] = run.sizer
 
-    def _prepare(self, config: TrialConfig) -> Ground:
+    def _prepare(self, config: TrialConfig) -> PackContext:
         task = tasks.load(config.task)
         if faults := kind_faults(config.method, task.info):
             raise FaultsError("trial", faults)
         backbone = self._backbone(config)
-        return Ground(
+        return PackContext(
             backbone=backbone,
             task=task.info,
             metric=metrics.get(task.info.metric),
             data=self._tokenized(task, backbone, config),
-            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixStore(backbone.encoder)),
+            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder)),
             provenance=self._provenance(config),
         )
 

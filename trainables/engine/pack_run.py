@@ -9,32 +9,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes
 from trainables.engine.inbox import Inbox
-from trainables.engine.pack_size import MemoryModel, PackPlanner, piece_bytes
-from trainables.inference.predictor import save
+from trainables.engine.pack_size import MemoryModel, PackSizer, piece_bytes
+from trainables.inference.saved_adapter import save
 from trainables.metrics import Metric
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
 from trainables.task import TaskInfo
 from trainables.training.model import count_parameters
 from trainables.training.pack import Pack
-from trainables.training.prefix_cache import PrefixStore
+from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job, RunningTrial
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ground:
+class PackContext:
     """What every trial of a pack stands on."""
 
     backbone: Backbone
     task: TaskInfo
     metric: Metric
     data: Mapping[str, TokenizedSplit]
-    prefixes: PrefixStore
+    prefixes: PrefixCache
     provenance: Mapping[str, str]
 
 
@@ -53,43 +53,43 @@ class PackRun:
     """Trains the trials of one pack until it is empty, taking up more from an inbox as it has room.
 
     Args:
-        ground: what they share.
+        context: what they share.
         lead: the trial that opens the pack.
         inbox: where more may come from.
         accept: which of those can share the pack.
         memory_bytes: what the pack may use; None plans with what is free.
-        planner: of an earlier pack of the same kind, so that its judgement is kept.
+        sizer: of an earlier pack of the same kind, so that its judgement is kept.
     """
 
     def __init__(
         self,
-        ground: Ground,
+        context: PackContext,
         lead: Job,
         inbox: Inbox,
         accept: Callable[[Job], bool],
         *,
         memory_bytes: int | None = None,
-        planner: PackPlanner | None = None,
+        sizer: PackSizer | None = None,
     ) -> None:
-        self._ground = ground
+        self._context = context
         self._inbox = inbox
         self._accept = accept
-        self._device = ground.backbone.encoder.device
-        task = ground.task
-        self._pack = Pack(ground.backbone.encoder, ground.data, task.num_labels, ground.prefixes, task.kind)
+        self._device = context.backbone.encoder.device
+        task = context.task
+        self._pack = Pack(context.backbone.encoder, context.data, task.num_labels, context.prefixes, task.kind)
         self._suspended: list[RunningTrial] = []
         self._used_before = used_bytes(self._device)
         self._peak = PeakMemory(self._device)
         self._rate: float | None = None
-        self._method, self._task = lead.config.method, ground.task.name
-        self.planner = planner
+        self._method, self._task = lead.config.method, context.task.name
+        self.sizer = sizer
         self._admit([lead])
-        if self.planner is None and self._pack.trials:
-            self.planner = self._plan(lead, memory_bytes)
+        if self.sizer is None and self._pack.trials:
+            self.sizer = self._plan(lead, memory_bytes)
 
     @property
     def status(self) -> PackStatus:
-        limit = self.planner.limit if self.planner else 1
+        limit = self.sizer.limit if self.sizer else 1
         return PackStatus(
             task=self._task,
             method=self._method,
@@ -103,15 +103,15 @@ class PackRun:
         try:
             while self._pack.trials or self._suspended:
                 self._drop_cancelled()
-                if self.planner is not None and self._pack.is_between_windows:
-                    self._fill(self.planner.limit - len(self._pack.trials))
+                if self.sizer is not None and self._pack.is_between_windows:
+                    self._fill(self.sizer.limit - len(self._pack.trials))
                 if self._pack.trials:
                     self._step()
                     self._settle()
         except Exception:  # whoever handed a trial in hears of its end, even where the pack itself is what broke
             logger.exception("a pack broke with %d trials", len(self._pack.trials) + len(self._suspended))
             for trial in [*self._pack.trials, *self._suspended]:
-                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._ground.provenance))
+                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
 
     def _drop_cancelled(self) -> None:
         for trial in list(self._pack.trials):
@@ -121,8 +121,8 @@ class PackRun:
             except Exception:
                 self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
 
-    def _plan(self, lead: Job, memory_bytes: int | None) -> PackPlanner:
-        encoder, lengths = self._ground.backbone.encoder, self._ground.data["train"].lengths
+    def _plan(self, lead: Job, memory_bytes: int | None) -> PackSizer:
+        encoder, lengths = self._context.backbone.encoder, self._context.data["train"].lengths
         longest = int(lengths.max())
         memory = MemoryModel(
             bytes_per_trial=self._pack.weights.bytes_per_trial,
@@ -131,7 +131,7 @@ class PackRun:
             tokens_per_slice=self._pack.tokens_per_slice,
         )
         free = free_bytes(self._device) if memory_bytes is None else memory_bytes
-        return PackPlanner(memory, free, typical_tokens=int(lengths.mean() * lead.config.batch_size))
+        return PackSizer(memory, free, typical_tokens=int(lengths.mean() * lead.config.batch_size))
 
     def _fill(self, room: int) -> None:
         """Take up trials for the room there is: first those that had to give way, then the oldest that wait."""
@@ -143,26 +143,26 @@ class PackRun:
             self._admit(self._inbox.take(room, self._accept))
 
     def _admit(self, jobs: list[Job]) -> None:
-        lengths = self._ground.data["train"].lengths
+        lengths = self._context.data["train"].lengths
         newcomers = []
         for job in jobs:
             try:
                 newcomers.append(RunningTrial(job, lengths, self._device))
             except Exception:
-                self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._ground.provenance))
+                self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
         if not newcomers:
             return
         try:
             self._pack.join(newcomers)
         except Exception as error:
             release_unused()
-            if is_out_of_memory(error) and self._pack.trials and self.planner is not None:
-                self.planner.shrink(len(self._pack.trials))
+            if is_out_of_memory(error) and self._pack.trials and self.sizer is not None:
+                self.sizer.shrink(len(self._pack.trials))
                 for trial in newcomers:
                     self._inbox.put(trial.job)  # for when there is room
                 return
             for trial in newcomers:
-                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._ground.provenance))
+                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
 
     def _step(self) -> None:
         trials = list(self._pack.trials)
@@ -178,18 +178,18 @@ class PackRun:
             trial.steps_shared += len(trials)
         examples = len(trials) * trials[0].config.batch_size
         self._rate = examples / seconds
-        if self.planner is not None:
-            self.planner.observe(len(trials), seconds / examples)
+        if self.sizer is not None:
+            self.sizer.observe(len(trials), seconds / examples)
 
     def _recover(self, error: Exception) -> None:
         """Go on after a step that broke: with half the trials where memory did not suffice, else with none of them."""
         trials = self._pack.trials
-        if is_out_of_memory(error) and len(trials) > 1 and self.planner is not None:
+        if is_out_of_memory(error) and len(trials) > 1 and self.sizer is not None:
             self._settle()  # who took the step before memory ran out may have ended an epoch with it
             trials = self._pack.trials
             half = trials[len(trials) // 2 :]
             logger.warning("out of memory with %d trials in a pack: %d of them wait", len(trials), len(half))
-            self.planner.shrink(len(trials) - len(half))
+            self.sizer.shrink(len(trials) - len(half))
             self._pack.suspend(half)
             self._suspended += half
             release_unused()
@@ -209,15 +209,15 @@ class PackRun:
             except Exception:
                 logger.warning("trial failed: %s", trial.config, exc_info=True)
                 self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
-        if has_ended_epoch and self.planner is not None:
+        if has_ended_epoch and self.sizer is not None:
             self._note_peak()
             peaks = [trial.peak_bytes for trial in self._pack.trials if trial.peak_bytes is not None]
             if peaks and self._used_before is not None:
-                self.planner.correct(len(self._pack.trials), max(peaks) - self._used_before)
+                self.sizer.correct(len(self._pack.trials), max(peaks) - self._used_before)
 
     def _end_epoch(self, trial: RunningTrial) -> bool:
         """Evaluate and report; returns whether the trial goes on."""
-        report = self._pack.end_epoch(trial, self._ground.metric)
+        report = self._pack.end_epoch(trial, self._context.metric)
         goes_on = trial.job.report(report)
         if len(trial.epochs) == len(trial.epoch_ends):
             self._let_go([trial], OutcomeStatus.COMPLETED)
@@ -251,7 +251,7 @@ class PackRun:
                 trial.peak_bytes = max(peak, trial.peak_bytes or 0)
 
     def _outcome(self, trial: RunningTrial, status: OutcomeStatus, error: str | None) -> TrialOutcome:
-        ground, metric = self._ground, self._ground.metric
+        context, metric = self._context, self._context.metric
         last = trial.epochs[-1] if trial.epochs else None
         scores: Mapping[str, Mapping[str, float]] = {"validation": last.validation if last else {}, "test": {}}
         if status is OutcomeStatus.COMPLETED:
@@ -281,20 +281,20 @@ class PackRun:
             pack_size=trial.pack_size,
             peak_memory_bytes=trial.peak_bytes,
             error=error,
-            provenance=ground.provenance,
+            provenance=context.provenance,
         )
 
     def _final_scores(self, trial: RunningTrial) -> Mapping[str, Mapping[str, float]]:
         """What a completed trial scores on validation and test; on further splits as `mismatched_accuracy`."""
         scores = {"validation": dict(trial.epochs[-1].validation), "test": {}}
-        for split in sorted(self._ground.data.keys() - {"train", "validation"}):
+        for split in sorted(self._context.data.keys() - {"train", "validation"}):
             beside, _, further = split.partition("_")
-            for name, value in self._pack.evaluate(trial, split, self._ground.metric).items():
+            for name, value in self._pack.evaluate(trial, split, self._context.metric).items():
                 scores[beside].setdefault(f"{further}_{name}" if further else name, value)
         return scores
 
     def _save(self, trial: RunningTrial, folder: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
         named = {f"{split}/{name}": value for split, values in scores.items() for name, value in values.items()}
-        fingerprint = str(self._ground.backbone.info.fingerprint)
+        fingerprint = str(self._context.backbone.info.fingerprint)
         model = self._pack.show(trial, masters=True)
-        save(folder, model, trial.config, self._ground.task, backbone_fingerprint=fingerprint, scores=named)
+        save(folder, model, trial.config, self._context.task, backbone_fingerprint=fingerprint, scores=named)

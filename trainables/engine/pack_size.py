@@ -71,7 +71,7 @@ def activation_bytes(shape: EncoderShape, length: int, dtype: torch.dtype) -> in
     return dtype.itemsize * (shape.num_layers * layer + in_flight)
 
 
-class PackPlanner:
+class PackSizer:
     """Finds the size of packs of one kind, growing while that pays.
 
     `limit` is how many trials the pack may hold now. It starts at the size that fills one pass through the encoder

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from trainables.config import TrialConfig
-from trainables.data.tokenized import WINDOW, TokenizedSplit, training_batches
-from trainables.device.dtype import device_name
+from trainables.data.order import WINDOW, training_batches
+from trainables.data.tokenized import TokenizedSplit
+from trainables.device.hardware import device_name
 from trainables.device.memory import PeakMemory, release_unused
 from trainables.engine.engine import Engine
-from trainables.engine.pack_run import Ground
-from trainables.estimate.throughput import Kind, Pace, TrialWork, fit_pack
+from trainables.engine.pack_run import PackContext
+from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey, fit_pack
 from trainables.faults import FaultsError
 from trainables.training.evaluation import predict
 from trainables.training.pack import Pack
@@ -42,25 +43,25 @@ class Sample:
     """One trial to measure, alone and in packs of `pack_size`."""
 
     config: TrialConfig
-    kind: Kind
+    kind: WorkloadKey
     work: TrialWork
     pack_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What one process found: a pace a sample, None where it could not be measured."""
+    """What one process found: a throughput a sample, None where it could not be measured."""
 
     host: str
     device: str
     start_s: float  # of work, until its engine stood
     task_s: dict[str, float]
     core_share: float
-    paces: tuple[Pace | None, ...]
+    throughputs: tuple[Throughput | None, ...]
     faults: tuple[str, ...]
 
 
-class MeasuringEngine(Engine):
+class BenchmarkEngine(Engine):
     """An engine that measures what its packs would take."""
 
     def measure_all(self, samples: Sequence[Sample], *, seconds: float, wait: Callable[[], Any]) -> Findings:
@@ -69,22 +70,22 @@ class MeasuringEngine(Engine):
         if samples:
             self._backbone(samples[0].config)
         start_s = time.process_time()  # of the process: imports, device and backbone
-        paces: list[Pace | None] = []
+        throughputs: list[Throughput | None] = []
         faults: list[str] = []
         task_s: dict[str, float] = {}
         for sample in samples:
-            pace = None
+            throughput = None
             wait()
             try:
-                ground = self._take_up(sample, task_s)
+                context = self._take_up(sample, task_s)
                 wait()
-                pace = self.measure(sample, ground, seconds / len(samples))
+                throughput = self.measure(sample, context, seconds / len(samples))
             except FaultsError as error:
                 faults += error.faults
             except Exception as error:
                 logger.warning("cannot measure %s", sample.config, exc_info=True)
                 faults.append(f"{sample.config.method} on {sample.config.task}: {error}")
-            paces.append(pace)
+            throughputs.append(throughput)
             release_unused()
         return Findings(
             host=self.name.partition("/")[0],
@@ -92,39 +93,39 @@ class MeasuringEngine(Engine):
             start_s=start_s,
             task_s=task_s,
             core_share=self._clock.share,
-            paces=tuple(paces),
+            throughputs=tuple(throughputs),
             faults=tuple(faults),
         )
 
-    def _take_up(self, sample: Sample, task_s: dict[str, float]) -> Ground:
+    def _take_up(self, sample: Sample, task_s: dict[str, float]) -> PackContext:
         """Load task and backbone as an engine would, and note how long that takes once the task is tokenised."""
-        ground = self._prepare(sample.config)
+        context = self._prepare(sample.config)
         if sample.kind.task not in task_s:
             self._data.clear()  # what was tokenised just now is in the cache, where a sweep will find it
             began = self._clock.read()
-            ground = self._prepare(sample.config)
+            context = self._prepare(sample.config)
             task_s[sample.kind.task] = self._clock.read() - began
-        return ground
+        return context
 
-    def measure(self, sample: Sample, ground: Ground, seconds: float) -> Pace:
+    def measure(self, sample: Sample, context: PackContext, seconds: float) -> Throughput:
         """Train and evaluate for about so many seconds. A pack of one gets a third of them."""
-        drawn = {name: _draw(split, sample.config, name) for name, split in ground.data.items()}
+        drawn = {name: _draw(split, sample.config, name) for name, split in context.data.items()}
         packs = [(1, seconds / 3), (sample.pack_size, 2 * seconds / 3)] if sample.pack_size > 1 else [(1, seconds)]
         step_s: dict[float, float] = {}
         evaluation_s = once_s = 0.0
-        mean_tokens = _mean_tokens(ground.data["train"], sample.config)
+        mean_tokens = _mean_tokens(context.data["train"], sample.config)
         peak = PeakMemory(self.device)
         self._clock.start()
         for size, share_s in packs:
-            pack, first_s = self._join(sample.config, ground, drawn, size)
+            pack, first_s = self._join(sample.config, context, drawn, size)
             step_s[size] = self._time_steps(pack, drawn["train"], share_s, mean_tokens)
             if size == 1:
-                once_s, evaluation_s = self._time_evaluation(pack, sample, ground, drawn)
+                once_s, evaluation_s = self._time_evaluation(pack, sample, context, drawn)
                 if sample.work.once_flops and first_s > 2 * step_s[1]:  # what a head reads was computed at the first
-                    once_s += (first_s - step_s[1]) * len(ground.data["train"]) / len(drawn["train"])
+                    once_s += (first_s - step_s[1]) * len(context.data["train"]) / len(drawn["train"])
         self._clock.stop()
         fixed_s, trial_s = fit_pack(step_s)
-        return Pace(
+        return Throughput(
             source="calibration",
             kind=sample.kind,
             step_flops=sample.work.step_flops,
@@ -134,18 +135,18 @@ class MeasuringEngine(Engine):
             trial_s=trial_s,
             evaluation_s=evaluation_s,
             once_s=once_s,
-            mean_length=float(ground.data["train"].lengths.mean()),
+            mean_length=float(context.data["train"].lengths.mean()),
             memory_bytes=None if (highest := peak.read()) is None else highest + ACTOR_BYTES[self.device.type],
         )
 
     def _join(
-        self, config: TrialConfig, ground: Ground, drawn: dict[str, TokenizedSplit], size: int
+        self, config: TrialConfig, context: PackContext, drawn: dict[str, TokenizedSplit], size: int
     ) -> tuple[Pack, float]:
         """A pack of so many trials after its first step, and the seconds of that."""
         epochs = math.ceil(WINDOW * config.batch_size / len(drawn["train"]))
         values = {**dict(config.items()), "num_epochs": epochs}
         configs = [TrialConfig(**{**values, "seed": seed}) for seed in range(size)]
-        pack = Pack(ground.backbone.encoder, drawn, ground.task.num_labels, ground.prefixes, ground.task.kind)
+        pack = Pack(context.backbone.encoder, drawn, context.task.num_labels, context.prefixes, context.task.kind)
         jobs = [Job(config=each, done=lambda outcome: None) for each in configs]
         pack.join([RunningTrial(job, drawn["train"].lengths, self.device) for job in jobs])
         began = self._clock.read()
@@ -169,20 +170,20 @@ class MeasuringEngine(Engine):
         return (self._clock.read() - started) / steps * mean_tokens / statistics.fmean(tokens)
 
     def _time_evaluation(
-        self, pack: Pack, sample: Sample, ground: Ground, drawn: dict[str, TokenizedSplit]
+        self, pack: Pack, sample: Sample, context: PackContext, drawn: dict[str, TokenizedSplit]
     ) -> tuple[float, float]:
         """Seconds of what is kept of all rows that are evaluated on, and of one evaluation on all of validation."""
-        trial, split, whole = pack.trials[0], drawn["validation"], ground.data["validation"]
+        trial, split, whole = pack.trials[0], drawn["validation"], context.data["validation"]
         times: list[float] = []
         while len(times) < 2 or (len(times) < 5 and sum(times) < 0.5):
             began = self._clock.read()
-            if ground.task.kind == "extractive_qa":  # rows that are drawn are no whole questions to score
+            if context.task.kind == "extractive_qa":  # rows that are drawn are no whole questions to score
                 predict(pack.show(trial), split)
             else:
-                pack.evaluate(trial, "validation", ground.metric)
+                pack.evaluate(trial, "validation", context.metric)
             times.append(self._clock.read() - began)
         warm_s = statistics.median(times[1:])
-        further = sum(len(ground.data[name]) for name in ground.data if name != "train")
+        further = sum(len(context.data[name]) for name in context.data if name != "train")
         once_s = max(0.0, times[0] - warm_s) * further / len(split) if sample.work.once_flops else 0.0
         return once_s, warm_s * float(whole.lengths.sum()) / float(split.lengths.sum())
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from trainables.estimate.benchmark import Findings, MeasuringEngine, Sample
-from trainables.estimate.throughput import Pace
+from trainables.estimate.benchmark import BenchmarkEngine, Findings, Sample
+from trainables.estimate.throughput import Throughput
 from trainables.faults import FaultsError
 
 # The longest that a process waits for the others before a measurement.
@@ -33,7 +33,7 @@ class Calibration:
     start_s: float  # until the engines stood: imports, device, backbone
     task_s: dict[str, float]  # fingerprint -> until an engine has taken up a task that is tokenised already
     core_share: float  # of its cores' time, what the measuring processes got; 1 on a machine that does nothing else
-    paces: tuple[Pace, ...]
+    throughputs: tuple[Throughput, ...]
     faults: tuple[str, ...] = ()  # of samples that could not be measured
 
 
@@ -65,12 +65,12 @@ def calibrate(
 def combine(found: Sequence[Findings]) -> Calibration:
     """The mean over processes. Raises `FaultsError` where no sample was measured."""
     faults = tuple(dict.fromkeys(fault for each in found for fault in each.faults))
-    paces = [
-        _mean([pace for pace in same if pace is not None])
-        for same in zip(*(each.paces for each in found), strict=True)
-        if any(pace is not None for pace in same)
+    throughputs = [
+        _mean([throughput for throughput in same if throughput is not None])
+        for same in zip(*(each.throughputs for each in found), strict=True)
+        if any(throughput is not None for throughput in same)
     ]
-    if not paces:
+    if not throughputs:
         raise FaultsError("calibration", list(faults) or ["there must be something to measure, but there is nothing"])
     tasks = {task for each in found for task in each.task_s}
     return Calibration(
@@ -80,19 +80,19 @@ def combine(found: Sequence[Findings]) -> Calibration:
         start_s=statistics.fmean(each.start_s for each in found),
         task_s={task: statistics.fmean(each.task_s[task] for each in found if task in each.task_s) for task in tasks},
         core_share=statistics.fmean(each.core_share for each in found),
-        paces=tuple(paces),
+        throughputs=tuple(throughputs),
         faults=faults,
     )
 
 
-def _mean(paces: Sequence[Pace]) -> Pace:
-    peaks = [pace.memory_bytes for pace in paces if pace.memory_bytes is not None]
+def _mean(throughputs: Sequence[Throughput]) -> Throughput:
+    peaks = [throughput.memory_bytes for throughput in throughputs if throughput.memory_bytes is not None]
     return replace(
-        paces[0],
-        fixed_s=statistics.fmean(pace.fixed_s for pace in paces),
-        trial_s=statistics.fmean(pace.trial_s for pace in paces),
-        evaluation_s=statistics.fmean(pace.evaluation_s for pace in paces),
-        once_s=statistics.fmean(pace.once_s for pace in paces),
+        throughputs[0],
+        fixed_s=statistics.fmean(throughput.fixed_s for throughput in throughputs),
+        trial_s=statistics.fmean(throughput.trial_s for throughput in throughputs),
+        evaluation_s=statistics.fmean(throughput.evaluation_s for throughput in throughputs),
+        once_s=statistics.fmean(throughput.once_s for throughput in throughputs),
         memory_bytes=max(peaks, default=None),
     )
 
@@ -108,5 +108,5 @@ def _meet(barrier: Any) -> None:
 def _measure_all(samples: Sequence[Sample], num_threads: int | None, index: int, seconds: float) -> Findings:
     """In a process of its own: all samples, each at the same time as the other processes."""
     gpus = torch.cuda.device_count()
-    engine = MeasuringEngine(device=f"cuda:{index % gpus}" if gpus else None, num_threads=num_threads)
+    engine = BenchmarkEngine(device=f"cuda:{index % gpus}" if gpus else None, num_threads=num_threads)
     return engine.measure_all(samples, seconds=seconds, wait=lambda: _barrier.wait(PATIENCE_S))

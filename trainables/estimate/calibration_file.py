@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from trainables.data.tokenized import cache_path
-from trainables.device.dtype import device_name
+from trainables.device.hardware import device_name
 from trainables.device.provenance import PACKAGES
 from trainables.estimate.calibration import Calibration
-from trainables.estimate.throughput import Kind, Pace
+from trainables.estimate.throughput import Throughput, WorkloadKey
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def calibration_path(device: torch.device, cache_dir: Path | None = None) -> Path:
@@ -45,9 +45,13 @@ def keep_calibration(calibration: Calibration, device: torch.device, cache_dir: 
     path = calibration_path(device, cache_dir)
     if (earlier := read_calibration(device, cache_dir)) is not None:
         # Of a task and method only what was measured together is comparable: the machine may have been busier before.
-        measured = {_group(pace) for pace in calibration.paces}
-        paces = (*calibration.paces, *(pace for pace in earlier.paces if _group(pace) not in measured))
-        calibration = replace(calibration, paces=paces, task_s={**earlier.task_s, **calibration.task_s})
+        measured = {_group(throughput) for throughput in calibration.throughputs}
+        others = [each for each in earlier.throughputs if _group(each) not in measured]
+        calibration = replace(
+            calibration,
+            throughputs=(*calibration.throughputs, *others),
+            task_s={**earlier.task_s, **calibration.task_s},
+        )
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,8 +70,8 @@ def read_calibration(device: torch.device, cache_dir: Path | None = None) -> Cal
     path = calibration_path(device, cache_dir)
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        paces = tuple(Pace.from_json(pace) for pace in values["paces"])
-        return Calibration(**{**values, "paces": paces, "faults": tuple(values["faults"])})
+        throughputs = tuple(Throughput.from_json(throughput) for throughput in values["throughputs"])
+        return Calibration(**{**values, "throughputs": throughputs, "faults": tuple(values["faults"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -75,8 +79,8 @@ def read_calibration(device: torch.device, cache_dir: Path | None = None) -> Cal
         return None
 
 
-def _group(pace: Pace) -> Kind:
-    return replace(pace.kind, shape="")
+def _group(throughput: Throughput) -> WorkloadKey:
+    return replace(throughput.kind, shape="")
 
 
 def _version(package: str) -> str:

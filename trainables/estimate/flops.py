@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from trainables import tasks
-from trainables.backbones._loading import meta_encoder
+from trainables.backbones.loading import meta_encoder
 from trainables.config import Scalar, TrialConfig
-from trainables.data.tokenized import num_steps
+from trainables.data.order import num_steps
 from trainables.device.dtype import compute_dtype
 from trainables.estimate.throughput import TrialWork
 from trainables.methods import uses_backbone

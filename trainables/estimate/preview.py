@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from trainables import tasks
-from trainables.backbones._loading import BackboneInfo, describe_backbone, meta_encoder
+from trainables.backbones.loading import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
 from trainables.data.reachability import hurried
 from trainables.faults import UnavailableError
 from trainables.methods import get_method, parse_options, resolve
-from trainables.metrics import Kind
+from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.training.model import ParameterCounts, build_model, count_parameters
@@ -98,7 +98,7 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.Tas
 
 @functools.lru_cache(maxsize=4096)
 def _count(
-    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, kind: Kind
+    method: str, options: tuple[tuple[str, Scalar], ...], shape: EncoderShape, kind: TaskKind
 ) -> tuple[ParameterCounts, int]:
     """The counts with a head of one output, and what each further one adds. A sweep asks for the same many times."""
     config = TrialConfig(task="any", backbone="any", method=method, method_options=dict(options))
@@ -113,7 +113,7 @@ def _encoder(shape: EncoderShape) -> Encoder:
     return meta_encoder(shape)
 
 
-def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: Kind = "classification") -> int:
+def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: TaskKind = "classification") -> int:
     """The method's closed formula for the trained parameters, head left out."""
     if kind == "extractive_qa":  # no pooler is read
         shape = replace(shape, has_pooler=False)

@@ -1,7 +1,7 @@
 """How long the parts of a trial take on a device: as measured, and what follows from that for trials never measured.
 
-A pace is measured by a calibration or read off the records of earlier sweeps; where there is none, the arithmetic of
-`trainables.estimate.flops` stands in. Needs no torch.
+A throughput is measured by a calibration or read off the records of earlier sweeps; where there is none, the
+arithmetic of `trainables.estimate.flops` stands in. Needs no torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrialWork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class WorkloadKey:
     """What trials have to have in common to take the same time, but for their numbers of steps and epochs."""
 
     task: str  # fingerprint of its data
@@ -60,11 +60,11 @@ class Kind:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Throughput:
     """What was measured of one kind of trial. A pack of K of them takes `fixed_s + K * trial_s` a step."""
 
     source: Source
-    kind: Kind
+    kind: WorkloadKey
     step_flops: float
     evaluation_flops: float
     once_flops: float
@@ -79,9 +79,9 @@ class Pace:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Pace:
+    def from_json(cls, values: Mapping[str, Any]) -> Throughput:
         """The inverse of `to_json`. Raises `TypeError` or `KeyError` where the values are of another version."""
-        return cls(**{**values, "kind": Kind(**values["kind"])})
+        return cls(**{**values, "kind": WorkloadKey(**values["kind"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Timing:
         return self.fixed_s + num_trials * self.trial_s
 
 
-def kind_of(config: TrialConfig, *, task: str, backbone: str) -> Kind:
+def workload_key(config: TrialConfig, *, task: str, backbone: str) -> WorkloadKey:
     """The kind of a trial, its data and weights given by their fingerprints."""
     shape = {
         **config.method_options,
@@ -110,7 +110,7 @@ def kind_of(config: TrialConfig, *, task: str, backbone: str) -> Kind:
         "max_length": config.max_length,
         "drops": config.dropout != 0,
     }
-    return Kind(
+    return WorkloadKey(
         task=task,
         backbone=backbone,
         method=config.method,
@@ -136,56 +136,59 @@ def arithmetic_timing(work: TrialWork, rate: float) -> Timing:
     )
 
 
-class PaceBook:
-    """Times trials by the paces that come nearest to them.
+class ThroughputTable:
+    """Times trials by the throughputs that come nearest to them.
 
     Args:
-        paces: what was measured, the best source first; of one kind, the first counts.
-        rate_of: operations a second for a precision, asked for only where no pace tells.
+        throughputs: what was measured, the best source first; of one kind, the first counts.
+        rate_of: operations a second for a precision, asked for only where no throughput tells.
     """
 
-    def __init__(self, paces: Iterable[Pace], rate_of: Callable[[str], float]) -> None:
-        self._paces = list(paces)
+    def __init__(self, throughputs: Iterable[Throughput], rate_of: Callable[[str], float]) -> None:
+        self._paces = list(throughputs)
         self._rate_of = rate_of
 
-    def timing(self, kind: Kind, work: TrialWork) -> Timing:
+    def timing(self, kind: WorkloadKey, work: TrialWork) -> Timing:
         """Seconds of a trial's parts.
 
         As measured, where its kind was; else between the trials of its task and method with more and with fewer
         operations a step; else what the nearest trial took an operation.
         """
-        if same := [pace for pace in self._paces if pace.kind == kind]:
+        if same := [throughput for throughput in self._paces if throughput.kind == kind]:
             return _scaled(same[0], work, MEASURED_ERROR[same[0].source], same[0].mean_length)
-        by_source = [[pace for pace in self._paces if pace.source == source] for source in ("calibration", "records")]
-        for paces in by_source:
-            near = [pace for pace in paces if _is_sibling(pace.kind, kind)]
+        by_source = [
+            [throughput for throughput in self._paces if throughput.source == source]
+            for source in ("calibration", "records")
+        ]
+        for throughputs in by_source:
+            near = [throughput for throughput in throughputs if _is_sibling(throughput.kind, kind)]
             if near:
                 return _interpolated(near, work)
         for is_alike in (_is_same_method, _is_same_precision):
-            for paces in by_source:
-                alike = [pace for pace in paces if is_alike(pace.kind, kind)]
+            for throughputs in by_source:
+                alike = [throughput for throughput in throughputs if is_alike(throughput.kind, kind)]
                 if alike:
-                    nearest = min(alike, key=lambda pace: abs(_ratio(work.step_flops, pace.step_flops) - 1))
+                    nearest = min(alike, key=lambda throughput: abs(_ratio(work.step_flops, throughput.step_flops) - 1))
                     return _scaled(nearest, work, CARRIED_OVER_ERROR)
         return arithmetic_timing(work, self._rate_of(kind.precision))
 
 
-def _is_sibling(pace: Kind, kind: Kind) -> bool:
-    return pace.task == kind.task and pace.backbone == kind.backbone and _is_same_method(pace, kind)
+def _is_sibling(throughput: WorkloadKey, kind: WorkloadKey) -> bool:
+    return throughput.task == kind.task and throughput.backbone == kind.backbone and _is_same_method(throughput, kind)
 
 
-def _is_same_method(pace: Kind, kind: Kind) -> bool:
-    return pace.method == kind.method and pace.precision == kind.precision
+def _is_same_method(throughput: WorkloadKey, kind: WorkloadKey) -> bool:
+    return throughput.method == kind.method and throughput.precision == kind.precision
 
 
-def _is_same_precision(pace: Kind, kind: Kind) -> bool:
+def _is_same_precision(throughput: WorkloadKey, kind: WorkloadKey) -> bool:
     # What reads no backbone spends its time on other things than products.
-    return pace.precision == kind.precision and bool(pace.backbone) == bool(kind.backbone)
+    return throughput.precision == kind.precision and bool(throughput.backbone) == bool(kind.backbone)
 
 
-def _interpolated(paces: Sequence[Pace], work: TrialWork) -> Timing:
-    ordered = sorted(paces, key=lambda pace: pace.step_flops)
-    place = bisect.bisect([pace.step_flops for pace in ordered], work.step_flops)
+def _interpolated(throughputs: Sequence[Throughput], work: TrialWork) -> Timing:
+    ordered = sorted(throughputs, key=lambda throughput: throughput.step_flops)
+    place = bisect.bisect([throughput.step_flops for throughput in ordered], work.step_flops)
     if place in (0, len(ordered)):
         nearest = ordered[0 if place == 0 else -1]
         return _scaled(nearest, work, INTERPOLATED_ERROR, nearest.mean_length)
@@ -208,17 +211,17 @@ def _interpolated(paces: Sequence[Pace], work: TrialWork) -> Timing:
     )
 
 
-def _scaled(pace: Pace, work: TrialWork, error: float, mean_length: float | None = None) -> Timing:
-    """What a pace says of a trial, each part by its operations; the pack's own seconds stay."""
-    evaluation_s = pace.evaluation_s * _ratio(work.evaluation_flops, pace.evaluation_flops)
+def _scaled(throughput: Throughput, work: TrialWork, error: float, mean_length: float | None = None) -> Timing:
+    """What a throughput says of a trial, each part by its operations; the pack's own seconds stay."""
+    evaluation_s = throughput.evaluation_s * _ratio(work.evaluation_flops, throughput.evaluation_flops)
     tested = _ratio(work.test_rows, work.evaluation_rows) if work.test_rows else 0.0
     return Timing(
-        fixed_s=pace.fixed_s,
-        trial_s=pace.trial_s * _ratio(work.step_flops, pace.step_flops),
+        fixed_s=throughput.fixed_s,
+        trial_s=throughput.trial_s * _ratio(work.step_flops, throughput.step_flops),
         evaluation_s=evaluation_s,
         test_s=evaluation_s * tested,
-        once_s=pace.once_s * _ratio(work.once_flops, pace.once_flops) if work.once_flops else 0.0,
-        source=pace.source,
+        once_s=throughput.once_s * _ratio(work.once_flops, throughput.once_flops) if work.once_flops else 0.0,
+        source=throughput.source,
         error=error,
         mean_length=mean_length,
     )

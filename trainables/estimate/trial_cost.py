@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.backbones._loading import STAND_IN_SHAPE, BackboneInfo
+from trainables.backbones.loading import STAND_IN_SHAPE, BackboneInfo
 from trainables.config import TrialConfig
 from trainables.device.dtype import compute_dtype
-from trainables.engine.pack_size import WORTHWHILE, MemoryModel, PackPlanner, piece_bytes
+from trainables.engine.pack_size import WORTHWHILE, MemoryModel, PackSizer, piece_bytes
 from trainables.estimate.flops import TaskSize, trial_work
-from trainables.estimate.throughput import Kind, Timing, TrialWork, kind_of
+from trainables.estimate.throughput import Timing, TrialWork, WorkloadKey, workload_key
 from trainables.methods import uses_backbone
 from trainables.training.model import stack_key
+from trainables.training.optimizer import bytes_per_trial
 from trainables.training.pack import TOKENS_PER_SLICE
 
 # What a process holds beside backbone and packs: Python, torch, the tokenised task.
@@ -21,10 +22,10 @@ PROCESS_BYTES = {"cpu": 500 * 2**20, "cuda": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSketch:
+class TrialCost:
     """What is known of a trial of a kind."""
 
-    kind: Kind
+    kind: WorkloadKey
     work: TrialWork
     memory: MemoryModel
     mean_length: float
@@ -37,9 +38,9 @@ class TrialSketch:
         if not self.is_stackable:
             return 1
         length = self.mean_length if timing.mean_length is None else timing.mean_length
-        planner = PackPlanner(self.memory, free_bytes, typical_tokens=int(length * self.batch_size))
-        limit = planner.limit
-        while limit * 2 <= planner.max_trials:
+        sizer = PackSizer(self.memory, free_bytes, typical_tokens=int(length * self.batch_size))
+        limit = sizer.limit
+        while limit * 2 <= sizer.max_trials:
             if timing.step_s(2 * limit) / 2 > WORTHWHILE * timing.step_s(limit):
                 break
             limit *= 2
@@ -50,7 +51,7 @@ class TrialSketch:
         return self.resident_bytes + self.memory.pack_bytes(num_trials)
 
 
-def sketch(
+def trial_cost(
     config: TrialConfig,
     size: TaskSize,
     *,
@@ -58,23 +59,22 @@ def sketch(
     backbone: BackboneInfo | None,
     trained_params: int,
     device: torch.device,
-) -> TrialSketch:
+) -> TrialCost:
     """What is known of a trial on a task of this size; `backbone` may be None where its method reads none."""
     shape = backbone.shape if backbone is not None else STAND_IN_SHAPE
     reads = uses_backbone(config.method)
     dtype = compute_dtype(config.precision, device)
     tokens = TOKENS_PER_SLICE[device.type]
     weights = shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params if reads else 0
-    cast = 0 if dtype is torch.float32 else dtype.itemsize
     fingerprint = (backbone.fingerprint or backbone.name) if backbone is not None and reads else ""
     memory = MemoryModel(
-        bytes_per_trial=trained_params * (4 + cast + 2 * 4 + 4),  # masters, copy, two moments, gradient
+        bytes_per_trial=bytes_per_trial(trained_params, dtype),
         bytes_per_token=piece_bytes(config.method, shape, size.longest, dtype),
         tokens_per_trial=size.longest * config.batch_size,
         tokens_per_slice=tokens,
     )
-    return TrialSketch(
-        kind=kind_of(config, task=task_fingerprint, backbone=fingerprint),
+    return TrialCost(
+        kind=workload_key(config, task=task_fingerprint, backbone=fingerprint),
         work=trial_work(config, shape, size),
         memory=memory,
         mean_length=size.mean_length,

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from trainables import metrics, tasks
-from trainables.backbones._loading import describe_backbone, meta_encoder
+from trainables.backbones.loading import describe_backbone, meta_encoder
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.device.dtype import compute_dtype
 from trainables.faults import FaultsError, unknown_name
-from trainables.inference.predictor import Predictor, load
+from trainables.inference.predictor import Predictor
+from trainables.inference.saved_adapter import load
 from trainables.metrics import Metric
 from trainables.nn.adapters import Adapter
 from trainables.training.evaluation import predict_stacked, score

@@ -20,7 +20,7 @@ from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.discovery import load_plugin, plugin_names
 from trainables.faults import FaultsError, unknown_name
-from trainables.metrics import Kind
+from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import Task, TaskInfo
@@ -74,7 +74,7 @@ class Method(Protocol):
 
 def kind_faults(method: str, task: TaskInfo) -> list[str]:
     """The fault of a task of a kind that the method cannot train."""
-    kinds = getattr(get_method(method), "KINDS", get_args(Kind))
+    kinds = getattr(get_method(method), "KINDS", get_args(TaskKind))
     if task.kind in kinds:
         return []
     return [f"method {method}: trains tasks of kind {' or '.join(kinds)}, but {task.name} is of kind {task.kind}"]

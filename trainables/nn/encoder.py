@@ -1,6 +1,6 @@
 """The frozen encoder: BERT's post-LayerNorm Transformer, lean enough to train many trials at once.
 
-- One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `checkpoint.py` maps their weights into it.
+- One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `trainables.backbones` maps their weights into it.
 - `view()` gives a structural copy that shares every tensor; a method puts private modules into its own view.
 - Private modules carry a leading trial axis K. Hidden states are (K*B, L, D), trial after trial; frozen products see
   them as one batch.

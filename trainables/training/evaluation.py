@@ -10,14 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.data.tokenized import TokenizedSplit, evaluation_batches, pad
+from trainables.data.order import evaluation_batches
+from trainables.data.tokenized import TokenizedSplit, pad
 from trainables.data.windows import answer_texts
 from trainables.device.memory import is_out_of_memory
 from trainables.metrics import Metric
 from trainables.nn.encoder import Prefix
+from trainables.training.loss import NOWHERE, TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel
 
 # Word pieces of one batch: enough to fill the device, few enough that a CPU's caches hold what a layer works on.
@@ -25,12 +26,6 @@ MAX_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 Inputs = tuple[Tensor, Tensor, Tensor | None]
 PrefixOf = Callable[[np.ndarray, int], Prefix]  # of some rows, padded to a length
-# What a model puts out where a row is padded and so no answer can be; the sum of two is still a number.
-NOWHERE = torch.finfo(torch.float32).min / 2
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a finite number; training on would only cost time."""
 
 
 @torch.inference_mode()
@@ -112,16 +107,3 @@ def to_device(split: TokenizedSplit, rows: np.ndarray, device: torch.device) -> 
         tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
     input_ids, token_types, labels, *lengths = tensors
     return (input_ids, token_types, lengths[0] if ragged else None), labels
-
-
-def example_losses(outputs_SC: Tensor, labels_S: Tensor) -> Tensor:
-    """Each example's loss (S,): cross-entropy for classes, squared error for a number.
-
-    For answers in a text, outputs (S, L, 2) and labels (S, 2) of its first and last word piece, it is the mean of the
-    two cross-entropies over places. Outputs of padding must be `NOWHERE`, or as low, so that no answer is there.
-    """
-    if labels_S.ndim == 2:
-        return F.cross_entropy(outputs_SC, labels_S, reduction="none").mean(dim=1)
-    if labels_S.is_floating_point():
-        return F.mse_loss(outputs_SC[:, 0], labels_S.to(outputs_SC.dtype), reduction="none")
-    return F.cross_entropy(outputs_SC, labels_S, reduction="none")

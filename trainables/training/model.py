@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from trainables.config import TrialConfig
 from trainables.methods import get_method, parse_options
-from trainables.metrics import Kind
+from trainables.metrics import TaskKind
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder, Prefix
 from trainables.nn.initialisation import parameter_device, truncated_normal, zeros
+from trainables.training.loss import NOWHERE
 
 
 class Head(nn.Module):
@@ -109,7 +110,7 @@ class AdaptedModel(nn.Module):
         outputs = self.head(self.dropout(self.encoder(input_ids_SL, token_types_SL, lengths_S, prefix)))
         if outputs.dim() == 3 and lengths_S is not None:
             padded = torch.arange(outputs.shape[1], device=lengths_S.device) >= lengths_S[:, None]
-            outputs = outputs.masked_fill(padded[..., None], torch.finfo(outputs.dtype).min / 2)
+            outputs = outputs.masked_fill(padded[..., None], NOWHERE)
         return outputs
 
     def penalty(self) -> Tensor | None:
@@ -150,7 +151,7 @@ def stack_key(config: TrialConfig) -> tuple[str, Hashable] | None:
 
 
 def build_model(
-    encoder: Encoder, configs: Sequence[TrialConfig], num_outputs: int, *, kind: Kind = "classification"
+    encoder: Encoder, configs: Sequence[TrialConfig], num_outputs: int, *, kind: TaskKind = "classification"
 ) -> AdaptedModel:
     """A model for a pack of trials of one stack key and a task of this kind, initialised from the trials' seeds.
 

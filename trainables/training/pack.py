@@ -17,15 +17,17 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from trainables.data.tokenized import WINDOW, TokenizedSplit
+from trainables.data.order import WINDOW
+from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import is_out_of_memory, release_unused
-from trainables.metrics import Kind, Metric
+from trainables.metrics import Metric, TaskKind
 from trainables.nn.dropout import DropoutStreams, connect
 from trainables.nn.encoder import Encoder
 from trainables.outcome import EpochReport
-from trainables.training.evaluation import PrefixOf, TrainingDivergedError, evaluate, example_losses, to_device
+from trainables.training.evaluation import PrefixOf, evaluate, to_device
+from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
-from trainables.training.prefix_cache import PrefixStore
+from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import RunningTrial
 from trainables.training.weights import TrainedWeights
 
@@ -52,8 +54,8 @@ class Pack:
         encoder: Encoder,
         data: Mapping[str, TokenizedSplit],
         num_outputs: int,
-        prefixes: PrefixStore | None = None,
-        kind: Kind = "classification",
+        prefixes: PrefixCache | None = None,
+        kind: TaskKind = "classification",
     ) -> None:
         self.trials: list[RunningTrial] = []
         self.tokens_per_slice = TOKENS_PER_SLICE[encoder.device.type]
@@ -61,7 +63,7 @@ class Pack:
         self._data = data
         self._num_outputs = num_outputs
         self._prefixes = prefixes
-        self._kind: Kind = kind
+        self._kind: TaskKind = kind
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
 

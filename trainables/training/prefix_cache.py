@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.ipc
 import torch
 
-from trainables.data.tokenized import TokenizedSplit, evaluation_batches
+from trainables.data.order import evaluation_batches
+from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder, Prefix
 from trainables.training.evaluation import MAX_TOKENS, to_device
 
@@ -68,7 +69,7 @@ def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> 
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-class PrefixStore:
+class PrefixCache:
     """The prefix states of one encoder, kept as long as the store.
 
     Args:

@@ -1,4 +1,4 @@
-"""A trial in training: where it stands, what it has measured, and the optimizer of its own."""
+"""A trial in training: where it stands, what it has measured, and its own optimizer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.config import TrialConfig
-from trainables.data.tokenized import epoch_ends, training_batches
+from trainables.data.order import epoch_ends, training_batches
 from trainables.nn.dropout import DropoutStream
 from trainables.outcome import EpochReport, Report, TrialOutcome, now
 from trainables.training.model import derive_seed
+from trainables.training.optimizer import RowLayout, TrialOptimizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +56,8 @@ class RunningTrial:
         self.training_s = 0.0
         self.steps_shared = 0  # sum over steps of the trials that took them together
         self.peak_bytes: int | None = None
-        self._optimizer: torch.optim.AdamW | None = None
+        self._optimizer = TrialOptimizer(config, len(self.batches))
+        self._statistics = torch.empty(0, device=device)
 
     @property
     def has_ended_epoch(self) -> bool:
@@ -77,53 +79,19 @@ class RunningTrial:
         """Trials it took its steps with on average, itself included."""
         return self.steps_shared / self.step if self.step else None
 
-    def attach(self, row: Tensor, num_decayed: int, statistics: Tensor | None = None) -> None:
-        """Train this row of the pack's masters (P,) from now on; the optimizer keeps its moments, on the row's device.
+    def attach(self, trained: Tensor, layout: RowLayout, statistics: Tensor | None = None) -> None:
+        """Train these numbers of the pack's masters (P,) from now on; the optimizer keeps its moments, on their device.
 
         `statistics` (Q,) are those of its normalisations, which the model writes.
         """
-        self._statistics = row.new_empty(0) if statistics is None else statistics
-        parts = (row[:num_decayed], row[num_decayed:])
-        if self._optimizer is None:
-            self._parameters = [nn.Parameter(part) for part in parts]
-            decays = (self.config.weight_decay, 0.0)
-            self._optimizer = torch.optim.AdamW(
-                [{"params": [p], "weight_decay": decay} for p, decay in zip(self._parameters, decays, strict=True)],
-                lr=self.config.learning_rate,
-                eps=1e-6,
-                fused=True,
-            )
-            return
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            parameter.data = part
-            for name, moment in self._optimizer.state[parameter].items():
-                self._optimizer.state[parameter][name] = moment.to(row.device)
+        self._statistics = trained.new_empty(0) if statistics is None else statistics
+        self._optimizer.attach(trained, layout)
 
     @property
     def row(self) -> Tensor:
         """The values of what it trains, decayed ones first, and its statistics: float32 (P + Q,)."""
-        return torch.cat([*(parameter.detach() for parameter in self._parameters), self._statistics])
+        return torch.cat([self._optimizer.values, self._statistics])
 
     def update(self, grads: Tensor) -> None:
-        """Take one step of AdamW at the schedule's rate with gradients (P,), clipped at the trial's global norm."""
-        assert self._optimizer is not None
-        rate = self.config.learning_rate * schedule(self.step, len(self.batches), self.config.warmup_ratio)
-        norm = torch.linalg.vector_norm(grads)
-        grads.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
-        split = self._parameters[0].numel()
-        for group, parameter, part in zip(
-            self._optimizer.param_groups, self._parameters, (grads[:split], grads[split:]), strict=True
-        ):
-            group["lr"] = rate
-            parameter.grad = part
-        self._optimizer.step()
-        for parameter in self._parameters:
-            parameter.grad = None
-
-
-def schedule(step: int, num_steps: int, warmup_ratio: float) -> float:
-    """The share of the peak learning rate at a step counted from 0: linear warm-up to 1, then linear decay to 0."""
-    warmup = int(warmup_ratio * num_steps)
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
+        """Take one step of AdamW with gradients (P,)."""
+        self._optimizer.update(grads, self.step)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.layernorm import LayerNorm
 from trainables.training.model import AdaptedModel, statistics_of
+from trainables.training.optimizer import RowLayout, bytes_per_trial
 from trainables.training.running_trial import RunningTrial
 
 
@@ -49,8 +50,7 @@ class TrainedWeights:
     """
 
     def __init__(self, model: AdaptedModel) -> None:
-        self.num_decayed, self._leaves = _lay_out(model)
-        self._num_trained = sum(leaf.shape.numel() for leaf in self._leaves)
+        self.layout, self._leaves = _lay_out(model)
         self._statistics = _lay_out_statistics(model)
         self.device = model.head.weight.device
         self.compute_dtype = model.encoder.compute_dtype
@@ -68,8 +68,7 @@ class TrainedWeights:
     @property
     def bytes_per_trial(self) -> int:
         """Memory a trial of the pack costs wherever the pack stands: masters, copy, two moments, gradient."""
-        cast = 0 if self.compute_dtype is torch.float32 else self.compute_dtype.itemsize
-        return self.trained.shape[1] * (4 + cast + 2 * 4 + 4)
+        return bytes_per_trial(self.trained.shape[1], self.compute_dtype)
 
     def read(self, model: AdaptedModel) -> Tensor:
         """The rows (K, P + Q), float32, of the trials a model was built for. The model must be of the same shapes."""
@@ -80,7 +79,8 @@ class TrainedWeights:
 
     def replace_rows(self, rows: Tensor) -> None:
         """Take these (K, P + Q) rows for the trials of the pack from now on."""
-        self.trained, self.statistics = rows[:, : self._num_trained], rows[:, self._num_trained :]
+        num_trained = self.layout.num_trained
+        self.trained, self.statistics = rows[:, :num_trained], rows[:, num_trained:]
         if self._statistics:  # in memory of their own: they are written while autograd watches over the weights
             self.trained, self.statistics = self.trained.clone(), self.statistics.clone()
         self._seen = self.trained if self.compute_dtype is torch.float32 else self.trained.to(self.compute_dtype)
@@ -89,12 +89,13 @@ class TrainedWeights:
 
     def attach(self, trial: RunningTrial, row: Tensor) -> None:
         """Let a trial train this row (P + Q,), which need not be one of the pack's."""
-        trial.attach(row[: self._num_trained], self.num_decayed, row[self._num_trained :])
+        num_trained = self.layout.num_trained
+        trial.attach(row[:num_trained], self.layout, row[num_trained:])
 
     def attach_all(self, trials: Sequence[RunningTrial]) -> None:
         """Let each of the pack's trials train its own row."""
         for trial, row, statistics in zip(trials, self.trained, self.statistics, strict=True):
-            trial.attach(row, self.num_decayed, statistics)
+            trial.attach(row, self.layout, statistics)
 
     def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
         """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""
@@ -150,8 +151,8 @@ class TrainedWeights:
             self._seen[first:last].copy_(self.trained[first:last])
 
 
-def _lay_out(model: AdaptedModel) -> tuple[int, Sequence[_Leaf]]:
-    """The numbers of a row that are decayed, and the leaves in the order of a row."""
+def _lay_out(model: AdaptedModel) -> tuple[RowLayout, Sequence[_Leaf]]:
+    """How a row is divided, and the leaves in the order of a row."""
     leaves = [
         _leaf(model, name, tensor)
         for name, tensor in model.named_parameters(remove_duplicate=True)
@@ -160,7 +161,8 @@ def _lay_out(model: AdaptedModel) -> tuple[int, Sequence[_Leaf]]:
     # Decay is for matrices: never for biases or LayerNorms (released code of Houlsby et al. 2019).
     decayed = [leaf for leaf in leaves if len(leaf.shape) > 1]
     spared = [leaf for leaf in leaves if len(leaf.shape) <= 1]
-    return sum(leaf.shape.numel() for leaf in decayed), _in_a_row([*decayed, *spared])
+    numbers = [sum(leaf.shape.numel() for leaf in leaves) for leaves in (decayed, spared)]
+    return RowLayout(num_decayed=numbers[0], num_trained=sum(numbers)), _in_a_row([*decayed, *spared])
 
 
 def _leaf(model: AdaptedModel, name: str, tensor: Tensor) -> _Leaf:

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from orchestrator.analysis.configurations import Configuration, Estimate, contenders, higher_is_better
+from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, higher_is_better
 from trainables import metrics
 from trainables.faults import FaultsError
 
 
 def configuration(name: str, *scores: float, size: int | None = 100, metric: str = "accuracy") -> Configuration:
     mean = sum(scores) / len(scores) if scores else 0.0
-    validation = Estimate(mean=mean, sem=None, num_seeds=len(scores), scores=scores) if scores else None
+    validation = SeedSummary(mean=mean, sem=None, num_seeds=len(scores), scores=scores) if scores else None
     return Configuration(
         config_id=name,
         task="trec",

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from orchestrator import load_results
+from adaptune import load_results
 from orchestrator.cli import main
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus, make_record

@@ -25,7 +25,7 @@ SIZES = [(6, 4), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]
 
 def adaptune(home: Path, *arguments: str) -> subprocess.Popen[str]:
     with (home / "answer.json").open("w") as answer, (home / "log").open("a") as log:
-        command = [sys.executable, "-m", "orchestrator", *arguments, "--json"]
+        command = [sys.executable, "-m", "adaptune", *arguments, "--json"]
         return subprocess.Popen(command, cwd=home, stdout=answer, stderr=log, text=True)
 
 

@@ -172,7 +172,7 @@ def test_status_shows_what_the_engines_do_while_they_do_it_and_afterwards_how_fa
 ) -> None:
     engine = EngineStatus(engine="host/cpu", task="opinion", method="adapter", num_trials=2, examples_per_second=400.0)
     with half_finished.lock():
-        half_finished.note_working([engine])
+        half_finished.write_engine_snapshot([engine])
         assert main(["status", half_finished.uri]) == 0
         output = capsys.readouterr().out
         assert "as of 0 s ago" in output or "as of 1 s ago" in output

@@ -43,7 +43,7 @@ def test_the_papers_percentages_are_of_the_layers(plan: Plan) -> None:
 
 
 def test_a_configuration_without_weights_is_enough(plan: Plan, tmp_path: Path) -> None:
-    from trainables.backbones._loading import PUBLISHED_CONFIGS
+    from trainables.backbones.loading import PUBLISHED_CONFIGS
 
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text(json.dumps(PUBLISHED_CONFIGS["bert-base-uncased"]))

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.estimate.price import representatives
+from orchestrator.estimate.sweep_calibration import representatives
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-from trainables.device.dtype import default_device, device_name
+from trainables.device.hardware import default_device, device_name
 from trainables.estimate import calibration as calibrating
-from trainables.estimate.benchmark import MeasuringEngine, Sample
+from trainables.estimate.benchmark import BenchmarkEngine, Sample
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 Plan = Callable[..., dict[str, Any]]
@@ -110,7 +110,7 @@ def test_a_calibration_measures_and_serves_later_plans(plan: Plan, monkeypatch: 
     def here(samples: Sequence[Sample], **options: Any) -> calibrating.Calibration:
         """In this process, which spares the start of others."""
         measured.extend(samples)
-        engine = MeasuringEngine(device="cpu", num_threads=1)
+        engine = BenchmarkEngine(device="cpu", num_threads=1)
         return calibrating.combine([engine.measure_all(samples, seconds=0.2, wait=lambda: None)])
 
     monkeypatch.setattr(calibrating, "calibrate", here)
@@ -132,7 +132,7 @@ def test_engines_measure_in_processes_of_their_own(write_sweep: WriteSweep) -> N
     heard: list[str] = []
     samples = [_sample(planned)]
     found = calibrating.calibrate(samples, engines=2, num_threads=1, seconds=0.2, note=heard.append)
-    assert (found.engines, len(found.paces), found.faults) == (2, 1, ())
+    assert (found.engines, len(found.throughputs), found.faults) == (2, 1, ())
     assert found.start_s > 0
     assert heard
 
@@ -176,8 +176,8 @@ def test_the_same_is_said_in_words(write_sweep: WriteSweep, capsys: pytest.Captu
 def test_of_many_kinds_those_that_the_sweep_spends_most_on_are_measured(write_sweep: WriteSweep) -> None:
     sizes = {"adapter": {"adapter_size": {"grid": [1, 2, 3, 4]}}}
     planned = _planned(write_sweep(methods=[sizes, "layernorm", "bitfit", "feature_based"]))
-    sketches = [_sketch(trial) for trial in planned.trials]
-    chosen = representatives(planned.trials, sketches, 4)
+    costs = [_cost(trial) for trial in planned.trials]
+    chosen = representatives(planned.trials, costs, 4)
     assert [sample.config.method_options.get("adapter_size") for sample in chosen[:2]] == [1, 4]
     assert chosen[0].pack_size == 2  # there are no more of this kind than two seeds
     assert len({sample.config.method for sample in chosen}) == 4
@@ -187,12 +187,12 @@ def _planned(path: str) -> SweepPlan:
     return plan_sweep(with_absolute_paths(read_sweep(path, ())))
 
 
-def _sketch(trial: Any) -> Any:
+def _cost(trial: Any) -> Any:
     from trainables.estimate.flops import measure_task
     from trainables.estimate.preview import preview_backbone
-    from trainables.estimate.trial_cost import sketch
+    from trainables.estimate.trial_cost import trial_cost
 
-    return sketch(
+    return trial_cost(
         trial.config,
         measure_task(trial.config.task, trial.config.max_length),
         task_fingerprint=trial.provenance["data_fingerprint"],
@@ -203,7 +203,7 @@ def _sketch(trial: Any) -> Any:
 
 
 def _sample(planned: SweepPlan) -> Sample:
-    found = _sketch(planned.trials[0])
+    found = _cost(planned.trials[0])
     return Sample(config=planned.trials[0].config, kind=found.kind, work=found.work, pack_size=2)
 
 

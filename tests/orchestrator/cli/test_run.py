@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.dataset
 import pytest
 
-from orchestrator import load_results
+from adaptune import load_results
 from orchestrator.cli import main
 from orchestrator.store import Store
 
@@ -118,9 +118,7 @@ def test_a_trial_that_fails_is_recorded_with_its_traceback_and_the_status_says_s
 
 def start_driver(home: Path, *arguments: str) -> subprocess.Popen[str]:
     log = (home / "driver.log").open("a")
-    return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *arguments], cwd=home, stdout=log, stderr=log, text=True
-    )
+    return subprocess.Popen([sys.executable, "-m", "adaptune", *arguments], cwd=home, stdout=log, stderr=log, text=True)
 
 
 def wait_for_records(store: Store, number: int, driver: subprocess.Popen[str]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.estimate.makespan import Load, play
-from orchestrator.estimate.recorded_throughput import Place, observed_paces, place_of
+from orchestrator.estimate.recorded_throughput import Place, place_of, recorded_throughputs
 from orchestrator.record import TrialRecord, TrialStatus
-from trainables.estimate.throughput import Kind, PaceBook, TrialWork
+from trainables.estimate.throughput import ThroughputTable, TrialWork, WorkloadKey
 from trainables.outcome import EpochReport
 
-KIND = Kind(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
+KIND = WorkloadKey(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
 WORK = TrialWork(
     num_steps=40,
     num_epochs=4,
@@ -62,24 +62,24 @@ def records(
     return made
 
 
-def known(record: TrialRecord) -> tuple[Kind, TrialWork]:
+def known(record: TrialRecord) -> tuple[WorkloadKey, TrialWork]:
     return KIND, WORK
 
 
 def test_the_parts_of_trials_are_read_off_their_records() -> None:
     made = [each for size in (1, 2, 4) for each in records(size, fixed_s=0.1, trial_s=0.3, evaluation_s=0.5)]
-    (pace,), is_here = observed_paces(made, known, HERE)
+    (throughput,), is_here = recorded_throughputs(made, known, HERE)
     assert is_here
-    assert (pace.fixed_s, pace.trial_s) == (pytest.approx(0.1), pytest.approx(0.3))
-    assert pace.evaluation_s == pytest.approx(0.5, rel=0.1)
-    assert (pace.source, pace.kind, pace.memory_bytes) == ("records", KIND, 1004)
+    assert (throughput.fixed_s, throughput.trial_s) == (pytest.approx(0.1), pytest.approx(0.3))
+    assert throughput.evaluation_s == pytest.approx(0.5, rel=0.1)
+    assert (throughput.source, throughput.kind, throughput.memory_bytes) == ("records", KIND, 1004)
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_played_through_they_give_back_the_time_they_took(size: int) -> None:
     made = records(size, fixed_s=0.1, trial_s=0.3, evaluation_s=0.5)
-    paces, _ = observed_paces(made, known, HERE)
-    timing = PaceBook(paces, lambda precision: 1.0).timing(KIND, WORK)
+    throughputs, _ = recorded_throughputs(made, known, HERE)
+    timing = ThroughputTable(throughputs, lambda precision: 1.0).timing(KIND, WORK)
     load = Load(
         key="k",
         num_steps=40,
@@ -95,12 +95,12 @@ def test_played_through_they_give_back_the_time_they_took(size: int) -> None:
 def test_records_of_this_place_are_taken_before_others_and_others_only_where_there_are_none() -> None:
     here = records(1, fixed_s=0.0, trial_s=1.0, evaluation_s=0.1)
     there = records(1, fixed_s=0.0, trial_s=9.0, evaluation_s=0.1, host="far")
-    (pace,), is_here = observed_paces([*there, *here], known, HERE)
+    (throughput,), is_here = recorded_throughputs([*there, *here], known, HERE)
     assert is_here
-    assert pace.fixed_s + pace.trial_s == pytest.approx(1.0)
-    (pace,), is_here = observed_paces(there, known, HERE)
+    assert throughput.fixed_s + throughput.trial_s == pytest.approx(1.0)
+    (throughput,), is_here = recorded_throughputs(there, known, HERE)
     assert not is_here
-    assert pace.fixed_s + pace.trial_s == pytest.approx(9.0)
+    assert throughput.fixed_s + throughput.trial_s == pytest.approx(9.0)
     assert place_of(there[0]) == Place(host="far", device="cpu x2")
 
 
@@ -110,6 +110,6 @@ def test_what_did_not_complete_or_is_no_more_known_tells_nothing() -> None:
     (record,) = records(1, fixed_s=0.1, trial_s=0.3, evaluation_s=0.5)
     pruned = replace(record, status=TrialStatus.PRUNED)
     unmeasured = replace(record, examples_per_second=None)
-    assert observed_paces([pruned, unmeasured], known, HERE) == ([], False)
-    assert observed_paces([record], lambda record: None, HERE)[0] == []
+    assert recorded_throughputs([pruned, unmeasured], known, HERE) == ([], False)
+    assert recorded_throughputs([record], lambda record: None, HERE)[0] == []
     assert place_of(replace(record, engine=None)) is None

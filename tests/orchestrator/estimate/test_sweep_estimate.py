@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.estimate.sweep_estimate import Estimate, Ground, estimate
+from orchestrator.estimate.sweep_estimate import Measurements, SweepEstimate, estimate_sweep
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.spec.early_stopping import NONE, Asha, Median, Rule
 from trainables.config import TrialConfig
 from trainables.engine.pack_size import MemoryModel
-from trainables.estimate.throughput import Kind, Pace, TrialWork
-from trainables.estimate.trial_cost import TrialSketch
+from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey
+from trainables.estimate.trial_cost import TrialCost
 
-KIND = Kind(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
+KIND = WorkloadKey(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
 MEMORY = MemoryModel(bytes_per_trial=1000, bytes_per_token=10, tokens_per_trial=100, tokens_per_slice=400)
-SKETCH = TrialSketch(
+COST = TrialCost(
     kind=KIND,
     work=TrialWork(
         num_steps=90,
@@ -34,7 +34,7 @@ SKETCH = TrialSketch(
     resident_bytes=5000,
     is_stackable=True,
 )
-PACE = Pace(
+THROUGHPUT = Throughput(
     source="calibration",
     kind=KIND,
     step_flops=1e9,
@@ -61,10 +61,14 @@ def trials(count: int) -> list[PlannedTrial]:
 
 
 def ask(
-    count: int = 8, devices: int = 2, rule: Rule | str = NONE, paces: Sequence[Pace] = (PACE,), rate: float = 1e9
-) -> Estimate:
-    ground = Ground(paces=paces, rate_of=lambda precision: rate, start_s=0.0)
-    return estimate(trials(count), [SKETCH] * count, ground, devices=devices, early_stopping=rule)
+    count: int = 8,
+    devices: int = 2,
+    rule: Rule | str = NONE,
+    throughputs: Sequence[Throughput] = (THROUGHPUT,),
+    rate: float = 1e9,
+) -> SweepEstimate:
+    measurements = Measurements(throughputs=throughputs, rate_of=lambda precision: rate, start_s=0.0)
+    return estimate_sweep(trials(count), [COST] * count, measurements, devices=devices, early_stopping=rule)
 
 
 def test_trials_are_shared_by_the_engines() -> None:
@@ -87,12 +91,12 @@ def test_the_source_and_the_error_are_those_of_the_rates() -> None:
     measured = ask()
     assert (measured.source, dict(measured.shares)) == ("calibration", {"calibration": pytest.approx(1.0)})
     assert measured.error < 0.25
-    recorded = ask(paces=[replace(PACE, source="records")])
+    recorded = ask(throughputs=[replace(THROUGHPUT, source="records")])
     assert recorded.source == "records"
-    computed = ask(paces=[])
+    computed = ask(throughputs=[])
     assert (computed.source, computed.error) == ("arithmetic", pytest.approx(1.0))
-    assert computed.seconds == pytest.approx(measured.seconds, rel=0.1)  # at the rate that the pace has
-    assert ask(paces=[], rate=1e12).seconds < computed.seconds
+    assert computed.seconds == pytest.approx(measured.seconds, rel=0.1)  # at the rate that the throughput has
+    assert ask(throughputs=[], rate=1e12).seconds < computed.seconds
 
 
 def test_early_stopping_takes_less_than_all_epochs_and_says_both() -> None:
@@ -111,7 +115,7 @@ def test_a_rule_without_expectation_is_estimated_as_if_nobody_were_stopped() -> 
 
 def test_memory_is_what_was_measured_or_else_computed() -> None:
     assert (ask().memory_bytes, ask().is_memory_measured) == (7777, True)
-    computed = ask(paces=[])
+    computed = ask(throughputs=[])
     # Backbone and process, four trials, and what one pass of 400 word pieces keeps.
     assert (computed.memory_bytes, computed.is_memory_measured) == (5000 + 4 * 1000 + 4000, False)
 

@@ -28,7 +28,7 @@ def faults_of(values: Any) -> tuple[str, ...]:
 
 @pytest.fixture
 def adaptive(values: Values) -> Values:
-    """A sweep of two studies, one without end and one of three points."""
+    """A sweep of two task-method pairs, one without end and one of three points."""
     values["space"] = {"max_length": 16, "learning_rate": {"loguniform": [1e-4, 1e-2]}}
     finite = {"learning_rate": {"grid": [0.1, 0.2, 0.3]}, "num_epochs": 1}
     values["methods"] = [{"adapter": {"adapter_size": {"randint": [1, 8]}}}, {"layernorm": finite}]
@@ -110,9 +110,9 @@ class TestAdaptive:
         plan = plan_sweep(adaptive)
         assert plan.is_adaptive
         assert plan.trials == ()
-        # Of the second study's space there are three points; of the first's, as many as asked for.
+        # Of the second task-method pair's space there are three points; of the first's, as many as asked for.
         assert (plan.configurations, plan.most_trials) == (5 + 3, 16)
-        assert [study.name for study in plan.studies] == ["opinion:adapter", "opinion:layernorm"]
+        assert [task_method.name for task_method in plan.task_methods] == ["opinion:adapter", "opinion:layernorm"]
         assert not plan_sweep({**adaptive, "search": {"algorithm": "random", "num_samples": 5}}).is_adaptive
 
     def test_a_sample_stands_for_its_trials_as_random_search_would_draw_them(self, adaptive: Values) -> None:

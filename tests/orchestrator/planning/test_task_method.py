@@ -1,4 +1,4 @@
-"""Studies: the identity of a configuration and its trials, and its place in a space."""
+"""A task with a method entry: the identity of a configuration and its trials, and its place in a space."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import trainables.config
-from orchestrator.planning.plan import Study, plan_sweep
+from orchestrator.planning.plan import TaskMethod, plan_sweep
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.methods import adapter, method_names
 
@@ -105,7 +105,7 @@ POINT: Values = {
 
 class TestPoints:
     @pytest.fixture
-    def study(self, values: Values) -> Study:
+    def task_method(self, values: Values) -> TaskMethod:
         values["space"] = {
             "max_length": 16,
             "learning_rate": {"loguniform": [1e-4, 1e-2]},
@@ -114,17 +114,17 @@ class TestPoints:
         }
         values["methods"] = [{"adapter": {"adapter_size": {"grid": [1, 4]}, "train_layernorms": True}}]
         values["search"] = {"algorithm": "tpe", "num_samples": 5}
-        (study,) = plan_sweep(values).studies
-        return study
+        (task_method,) = plan_sweep(values).task_methods
+        return task_method
 
-    def test_a_configuration_finds_back_to_the_values_that_made_it(self, study: Study) -> None:
+    def test_a_configuration_finds_back_to_the_values_that_made_it(self, task_method: TaskMethod) -> None:
         for changed in ({}, {"dropout": None}, {"learning_rate": 1e-2}, {"adapter_size": 1}):
             point = {**POINT, **changed}
-            trial = study.trials(point)[0]
-            assert study.point_of(trial.config) == point
-            assert study.identity(trial.config) == trial.config_id
+            trial = task_method.trials(point)[0]
+            assert task_method.point_of(trial.config) == point
+            assert task_method.identity(trial.config) == trial.config_id
 
-    def test_one_outside_the_space_has_no_place_in_it(self, study: Study) -> None:
+    def test_one_outside_the_space_has_no_place_in_it(self, task_method: TaskMethod) -> None:
         for changed in (
             {"dropout": 0.1},
             {"learning_rate": 1e-5},
@@ -133,14 +133,14 @@ class TestPoints:
             {"max_length": 8},
             {"train_layernorms": False},
         ):
-            config = study.trials({**POINT, **changed})[0].config
-            assert study.point_of(config) is None
+            config = task_method.trials({**POINT, **changed})[0].config
+            assert task_method.point_of(config) is None
 
-    def test_one_of_another_method_has_no_place_either(self, study: Study, values: Values) -> None:
-        (other,) = plan_sweep({**values, "methods": ["layernorm"]}).studies
+    def test_one_of_another_method_has_no_place_either(self, task_method: TaskMethod, values: Values) -> None:
+        (other,) = plan_sweep({**values, "methods": ["layernorm"]}).task_methods
         values["space"].pop("dropout")
         (config, *_) = (trial.config for trial in other.trials({"max_length": 16}))
-        assert study.point_of(config) is None
+        assert task_method.point_of(config) is None
 
     def test_a_value_that_a_method_pins_is_found_as_it_is_written(
         self, values: Values, monkeypatch: pytest.MonkeyPatch
@@ -151,16 +151,16 @@ class TestPoints:
         monkeypatch.setattr(adapter, "resolve", pin, raising=False)
         values["search"] = {"algorithm": "tpe", "num_samples": 5}
         values["methods"] = [{"adapter": {"adapter_size": {"grid": [1, 4]}}}]
-        (study,) = plan_sweep(values).studies
-        trial = study.trials({"num_epochs": 2, "max_length": 16, "adapter_size": 4})[0]
+        (task_method,) = plan_sweep(values).task_methods
+        trial = task_method.trials({"num_epochs": 2, "max_length": 16, "adapter_size": 4})[0]
         assert trial.config.method_options["adapter_size"] == 5
-        assert study.point_of(trial.config) == {"num_epochs": 2, "max_length": 16, "adapter_size": 4}
+        assert task_method.point_of(trial.config) == {"num_epochs": 2, "max_length": 16, "adapter_size": 4}
 
-    def test_the_size_of_a_space_and_its_longest_trial(self, study: Study, values: Values) -> None:
-        assert (study.size, study.most_configurations, study.most_epochs) == (float("inf"), 5, 3)
+    def test_the_size_of_a_space_and_its_longest_trial(self, task_method: TaskMethod, values: Values) -> None:
+        assert (task_method.size, task_method.most_configurations, task_method.most_epochs) == (float("inf"), 5, 3)
         del values["space"]["learning_rate"]
-        (finite,) = plan_sweep(values).studies
+        (finite,) = plan_sweep(values).task_methods
         assert finite.size == 3 * 3 * 2
         del values["space"]["num_epochs"]
-        (default,) = plan_sweep(values).studies
+        (default,) = plan_sweep(values).task_methods
         assert default.most_epochs == TrialConfig.num_epochs

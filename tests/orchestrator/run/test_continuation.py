@@ -134,7 +134,7 @@ class TestWhatASearchHasProposed:
         return plan_sweep({**values, "space": space, "search": search, "methods": ["layernorm"], **changes})
 
     def _proposed(self, made: SweepPlan) -> pa.Table:
-        return trials_table(made.spec.name, made.studies[0].trials({"num_epochs": 2, "learning_rate": 1e-3}))
+        return trials_table(made.spec.name, made.task_methods[0].trials({"num_epochs": 2, "learning_rate": 1e-3}))
 
     def test_stays_planned_while_its_task_and_method_are_in_the_spec(self, values: Values) -> None:
         made = self._adaptive(values)

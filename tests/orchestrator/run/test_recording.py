@@ -17,8 +17,8 @@ import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.run import recording as driver_module
-from orchestrator.run.recording import Driver, Silent
+from orchestrator.run import recording as recording_module
+from orchestrator.run.recording import Recording, Silent
 from orchestrator.store import Store, StoreLockedError
 
 
@@ -54,7 +54,7 @@ class Sweep:
 
     plan: SweepPlan
     store: Store
-    driver: Driver
+    driver: Recording
     progress: Watched
     tracker: NoTracker
 
@@ -83,8 +83,8 @@ def _record(plan: SweepPlan, number: int) -> TrialRecord:
 @pytest.fixture
 def start(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sweep]]:
     """`start(path, filesystem=None)`: begin a sweep of six trials there, held by its driver until the test ends."""
-    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(driver_module, "LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(recording_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(recording_module, "LONGEST_WAIT_S", 0.05)
     plan, locks = plan_sweep(values), []
 
     def make(path: Path, filesystem: Any = None) -> Sweep:
@@ -94,7 +94,7 @@ def start(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[C
         locks.append(lock)
         store.create(plan.spec.to_json(), plan_table(plan))
         progress, tracker = Watched(), NoTracker()
-        driver = Driver(store, lambda: tracker, progress, known=store.records, planned=None)  # type: ignore[arg-type,return-value]
+        driver = Recording(store, lambda: tracker, progress, known=store.records, planned=None)  # type: ignore[arg-type,return-value]
         return Sweep(plan, store, driver, progress, tracker)
 
     yield make
@@ -160,8 +160,8 @@ def test_a_storage_that_fails_now_and_then_loses_and_doubles_nothing(
         change(self)
 
     monkeypatch.setattr(type(handler), "_change", moody)
-    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr(driver_module, "LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(recording_module, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(recording_module, "LONGEST_WAIT_S", 0.0)
     for number in range(6):
         sweep.driver.trials_ended(sweep.records(number))
     monkeypatch.setattr(type(handler), "_change", change)
@@ -242,7 +242,7 @@ class TestAnInterruptWhileTheStorageFails:
         def stop(seconds: float) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(driver_module.time, "sleep", stop)
+        monkeypatch.setattr(recording_module.time, "sleep", stop)
         with pytest.raises(KeyboardInterrupt):
             sweep.driver.trials_ended(sweep.records(0))
         assert sweep.driver.unrecorded == 1

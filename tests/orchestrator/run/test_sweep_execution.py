@@ -13,7 +13,7 @@ import orchestrator.scheduling.tuner
 import orchestrator.tracking
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialRecord, TrialStatus, make_record
-from orchestrator.run import recording as driver_module
+from orchestrator.run import recording as recording_module
 from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.recording import Silent
 from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
@@ -26,18 +26,18 @@ Values = dict[str, Any]
 
 @dataclasses.dataclass
 class Scheduler:
-    """Ends every trial of a supply at once with the same score; those whose learning rate is 1 fail."""
+    """Ends every trial of a source at once with the same score; those whose learning rate is 1 fail."""
 
     trained: list[str] = dataclasses.field(default_factory=list)
     stop_after: int | None = None  # trials, and then an interrupt comes
     before_each: Callable[[], None] = lambda: None
     earlier: Sequence[TrialRecord] = ()
 
-    def run(self, sweep: str, supply: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any) -> bool:
+    def run(self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any) -> bool:
         self.earlier = earlier
         observer.engines_starting(1)
         observer.is_interrupted = lambda: self.stop_after is not None and len(self.trained) >= self.stop_after
-        while not observer.is_interrupted() and (trial := supply.next()) is not None:
+        while not observer.is_interrupted() and (trial := source.next()) is not None:
             self.before_each()
             failed = trial.config.learning_rate == 1
             outcome = TrialOutcome(
@@ -50,7 +50,7 @@ class Scheduler:
             )
             record = make_record(sweep, trial, outcome)
             self.trained.append(trial.trial_id)
-            supply.ended(record)
+            source.ended(record)
             observer.trials_ended([record])
         return bool(observer.is_interrupted())
 
@@ -83,7 +83,7 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     made = Scheduler()
     monkeypatch.setattr(orchestrator.scheduling.tuner, "run_trials", made.run)
     monkeypatch.setattr(orchestrator.tracking, "Tracker", Listener)
-    monkeypatch.setattr(driver_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(recording_module, "FIRST_WAIT_S", 0.01)
     Listener.made = []
     return made
 

@@ -12,7 +12,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, planned_from_table, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.scheduling.search import adaptive_supply
+from orchestrator.scheduling.search import adaptive_trials
 
 Values = dict[str, Any]
 Score = Callable[[PlannedTrial], float | None]
@@ -20,7 +20,7 @@ Score = Callable[[PlannedTrial], float | None]
 
 @pytest.fixture
 def smooth(values: Values) -> Values:
-    """One study over two numbers, on which `height` is a hill."""
+    """One task-method pair over two numbers, on which `height` is a hill."""
     values["space"] = {"max_length": 16, "num_epochs": 2}
     space = {"learning_rate": {"loguniform": [1e-5, 1e-1]}, "weight_decay": {"uniform": [0, 1]}}
     return {
@@ -33,7 +33,7 @@ def smooth(values: Values) -> Values:
 
 @pytest.fixture
 def finite(values: Values) -> Values:
-    """Two studies of six points each, three seeds."""
+    """Two task-method pairs of six points each, three seeds."""
     space = {"learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}, "weight_decay": {"choice": [0, 0.1]}}
     search = {"algorithm": "tpe", "num_samples": 4}
     values["space"] = {"max_length": 16, **space}
@@ -57,7 +57,7 @@ def record(trial: PlannedTrial, score: float | None, status: TrialStatus = Trial
 
 
 class Sweep:
-    """What a driver does with a supply, and what its store holds afterwards."""
+    """What a driver does with a source, and what its store holds afterwards."""
 
     def __init__(self, plan: SweepPlan, before: Sweep | None = None, *, without: Sequence[str] = ()) -> None:
         self.planned: list[PlannedTrial] = list(before.planned) if before else []
@@ -65,7 +65,7 @@ class Sweep:
         self.began: list[PlannedTrial] = []
         self.under_way: deque[PlannedTrial] = deque()
         earlier = planned_from_table(trials_table("small", self.planned))
-        self.supply = adaptive_supply(plan, earlier, tuple(self.records), self.note)
+        self.source = adaptive_trials(plan, earlier, tuple(self.records), self.note)
 
     def note(self, trials: Sequence[PlannedTrial]) -> None:
         noted = {trial.trial_id for trial in self.planned}
@@ -78,7 +78,7 @@ class Sweep:
             while (
                 len(self.under_way) < at_once
                 and (most is None or len(self.began) < most)
-                and (trial := self.supply.next()) is not None
+                and (trial := self.source.next()) is not None
             ):
                 assert trial in self.planned
                 self.began.append(trial)
@@ -91,7 +91,7 @@ class Sweep:
         reached = score(trial)
         status = TrialStatus.FAILED if reached is None else TrialStatus.COMPLETED
         ended = record(trial, reached, status)
-        self.supply.ended(ended)
+        self.source.ended(ended)
         self.records.append(ended)
 
     @property
@@ -138,5 +138,5 @@ def recorded() -> Callable[..., TrialRecord]:
 
 @pytest.fixture
 def driven() -> type[Sweep]:
-    """What drives a supply: `driven(plan)` a new sweep, `driven(plan, before)` one that goes on."""
+    """What drives a source: `driven(plan)` a new sweep, `driven(plan, before)` one that goes on."""
     return Sweep

@@ -1,4 +1,4 @@
-"""What Tune is told of a supply of trials, and when."""
+"""What Tune is told of a source of trials, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.trial import Assignment
-from orchestrator.trial_source import FixedSupply
+from orchestrator.trial_source import FixedTrials
 
 
 class Room:
@@ -22,7 +22,7 @@ class Room:
 
     def proposals(self, trials: tuple[PlannedTrial, ...]) -> Proposals:
         return Proposals(
-            FixedSupply(trials),
+            FixedTrials(trials),
             lambda: self.concurrent,
             may_be_pruned=True,
             has_ended=lambda: self.has_ended,

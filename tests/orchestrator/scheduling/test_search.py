@@ -16,7 +16,7 @@ import pytest
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialStatus
 from orchestrator.scheduling.samplers import Searcher
-from orchestrator.scheduling.search import PATIENCE, AdaptiveSupply, adaptive_supply
+from orchestrator.scheduling.search import PATIENCE, AdaptiveTrials, adaptive_trials
 from trainables import metrics
 
 Values = dict[str, Any]
@@ -94,7 +94,7 @@ class TestSeeds:
         self, smooth: Values, told: Any, driven: Any, recorded: Any
     ) -> None:
         smooth |= {"seeds": [0, 1, 2, 3], "search": {"algorithm": "tpe", "num_samples": 2}}
-        supply = driven(plan_sweep(smooth)).supply
+        source = driven(plan_sweep(smooth)).source
         ends = [
             (0.5, TrialStatus.COMPLETED),
             (0.1, TrialStatus.FAILED),
@@ -103,34 +103,34 @@ class TestSeeds:
             *[(None, TrialStatus.FAILED)] * 4,
         ]
         for score, status in ends:
-            trial = supply.next()
+            trial = source.next()
             assert trial is not None
-            supply.ended(recorded(trial, score, status))
+            source.ended(recorded(trial, score, status))
         assert [(result and result["score"], error) for result, error in told] == [
             (pytest.approx(0.4), False),
             (None, True),
         ]
-        assert supply.next() is None
-        assert supply.is_exhausted()
+        assert source.next() is None
+        assert source.is_exhausted()
 
     def test_a_record_of_a_trial_it_never_named_is_none_of_its_business(
         self, smooth: Values, driven: Any, recorded: Any
     ) -> None:
         plan = plan_sweep(smooth)
-        supply = driven(plan).supply
-        supply.ended(recorded(plan.sample_trials()[0], 0.5))
-        assert supply.next() is not None
+        source = driven(plan).source
+        source.ended(recorded(plan.sample_trials()[0], 0.5))
+        assert source.next() is not None
 
 
 class TestSupplying:
     def test_studies_take_turns_and_are_searched_apart(self, finite: Values, driven: Any) -> None:
         sweep = driven(plan_sweep(finite))
-        assert sweep.supply.most == 2 * 4 * 3
+        assert sweep.source.most == 2 * 4 * 3
         sweep.train(lambda trial: trial.config.learning_rate)
         assert [trial.config.method for trial in sweep.began[::3]] == ["layernorm", "adapter"] * 4
         assert set(Counter(trial.config_id for trial in sweep.began).values()) == {3}
-        assert sweep.supply.is_exhausted()
-        assert sweep.supply.most == 0
+        assert sweep.source.is_exhausted()
+        assert sweep.source.most == 0
 
     def test_all_may_be_under_way_at_once(self, finite: Values, driven: Any) -> None:
         sweep = driven(plan_sweep(finite)).train(lambda trial: trial.config.learning_rate, at_once=100)
@@ -159,7 +159,7 @@ class TestSupplying:
         smooth["search"] = {"algorithm": "tpe", "num_samples": 2}
         sweep = driven(plan_sweep(smooth)).train(lambda trial: trial.config.learning_rate, at_once=10)
         assert len(sweep.began) == 2
-        assert sweep.supply.is_exhausted()
+        assert sweep.source.is_exhausted()
         assert {1e-4, 1e-3} == set(told.scores)
         assert len(told) > 2
 
@@ -171,7 +171,7 @@ class TestSupplying:
         monkeypatch.setattr("orchestrator.planning.plan.TRIED", 0)
         sweep = driven(plan_sweep(smooth)).train(lambda trial: 0.5)
         assert len(sweep.began) == 3
-        assert sweep.supply.is_exhausted()
+        assert sweep.source.is_exhausted()
 
     def test_a_study_of_one_point_is_trained_once(self, smooth: Values, driven: Any, height: Any) -> None:
         smooth |= {"methods": [{"layernorm": {"learning_rate": 1e-3}}], "seeds": [0, 1]}
@@ -182,7 +182,7 @@ class TestSupplying:
     def test_it_knows_the_longest_trial_of_each_task(self, finite: Values, driven: Any) -> None:
         finite["space"]["num_epochs"] = {"randint": [2, 7]}
         finite["methods"] = [{"layernorm": {"num_epochs": 9}}, {"adapter": {"adapter_size": 2}}]
-        assert driven(plan_sweep(finite)).supply.longest == {finite["tasks"][0]: 9}
+        assert driven(plan_sweep(finite)).source.longest == {finite["tasks"][0]: 9}
 
     def test_a_configuration_is_the_same_as_in_a_grid(self, finite: Values, driven: Any, height: Any) -> None:
         grid = {trial.trial_id for trial in plan_sweep({**finite, "search": {"algorithm": "grid"}}).trials}
@@ -193,8 +193,8 @@ def test_memory_does_not_hold_the_trials_of_configurations_that_have_ended(
     finite: Values, driven: Any, height: Any
 ) -> None:
     sweep = driven(plan_sweep(finite)).train(height)
-    assert all(not known.missing and not known._asked for known in sweep.supply._known.values())
-    assert sweep.supply._under_way == {}
+    assert all(not known.missing and not known._asked for known in sweep.source._known.values())
+    assert sweep.source._under_way == {}
 
 
 def test_a_study_that_finds_nothing_new_waits_for_news_before_it_gives_up(
@@ -210,20 +210,20 @@ def test_a_study_that_finds_nothing_new_waits_for_news_before_it_gives_up(
     smooth["search"] = {"algorithm": "tpe", "num_samples": 3}
     point: Values = {"max_length": 16, "num_epochs": 2}
     monkeypatch.setattr(Searcher, "propose", always_the_same)
-    supply: AdaptiveSupply = driven(plan_sweep(smooth)).supply
-    trial = supply.next()
+    source: AdaptiveTrials = driven(plan_sweep(smooth)).source
+    trial = source.next()
     assert trial is not None
-    assert supply.next() is None
-    assert supply.next() is None
+    assert source.next() is None
+    assert source.next() is None
     assert len(asked) == 1 + PATIENCE
-    assert not supply.is_exhausted()
-    supply.ended(recorded(trial, 0.5))
-    assert supply.next() is None
+    assert not source.is_exhausted()
+    source.ended(recorded(trial, 0.5))
+    assert source.next() is None
     assert len(asked) == 1 + 2 * PATIENCE
-    assert supply.is_exhausted()
+    assert source.is_exhausted()
 
 
 def test_tune_may_pickle_it_whatever_it_holds(finite: Values) -> None:
     lock = threading.Lock()
-    supply = adaptive_supply(plan_sweep(finite), [], [], lambda trials: lock.release())
-    assert pickle.dumps(supply)
+    source = adaptive_trials(plan_sweep(finite), [], [], lambda trials: lock.release())
+    assert pickle.dumps(source)

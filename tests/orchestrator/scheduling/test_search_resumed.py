@@ -26,7 +26,7 @@ class TestResuming:
         second = driven(plan, first)
         before = told.scores[:6]
         assert told.scores[6:] == pytest.approx(before)  # what an undisturbed search had been told by then
-        assert second.supply.most == 6
+        assert second.source.most == 6
         second.train(height)
         assert len(second.began) == 6
         assert not set(first.configurations) & set(second.configurations)
@@ -65,7 +65,7 @@ class TestResuming:
         first = driven(plan_sweep(smooth)).train(height)
         told.clear()
         changed = {**smooth, "methods": [{"layernorm": {"learning_rate": {"loguniform": [1e-3, 1e-1]}}}]}
-        assert driven(plan_sweep(changed), first).supply.is_exhausted()
+        assert driven(plan_sweep(changed), first).source.is_exhausted()
         changed["search"] = {"algorithm": "tpe", "num_samples": 8}
         second = driven(plan_sweep(changed), first)
         assert told == []
@@ -100,7 +100,7 @@ class TestResuming:
     ) -> None:
         first = driven(plan_sweep(smooth)).train(height, most=4)
         smooth["tasks"] = [str(write_task(rows=40, under=tmp_path))]
-        assert driven(plan_sweep(smooth), first).supply.most == 30
+        assert driven(plan_sweep(smooth), first).source.most == 30
 
     def test_entries_that_overlap_have_as_many_configurations_after_a_resume_as_without(
         self, smooth: Values, driven: Any, height: Any

@@ -52,7 +52,7 @@ def test_folders_too_large_to_send_are_refused(
 def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
     def expand(command: str) -> str:
         shown = subprocess.run(
-            ["sh", "-c", command.replace("python -m orchestrator", "echo", 1)],
+            ["sh", "-c", command.replace("python -m adaptune", "echo", 1)],
             capture_output=True,
             text=True,
             check=True,

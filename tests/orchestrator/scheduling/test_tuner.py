@@ -18,11 +18,12 @@ import ray
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling import tuner
-from orchestrator.scheduling.engines import EngineLayout, engine_pool
+from orchestrator.scheduling.engine_layout import EngineLayout
+from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
-from orchestrator.trial_source import FixedSupply
+from orchestrator.trial_source import FixedTrials
 from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = pytest.mark.timeout(180)
@@ -72,7 +73,7 @@ def trials(small_backbone: Path, write_task: Callable[..., Path]) -> tuple[Plann
 def undisturbed(trials: tuple[PlannedTrial, ...], _ray_of_two_cores: None) -> Observer:
     """The sweep on two engines, with nothing done to it."""
     observer = Observer()
-    assert not run_trials("small", FixedSupply(trials), observer)
+    assert not run_trials("small", FixedTrials(trials), observer)
     return observer
 
 
@@ -151,7 +152,7 @@ def test_trials_survive_the_death_of_their_engine_and_of_their_own_process_with_
             LONG + 1: lambda: os.kill(processes[-1], signal.SIGKILL),
         }
     )
-    assert not run_trials("small", FixedSupply(trials), observer)
+    assert not run_trials("small", FixedTrials(trials), observer)
     firsts = Counter(trial_id for trial_id, number in observer.epochs if number == 1)
     met = {trial.trial_id for trial in trials if trial.config.num_epochs >= LONG}
     assert {trial_id for trial_id, count in firsts.items() if count > 1} >= met  # they were trained again
@@ -183,7 +184,7 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
     )
     assert len({trial.pack_key for trial in plan.trials}) == 1
     observer = Observer()
-    assert not run_trials("packed", FixedSupply(plan.trials), observer)
+    assert not run_trials("packed", FixedTrials(plan.trials), observer)
     records = observer.by_id().values()
     assert {record.status for record in records} == {TrialStatus.COMPLETED}
     assert max(record.pack_size or 0 for record in records) > 1.5
@@ -209,9 +210,9 @@ def test_a_trial_that_promises_little_is_pruned_and_one_that_promises_more_goes_
         }
     )
     observer = Observer()
-    supply = FixedSupply(plan.trials)
+    source = FixedTrials(plan.trials)
     rule = plan.spec.early_stopping
-    assert not run_trials("pruned", supply, observer, max_concurrent_trials=1, early_stopping=rule)
+    assert not run_trials("pruned", source, observer, max_concurrent_trials=1, early_stopping=rule)
     good, pruned = (observer.by_id()[trial.trial_id] for trial in plan.trials)
     assert (good.status, pruned.status) == (TrialStatus.COMPLETED, TrialStatus.PRUNED)
     assert [epoch.epoch for epoch in pruned.epochs] == list(range(1, 7))
@@ -248,7 +249,7 @@ def test_tune_keeps_neither_ended_trials_nor_starts_a_process_for_each(
     monkeypatch.setattr(Recorder, "on_step_begin", look)
     monkeypatch.setattr(Recorder, "on_trial_result", remember)
     observer = Observer()
-    assert not run_trials("many", FixedSupply(plan.trials), observer, max_concurrent_trials=3)
+    assert not run_trials("many", FixedTrials(plan.trials), observer, max_concurrent_trials=3)
     assert len(observer.by_id()) == 24
     assert max(held) <= 6
     assert len(processes) <= 4
@@ -269,7 +270,7 @@ def test_what_an_observer_raises_ends_the_sweep_and_reaches_the_caller(trials: t
 
     observer = Observer({LONG: disk_is_full})
     with pytest.raises(OSError, match="no space left"):
-        run_trials("small", FixedSupply(trials[:1]), observer, max_concurrent_trials=1)
+        run_trials("small", FixedTrials(trials[:1]), observer, max_concurrent_trials=1)
     assert observer.records == []
 
 
@@ -279,7 +280,7 @@ def test_an_interrupt_ends_what_runs_and_leaves_the_rest_planned(
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
     observer = Observer({LONG: lambda: os.kill(os.getpid(), signal.SIGINT)})
-    assert run_trials("small", FixedSupply(trials), observer, max_concurrent_trials=1)
+    assert run_trials("small", FixedTrials(trials), observer, max_concurrent_trials=1)
     assert signal.getsignal(signal.SIGINT) is before
     (record,) = observer.by_id().values()
     assert observer.started == [record.trial_id]

@@ -89,7 +89,7 @@ def test_all_kinds_of_file_give_the_same_spec(tmp_path: Path) -> None:
         ("grid.py", "from orchestrator.spec.space import Grid\nSWEEP = Grid([])", "grid: must hold at least one value"),
         (
             "spec.py",
-            "from orchestrator.spec.spec import SweepSpec\nSWEEP = SweepSpec(name='a', tasks=[], methods=['layernorm'])",
+            "from orchestrator.spec import SweepSpec\nSWEEP = SweepSpec(name='a', tasks=[], methods=['layernorm'])",
             "tasks: must hold at least 1, but got []",
         ),
         (

@@ -22,21 +22,21 @@ def test_another_reader_sees_what_the_driver_noted_last_until_it_ends(tmp_path):
     driver, reader = Store(tmp_path), Store(tmp_path)
     with driver.lock():
         assert reader.working() is None
-        driver.note_working(ENGINES[:1])
-        driver.note_working(ENGINES)
+        driver.write_engine_snapshot(ENGINES[:1])
+        driver.write_engine_snapshot(ENGINES)
         seen = reader.working()
         assert seen.engines == ENGINES
         assert (seen.host, seen.pid) == (socket.gethostname(), os.getpid())
         assert 0 <= seen.age_s < 60
-        driver.end_working()
+        driver.remove_engine_snapshot()
         assert reader.working() is None
-        driver.end_working()
+        driver.remove_engine_snapshot()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_note_of_a_driver_that_was_killed_is_not_shown(tmp_path):
     store = Store(tmp_path)
-    store.note_working(ENGINES)
+    store.write_engine_snapshot(ENGINES)
     assert store.working() is None
     note = json.loads((tmp_path / NOTE).read_text())
     (tmp_path / NOTE).write_text(json.dumps({**note, "pid": note["pid"] + 1}))
@@ -68,7 +68,7 @@ def test_a_note_that_cannot_be_written_stops_nothing(failing, tmp_path, caplog):
     store = Store(str(tmp_path), filesystem=filesystem)
     handler.after = 0
     with caplog.at_level("INFO"):
-        store.note_working(ENGINES)
-    store.end_working()
+        store.write_engine_snapshot(ENGINES)
+    store.remove_engine_snapshot()
     assert "could not be written" in caplog.text
     assert store.working() is None

@@ -143,7 +143,7 @@ class TestSignsOfLife:
                 lambda: store.retire(["t0"], even_finished=True),
                 lambda: store.begin('{"name": "b"}', plan),
                 lambda: store.add_planned(plan),
-                lambda: store.note_working([]),
+                lambda: store.write_engine_snapshot([]),
                 store.compact,
             ]
             before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -172,7 +172,7 @@ class TestSignsOfLife:
             (tmp_path / "s").mkdir()  # where the disk was mounted
             with pytest.raises(OSError, match="is gone"):
                 store.append([record("t1")])
-            store.note_working([])
+            store.write_engine_snapshot([])
             assert list((tmp_path / "s").iterdir()) == []
             (tmp_path / "s").rmdir()
             (tmp_path / "away").rename(tmp_path / "s")

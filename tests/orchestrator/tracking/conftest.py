@@ -13,7 +13,7 @@ import pytest
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
-from orchestrator.tracking.runs import Window
+from orchestrator.tracking.runs import MlflowRuns
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport
 
@@ -22,7 +22,7 @@ from trainables.outcome import EpochReport
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with MLflow's tables; making one takes seconds, copying it none."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    window = Window(f"sqlite:///{path}", "first")
+    window = MlflowRuns(f"sqlite:///{path}", "first")
     window.open()
     window.client.delete_experiment(window._experiment_id)
     return path
@@ -39,7 +39,7 @@ class Refusal(Exception):
     error_code = "INVALID_PARAMETER_VALUE"
 
 
-class FlakyWindow(Window):
+class FlakyWindow(MlflowRuns):
     """A window on a real database that counts its requests and fails when told to."""
 
     def __init__(self, tracking_uri: str) -> None:

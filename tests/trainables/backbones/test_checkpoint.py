@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainables.backbones._checkpoint import FAMILIES, checkpoint_names, map_tensors, shape_of
+from trainables.backbones import checkpoint_names, families, map_tensors, shape_of
 
 PREFIXES = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "electra": "electra"}
 Checkpoint = Callable[[str], Path]
@@ -82,7 +82,7 @@ def test_a_checkpoint_may_lack_its_pooler(tiny_bert: Path) -> None:
 def test_a_foreign_model_type_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown model_type 'gpt2'") as refusal:
         shape_of({"model_type": "gpt2"})
-    assert all(family in str(refusal.value) for family in FAMILIES)
+    assert all(family in str(refusal.value) for family in families())
 
 
 def test_a_configuration_without_a_size_is_refused(tiny_bert: Path) -> None:

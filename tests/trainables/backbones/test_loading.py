@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables import metrics
-from trainables.backbones._checkpoint import checkpoint_names
-from trainables.backbones._loading import Backbone, describe_backbone, load_backbone
+from trainables.backbones import checkpoint_names
+from trainables.backbones.loading import Backbone, describe_backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError, UnavailableError

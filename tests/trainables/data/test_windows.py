@@ -19,7 +19,7 @@ from trainables.data.tokenized import TokenizedSplit, encode
 from trainables.data.windows import MAX_ANSWER_PIECES, answer_texts, window_bounds
 from trainables.faults import FaultsError
 from trainables.task import Task, TaskInfo, fingerprint
-from trainables.training.evaluation import NOWHERE
+from trainables.training.loss import NOWHERE
 
 Answer = tuple[str, int]
 WORDS = ["good", "bad", *(f"w{number}" for number in range(10))]

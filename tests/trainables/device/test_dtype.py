@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from trainables.device.dtype import compute_dtype, count_devices, describe_devices, device_name
+from trainables.device.dtype import compute_dtype
+from trainables.device.hardware import count_devices, describe_devices, device_name
 
 
 class TestPrecision:

@@ -13,7 +13,7 @@ from trainables.config import TrialConfig
 from trainables.engine.engine import Engine, pack_key
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_run import PackStatus
-from trainables.engine.pack_size import PackPlanner
+from trainables.engine.pack_size import PackSizer
 from trainables.faults import FaultsError
 from trainables.outcome import OutcomeStatus
 from trainables.training.running_trial import Job
@@ -110,13 +110,13 @@ def test_a_status_can_be_asked_for_while_a_pack_trains(engine: Engine, config: M
 def test_the_size_found_for_one_pack_is_the_next_one_s(
     engine: Engine, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned: list[PackPlanner] = []
+    planned: list[PackSizer] = []
 
-    def plan(*given: Any, **options: Any) -> PackPlanner:
-        planned.append(PackPlanner(*given, **options))
+    def plan(*given: Any, **options: Any) -> PackSizer:
+        planned.append(PackSizer(*given, **options))
         return planned[-1]
 
-    monkeypatch.setattr("trainables.engine.pack_run.PackPlanner", plan)
+    monkeypatch.setattr("trainables.engine.pack_run.PackSizer", plan)
     for seed in range(3):
         engine.run(config(seed=seed, num_epochs=1))
     assert len(planned) == 1

@@ -1,4 +1,4 @@
-"""The planner: packs grow while that pays and memory lasts, and never beyond."""
+"""The sizer: packs grow while that pays and memory lasts, and never beyond."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.engine.pack_size import (
     MAX_TRIALS,
@@ -19,7 +19,7 @@ from trainables.engine.pack_size import (
     STEPS_PER_JUDGEMENT,
     WORTHWHILE,
     MemoryModel,
-    PackPlanner,
+    PackSizer,
     activation_bytes,
 )
 from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
@@ -31,16 +31,16 @@ MEMORY = MemoryModel(bytes_per_trial=1000, bytes_per_token=10, tokens_per_trial=
 PLENTY = 10**9
 
 
-def planner(free_bytes: int = PLENTY, *, typical_tokens: int = 400) -> PackPlanner:
-    return PackPlanner(MEMORY, free_bytes, typical_tokens=typical_tokens)
+def sizer(free_bytes: int = PLENTY, *, typical_tokens: int = 400) -> PackSizer:
+    return PackSizer(MEMORY, free_bytes, typical_tokens=typical_tokens)
 
 
-def train(planner: PackPlanner, seconds: Callable[[int], float], steps: int = 10 * STEPS_PER_JUDGEMENT) -> list[int]:
-    """Steps at whatever size the planner allows; the sizes in order."""
+def train(sizer: PackSizer, seconds: Callable[[int], float], steps: int = 10 * STEPS_PER_JUDGEMENT) -> list[int]:
+    """Steps at whatever size the sizer allows; the sizes in order."""
     sizes = []
     for _ in range(steps):
-        planner.observe(planner.limit, seconds(planner.limit))
-        sizes.append(planner.limit)
+        sizer.observe(sizer.limit, seconds(sizer.limit))
+        sizes.append(sizer.limit)
     return sizes
 
 
@@ -104,52 +104,52 @@ class TestMemory:
 class TestGrowth:
     @pytest.mark.parametrize(("typical_tokens", "first"), [(1, 32), (50, 8), (100, 4), (130, 2), (400, 1), (5000, 1)])
     def test_it_starts_with_what_fills_one_pass_through_the_encoder(self, typical_tokens: int, first: int) -> None:
-        assert planner(typical_tokens=typical_tokens).limit == first
+        assert sizer(typical_tokens=typical_tokens).limit == first
 
     def test_it_grows_while_an_example_takes_less_time(self) -> None:
-        sizes = train(planner(), lambda size: 1 / size)
+        sizes = train(sizer(), lambda size: 1 / size)
         assert sorted(set(sizes)) == [1, 2, 4, 8, 16, MAX_TRIALS]
         assert sizes == sorted(sizes)
         assert sizes.count(2) == STEPS_PER_JUDGEMENT
 
     @pytest.mark.parametrize("best", [1, 2, 8])
     def test_it_stops_growing_when_that_no_longer_pays(self, best: int) -> None:
-        sizes = train(planner(), lambda size: max(1 / size, 1 / best))
+        sizes = train(sizer(), lambda size: max(1 / size, 1 / best))
         assert max(sizes) == 2 * best  # tried once
         assert set(sizes[-5 * STEPS_PER_JUDGEMENT :]) == {best}
 
     @pytest.mark.parametrize(("gain", "grows"), [(WORTHWHILE - 0.001, True), (WORTHWHILE + 0.001, False)])
     def test_a_small_gain_is_not_worth_the_memory(self, gain: float, grows: bool) -> None:
-        sizes = train(planner(), lambda size: gain if size == 2 else 1.0)
+        sizes = train(sizer(), lambda size: gain if size == 2 else 1.0)
         assert sizes[-1] == (2 if grows else 1)
 
     def test_a_few_slow_steps_do_not_decide(self) -> None:
         steps = iter(range(10**6))
-        sizes = train(planner(), lambda size: 100.0 if next(steps) % 5 == 0 else 1 / size)
+        sizes = train(sizer(), lambda size: 100.0 if next(steps) % 5 == 0 else 1 / size)
         assert sizes[-1] == MAX_TRIALS
 
     def test_packs_that_are_not_full_say_nothing(self) -> None:
-        mine = planner(typical_tokens=100)
+        mine = sizer(typical_tokens=100)
         for _ in range(5 * STEPS_PER_JUDGEMENT):
             mine.observe(3, 0.1)
         assert mine.limit == 4
 
     @given(free_bytes=st.integers(0, 60_000), typical_tokens=st.integers(1, 500))
     def test_it_never_outgrows_memory(self, free_bytes: int, typical_tokens: int) -> None:
-        mine = planner(free_bytes, typical_tokens=typical_tokens)
+        mine = sizer(free_bytes, typical_tokens=typical_tokens)
         assert 1 <= mine.limit <= mine.max_trials == MEMORY.max_trials(free_bytes)
         assert max(train(mine, lambda size: 1 / size)) <= mine.max_trials
 
 
 class TestCorrection:
     def test_less_than_was_promised_changes_nothing(self) -> None:
-        mine = planner(20_000, typical_tokens=50)
+        mine = sizer(20_000, typical_tokens=50)
         before = (mine.limit, mine.max_trials)
         mine.correct(mine.limit, MEMORY.pack_bytes(mine.limit))
         assert (mine.limit, mine.max_trials) == before
 
     def test_a_measured_peak_bounds_what_follows_in_proportion(self) -> None:
-        mine = planner(20_000, typical_tokens=50)
+        mine = sizer(20_000, typical_tokens=50)
         assert (mine.limit, mine.max_trials) == (8, 12)
         mine.correct(8, 2 * MEMORY.pack_bytes(8))
         assert mine.max_trials == MEMORY.max_trials(10_000) == 4
@@ -157,12 +157,12 @@ class TestCorrection:
         assert max(train(mine, lambda size: 1 / size)) == 4
 
     def test_one_trial_is_always_allowed(self) -> None:
-        mine = planner(20_000)
+        mine = sizer(20_000)
         mine.correct(1, 10**12)
         assert (mine.limit, mine.max_trials) == (1, 1)
 
     @pytest.mark.parametrize(("fitted", "limit"), [(3, 3), (1, 1), (0, 1)])
     def test_what_did_not_fit_is_never_tried_again(self, fitted: int, limit: int) -> None:
-        mine = planner(typical_tokens=50)
+        mine = sizer(typical_tokens=50)
         mine.shrink(fitted)
         assert set(train(mine, lambda size: 1 / size)) == {limit}

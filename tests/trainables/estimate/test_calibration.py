@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from trainables import tasks
-from trainables.backbones._loading import describe_backbone
+from trainables.backbones.loading import describe_backbone
 from trainables.config import TrialConfig
-from trainables.estimate.benchmark import Findings, MeasuringEngine, Sample
+from trainables.estimate.benchmark import BenchmarkEngine, Findings, Sample
 from trainables.estimate.calibration import Calibration, combine
 from trainables.estimate.calibration_file import calibration_path, keep_calibration, read_calibration
 from trainables.estimate.flops import measure_task, trial_work
-from trainables.estimate.throughput import PaceBook, kind_of
+from trainables.estimate.throughput import ThroughputTable, workload_key
 from trainables.faults import FaultsError
 
 MakeSample = Callable[..., Sample]
@@ -40,7 +40,7 @@ def sample(tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path) -
         info = describe_backbone(str(tiny_bert))
         return Sample(
             config=config,
-            kind=kind_of(config, task=tasks.load(str(folder)).fingerprint, backbone=str(info.fingerprint)),
+            kind=workload_key(config, task=tasks.load(str(folder)).fingerprint, backbone=str(info.fingerprint)),
             work=trial_work(config, info.shape, measure_task(str(folder), 16)),
             pack_size=pack_size,
         )
@@ -49,49 +49,51 @@ def sample(tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path) -
 
 
 def measure(*samples: Sample) -> Findings:
-    return MeasuringEngine(device="cpu", num_threads=1).measure_all(samples, seconds=0.2, wait=lambda: None)
+    return BenchmarkEngine(device="cpu", num_threads=1).measure_all(samples, seconds=0.2, wait=lambda: None)
 
 
 def test_every_part_of_a_trial_takes_time(sample: MakeSample) -> None:
     wanted = sample(adapter_size=4)
     found = measure(wanted)
-    (pace,) = found.paces
+    (throughput,) = found.throughputs
     assert found.faults == ()
-    assert pace is not None
-    assert pace.kind == wanted.kind
-    assert pace.trial_s + pace.fixed_s > 0
-    assert pace.evaluation_s > 0
-    assert pace.mean_length is not None
-    assert 3 < pace.mean_length < 12
+    assert throughput is not None
+    assert throughput.kind == wanted.kind
+    assert throughput.trial_s + throughput.fixed_s > 0
+    assert throughput.evaluation_s > 0
+    assert throughput.mean_length is not None
+    assert 3 < throughput.mean_length < 12
     assert set(found.task_s) == {wanted.kind.task}
     assert 0 < found.core_share <= 1
 
 
 def test_what_a_frozen_encoder_gives_is_told_apart_from_the_steps(sample: MakeSample) -> None:
-    (pace,) = measure(sample("feature_based")).paces
-    assert pace is not None
-    assert pace.once_flops > 0
-    assert pace.once_s >= 0
+    (throughput,) = measure(sample("feature_based")).throughputs
+    assert throughput is not None
+    assert throughput.once_flops > 0
+    assert throughput.once_s >= 0
 
 
 def test_a_trial_that_cannot_be_measured_is_named_and_the_others_are_measured(sample: MakeSample) -> None:
     broken = sample(adapter_size=4)
     broken = replace(broken, config=TrialConfig(**{**dict(broken.config.items()), "task": "/nowhere"}))
     found = measure(broken, sample(adapter_size=2))
-    assert [pace is None for pace in found.paces] == [True, False]
+    assert [throughput is None for throughput in found.throughputs] == [True, False]
     assert any("/nowhere" in fault for fault in found.faults)
-    assert len(combine([found, found]).paces) == 1
+    assert len(combine([found, found]).throughputs) == 1
     with pytest.raises(FaultsError, match="nowhere"):
         combine([measure(broken)])
 
 
 def test_processes_are_averaged(sample: MakeSample) -> None:
     found = measure(sample(adapter_size=4))
-    (pace,) = found.paces
-    assert pace is not None
-    slower = replace(found, paces=(replace(pace, trial_s=3 * pace.trial_s),), start_s=found.start_s + 2)
+    (throughput,) = found.throughputs
+    assert throughput is not None
+    slower = replace(
+        found, throughputs=(replace(throughput, trial_s=3 * throughput.trial_s),), start_s=found.start_s + 2
+    )
     both = combine([found, slower])
-    assert both.paces[0].trial_s == pytest.approx(2 * pace.trial_s)
+    assert both.throughputs[0].trial_s == pytest.approx(2 * throughput.trial_s)
     assert both.start_s == pytest.approx(found.start_s + 1)
     assert both.engines == 2
 
@@ -103,26 +105,33 @@ def test_a_calibration_is_kept_and_serves_later_plans(sample: MakeSample, tmp_pa
     assert path == calibration_path(CPU, tmp_path)
     kept = read_calibration(CPU, tmp_path)
     assert kept == calibration
-    assert PaceBook(kept.paces, lambda precision: 1.0).timing(wanted.kind, wanted.work).source == "calibration"
+    assert (
+        ThroughputTable(kept.throughputs, lambda precision: 1.0).timing(wanted.kind, wanted.work).source
+        == "calibration"
+    )
 
 
 def test_later_calibrations_add_to_earlier_ones_and_replace_what_they_measured_again(
     sample: MakeSample, tmp_path: Path
 ) -> None:
     first = combine([measure(sample(adapter_size=4))])
-    again = replace(first, paces=(replace(first.paces[0], trial_s=7.0),))
-    other_kind = replace(first.paces[0].kind, task="another")
-    keep_calibration(replace(first, paces=(*first.paces, replace(first.paces[0], kind=other_kind))), CPU, tmp_path)
+    again = replace(first, throughputs=(replace(first.throughputs[0], trial_s=7.0),))
+    other_kind = replace(first.throughputs[0].kind, task="another")
+    keep_calibration(
+        replace(first, throughputs=(*first.throughputs, replace(first.throughputs[0], kind=other_kind))), CPU, tmp_path
+    )
     keep_calibration(again, CPU, tmp_path)
     kept = read_calibration(CPU, tmp_path)
     assert kept is not None
-    assert {pace.kind: pace.trial_s for pace in kept.paces} == {
-        first.paces[0].kind: 7.0,
-        other_kind: first.paces[0].trial_s,
+    assert {throughput.kind: throughput.trial_s for throughput in kept.throughputs} == {
+        first.throughputs[0].kind: 7.0,
+        other_kind: first.throughputs[0].trial_s,
     }
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"paces": [{}], "faults": []}', '{"paces": 3, "faults": 4}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"throughputs": [{}], "faults": []}', '{"throughputs": 3, "faults": 4}']
+)
 def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
     assert read_calibration(CPU, tmp_path) is None
     path = calibration_path(CPU, tmp_path)
@@ -133,7 +142,7 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
     calibration = Calibration(
-        host="h", device="d", engines=1, start_s=1.0, task_s={}, core_share=1.0, paces=(), faults=()
+        host="h", device="d", engines=1, start_s=1.0, task_s={}, core_share=1.0, throughputs=(), faults=()
     )
     (tmp_path / "calibrations").write_text("a file in its place")
     assert keep_calibration(calibration, CPU, tmp_path) is None

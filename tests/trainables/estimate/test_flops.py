@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.backbones._loading import describe_backbone
+from trainables.backbones.loading import describe_backbone
 from trainables.config import TrialConfig
 from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_flops, trial_work
 from trainables.estimate.throughput import TrialWork

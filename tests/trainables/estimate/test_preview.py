@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.backbones._checkpoint import shape_of
-from trainables.backbones._loading import PUBLISHED_CONFIGS, meta_encoder
+from trainables.backbones import shape_of
+from trainables.backbones.loading import PUBLISHED_CONFIGS, meta_encoder
 from trainables.config import Scalar, TrialConfig
 from trainables.estimate.preview import complete_options, parameter_formula, preview_parameters, preview_task
 from trainables.faults import FaultsError

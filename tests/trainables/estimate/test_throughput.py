@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from trainables.config import TrialConfig
-from trainables.estimate.throughput import Kind, Pace, PaceBook, Source, TrialWork, arithmetic_timing, fit_pack, kind_of
+from trainables.estimate.throughput import (
+    Source,
+    Throughput,
+    ThroughputTable,
+    TrialWork,
+    WorkloadKey,
+    arithmetic_timing,
+    fit_pack,
+    workload_key,
+)
 
 WORK = TrialWork(
     num_steps=100,
@@ -18,11 +27,13 @@ WORK = TrialWork(
     test_rows=100,
     test_flops=2e9,
 )
-KIND = Kind(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
+KIND = WorkloadKey(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
 
 
-def pace(kind: Kind = KIND, step_flops: float = 1e9, *, source: Source = "calibration", trial_s: float = 0.1) -> Pace:
-    return Pace(
+def throughput(
+    kind: WorkloadKey = KIND, step_flops: float = 1e9, *, source: Source = "calibration", trial_s: float = 0.1
+) -> Throughput:
+    return Throughput(
         source=source,
         kind=kind,
         step_flops=step_flops,
@@ -35,11 +46,11 @@ def pace(kind: Kind = KIND, step_flops: float = 1e9, *, source: Source = "calibr
 
 
 def no_rate(precision: str) -> float:
-    raise AssertionError("a pace was at hand")
+    raise AssertionError("a throughput was at hand")
 
 
 def test_what_was_measured_is_taken_as_it_is() -> None:
-    timing = PaceBook([pace(), pace(source="records", trial_s=9)], no_rate).timing(KIND, WORK)
+    timing = ThroughputTable([throughput(), throughput(source="records", trial_s=9)], no_rate).timing(KIND, WORK)
     assert (timing.fixed_s, timing.trial_s, timing.evaluation_s, timing.test_s) == (0.02, 0.1, 0.5, 1.0)
     assert timing.step_s(3) == pytest.approx(0.32)
     assert timing.source == "calibration"
@@ -47,7 +58,7 @@ def test_what_was_measured_is_taken_as_it_is() -> None:
 
 def test_between_two_sizes_seconds_lie_where_operations_do() -> None:
     small, large = replace(KIND, shape="small"), replace(KIND, shape="large")
-    book = PaceBook([pace(large, 2e9, trial_s=0.3), pace(small, 1e9, trial_s=0.1)], no_rate)
+    book = ThroughputTable([throughput(large, 2e9, trial_s=0.3), throughput(small, 1e9, trial_s=0.1)], no_rate)
     timing = book.timing(KIND, replace(WORK, step_flops=1.5e9))
     assert timing.trial_s == pytest.approx(0.2)
     beyond = book.timing(KIND, replace(WORK, step_flops=4e9))
@@ -57,7 +68,7 @@ def test_between_two_sizes_seconds_lie_where_operations_do() -> None:
 
 
 def test_another_task_or_method_lends_its_seconds_an_operation_and_the_error_says_so() -> None:
-    book = PaceBook([pace()], no_rate)
+    book = ThroughputTable([throughput()], no_rate)
     other_task = book.timing(replace(KIND, task="u"), replace(WORK, step_flops=3e9, evaluation_flops=4e9))
     assert (other_task.trial_s, other_task.evaluation_s) == (pytest.approx(0.3), pytest.approx(2.0))
     assert book.timing(replace(KIND, method="lora"), WORK).trial_s == pytest.approx(0.1)
@@ -65,19 +76,19 @@ def test_another_task_or_method_lends_its_seconds_an_operation_and_the_error_say
 
 
 def test_without_any_pace_arithmetic_stands_in() -> None:
-    bare = PaceBook([], lambda precision: {"fp32": 1e10}[precision]).timing(KIND, WORK)
+    bare = ThroughputTable([], lambda precision: {"fp32": 1e10}[precision]).timing(KIND, WORK)
     assert bare == arithmetic_timing(WORK, 1e10)
     assert bare.source == "arithmetic"
     assert bare.error == 1.0
     assert bare.trial_s == pytest.approx(0.1, rel=0.05)
-    # A pace of products says nothing of what reads no backbone.
+    # A throughput of products says nothing of what reads no backbone.
     featureless = replace(KIND, backbone="", method="no_bert")
-    assert PaceBook([pace()], lambda precision: 1e10).timing(featureless, WORK).source == "arithmetic"
+    assert ThroughputTable([throughput()], lambda precision: 1e10).timing(featureless, WORK).source == "arithmetic"
 
 
 def test_a_task_without_test_rows_is_not_tested() -> None:
     untested = replace(WORK, test_rows=0, test_flops=0.0)
-    assert PaceBook([pace()], no_rate).timing(KIND, untested).test_s == 0
+    assert ThroughputTable([throughput()], no_rate).timing(KIND, untested).test_s == 0
     assert arithmetic_timing(untested, 1e9).test_s == 0
 
 
@@ -95,11 +106,11 @@ def test_the_kind_of_a_trial_forgets_what_takes_no_time() -> None:
     first = TrialConfig(task="a", backbone="b", method="adapter", method_options={"adapter_size": 4})
     twin = TrialConfig(**{**dict(first.items()), "learning_rate": 0.1, "seed": 5, "num_epochs": 9})
     wider = TrialConfig(**{**dict(first.items()), "method_options": {"adapter_size": 8}})
-    kinds = [kind_of(config, task="t", backbone="b") for config in (first, twin, wider)]
+    kinds = [workload_key(config, task="t", backbone="b") for config in (first, twin, wider)]
     assert kinds[0] == kinds[1] != kinds[2]
 
 
 def test_a_pace_survives_json() -> None:
     import json
 
-    assert Pace.from_json(json.loads(json.dumps(pace().to_json()))) == pace()
+    assert Throughput.from_json(json.loads(json.dumps(throughput().to_json()))) == throughput()

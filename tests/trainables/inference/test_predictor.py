@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 import trainables
 from trainables import tasks
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.engine.engine import Engine
 from trainables.faults import FaultsError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.estimate.preview import complete_options
 from trainables.faults import FaultsError

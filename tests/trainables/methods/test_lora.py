@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.backbones._checkpoint import shape_of
-from trainables.backbones._loading import PUBLISHED_CONFIGS, Backbone
+from trainables.backbones import shape_of
+from trainables.backbones.loading import PUBLISHED_CONFIGS, Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.faults import FaultsError
 from trainables.methods import parse_options

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.backbones._loading import Backbone, load_backbone, meta_encoder
+from trainables.backbones.loading import Backbone, load_backbone, meta_encoder
 from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
 from trainables.nn.encoder import Encoder
 from trainables.nn.layers import ACTIVATIONS

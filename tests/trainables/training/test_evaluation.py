@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from trainables import metrics
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training import evaluation
-from trainables.training.evaluation import TrainingDivergedError, evaluate, example_losses, predict, to_device
+from trainables.training.evaluation import evaluate, predict, to_device
+from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 
 CPU = torch.device("cpu")

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 
 import trainables
 from trainables import metrics, tasks
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import encode
 from trainables.engine.engine import Engine
 from trainables.methods import kind_faults, method_names
 from trainables.nn.encoder import Encoder
 from trainables.outcome import OutcomeStatus
-from trainables.training.evaluation import NOWHERE, evaluate, example_losses, predict, to_device
+from trainables.training.evaluation import evaluate, predict, to_device
+from trainables.training.loss import NOWHERE, example_losses
 from trainables.training.model import build_model
 
 SmallOptions = Callable[[str, Encoder], dict[str, Scalar]]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
 from trainables.nn.adapters import Adapter

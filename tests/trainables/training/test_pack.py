@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from trainables import metrics
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
-from trainables.data import tokenized as trainables_data
+from trainables.data.order import epoch_ends
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training import pack as module
-from trainables.training.evaluation import TrainingDivergedError, evaluate
+from trainables.training.evaluation import evaluate
+from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
+from trainables.training.optimizer import schedule
 from trainables.training.pack import Pack
-from trainables.training.running_trial import RunningTrial, schedule
+from trainables.training.running_trial import RunningTrial
 
 Splits = Mapping[str, TokenizedSplit]
 MakeSplits = Callable[..., Splits]
@@ -99,7 +101,7 @@ class TestProtocol:
         data = splits(rows=40)
         trial, _ = fit(data, config(num_epochs=3))
         assert [epoch.epoch for epoch in trial.epochs] == [1, 2, 3]
-        assert [epoch.step for epoch in trial.epochs] == trainables_data.epoch_ends(40, batch_size=16, num_epochs=3)
+        assert [epoch.step for epoch in trial.epochs] == epoch_ends(40, batch_size=16, num_epochs=3)
         for epoch in trial.epochs:
             assert epoch.validation.keys() == {"accuracy", "loss"}
             assert epoch.validation_score == epoch.validation["accuracy"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from trainables import metrics
-from trainables.backbones._checkpoint import checkpoint_names
-from trainables.backbones._loading import Backbone
+from trainables.backbones import checkpoint_names
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.outcome import EpochReport

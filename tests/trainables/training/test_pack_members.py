@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.backbones._loading import Backbone
+from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training.model import build_model

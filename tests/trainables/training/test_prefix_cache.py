@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from trainables import metrics
-from trainables.backbones._loading import Backbone, load_backbone
+from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder
 from trainables.training import prefix_cache as prefix
 from trainables.training.evaluation import to_device
 from trainables.training.pack import Pack
-from trainables.training.prefix_cache import PrefixStore
+from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job, RunningTrial
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_states_are_those_of_the_layers_of_each_row(
 ) -> None:
     encoder = load_backbone(str(tiny_bert), device=CPU, compute_dtype=dtype).encoder
     split = splits()["train"]
-    states = PrefixStore(encoder, max_bytes).states(split, 1)
+    states = PrefixCache(encoder, max_bytes).states(split, 1)
     rows = np.array([40, 3, 63, 0, 3])
     length = int(split.lengths[rows].max()) + 2
     found = states.batch(rows, length, CPU)
@@ -70,7 +70,7 @@ def test_a_split_goes_through_the_frozen_layers_once(
 ) -> None:
     data = splits()
     passes = count_passes(backbone.encoder, monkeypatch)
-    store = PrefixStore(backbone.encoder)
+    store = PrefixCache(backbone.encoder)
     assert store.states(data["train"], 1) is store.states(data["train"], 1)
     assert sum(passes) == 64
     store.states(data["validation"], 1)
@@ -86,23 +86,23 @@ def test_what_does_not_fit_into_memory_goes_to_files_of_which_nothing_is_left(
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     written: list[list[Path]] = []
-    original = PrefixStore._spill
+    original = PrefixCache._spill
 
-    def spill(self: PrefixStore, chunks: Iterator[np.ndarray]) -> list[np.ndarray]:
+    def spill(self: PrefixCache, chunks: Iterator[np.ndarray]) -> list[np.ndarray]:
         def watched() -> Iterator[np.ndarray]:
             yield from chunks
             written.append(list(folder.rglob("*.arrow")))
 
         return original(self, watched())
 
-    monkeypatch.setattr(PrefixStore, "_spill", spill)
+    monkeypatch.setattr(PrefixCache, "_spill", spill)
     data = splits()
-    store = PrefixStore(backbone.encoder, int(data["train"].offsets[-1]) * 16 * 4)  # room for one split
+    store = PrefixCache(backbone.encoder, int(data["train"].offsets[-1]) * 16 * 4)  # room for one split
     first, second, third = (store.states(data[name], 1) for name in ("train", "validation", "test"))
     assert [len(files) for files in written] == [1, 1]
     assert not list(folder.iterdir())
     for states, name in ((first, "train"), (second, "validation"), (third, "test")):
-        kept = PrefixStore(backbone.encoder).states(data[name], 1)
+        kept = PrefixCache(backbone.encoder).states(data[name], 1)
         assert all(np.array_equal(one, other) for one, other in zip(states.chunks, kept.chunks, strict=True))
 
 
@@ -122,7 +122,7 @@ def test_a_training_that_uses_them_is_the_training_without(
         learning_rate=1e-2,
     )
     trials = []
-    for store in (None, PrefixStore(backbone.encoder)):
+    for store in (None, PrefixCache(backbone.encoder)):
         passes = count_passes(backbone.encoder, monkeypatch)
         pack = Pack(backbone.encoder, data, 2, store)
         trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
@@ -145,7 +145,7 @@ def test_adapters_train_below_every_layer_so_they_use_none(
 ) -> None:
     data = splits()
     passes = count_passes(backbone.encoder, monkeypatch)
-    pack = Pack(backbone.encoder, data, 2, PrefixStore(backbone.encoder))
+    pack = Pack(backbone.encoder, data, 2, PrefixCache(backbone.encoder))
     config = TrialConfig(
         task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, dropout=0.0, batch_size=16
     )

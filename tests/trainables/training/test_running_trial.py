@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.data import tokenized as data
+from trainables.data.order import num_steps
 from trainables.outcome import EpochReport
-from trainables.training.running_trial import Job, RunningTrial, schedule
+from trainables.training.optimizer import RowLayout, schedule
+from trainables.training.running_trial import Job, RunningTrial
 
 CPU = torch.device("cpu")
 LENGTHS = np.full(40, 5)
 NUM_DECAYED, NUM_SPARED = 12, 4
+LAYOUT = RowLayout(num_decayed=NUM_DECAYED, num_trained=NUM_DECAYED + NUM_SPARED)
 
 
 def running(**values: Any) -> RunningTrial:
@@ -57,7 +59,7 @@ class TestSchedule:
             reference.step()
 
     def test_an_epoch_is_counted_as_the_released_code_counts(self) -> None:
-        assert data.num_steps(3668, batch_size=32, num_epochs=5) == 573  # MRPC in its README
+        assert num_steps(3668, batch_size=32, num_epochs=5) == 573  # MRPC in its README
 
 
 class TestUpdate:
@@ -65,7 +67,7 @@ class TestUpdate:
     def test_it_is_torch_s_adamw_after_its_clipping(self, max_grad_norm: float) -> None:
         trial = running(weight_decay=0.1, max_grad_norm=max_grad_norm)
         row = start()
-        trial.attach(row, NUM_DECAYED)
+        trial.attach(row, LAYOUT)
         decayed, spared = nn.Parameter(start()[:NUM_DECAYED].view(3, 4)), nn.Parameter(start()[NUM_DECAYED:])
         groups = [{"params": [decayed], "weight_decay": 0.1}, {"params": [spared], "weight_decay": 0.0}]
         reference = torch.optim.AdamW(groups, lr=1.0, eps=1e-6)
@@ -84,8 +86,8 @@ class TestUpdate:
 
     def test_a_trial_that_moves_to_another_row_goes_on_as_if_it_had_not(self) -> None:
         stayed, moved = running(), running()
-        stayed.attach(start(), NUM_DECAYED)
-        moved.attach(start(), NUM_DECAYED)
+        stayed.attach(start(), LAYOUT)
+        moved.attach(start(), LAYOUT)
         left: list[Tensor] = []
         for step, grads in enumerate(gradients(6)):
             for trial in (stayed, moved):
@@ -93,22 +95,22 @@ class TestUpdate:
                 trial.step += 1
             if step % 2:
                 left.append(moved.row)
-                moved.attach(moved.row.clone(), NUM_DECAYED)
+                moved.attach(moved.row.clone(), LAYOUT)
         assert torch.equal(moved.row, stayed.row)
         assert not torch.equal(left[0], left[-1])
 
     def test_two_trials_of_a_pack_move_their_own_rows_only(self) -> None:
         rows = torch.stack([start(), start()])
         first, second = running(warmup_ratio=0.0), running(learning_rate=1e-3)
-        first.attach(rows[0], NUM_DECAYED)
-        second.attach(rows[1], NUM_DECAYED)
+        first.attach(rows[0], LAYOUT)
+        second.attach(rows[1], LAYOUT)
         first.update(gradients(1)[0])
         assert not torch.equal(rows[0], start())
         assert torch.equal(rows[1], start())
 
     def test_a_gradient_that_is_no_number_is_not_clipped_away(self) -> None:
         trial = running(warmup_ratio=0.0)
-        trial.attach(start(), NUM_DECAYED)
+        trial.attach(start(), LAYOUT)
         grads = gradients(1)[0]
         grads[3] = float("nan")
         trial.update(grads)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.backbones._loading import Backbone, load_backbone
+from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.training.model import AdaptedModel, build_model, count_parameters
 from trainables.training.weights import TrainedWeights
@@ -48,7 +48,7 @@ class TestRows:
         before = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
         weights = TrainedWeights(model)
         assert weights.rows.shape == (1, count_parameters(model).trained)
-        weights.rows[:, : weights.num_decayed] += 1
+        weights.rows[:, : weights.layout.num_decayed] += 1
         weights.show(model, 0, 1)
         assert trained(model).keys() == before.keys()
         for name, tensor in trained(model).items():

@@ -6,7 +6,7 @@ search (Tables 5 and 6 of the appendix, by their number there), to be searched b
 What differs:
 
 - (1) The paper's embedding modules cannot be had. In their place stand embeddings trained here, of hashed words and
-  character n-grams (`trainables.methods.no_bert.words`), `embedding_dim` wide, or static vectors from a local file (`vectors`).
+  character n-grams (the module `words`), `embedding_dim` wide, or static vectors from a local file (`vectors`).
 - (2) With `tune_embeddings` the hashed embeddings are trained; with static vectors they begin at zero and are added to
   them. Without it static vectors stay as they are; without vectors the hashed embeddings stay as they were drawn, the
   same for every seed.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainables.backbones._checkpoint import checkpoint_names
+from trainables.backbones import checkpoint_names
 from trainables.nn.dropout import Dropout, DropoutStream
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape

@@ -15,8 +15,9 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.training.evaluation import to_device
 from trainables.training.model import build_model
+from trainables.training.optimizer import schedule
 from trainables.training.pack import Pack
-from trainables.training.running_trial import Job, RunningTrial, schedule
+from trainables.training.running_trial import Job, RunningTrial
 
 SHAPE = EncoderShape(
     model_type="bert",

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainables.config import TrialConfig
 from trainables.estimate.preview import preview_parameters
 from trainables.faults import FaultsError
-from trainables.inference.predictor import _own_tensors
+from trainables.inference.saved_adapter import own_tensors
 from trainables.methods import parse_options, peft
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -263,7 +263,7 @@ class TestFaults:
 @pytest.mark.parametrize("peft_type", ["VERA", "RANDLORA"])
 def test_matrices_that_layers_share_are_saved_and_counted_once(peft_type: str) -> None:
     model = build(peft_type)
-    own = _own_tensors(model)
+    own = own_tensors(model)
     assert len({tensor.data_ptr() for tensor in own.values()}) == len(own)
     frozen = sum(tensor.numel() for name, tensor in own.items() if not tensor.requires_grad)
     backbone = sum(parameter.numel() for parameter in encoder().parameters())

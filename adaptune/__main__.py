@@ -1,4 +1,4 @@
-"""`python -m orchestrator` is `adaptune`."""
+"""`python -m adaptune` is the command `adaptune`."""
 
 import sys
 

@@ -7,13 +7,11 @@ A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Fa
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainables.backbones._checkpoint import map_tensors, shape_of
+from trainables.backbones import map_tensors, shape_of
+from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.data import reachability
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
@@ -120,7 +119,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
             raise
         return BackboneInfo(name=name, shape=shape_of(PUBLISHED_CONFIGS[name]), fingerprint=None, folder=None)
     shape = _read_shape(name, folder)
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if weights and not files:
         rule = "weights must be a model.safetensors (or its shards with an index)"
         others = sorted(path.name for path in folder.glob("*.bin"))
@@ -136,7 +135,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
     except (SafetensorError, OSError) as error:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
-    return BackboneInfo(name=name, shape=shape, fingerprint=_fingerprint(folder), folder=folder)
+    return BackboneInfo(name=name, shape=shape, fingerprint=fingerprint_of(folder), folder=folder)
 
 
 def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
@@ -230,18 +229,6 @@ def _read_shape(name: str, folder: Path) -> EncoderShape:
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
-        return sorted(folder / name for name in names)
-    single = folder / "model.safetensors"
-    return [single] if single.exists() else []
-
-
 def _has_pooler(files: Sequence[Path]) -> bool:
     names: list[str] = []
     for path in files:
@@ -252,25 +239,7 @@ def _has_pooler(files: Sequence[Path]) -> bool:
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     return tensors
-
-
-def _fingerprint(folder: Path) -> str:
-    """A hash of everything in the folder that decides what the encoder computes."""
-    files = [folder / "config.json", *_weight_files(folder)]
-    files += [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
-    digest = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns).encode())
-    return digest.hexdigest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _file_hash(path: Path, size: int, changed_at: int) -> str:
-    """The SHA-256 of a file's bytes, read once as long as its size and time of change stay."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.scheduling.engines import EngineLayout, lay_out
+from orchestrator.scheduling.engine_layout import EngineLayout, lay_out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""What a plan will cost: the sizes of its tasks and the throughputs that were measured, joined to an estimate."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from orchestrator.estimate.recorded_throughput import Place, recorded_throughputs
+from orchestrator.estimate.sweep_calibration import calibrate_sweep
+from orchestrator.estimate.sweep_estimate import Measurements, SweepEstimate, estimate_sweep
+from orchestrator.estimate.trial_costs import TrialCosts
+from orchestrator.planning.plan import PlannedTrial, SweepPlan, remaining
+from orchestrator.store import Store
+from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from trainables.device.hardware import Device
+    from trainables.estimate.calibration import Calibration
+    from trainables.estimate.throughput import Throughput
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanEstimate:
+    """An estimate, or why there is none, and what is to be said of it."""
+
+    estimate: SweepEstimate | None
+    devices: int
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def estimate_plan(
+    plan: SweepPlan,
+    opened: Store,
+    *,
+    devices: int | None,
+    calibrate: bool,
+    earlier: Sequence[str],
+    note: Callable[[str], None],
+) -> PlanEstimate:
+    """Estimate what is left of a sweep, after a calibration where one is asked for.
+
+    `earlier` are stores of other sweeps whose records are read. Raises `FaultsError` where one of them is none, or a
+    calibration failed.
+    """
+    # Here: the command line's help needs no torch.
+    from trainables.device.hardware import count_devices, default_device
+    from trainables.estimate.calibration_file import read_calibration
+
+    engines = devices or count_devices()
+    stores = [*([opened] if opened.exists() else []), *map(_existing, earlier)]
+    left = trials_left(plan, opened)
+    if plan.missing:
+        return PlanEstimate(estimate=None, devices=engines, unknown=("data or weights are not at hand",))
+    if not left:
+        return PlanEstimate(estimate=None, devices=engines)
+    device = default_device()
+    trial_costs = TrialCosts(plan, device)
+    costs = [trial_costs.of(trial) for trial in left]
+    known = [each for each in costs if each is not None]
+    if len(known) < len(costs):
+        why = "how many windows the questions of extractive question answering make is known once they are tokenised"
+        return PlanEstimate(estimate=None, devices=engines, unknown=(why,))
+    notes = []
+    if calibrate:
+        calibration: Calibration | None = calibrate_sweep(left, known, device, note)
+    else:
+        calibration = read_calibration(device)
+    if calibration is not None:
+        notes += _about(calibration, is_new=calibrate)
+    throughputs, is_here = _recorded(stores, trial_costs, device)
+    if throughputs and not is_here:
+        notes.append(
+            "the records of earlier sweeps are of another host or device, which may be faster or slower than this one"
+        )
+    found = estimate_sweep(
+        left,
+        known,
+        _measurements(calibration, throughputs, device),
+        devices=engines,
+        max_concurrent_trials=plan.spec.search.max_concurrent_trials,
+        early_stopping=plan.spec.early_stopping,
+    )
+    if plan.is_adaptive:
+        notes.append("the search finds its trials as it goes; the estimate is of as many drawn by chance")
+    if found.expected_epochs is None:
+        notes.append("whom this rule of early stopping stops cannot be told before; the estimate is as if it were none")
+    return PlanEstimate(estimate=found, devices=engines, notes=tuple(notes))
+
+
+def _measurements(calibration: Calibration | None, throughputs: Sequence[Throughput], device: Device) -> Measurements:
+    """What was measured, the calibration first; this device's own rate is measured only where that tells nothing."""
+    from trainables.device.memory import free_bytes
+    from trainables.estimate.flops import EFFICIENCY, measure_rate
+
+    free = free_bytes(device)
+    if free is not None and device.type == "cpu":  # a core's share
+        free //= os.cpu_count() or 1
+    return Measurements(
+        throughputs=[*(calibration.throughputs if calibration else ()), *throughputs],
+        rate_of=lru_cache(lambda precision: EFFICIENCY * measure_rate(precision, num_threads=1)),
+        start_s=calibration.start_s if calibration else None,
+        task_s=calibration.task_s if calibration else None,
+        free_bytes=free,
+        is_gpu=device.type == "cuda",
+    )
+
+
+def trials_left(plan: SweepPlan, opened: Store) -> tuple[PlannedTrial, ...]:
+    """What has no finished record; of an adaptive search as many drawn by chance as it may still propose."""
+    finished = opened.finished_ids() if opened.exists() else frozenset()
+    if not plan.is_adaptive:
+        return remaining(plan, finished)
+    return plan.sample_trials()[: max(0, plan.most_trials - len(finished))]
+
+
+def _existing(uri: str) -> Store:
+    store = Store(uri)
+    if not store.exists():
+        raise FaultsError(f"store {uri}", [f"--from must name a sweep's store, but there is none in {uri}"])
+    return store
+
+
+def _recorded(stores: Iterable[Store], trial_costs: TrialCosts, device: Device) -> tuple[list[Throughput], bool]:
+    """The throughputs that records tell, and whether they are of this machine."""
+    from trainables.device.hardware import device_name
+
+    here = Place(host=platform.node(), device=device_name(device))
+    found = [recorded_throughputs(store.records(), trial_costs.of_records(store), here) for store in stores]
+    of_here = [throughput for throughputs, is_here in found if is_here for throughput in throughputs]
+    return (
+        (of_here, True) if of_here else ([throughput for throughputs, _ in found for throughput in throughputs], False)
+    )
+
+
+def _about(calibration: Calibration, *, is_new: bool) -> list[str]:
+    notes = [f"could not measure {fault}" for fault in calibration.faults] if is_new else []
+    if is_new and calibration.core_share < 0.9:
+        notes.append(
+            f"other processes took {1 - calibration.core_share:.0%} of the cores while this was measured; the estimate "
+            "is for cores of its own"
+        )
+    return notes

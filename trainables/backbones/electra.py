@@ -1,0 +1,17 @@
+"""ELECTRA (Clark et al. 2020): BERT without a pooler, with embeddings that may be narrower than its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.backbones import bert
+from trainables.nn.encoder_shape import EncoderShape
+
+MODEL_TYPES = ("electra",)
+PREFIX = "electra."
+TENSORS = bert.TENSORS
+
+
+def shape(config: Mapping[str, Any]) -> EncoderShape:
+    return bert.shape(config, has_pooler=False)

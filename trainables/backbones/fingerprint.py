@@ -1,0 +1,41 @@
+"""What identifies a backbone: a hash of everything in its folder that decides what the encoder computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from trainables.faults import FaultsError
+
+
+def fingerprint_of(folder: Path) -> str:
+    """A hash of everything in the folder that decides what the encoder computes."""
+    files = [folder / "config.json", *weight_files(folder)]
+    files += [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
+    digest = hashlib.sha256()
+    for path in files:
+        stat = path.stat()
+        digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder; none where it holds no weights. Raises `FaultsError` for a broken index."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
+        return sorted(folder / name for name in names)
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else []
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, size: int, changed_at: int) -> str:
+    """The SHA-256 of a file's bytes, read once as long as its size and time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
