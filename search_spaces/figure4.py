@@ -10,6 +10,9 @@ vertical axis is accuracy for CoLA too, where adaptune selects by the Matthews c
 
 from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
+# What the released code reads; it is also what BERT was trained to be read by.
+_READ = {"pooling": "pooler"}
+
 SWEEP = SweepSpec(
     name="figure4",
     backbone="google-bert/bert-base-uncased",
@@ -22,8 +25,8 @@ SWEEP = SweepSpec(
         "max_length": 128,
     },
     methods=(
-        MethodSpec(method="adapter", space={"adapter_size": Grid([2**power for power in range(10)])}),
-        MethodSpec(method="top_layers", space={"num_layers": Grid(list(range(1, 13)))}),
-        MethodSpec(method="layernorm"),
+        MethodSpec(method="adapter", space={**_READ, "adapter_size": Grid([2**power for power in range(10)])}),
+        MethodSpec(method="top_layers", space={**_READ, "num_layers": Grid(list(range(1, 13)))}),
+        MethodSpec(method="layernorm", space=_READ),
     ),
 )

@@ -13,6 +13,9 @@ Its other half, the ablation of trained adapters, needs no sweep of its own: `ad
 
 from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
+# What the released code reads; it is also what BERT was trained to be read by.
+_READ = {"pooling": "pooler"}
+
 SWEEP = SweepSpec(
     name="figure6",
     backbone="google-bert/bert-base-uncased",
@@ -27,7 +30,7 @@ SWEEP = SweepSpec(
     methods=(
         MethodSpec(
             method="adapter",
-            space={"adapter_size": 64, "init_std": Grid([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0])},
+            space={**_READ, "adapter_size": 64, "init_std": Grid([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0])},
         ),
     ),
 )

@@ -15,6 +15,9 @@ splits each set itself, 80 % / 10 % / 10 % (Table 3).
 
 from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
+# What the released code reads; it is also what BERT was trained to be read by.
+_READ = {"pooling": "pooler"}
+
 SWEEP = SweepSpec(
     name="houlsby_additional",
     backbone="google-bert/bert-base-uncased",
@@ -45,8 +48,8 @@ SWEEP = SweepSpec(
         "max_length": 128,
     },
     methods=(
-        MethodSpec(method="adapter", space={"adapter_size": Grid([2, 4, 8, 16, 32, 64])}),
-        MethodSpec(method="top_layers", space={"num_layers": Grid([1, 2, 3, 5, 7, 9, 11, 12])}),
-        MethodSpec(method="full_finetuning"),
+        MethodSpec(method="adapter", space={**_READ, "adapter_size": Grid([2, 4, 8, 16, 32, 64])}),
+        MethodSpec(method="top_layers", space={**_READ, "num_layers": Grid([1, 2, 3, 5, 7, 9, 11, 12])}),
+        MethodSpec(method="full_finetuning", space=_READ),
     ),
 )

@@ -17,6 +17,9 @@ max_length 128, dropout and weight decay are not in the paper but in its release
 
 from orchestrator.spec import Grid, MethodSpec, SweepSpec
 
+# What the released code reads; it is also what BERT was trained to be read by.
+_READ = {"pooling": "pooler"}
+
 SWEEP = SweepSpec(
     name="houlsby_glue",
     backbone="google-bert/bert-large-uncased",
@@ -36,6 +39,7 @@ SWEEP = SweepSpec(
         MethodSpec(
             method="adapter",
             space={
+                **_READ,
                 "adapter_size": Grid([8, 64, 256]),
                 "learning_rate": Grid([3e-5, 3e-4, 3e-3]),
                 "num_epochs": Grid([3, 20]),

@@ -30,7 +30,9 @@ TENSORS: Mapping[str, str | tuple[str, ...]] = {
 }
 
 
-def shape(config: Mapping[str, Any], *, offset: int = 0, has_pooler: bool = True) -> EncoderShape:
+def shape(
+    config: Mapping[str, Any], *, offset: int = 0, has_pooler: bool = True, pooling: str = "pooler"
+) -> EncoderShape:
     """The sizes of an encoder built like BERT; `offset` is the position of a text's first word piece."""
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise ValueError(f"position_embedding_type must be absolute, but got {config['position_embedding_type']!r}")
@@ -50,4 +52,5 @@ def shape(config: Mapping[str, Any], *, offset: int = 0, has_pooler: bool = True
         hidden_dropout=config.get("hidden_dropout_prob", 0.1),
         attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
         has_pooler=has_pooler,
+        pooling=pooling,
     )

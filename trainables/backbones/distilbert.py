@@ -41,4 +41,5 @@ def shape(config: Mapping[str, Any]) -> EncoderShape:
         hidden_dropout=config.get("dropout", 0.1),
         attention_dropout=config.get("attention_dropout", 0.1),
         has_pooler=False,
+        pooling="first",
     )

@@ -14,4 +14,4 @@ TENSORS = bert.TENSORS
 
 
 def shape(config: Mapping[str, Any]) -> EncoderShape:
-    return bert.shape(config, has_pooler=False)
+    return bert.shape(config, has_pooler=False, pooling="first")

@@ -55,8 +55,12 @@ PUBLISHED_CONFIGS = {
     "google-bert/bert-large-uncased": _BERT_LARGE,
 }
 
+# Where sentence-transformers keeps how the word pieces of a text become one vector.
+POOLING_FILE = "1_Pooling/config.json"
+
 _FILES = [
     "config.json",
+    POOLING_FILE,
     "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer*",
@@ -193,7 +197,7 @@ def _from_hub(name: str, *, weights: bool) -> Path:
             snapshot_download(
                 repository,
                 revision=revision or None,
-                allow_patterns=_FILES if weights else ["config.json"],
+                allow_patterns=_FILES if weights else ["config.json", POOLING_FILE],
                 local_files_only=not reachability.is_worth_asking(),
             )
         )
@@ -219,7 +223,9 @@ def _suggestion(name: str) -> str:
 def _read_shape(name: str, folder: Path) -> EncoderShape:
     try:
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return shape_of(config)
+        shape = shape_of(config)
+        declared = _declared_pooling(folder)
+        return shape if declared is None else replace(shape, pooling=declared)
     except FileNotFoundError:
         fault = f"must hold a config.json, but {folder} does not"
     except (KeyError, TypeError) as error:
@@ -227,6 +233,28 @@ def _read_shape(name: str, folder: Path) -> EncoderShape:
     except (ValueError, AttributeError) as error:
         fault = str(error)
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
+
+
+def _declared_pooling(folder: Path) -> str | None:
+    """What a sentence-transformers checkpoint says it is read by; None where that is nothing, or not computed here.
+
+    Raises `ValueError` where its file is damaged.
+    """
+    path = folder / POOLING_FILE
+    try:
+        declared = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be readable as JSON, but {error}") from None
+    if not isinstance(declared, dict):
+        raise ValueError(f"{path} must hold a JSON object, but got {declared!r}")
+    modes = {"mean": "mean", "cls": "first"}
+    if isinstance(mode := declared.get("pooling_mode"), str):
+        return modes.get(mode)
+    flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
+    chosen = [name for name, value in declared.items() if name.startswith("pooling_mode_") and value is True]
+    return flags.get(chosen[0]) if len(chosen) == 1 else None  # several are joined, which a head here does not read
 
 
 def _has_pooler(files: Sequence[Path]) -> bool:

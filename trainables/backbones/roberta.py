@@ -14,4 +14,5 @@ TENSORS = bert.TENSORS
 
 
 def shape(config: Mapping[str, Any]) -> EncoderShape:
-    return bert.shape(config, offset=config.get("pad_token_id", 1) + 1)
+    # Without next-sentence prediction nothing has trained a pooler, even where a checkpoint holds one.
+    return bert.shape(config, offset=config.get("pad_token_id", 1) + 1, pooling="first")

@@ -13,7 +13,7 @@ from trainables.backbones.loading import BackboneInfo, describe_backbone, meta_e
 from trainables.config import Scalar, TrialConfig
 from trainables.data.reachability import hurried
 from trainables.faults import UnavailableError
-from trainables.methods import get_method, parse_options, resolve
+from trainables.methods import get_method, parse_options, resolve, shape_as_read
 from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -78,7 +78,7 @@ def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderS
     """
     parsed = parse_options(method, options, shape)
     if shape is not None:  # else faults are still to be found
-        parsed = resolve(method, parsed)
+        parsed = resolve(method, parsed, shape)
     return {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
 
 
@@ -115,6 +115,7 @@ def _encoder(shape: EncoderShape) -> Encoder:
 
 def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: TaskKind = "classification") -> int:
     """The method's closed formula for the trained parameters, head left out."""
+    options = parse_options(config.method, config.method_options)
     if kind == "extractive_qa":  # no pooler is read
-        shape = replace(shape, has_pooler=False)
-    return get_method(config.method).trained_params(shape, parse_options(config.method, config.method_options))
+        return get_method(config.method).trained_params(replace(shape, has_pooler=False), options)
+    return get_method(config.method).trained_params(shape_as_read(options, shape), options)

@@ -23,11 +23,12 @@ from trainables.backbones.loading import load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 from trainables.inference.predictor import Predictor
-from trainables.methods import reference_names, references_of, uses_backbone
+from trainables.methods import option_names, reference_names, references_of, uses_backbone
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model, frozen_buffers
 
-FORMAT_VERSION = 1
+# 2 since what the head reads is an option of every method.
+FORMAT_VERSION = 2
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 REFERENCES = "references"
 
@@ -75,10 +76,12 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError) as error:
         raise FaultsError(f"adapter {folder}", [f"must hold {CONFIG} and {WEIGHTS}, but {error}"]) from None
-    if about.get("format_version") != FORMAT_VERSION:
-        fault = f"format_version must be {FORMAT_VERSION}, but got {about.get('format_version')!r}"
+    if about.get("format_version") not in (1, FORMAT_VERSION):
+        fault = f"format_version must be 1 or {FORMAT_VERSION}, but got {about.get('format_version')!r}"
         raise FaultsError(f"adapter {folder}", [fault])
     config = _with_own_references(TrialConfig.from_dict(about["trial_config"]), folder)
+    if about["format_version"] == 1:
+        config = _as_it_was_read(config)
     task = TaskInfo(**{**about["task"], "label_names": tuple(about["task"]["label_names"])})
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     place, reads_backbone = torch.device(device), uses_backbone(config.method)
@@ -125,6 +128,14 @@ def _with_own_references(config: TrialConfig, folder: Path) -> TrialConfig:
         if copies := sorted((folder / REFERENCES / name).glob("*")):
             options[name] = ",".join(str(path) for path in copies)
     return dataclasses.replace(config, method_options=options)
+
+
+def _as_it_was_read(config: TrialConfig) -> TrialConfig:
+    """A configuration of format 1 with what its head read, which was not always said: the pooler, or the mean."""
+    if "pooling" not in option_names(config.method):
+        return config
+    read = {"pooling": "mean" if config.method == "feature_based" else "pooler"}
+    return dataclasses.replace(config, method_options={**read, **config.method_options})
 
 
 def _without_trial_axis(parameter: torch.Tensor) -> torch.Tensor:

@@ -21,9 +21,11 @@ from trainables.data.tokenized import TokenizedSplit
 from trainables.discovery import load_plugin, plugin_names
 from trainables.faults import FaultsError, unknown_name
 from trainables.metrics import TaskKind
-from trainables.nn.encoder import Encoder
+from trainables.nn.encoder import POOLINGS, Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import Task, TaskInfo
+
+AUTO = "auto"
 
 
 class Options(Protocol):
@@ -48,6 +50,7 @@ class Method(Protocol):
       What those hold identifies a trial, not where they lie; `contents(options)` says what that is, where it is not
       all their bytes;
     - `resolve(options)`, the same options with what they leave open pinned, as they are planned and trained;
+    - an option `pooling`, "auto" by default: what the head reads, see `read_pooling`;
     - `backbone_faults(options, fingerprint)`, why they do not go with the weights of a backbone;
     - `starts_unchanged(options)`, whether what the head reads is, before the first step, what the backbone gives.
     """
@@ -115,10 +118,36 @@ def backbone_faults(method: str, options: Mapping[str, Scalar], fingerprint: str
     return [f"{method}.{fault}" for fault in check(parse_options(method, options), fingerprint)]
 
 
-def resolve(method: str, options: Any) -> Any:
-    """A method's options with what they leave open pinned. Raises `FaultsError` where that cannot be found."""
+def resolve(method: str, options: Any, shape: EncoderShape) -> Any:
+    """A method's options with what they leave open pinned, on an encoder of this shape.
+
+    Raises `FaultsError` where that cannot be found.
+    """
     pin = getattr(get_method(method), "resolve", None)
-    return options if pin is None else pin(options)
+    pinned = options if pin is None else pin(options)
+    return dataclasses.replace(pinned, pooling=read_pooling(pinned, shape)) if hasattr(pinned, "pooling") else pinned
+
+
+def read_pooling(options: Any, shape: EncoderShape) -> str:
+    """What the head reads of the last layer: "first", "pooler" or "mean".
+
+    "auto" is what the checkpoint was trained to be read by: what it declares, where it is one of
+    sentence-transformers; the pooler where pre-training trained one, as BERT's did; else the first token. Where a
+    backbone has no pooler, the first token stands in for it.
+    """
+    asked = getattr(options, "pooling", AUTO)
+    pooling = shape.pooling if asked == AUTO else str(asked)
+    return "first" if pooling == "pooler" and not shape.has_pooler else pooling
+
+
+def shape_as_read(options: Any, shape: EncoderShape) -> EncoderShape:
+    """The shape of what is computed: without the pooler, unless the head reads it."""
+    return shape if read_pooling(options, shape) == "pooler" else dataclasses.replace(shape, has_pooler=False)
+
+
+def _pooling_faults(options: Any) -> list[str]:
+    pooling, known = getattr(options, "pooling", AUTO), (AUTO, *POOLINGS)
+    return [] if pooling in known else [f"pooling: {unknown_name('pooling', pooling, known)}"]
 
 
 def identity_of(method: str, options: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -177,7 +206,7 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
     sound = {k: v for k, v in values.items() if k in hints and _fits(v, hints[k])}
     options = kind(**{k: float(v) if _plain(hints[k]) is float and v is not None else v for k, v in sound.items()})
     if shape is not None:  # of what is sound, so that a value's fault does not hide behind another's
-        faults += [f"{method}.{fault}" for fault in options.faults(shape)]
+        faults += [f"{method}.{fault}" for fault in [*options.faults(shape), *_pooling_faults(options)]]
     if faults:
         raise FaultsError(f"method {method}", faults)
     return options

@@ -2,8 +2,8 @@
 
 One adapter computes x + W2 f(W1 x + b1) + b2 with W1: D -> A, W2: A -> D, f the tanh approximation of GELU (the
 paper's released code; the paper says "a nonlinearity"). It stands after the sub-layer's projection and dropout,
-before its residual and LayerNorm. The pooler stays frozen. The options are the variants of the paper's section 3.6, of
-which it gives no numbers, and the placements in use since.
+before its residual and LayerNorm. The pooler, where the head reads it, stays frozen. The options are the variants of
+the paper's section 3.6, of which it gives no numbers, and the placements in use since.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.nn.adapters import Bottleneck, insert_adapters, parse_layers, pooling_faults
+from trainables.nn.adapters import Bottleneck, insert_adapters, parse_layers
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -33,7 +33,8 @@ class Options:
         norm: none, layer or batch: of each hidden layer before its activation.
         layers: which layers carry adapters, such as "all" or "0-5,8", counted from 0 at the bottom.
         train_layernorms: every LayerNorm of the backbone, as the paper does, or none.
-        pooling: what the head reads: the frozen "pooler" (released code), the "first" token (paper) or the "mean".
+        pooling: what the head reads: the frozen "pooler" (released code), the "first" token (paper), the "mean" over
+            word pieces, or "auto", what the backbone was trained to be read by.
     """
 
     adapter_size: int = 64
@@ -46,7 +47,7 @@ class Options:
     norm: str = "none"
     layers: str = "all"
     train_layernorms: bool = True
-    pooling: str = "pooler"
+    pooling: str = "auto"
 
     def design(self) -> Bottleneck:
         return Bottleneck(
@@ -61,7 +62,7 @@ class Options:
         )
 
     def faults(self, shape: EncoderShape) -> list[str]:
-        faults = [*self.design().faults(shape), *pooling_faults(self.pooling)]
+        faults = self.design().faults(shape)
         try:
             parse_layers(self.layers, shape.num_layers)
         except ValueError as fault:
@@ -71,7 +72,6 @@ class Options:
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     first = options[0]
-    view.pooling = first.pooling
     if first.train_layernorms:
         for name in view.layernorm_names():
             view.train_copy(name, num_trials=len(options))
@@ -88,7 +88,7 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 def stack_key(options: Options) -> Hashable:
     """Everything but `init_std`, which is in the tensors alone."""
-    same = (options.placement, options.interaction, options.activation, options.norm, options.layers, options.pooling)
+    same = (options.placement, options.interaction, options.activation, options.norm, options.layers)
     return (options.adapter_size, options.depth, options.design().scale, options.train_layernorms, *same)
 
 

@@ -14,6 +14,7 @@ Suffixes: K trials, S = K*B sequences, L length, R = S*L rows, N adapters, D hid
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Hashable, Mapping, Sequence
@@ -64,6 +65,7 @@ class Options:
 
     adapters: str = ""
     tasks: str = "all"
+    pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
         try:
@@ -184,7 +186,7 @@ def resolve(options: Options) -> Options:
     """The very adapters that are fused, so that one exported later does not get in between."""
     sources = _sources(options)
     folders = ",".join(str(source.folder.absolute()) for source in sources)
-    return Options(adapters=folders, tasks=",".join(source.task for source in sources))
+    return dataclasses.replace(options, adapters=folders, tasks=",".join(source.task for source in sources))
 
 
 def references(options: Options) -> dict[str, tuple[Path, ...]]:

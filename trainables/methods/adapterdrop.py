@@ -18,12 +18,13 @@ from trainables.nn.encoder_shape import EncoderShape
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`num_dropped` layers at the bottom have no adapters; `adapter_size` and `init_std` as of `adapter`."""
+    """`num_dropped` layers at the bottom have no adapters; the others are as of `adapter`."""
 
     num_dropped: int = 2
     adapter_size: int = 64
     init_std: float = 1e-2
     placement: str = "houlsby"
+    pooling: str = "auto"
 
     def design(self) -> Bottleneck:
         return Bottleneck(

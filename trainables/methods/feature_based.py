@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.nn.adapters import pooling_faults
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -20,23 +19,22 @@ KINDS = ("classification", "regression")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`pooling` is what a feature is: the "mean" over word pieces, the "first" token's, or what the "pooler" gives.
+    """`pooling` is what a feature is: the "mean" over word pieces, the "first" token's, what the "pooler" gives, or
+    "auto", what the backbone was trained to be read by.
 
     `head_hidden_size` is the width of the head's hidden layer; 0 is a linear head.
     """
 
-    pooling: str = "mean"
+    pooling: str = "auto"
     head_hidden_size: int = 0
 
     def faults(self, shape: EncoderShape) -> list[str]:
-        faults = pooling_faults(self.pooling)
-        if not 0 <= self.head_hidden_size <= 8192:
-            faults.append(f"head_hidden_size: must be in [0, 8192], but got {self.head_hidden_size}")
-        return faults
+        if 0 <= self.head_hidden_size <= 8192:
+            return []
+        return [f"head_hidden_size: must be in [0, 8192], but got {self.head_hidden_size}"]
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
-    view.pooling = options[0].pooling
     view.head_hidden_size = options[0].head_hidden_size
 
 
@@ -46,7 +44,7 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
 
 
 def stack_key(options: Options) -> Hashable:
-    return (options.pooling, options.head_hidden_size)
+    return options.head_hidden_size
 
 
 def starts_unchanged(options: Options) -> bool:

@@ -13,7 +13,9 @@ from trainables.nn.encoder_shape import EncoderShape
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The method has no options."""
+    """`pooling`: what the head reads; see `trainables.methods.read_pooling`."""
+
+    pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
         return []

@@ -35,12 +35,14 @@ class Options:
         alpha: the change is scaled by alpha / r.
         targets: which projections, of query, key, value, output (of attention), up and down (of feed-forward).
         lora_dropout: of what A reads; its masks are drawn from the trial's own stream.
+        pooling: what the head reads.
     """
 
     rank: int = 8
     alpha: float = 16.0
     targets: str = "query,value"
     lora_dropout: float = 0.0
+    pooling: str = "auto"
 
     def __post_init__(self) -> None:
         if all(name.strip() in TARGETS for name in self.targets.split(",")):  # one spelling, and so one identity

@@ -30,13 +30,15 @@ from trainables.nn.stacked_linear import StackedLinear
 class Options:
     """`size` is the inner width s, of which each of `num_heads` heads takes its part (204 and 6 in the released code).
 
-    `init_std` is the sigma of the products within; `train_layernorms` trains every LayerNorm beside them.
+    `init_std` is the sigma of the products within; `train_layernorms` trains every LayerNorm beside them;
+    `pooling` is what the head reads.
     """
 
     size: int = 204
     num_heads: int = 6
     init_std: float = 2e-2
     train_layernorms: bool = False
+    pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
         faults = []

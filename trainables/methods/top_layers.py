@@ -17,9 +17,10 @@ from trainables.nn.encoder_shape import EncoderShape
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`num_layers` counts from the top; n of L."""
+    """`num_layers` counts from the top; n of L. `pooling`: what the head reads."""
 
     num_layers: int = 1
+    pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
         if 1 <= self.num_layers <= shape.num_layers:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trainables.faults import unknown_name
 from trainables.nn.batchnorm import BatchNorm
-from trainables.nn.encoder import POOLINGS, Encoder, Padding
+from trainables.nn.encoder import Encoder, Padding
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device, truncated_normal, zeros
 from trainables.nn.layernorm import LayerNorm
@@ -94,11 +94,6 @@ class Bottleneck:
             for name, (value, known) in named.items()
             if value not in known
         ]
-
-
-def pooling_faults(pooling: str) -> list[str]:
-    """The fault of what a head is to read, where there is one."""
-    return [] if pooling in POOLINGS else [f"pooling: {unknown_name('pooling', pooling, POOLINGS)}"]
 
 
 def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:

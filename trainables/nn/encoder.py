@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.num_layers))
         self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
         self.body: nn.Module | None = None
-        self.pooling = "pooler"
+        self.pooling = shape.pooling
         self.head_hidden_size = 0
         self.width = shape.hidden_size  # of what the head reads
         self.padding = Padding()

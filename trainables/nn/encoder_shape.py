@@ -24,6 +24,7 @@ class EncoderShape:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     has_pooler: bool = True
+    pooling: str = "pooler"  # what its checkpoint was trained to be read by; "first" stands in where no pooler is
 
     @property
     def max_length(self) -> int:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.methods import get_method, parse_options
+from trainables.methods import get_method, parse_options, read_pooling
 from trainables.metrics import TaskKind
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.dropout import Dropout
@@ -146,8 +146,9 @@ def frozen_buffers(model: nn.Module, *, statistics: bool = True) -> dict[str, Te
 
 def stack_key(config: TrialConfig) -> tuple[str, Hashable] | None:
     """Equal for trials that one model can hold stacked; None where a trial's weights are its alone."""
-    key = get_method(config.method).stack_key(parse_options(config.method, config.method_options))
-    return None if key is None else (config.method, key)
+    options = parse_options(config.method, config.method_options)
+    key = get_method(config.method).stack_key(options)
+    return None if key is None else (config.method, (getattr(options, "pooling", None), key))
 
 
 def build_model(
@@ -166,11 +167,11 @@ def build_model(
     view = encoder.view()
     generators = [torch.Generator().manual_seed(derive_seed(config.seed, "initialisation")) for config in configs]
     options = [parse_options(config.method, config.method_options, encoder.shape) for config in configs]
-    if kind == "extractive_qa":
+    # Of an answer that is a place in the text, every word piece is read.
+    view.pooling = "tokens" if kind == "extractive_qa" else read_pooling(options[0], encoder.shape)
+    if view.pooling != "pooler":
         view.pooler = None  # nobody reads it, so no method shall train it
     get_method(configs[0].method).adapt(view, options, generators)
-    if kind == "extractive_qa":  # the answer is a place in the text, so every word piece is read
-        view.pooling = "tokens"
     head = Head(view.width, num_outputs, generators, device, view.head_hidden_size)
     return AdaptedModel(view, head, has_trial_axes=None not in keys)
 

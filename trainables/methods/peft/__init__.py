@@ -75,6 +75,7 @@ class Options:
     num_virtual_tokens: int | None = None
     target_modules: str | None = None
     settings: str = ""
+    pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
         return list(_faults(shape, self))
