@@ -1,7 +1,7 @@
 """Self-attention of sequences laid end to end, forwards and backwards, with keyed dropout of its probabilities.
 
-In torch, sequences of similar lengths are gathered into groups, a handful a batch. Products are in the dtype of the rows,
-the softmax is float32.
+In torch, sequences of similar lengths are gathered into groups, a handful a batch. Products are in the dtype of the
+rows, the softmax is float32.
 
 Suffixes: N rows, D width, S sequences, G sequences of a group, H heads, V head width, L length of a group.
 """
@@ -28,7 +28,7 @@ def attend(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(V)) V of each sequence over projected queries, keys and values (N, 3D); gives (N, D).
 
-    Rows that belong to no sequence give zeros. `keys` None drops nothing out; `rates_K` stands in place of the keys' own
+    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K` replaces the keys' own
     rates.
     """
     attended: Tensor = _Attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))

@@ -1,8 +1,8 @@
 """Dropout whose masks follow from keys: a mask is a function of trial, step, place in the batch, site and element.
 
-The generator is Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). A mask is drawn again
-wherever it is needed, so none is stored, no generator has a state, and a mask depends neither on pack-mates nor on
-padding, device or retries.
+The generator is Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). A mask is drawn
+again wherever it is needed, so none is stored, no generator has a state, and a mask depends neither on pack-mates nor
+on padding, device or retries.
 
 Suffixes: K trials, N = K*M rows, W width of a row, S sequences, H heads, Q queries, L keys.
 """
