@@ -28,7 +28,7 @@ def attend(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(V)) V of each sequence over projected queries, keys and values (N, 3D); gives (N, D).
 
-    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K` replaces the keys' own
+    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K` replaces its own
     rates.
     """
     attended: Tensor = _Attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))
