@@ -1,0 +1,206 @@
+"""Self-attention of sequences laid end to end, forwards and backwards, with keyed dropout of its probabilities.
+
+In torch, sequences of similar lengths are gathered into groups, a handful a batch. Products are in the dtype of the
+rows, the softmax is float32.
+
+Suffixes: N rows, D width, S sequences, G sequences of a group, H heads, V head width, L length of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.nn.kernels.philox import DropoutKeys, attention_mask
+from trainables.nn.kernels.sequences import Group, Sequences
+
+
+def attend(
+    qkv_N3D: Tensor,
+    num_heads: int,
+    sequences: Sequences,
+    keys: DropoutKeys | None,
+    site: int,
+    rates_K: Tensor | None = None,
+) -> Tensor:
+    """softmax(Q K^T / sqrt(V)) V of each sequence over projected queries, keys and values (N, 3D); gives (N, D).
+
+    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K` replaces its own
+    rates.
+    """
+    attended: Tensor = _Attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))
+    return attended
+
+
+def attend_first(
+    query_SD: Tensor,
+    key_ND: Tensor,
+    value_ND: Tensor,
+    num_heads: int,
+    sequences: Sequences,
+    keys: DropoutKeys | None,
+    site: int,
+    rates_K: Tensor | None = None,
+) -> Tensor:
+    """Attention of each sequence's first token alone, with the masks it has in `attend`; gives (S, D).
+
+    Sequences without rows give zeros.
+    """
+    masks = _Masks.of(keys, site, rates_K)
+    attended: Tensor = _FirstAttention.apply(query_SD, key_ND, value_ND, num_heads, sequences, masks)
+    return attended
+
+
+class _Masks:
+    """What the masks of a site are drawn from."""
+
+    def __init__(self, keys: DropoutKeys, site: int, rates_K: Tensor) -> None:
+        self.keys, self.site, self.rates_K = keys, site, rates_K
+
+    @staticmethod
+    def of(keys: DropoutKeys | None, site: int, rates_K: Tensor | None) -> _Masks | None:
+        if keys is None:
+            return None
+        return _Masks(keys, site, keys.rates_K if rates_K is None else rates_K)
+
+    def draw(self, group: Group, num_heads: int, queries: int | None = None) -> Tensor:
+        """Factors (G, H, Q, L), float32."""
+        return attention_mask(
+            self.keys,
+            group.trials_G,
+            group.places_G,
+            num_heads,
+            group.length,
+            self.site,
+            torch.float32,
+            queries=queries,
+            rates_K=self.rates_K,
+        )
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps each group's gathered heads and probabilities, with and without dropout."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
+        rows, width = qkv_N3D.shape[0], qkv_N3D.shape[1] // 3
+        out_D = qkv_N3D.new_zeros(rows + 1, width)  # one more row takes what comes of padding
+        kept: list[Tensor] = []
+        for group in sequences.groups:
+            heads = _gather(qkv_N3D, group.rows_GL, 3, num_heads)
+            query, key, value = heads  # each (G, H, L, V)
+            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, query.shape[-1] ** -0.5)
+            dropped = probabilities if masks is None else probabilities * masks.draw(group, num_heads)
+            dropped = dropped.to(qkv_N3D.dtype)
+            probabilities = dropped if masks is None else probabilities.to(qkv_N3D.dtype)
+            _scatter(out_D, group.targets_GL, (dropped @ value)[None])
+            kept += [heads, probabilities, dropped]
+        ctx.save_for_backward(*kept)
+        ctx.sequences = sequences
+        return out_D[:rows]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, width = grads[0].shape
+        grad_qkv = grads[0].new_zeros(rows + 1, 3 * width)
+        for group, (heads, probabilities, dropped) in _by_group(ctx):
+            query, key, value = heads
+            grad_heads = torch.empty_like(heads)
+            (grad_context,) = _gather(grads[0], group.rows_GL, 1, heads.shape[2])
+            grad_context.masked_fill_(group.padding_GL[:, None, :, None], 0)
+            torch.matmul(dropped.transpose(2, 3), grad_context, out=grad_heads[2])
+            grad_scores = _grad_scores(grad_context @ value.transpose(2, 3), probabilities, dropped, key)
+            torch.matmul(grad_scores, key, out=grad_heads[0])
+            torch.matmul(grad_scores.transpose(2, 3), query, out=grad_heads[1])
+            _scatter(grad_qkv, group.targets_GL, grad_heads)
+        return grad_qkv[:rows], None, None, None
+
+
+class _FirstAttention(torch.autograd.Function):
+    """The same with one query a sequence."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query_SD: Tensor,
+        key_ND: Tensor,
+        value_ND: Tensor,
+        num_heads: int,
+        sequences: Sequences,
+        masks: _Masks | None,
+    ) -> Tensor:
+        out_SD = torch.zeros_like(query_SD, memory_format=torch.contiguous_format)
+        kept: list[Tensor] = []
+        for group in sequences.groups:
+            query = query_SD[group.sequences_G].unflatten(1, (num_heads, 1, -1))  # (G, H, 1, V)
+            (key,), (value,) = (_gather(each, group.rows_GL, 1, num_heads) for each in (key_ND, value_ND))
+            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, query.shape[-1] ** -0.5)
+            dropped = probabilities if masks is None else probabilities * masks.draw(group, num_heads, queries=1)
+            dropped, probabilities = dropped.to(query.dtype), probabilities.to(query.dtype)
+            out_SD.index_copy_(0, group.sequences_G, (dropped @ value).flatten(1))
+            kept += [query, key, value, probabilities, dropped]
+        ctx.save_for_backward(*kept)
+        ctx.sequences, ctx.num_rows = sequences, key_ND.shape[0]
+        return out_SD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        width = grads[0].shape[1]
+        grad_query = torch.zeros_like(grads[0], memory_format=torch.contiguous_format)
+        grad_key, grad_value = (grads[0].new_zeros(ctx.num_rows + 1, width) for _ in range(2))
+        for group, (query, key, value, probabilities, dropped) in _by_group(ctx):
+            grad_context = grads[0][group.sequences_G].view_as(query)
+            grad_scores = _grad_scores(grad_context @ value.transpose(2, 3), probabilities, dropped, key)
+            grad_query.index_copy_(0, group.sequences_G, (grad_scores @ key).flatten(1))
+            # With one query these products are of a column and a row.
+            _scatter(grad_key, group.targets_GL, (grad_scores.transpose(2, 3) * query)[None])
+            _scatter(grad_value, group.targets_GL, (dropped.transpose(2, 3) * grad_context)[None])
+        return grad_query, grad_key[:-1], grad_value[:-1], None, None, None
+
+
+def _by_group(ctx: Any) -> Iterator[tuple[Group, tuple[Tensor, ...]]]:
+    """Each group with the tensors that were kept of it."""
+    groups = ctx.sequences.groups
+    each = len(ctx.saved_tensors) // max(1, len(groups))
+    for index, group in enumerate(groups):
+        yield group, ctx.saved_tensors[index * each : (index + 1) * each]
+
+
+def _gather(rows: Tensor, rows_GL: Tensor, parts: int, num_heads: int) -> Tensor:
+    """The heads (parts, G, H, L, V) of rows (N, parts * H * V)."""
+    heads = rows.reshape(len(rows), parts, num_heads, -1)[rows_GL]
+    return heads.permute(2, 0, 3, 1, 4).contiguous()
+
+
+def _scatter(out: Tensor, targets_GL: Tensor, heads: Tensor) -> None:
+    """Write heads (parts, G, H, L, V) to rows (N + 1, parts * H * V)."""
+    out.index_copy_(0, targets_GL.flatten(), heads.permute(1, 3, 0, 2, 4).reshape(targets_GL.numel(), -1))
+
+
+def _softmax(scores_GHQL: Tensor, group: Group, scale: float) -> Tensor:
+    """Probabilities in float32, from scores that may be overwritten; 0 for padding.
+
+    torch's own CPU kernel works row by row and takes ten times as long where rows are shorter than a vector register.
+    The shift by the largest score is only for the range of float32, so there it is left out unless a row leaves it.
+    """
+    scores_GHQL = scores_GHQL.mul_(scale).masked_fill_(group.padding_GL[:, None, None], float("-inf"))
+    if scores_GHQL.device.type != "cpu":
+        return scores_GHQL.softmax(dim=-1)
+    powers = scores_GHQL.exp()
+    sums = powers.sum(dim=-1, keepdim=True)
+    if not 1e-30 < float(sums.min()) <= float(sums.max()) < 1e30:
+        return scores_GHQL.softmax(dim=-1)
+    return powers.div_(sums)
+
+
+def _grad_scores(grad_dropped: Tensor, probabilities: Tensor, dropped: Tensor, key: Tensor) -> Tensor:
+    """The gradient of the products Q K^T, in their dtype.
+
+    With D = P * mask and G the gradient of D: dS = P * (mask * G - sum(P * mask * G)) = D * G - P sum(D * G).
+    """
+    grad = grad_dropped.float().mul_(dropped)
+    grad.addcmul_(probabilities.float(), grad.sum(dim=-1, keepdim=True), value=-1)
+    return grad.mul_(key.shape[-1] ** -0.5).to(key.dtype)
