@@ -1,9 +1,9 @@
-"""Tokenised rows, and batches of them.
+"""Tokenised rows.
 
 A task is tokenised once per (task, tokenizer, max_length) and kept as an Arrow IPC file that every later process maps
 into memory. Needs no torch.
 
-Suffixes: N rows of a split, B rows of a batch, L word pieces of its longest row.
+Suffixes: N rows of a split.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from trainables.data.windows import Windows, cut_windows
-from trainables.faults import FaultsError
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ class TokenizedSplit:
     input_ids: np.ndarray  # int32 [word pieces of all rows], special tokens included
     token_type_ids: np.ndarray  # int8 [word pieces of all rows]; 0 everywhere where the tokenizer has none
     labels: np.ndarray  # [N], int64 classes or float64 scores; int64 [N, 2]: where an answer starts and ends
-    pad_token_id: int
     windows: Windows | None = None  # of what the rows are windows, where a context may be too long for one row
 
     def __len__(self) -> int:
@@ -52,16 +50,6 @@ class TokenizedSplit:
     def lengths(self) -> np.ndarray:
         """Word pieces of each row, int64 [N]."""
         return np.diff(self.offsets)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
-    """Some rows, padded on the right to one length; every array can go to `torch.from_numpy`."""
-
-    input_ids: np.ndarray  # int64 [B, L]
-    token_type_ids: np.ndarray  # int64 [B, L]
-    lengths: np.ndarray  # int64 [B]: word pieces of each row, the rest is padding
-    labels: np.ndarray  # [B], int64 classes or float32 scores; int64 [B, 2], the first and last piece of an answer
 
 
 def tokenize(
@@ -78,10 +66,8 @@ def tokenize(
     Reads the cache where it holds them and fills it where it does not; a cache file that is damaged is written
     anew, and one that cannot be written costs time only. `cache_dir` defaults to `$ADAPTUNE_CACHE`, else
     `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently.
-    Raises `FaultsError` where the tokenizer cannot pad, or `max_length` holds no pair of texts.
+    Raises `FaultsError` where `max_length` holds no pair of texts.
     """
-    if tokenizer.pad_token_id is None:
-        raise FaultsError("tokenizer", [f"must have a padding token, but {tokenizer.name_or_path!r} has none"])
     path = cache_path(task.fingerprint, tokenizer_fingerprint, max_length, cache_dir)
     content = _read_cache(path)
     if content is None:
@@ -90,14 +76,12 @@ def tokenize(
             _write_cache(path, content)
         except OSError as error:
             logger.warning("cannot keep tokenised rows in %s, so the next process tokenises again: %s", path, error)
-    return {name: _split(batch, tokenizer.pad_token_id, task.splits[name]) for name, batch in content.items()}
+    return {name: _split(batch, task.splits[name]) for name, batch in content.items()}
 
 
 def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> TokenizedSplit:
     """Rows that are used once, tokenised as a split and kept nowhere. Columns as in a task's splits."""
-    if tokenizer.pad_token_id is None:
-        raise FaultsError("tokenizer", [f"must have a padding token, but {tokenizer.name_or_path!r} has none"])
-    return _split(_tokenize_split(table, tokenizer, max_length), tokenizer.pad_token_id, table)
+    return _split(_tokenize_split(table, tokenizer, max_length), table)
 
 
 def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, cache_dir: Path | None = None) -> Path:
@@ -105,26 +89,6 @@ def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, ca
     root = cache_dir or Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune")
     key = "\n".join([str(FORMAT_VERSION), fingerprint, tokenizer_fingerprint, str(max_length)])
     return root.expanduser() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
-
-
-def pad(split: TokenizedSplit, rows: np.ndarray, *, multiple_of: int = 1) -> Batch:
-    """The given rows of a split as one batch, padded to the longest of them.
-
-    `multiple_of` rounds that length up; 8 suits the tensor cores of a GPU, 1 is best on a CPU.
-    """
-    lengths_B = split.lengths[rows]
-    longest = -(-int(lengths_B.max()) // multiple_of) * multiple_of
-    position_L = np.arange(longest)
-    mask_BL = position_L < lengths_B[:, None]
-    # Padding positions point at word piece 0 rather than past the end; the mask overwrites what they fetch.
-    index_BL = np.where(mask_BL, split.offsets[rows][:, None] + position_L, 0)
-    labels_B = split.labels[rows]
-    return Batch(
-        input_ids=np.where(mask_BL, split.input_ids[index_BL], split.pad_token_id).astype(np.int64),
-        token_type_ids=np.where(mask_BL, split.token_type_ids[index_BL], 0).astype(np.int64),
-        lengths=lengths_B,
-        labels=labels_B if labels_B.dtype == np.int64 else labels_B.astype(np.float32),
-    )
 
 
 def _tokenize_split(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> pa.RecordBatch:
@@ -157,7 +121,7 @@ def _tokenize_split(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_len
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _split(batch: pa.RecordBatch, pad_token_id: int, table: pa.Table) -> TokenizedSplit:
+def _split(batch: pa.RecordBatch, table: pa.Table) -> TokenizedSplit:
     """`table` is what was tokenised; the texts that answers are cut from are kept nowhere else."""
     flat = _arrays(batch)
     windows = None
@@ -174,7 +138,6 @@ def _split(batch: pa.RecordBatch, pad_token_id: int, table: pa.Table) -> Tokeniz
         input_ids=flat["input_ids"],
         token_type_ids=flat["token_type_ids"],
         labels=flat["label"] if windows is None else flat["label"].reshape(-1, 2),
-        pad_token_id=pad_token_id,
         windows=windows,
     )
 

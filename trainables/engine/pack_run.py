@@ -13,15 +13,17 @@ from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes
 from trainables.engine.inbox import Inbox
-from trainables.engine.pack_size import MemoryModel, PackSizer, piece_bytes
+from trainables.engine.pack_size import MemoryModel, PackSizer, batch_tokens, piece_bytes
 from trainables.inference.saved_adapter import save
 from trainables.metrics import Metric
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
 from trainables.task import TaskInfo
+from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import count_parameters
 from trainables.training.pack import Pack
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job, RunningTrial
+from trainables.training.weights import TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class PackRun:
         self._device = context.backbone.encoder.device
         task = context.task
         self._pack = Pack(context.backbone.encoder, context.data, task.num_labels, context.prefixes, task.kind)
-        self._suspended: list[RunningTrial] = []
+        self._suspended: list[tuple[RunningTrial, TrialState]] = []
         self._used_before = used_bytes(self._device)
         self._peak = PeakMemory(self._device)
         self._rate: float | None = None
@@ -103,14 +105,14 @@ class PackRun:
         try:
             while self._pack.trials or self._suspended:
                 self._drop_cancelled()
-                if self.sizer is not None and self._pack.is_between_windows:
+                if self.sizer is not None:
                     self._fill(self.sizer.limit - len(self._pack.trials))
                 if self._pack.trials:
                     self._step()
                     self._settle()
         except Exception:  # whoever handed a trial in hears of its end, even where the pack itself is what broke
             logger.exception("a pack broke with %d trials", len(self._pack.trials) + len(self._suspended))
-            for trial in [*self._pack.trials, *self._suspended]:
+            for trial in [*self._pack.trials, *(trial for trial, _ in self._suspended)]:
                 self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
 
     def _drop_cancelled(self) -> None:
@@ -123,31 +125,36 @@ class PackRun:
 
     def _plan(self, lead: Job, memory_bytes: int | None) -> PackSizer:
         encoder, lengths = self._context.backbone.encoder, self._context.data["train"].lengths
-        longest = int(lengths.max())
+        typical, most = batch_tokens(
+            lead.config.batch_size,
+            mean_length=float(lengths.mean()),
+            length_std=float(lengths.std()),
+            longest=int(lengths.max()),
+        )
         memory = MemoryModel(
             bytes_per_trial=self._pack.weights.bytes_per_trial,
-            bytes_per_token=piece_bytes(lead.config.method, encoder.shape, longest, encoder.compute_dtype),
-            tokens_per_trial=longest * lead.config.batch_size,
+            bytes_per_token=piece_bytes(lead.config.method, encoder.shape, int(lengths.max()), encoder.compute_dtype),
+            tokens_per_trial=most,
             tokens_per_slice=self._pack.tokens_per_slice,
         )
         free = free_bytes(self._device) if memory_bytes is None else memory_bytes
-        return PackSizer(memory, free, typical_tokens=int(lengths.mean() * lead.config.batch_size))
+        return PackSizer(memory, free, typical_tokens=typical)
 
     def _fill(self, room: int) -> None:
         """Take up trials for the room there is: first those that had to give way, then the oldest that wait."""
         if room > 0 and self._suspended:
             returning, self._suspended = self._suspended[:room], self._suspended[room:]
-            self._pack.resume(returning)
+            self._pack.resume(*zip(*returning, strict=True))
             room -= len(returning)
         if room > 0:
             self._admit(self._inbox.take(room, self._accept))
 
     def _admit(self, jobs: list[Job]) -> None:
-        lengths = self._context.data["train"].lengths
+        num_rows = len(self._context.data["train"])
         newcomers = []
         for job in jobs:
             try:
-                newcomers.append(RunningTrial(job, lengths, self._device))
+                newcomers.append(RunningTrial(job, num_rows))
             except Exception:
                 self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
         if not newcomers:
@@ -190,42 +197,51 @@ class PackRun:
             half = trials[len(trials) // 2 :]
             logger.warning("out of memory with %d trials in a pack: %d of them wait", len(trials), len(half))
             self.sizer.shrink(len(trials) - len(half))
-            self._pack.suspend(half)
-            self._suspended += half
+            self._suspended += zip(half, self._pack.suspend(half), strict=True)
             release_unused()
         else:
             self._let_go(list(trials), OutcomeStatus.FAILED, "".join(traceback.format_exception(error)))
 
     def _settle(self) -> None:
         """After a step: look at losses, end epochs and trials."""
+        for trial, reason in self._pack.diverged():
+            logger.warning("trial failed: %s: %s", trial.config, reason)
+            self._let_go([trial], OutcomeStatus.FAILED, _as_traceback(TrainingDivergedError(reason)))
         has_ended_epoch = False
-        for trial in list(self._pack.trials):
-            try:
-                self._pack.check_finite(trial)
-                while trial.has_ended_epoch:
-                    has_ended_epoch = True
-                    if not self._end_epoch(trial):
-                        break
-            except Exception:
-                logger.warning("trial failed: %s", trial.config, exc_info=True)
-                self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
+        # With fewer steps than epochs a step ends several.
+        while ended := [trial for trial in self._pack.trials if trial.has_ended_epoch]:
+            has_ended_epoch = True
+            self._end_epochs(ended)
         if has_ended_epoch and self.sizer is not None:
             self._note_peak()
             peaks = [trial.peak_bytes for trial in self._pack.trials if trial.peak_bytes is not None]
             if peaks and self._used_before is not None:
                 self.sizer.correct(len(self._pack.trials), max(peaks) - self._used_before)
 
-    def _end_epoch(self, trial: RunningTrial) -> bool:
-        """Evaluate and report; returns whether the trial goes on."""
-        report = self._pack.end_epoch(trial, self._context.metric)
-        goes_on = trial.job.report(report)
-        if len(trial.epochs) == len(trial.epoch_ends):
-            self._let_go([trial], OutcomeStatus.COMPLETED)
-        elif not goes_on:
-            self._let_go([trial], OutcomeStatus.PRUNED)
-        else:
-            return True
-        return False
+    def _end_epochs(self, ended: list[RunningTrial]) -> None:
+        """Evaluate and report the epochs that trials have ended, and let go of those that do not go on."""
+        try:
+            reports = self._pack.end_epochs(ended, self._context.metric)
+        except Exception:
+            if len(ended) > 1:  # one of them may be what broke it
+                for trial in ended:
+                    self._end_epochs([trial])
+                return
+            logger.warning("trial failed: %s", ended[0].config, exc_info=True)
+            self._let_go(ended, OutcomeStatus.FAILED, traceback.format_exc())
+            return
+        for trial, report in zip(ended, reports, strict=True):
+            try:
+                if isinstance(report, TrainingDivergedError):
+                    raise report
+                goes_on = trial.job.report(report)
+                if len(trial.epochs) == len(trial.epoch_ends):
+                    self._let_go([trial], OutcomeStatus.COMPLETED)
+                elif not goes_on:
+                    self._let_go([trial], OutcomeStatus.PRUNED)
+            except Exception:
+                logger.warning("trial failed: %s", trial.config, exc_info=True)
+                self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
 
     def _let_go(self, trials: list[RunningTrial], status: OutcomeStatus, error: str | None = None) -> None:
         """Take trials out of the pack and tell what came of them."""
@@ -289,7 +305,10 @@ class PackRun:
         scores = {"validation": dict(trial.epochs[-1].validation), "test": {}}
         for split in sorted(self._context.data.keys() - {"train", "validation"}):
             beside, _, further = split.partition("_")
-            for name, value in self._pack.evaluate(trial, split, self._context.metric).items():
+            (found,) = self._pack.evaluate([trial], split, self._context.metric)
+            if isinstance(found, TrainingDivergedError):
+                raise found
+            for name, value in found.items():
                 scores[beside].setdefault(f"{further}_{name}" if further else name, value)
         return scores
 
@@ -298,3 +317,7 @@ class PackRun:
         fingerprint = str(self._context.backbone.info.fingerprint)
         model = self._pack.show(trial, masters=True)
         save(folder, model, trial.config, self._context.task, backbone_fingerprint=fingerprint, scores=named)
+
+
+def _as_traceback(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))

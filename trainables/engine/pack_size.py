@@ -5,6 +5,7 @@ Memory comes from arithmetic on the encoder's shape, corrected by the peak that 
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from trainables.methods import uses_backbone
 from trainables.nn.encoder_shape import EncoderShape
 
 MAX_TRIALS = 32
-# Steps at one size before it is judged: as many as there are lengths of batches in a window of the data order.
+# Steps at one size before it is judged.
 STEPS_PER_JUDGEMENT = 16
 # A pack twice as large has to take this much less time an example, or it only takes memory.
 WORTHWHILE = 0.97
@@ -30,8 +31,8 @@ class MemoryModel:
 
     Args:
         bytes_per_trial: weights, gradients and moments of one trial.
-        bytes_per_token: activations kept for the backward pass, a word piece of the longest batch.
-        tokens_per_trial: word pieces of a trial's longest batch, padding included.
+        bytes_per_token: activations kept for the backward pass, a word piece.
+        tokens_per_trial: word pieces of a trial's largest batch.
         tokens_per_slice: how many word pieces pass through the encoder together.
     """
 
@@ -41,7 +42,7 @@ class MemoryModel:
     tokens_per_slice: int
 
     def pack_bytes(self, num_trials: int) -> int:
-        """What a pack of so many trials needs at its longest batch."""
+        """What a pack of so many trials needs at its largest batches."""
         together = max(self.tokens_per_trial, min(num_trials * self.tokens_per_trial, self.tokens_per_slice))
         return num_trials * self.bytes_per_trial + together * self.bytes_per_token
 
@@ -51,6 +52,15 @@ class MemoryModel:
             return MAX_TRIALS
         fitting = [size for size in range(1, MAX_TRIALS + 1) if self.pack_bytes(size) <= SAFETY * free_bytes]
         return max(fitting, default=1)
+
+
+def batch_tokens(batch_size: int, *, mean_length: float, length_std: float, longest: int) -> tuple[int, int]:
+    """Word pieces of a random batch of rows of such lengths: on average, and of the largest that is to be expected.
+
+    The latter is four standard deviations above the mean, which one batch in some ten thousand exceeds.
+    """
+    mean, spread = mean_length * batch_size, length_std * math.sqrt(batch_size)
+    return int(mean), math.ceil(min(mean + 4 * spread, longest * batch_size))
 
 
 def piece_bytes(method: str, shape: EncoderShape, length: int, dtype: torch.dtype) -> int:

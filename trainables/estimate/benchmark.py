@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from trainables.config import TrialConfig
-from trainables.data.order import WINDOW, training_batches
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.hardware import device_name
 from trainables.device.memory import PeakMemory, release_unused
@@ -28,10 +27,10 @@ from trainables.training.running_trial import Job, RunningTrial
 
 logger = logging.getLogger(__name__)
 
-# Rows that are drawn: for training so many batches, more than there are lengths of batches in a window of the order.
+# Rows that are drawn: for training so many batches.
 BATCHES, EVALUATION_ROWS = 32, 512
-# Batches of different lengths that are trained on in turn: at most and at least. Their first turn does not count, since
-# a library of products prepares itself for every new length.
+# Batches of different sizes that are trained on in turn: at most and at least. Their first turn does not count, since
+# a library of products prepares itself for every new size.
 MOST_IN_TURN, LEAST_IN_TURN = 8, 2
 MANY_TURNS = 10_000  # more than there is time for
 # What the process of an engine holds on a cluster beside what one has that measures.
@@ -113,7 +112,7 @@ class BenchmarkEngine(Engine):
         packs = [(1, seconds / 3), (sample.pack_size, 2 * seconds / 3)] if sample.pack_size > 1 else [(1, seconds)]
         step_s: dict[float, float] = {}
         evaluation_s = once_s = 0.0
-        mean_tokens = _mean_tokens(context.data["train"], sample.config)
+        mean_tokens = float(context.data["train"].lengths.mean()) * sample.config.batch_size
         peak = PeakMemory(self.device)
         self._clock.start()
         for size, share_s in packs:
@@ -143,12 +142,12 @@ class BenchmarkEngine(Engine):
         self, config: TrialConfig, context: PackContext, drawn: dict[str, TokenizedSplit], size: int
     ) -> tuple[Pack, float]:
         """A pack of so many trials after its first step, and the seconds of that."""
-        epochs = math.ceil(WINDOW * config.batch_size / len(drawn["train"]))
+        epochs = math.ceil(MOST_IN_TURN * config.batch_size / len(drawn["train"]))
         values = {**dict(config.items()), "num_epochs": epochs}
         configs = [TrialConfig(**{**values, "seed": seed}) for seed in range(size)]
         pack = Pack(context.backbone.encoder, drawn, context.task.num_labels, context.prefixes, context.task.kind)
         jobs = [Job(config=each, done=lambda outcome: None) for each in configs]
-        pack.join([RunningTrial(job, drawn["train"].lengths, self.device) for job in jobs])
+        pack.join([RunningTrial(job, len(drawn["train"])) for job in jobs])
         began = self._clock.read()
         pack.step()
         return pack, self._clock.read() - began
@@ -180,7 +179,7 @@ class BenchmarkEngine(Engine):
             if context.task.kind == "extractive_qa":  # rows that are drawn are no whole questions to score
                 predict(pack.show(trial), split)
             else:
-                pack.evaluate(trial, "validation", context.metric)
+                pack.evaluate([trial], "validation", context.metric)
             times.append(self._clock.read() - began)
         warm_s = statistics.median(times[1:])
         further = sum(len(context.data[name]) for name in context.data if name != "train")
@@ -220,18 +219,15 @@ class _Clock:
         return min(1.0, self._cpu_s / self._wall_s) if self._counts_cpu and self._wall_s > 0 else 1.0
 
 
-def _take_turns(pack: Pack, split: TokenizedSplit, count: int) -> list[int]:
-    """Have a pack train on so many batches in turn, from short to long ones; returns the length of each's longest row.
-
-    All trials of a pack meet batches of similar length at the same step.
-    """
-    window = pack.trials[0].batches[:WINDOW]
-    ordered = np.argsort([split.lengths[rows].max() for rows in window], kind="stable")
-    places = ordered[[(2 * turn + 1) * len(ordered) // (2 * count) for turn in range(count)]]
+def _take_turns(pack: Pack, split: TokenizedSplit, count: int) -> list[float]:
+    """Have a pack train on so many batches of each trial in turn; returns the mean word pieces of each turn's."""
     for trial in pack.trials:
-        trial.batches = [trial.batches[place] for place in places] * MANY_TURNS
+        trial.batches = trial.batches[:count] * MANY_TURNS
         trial.step = 0
-    return [max(int(split.lengths[trial.batches[turn]].max()) for trial in pack.trials) for turn in range(count)]
+    return [
+        statistics.fmean(int(split.lengths[trial.batches[turn]].sum()) for trial in pack.trials)
+        for turn in range(min(count, len(pack.trials[0].batches) // MANY_TURNS))
+    ]
 
 
 def _draw(split: TokenizedSplit, config: TrialConfig, name: str) -> TokenizedSplit:
@@ -246,11 +242,4 @@ def _draw(split: TokenizedSplit, config: TrialConfig, name: str) -> TokenizedSpl
         input_ids=split.input_ids[places],
         token_type_ids=split.token_type_ids[places],
         labels=split.labels[rows],
-        pad_token_id=split.pad_token_id,
     )
-
-
-def _mean_tokens(split: TokenizedSplit, config: TrialConfig) -> float:
-    """The length of the longest row of a batch, as a mean over an epoch of all rows."""
-    batches = training_batches(split.lengths, batch_size=config.batch_size, num_epochs=1, seed=0)
-    return statistics.fmean(int(split.lengths[rows].max()) for rows in batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ class TaskSize:
     test_rows: int  # and those of further splits, which are read once too
     mean_length: float
     longest: int = 128  # of a row in word pieces
+    length_std: float = 0.0  # of the rows' lengths, in word pieces
 
 
 @lru_cache(maxsize=256)
@@ -54,6 +56,7 @@ def measure_task(reference: str, max_length: int) -> TaskSize:
         test_rows=sum(table.num_rows for name, table in splits.items() if name not in ("train", "validation")),
         mean_length=sum(lengths) / len(lengths),
         longest=math.ceil(max(lengths)),
+        length_std=statistics.pstdev(lengths),
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from trainables.backbones.loading import STAND_IN_SHAPE, BackboneInfo
 from trainables.config import TrialConfig
 from trainables.device.dtype import compute_dtype
-from trainables.engine.pack_size import WORTHWHILE, MemoryModel, PackSizer, piece_bytes
+from trainables.engine.pack_size import WORTHWHILE, MemoryModel, PackSizer, batch_tokens, piece_bytes
 from trainables.estimate.flops import TaskSize, trial_work
 from trainables.estimate.throughput import Timing, TrialWork, WorkloadKey, workload_key
 from trainables.methods import uses_backbone
@@ -67,10 +67,13 @@ def trial_cost(
     tokens = TOKENS_PER_SLICE[device.type]
     weights = shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params if reads else 0
     fingerprint = (backbone.fingerprint or backbone.name) if backbone is not None and reads else ""
+    _, most = batch_tokens(
+        config.batch_size, mean_length=size.mean_length, length_std=size.length_std, longest=size.longest
+    )
     memory = MemoryModel(
         bytes_per_trial=bytes_per_trial(trained_params, dtype),
         bytes_per_token=piece_bytes(config.method, shape, size.longest, dtype),
-        tokens_per_trial=size.longest * config.batch_size,
+        tokens_per_trial=most,
         tokens_per_slice=tokens,
     )
     return TrialCost(

@@ -9,7 +9,7 @@ x its residual and z = LN(h + x), adapter n gives u_n without its skip, and
 is what the layer gives. Trained are Q, K, V of every layer and the head. V starts as the identity and is held near it
 by 0.01 ||I - V||^2 in the loss, a term a layer.
 
-Suffixes: K trials, S = K*B sequences, L length, R = S*L rows, N adapters, D hidden, A adapter width.
+Suffixes: N rows (word pieces), D hidden.
 """
 
 from __future__ import annotations
@@ -124,18 +124,18 @@ class Fusion(nn.Module):
             self.value.weight.fill_(1e-6).diagonal(dim1=1, dim2=2).fill_(1.0)
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden_SLD: Tensor, residual_SLD: Tensor, layernorm: nn.Module) -> Tensor:
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module) -> Tensor:
         """The feed-forward projection with the fused adapters' part added, before residual and LayerNorm."""
-        normalised = layernorm(hidden_SLD, residual_SLD)
+        normalised = layernorm(hidden_ND, residual_ND)
         outputs = [self._output(index, normalised) for index in range(len(self.scales))]
         query = self.query(normalised)
         scores = torch.stack(
             [(query * self.key(output)).sum(dim=-1, dtype=torch.float32) for output in outputs], dim=-1
         )
-        shares = self.dropout(scores).softmax(dim=-1).to(hidden_SLD.dtype)
+        shares = self.dropout(scores).softmax(dim=-1).to(hidden_ND.dtype)
         # Sum first, then V: it is linear, so N products become one.
         mixed = torch.stack(outputs, dim=-1) @ shares[..., None]
-        return hidden_SLD + self.value(mixed[..., 0])
+        return hidden_ND + self.value(mixed[..., 0])
 
     def _output(self, index: int, read: Tensor) -> Tensor:
         """What adapter `index` makes of it, without a skip."""

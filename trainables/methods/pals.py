@@ -5,7 +5,7 @@ the layer's last LayerNorm. V_E and V_D are shared by all layers. The authors fi
 tasks jointly; a trial here is one task, so the backbone stays frozen, as for the other methods with few parameters, and
 what is counted is what they count for a task. V_D starts at zero, so the output is unchanged at the start.
 
-Suffixes: S = K*B sequences, L length, D hidden, P the inner width s.
+Suffixes: N rows (word pieces), S sequences, D hidden, P the inner width s.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainables.nn.attention import attend, attend_first
-from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device
-from trainables.nn.layers import Branch, EncoderLayer
+from trainables.nn.layers import Branch, EncoderLayer, SelfAttention
+from trainables.nn.pieces import Pieces
 from trainables.nn.stacked_linear import StackedLinear
 
 
@@ -64,22 +63,20 @@ class ProjectedAttention(Branch):
     ) -> None:
         super().__init__()
         size, device = options[0].size, down.weight.device
-        self.num_heads = options[0].num_heads
         self.down, self.up = down, up
         stds = [each.init_std for each in options]
         self.query, self.key, self.value = (StackedLinear(size, size, stds, generators, device) for _ in range(3))
-        self.dropout = Dropout(attention_dropout)
+        self.attend = SelfAttention(options[0].num_heads, attention_dropout)
 
-    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        inner_SLP = self.down(hidden_SLD)
-        qkv_SLE = torch.cat([self.query(inner_SLP), self.key(inner_SLP), self.value(inner_SLP)], dim=-1)
-        return F.gelu(self.up(attend(qkv_SLE, self.num_heads, padding_S11L, self.dropout)))
+    def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        inner_NP = self.down(hidden_ND)
+        qkv_NE = torch.cat([self.query(inner_NP), self.key(inner_NP), self.value(inner_NP)], dim=-1)
+        return F.gelu(self.up(self.attend(qkv_NE, pieces)))
 
-    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        inner_SLP = self.down(hidden_SLD)
-        query_SP, key_SLP, value_SLP = self.query(inner_SLP[:, 0]), self.key(inner_SLP), self.value(inner_SLP)
-        attended = attend_first(query_SP, key_SLP, value_SLP, self.num_heads, padding_S11L, self.dropout)
-        return F.gelu(self.up(attended))
+    def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        inner_NP = self.down(hidden_ND)
+        query_SP = self.query(inner_NP[pieces.first_rows_S])
+        return F.gelu(self.up(self.attend.first(query_SP, self.key(inner_NP), self.value(inner_NP), pieces)))
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:

@@ -9,7 +9,7 @@ its LayerNorm and m(.) the bottleneck W2 f(W1 . + b1) + b2:
     pfeiffer           LN(h + m(LN(h + x)) + x) after feed-forward (Pfeiffer et al. 2021)
     parallel           LN(h + s m(x) + x) after feed-forward (He et al. 2022)
 
-Suffixes: K trials, S = K*B sequences, L length, N = B*L rows of a trial, D hidden, A adapter width.
+Suffixes: K trials, N rows (word pieces), D hidden, A adapter width; in KNA, N is the rows of one trial.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from trainables.faults import unknown_name
 from trainables.nn.batchnorm import BatchNorm
-from trainables.nn.encoder import Encoder, Padding
+from trainables.nn.encoder import Batch, Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device, truncated_normal, zeros
 from trainables.nn.layernorm import LayerNorm
@@ -113,7 +113,7 @@ def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
 
 
 class Adapter(nn.Module):
-    """K adapters, one a trial, applied to K*B sequences laid trial after trial."""
+    """K adapters, one a trial, applied to rows laid trial after trial."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Adapter(nn.Module):
         designs: Sequence[Bottleneck],
         generators: Sequence[torch.Generator],
         device: torch.device,
-        padding: Padding,
+        batch: Batch,
     ) -> None:
         super().__init__()
         first = designs[0]
@@ -130,7 +130,7 @@ class Adapter(nn.Module):
         self.scale, self.interaction = first.scale, first.interaction
         self.reads = PLACEMENTS[first.placement][2]
         self.activation = ACTIVATIONS[first.activation]
-        self.padding = padding
+        self.batch = batch
         self.down_proj = truncated_normal((width, size), stds, generators, device)
         self.down_bias = zeros(num_trials, (size,), device)
         self.inner = nn.ModuleList(StackedLinear(size, size, stds, generators, device) for _ in range(first.depth - 1))
@@ -140,38 +140,37 @@ class Adapter(nn.Module):
         self.up_proj = truncated_normal((size, width), stds, generators, device)
         self.up_bias = zeros(num_trials, (width,), device)
 
-    def forward(self, hidden_SLD: Tensor, residual_SLD: Tensor, layernorm: nn.Module) -> Tensor:
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module) -> Tensor:
         """The sub-layer's projection with the adapter's part added, before residual and LayerNorm."""
         if self.reads == "projection":
-            read_SLD = hidden_SLD
+            read_ND = hidden_ND
         else:
-            read_SLD = residual_SLD if self.reads == "input" else layernorm(hidden_SLD, residual_SLD)
-        change_SLD = self._change(read_SLD)
+            read_ND = residual_ND if self.reads == "input" else layernorm(hidden_ND, residual_ND)
+        change_ND = self._change(read_ND)
         if self.scale != 1:
-            change_SLD = change_SLD * self.scale
-        return hidden_SLD + change_SLD if self.interaction == "add" else hidden_SLD * (1 + change_SLD)
+            change_ND = change_ND * self.scale
+        return hidden_ND + change_ND if self.interaction == "add" else hidden_ND * (1 + change_ND)
 
-    def _change(self, read_SLD: Tensor) -> Tensor:
-        """What the bottleneck makes of it (S, L, D): nothing where its up-projection is zero."""
+    def _change(self, read_ND: Tensor) -> Tensor:
+        """What the bottleneck makes of it (N, D): nothing where its up-projection is zero."""
         num_trials, width, _ = self.down_proj.shape
         down_KDA, down_bias_KA, up_KAD, up_bias_KD = (
-            parameter.to(read_SLD.dtype) for parameter in (self.down_proj, self.down_bias, self.up_proj, self.up_bias)
+            parameter.to(read_ND.dtype) for parameter in (self.down_proj, self.down_bias, self.up_proj, self.up_bias)
         )
-        bottleneck_KNA = torch.baddbmm(down_bias_KA[:, None], read_SLD.reshape(num_trials, -1, width), down_KDA)
-        bottleneck_KNA = self.activation(self._normalise(0, bottleneck_KNA, read_SLD))
+        bottleneck_KNA = torch.baddbmm(down_bias_KA[:, None], read_ND.reshape(num_trials, -1, width), down_KDA)
+        bottleneck_KNA = self.activation(self._normalise(0, bottleneck_KNA, read_ND))
         for index, inner in enumerate(self.inner, start=1):
-            bottleneck_KNA = self.activation(self._normalise(index, inner(bottleneck_KNA), read_SLD))
-        return torch.baddbmm(up_bias_KD[:, None], bottleneck_KNA, up_KAD).view_as(read_SLD)
+            bottleneck_KNA = self.activation(self._normalise(index, inner(bottleneck_KNA), read_ND))
+        return torch.baddbmm(up_bias_KD[:, None], bottleneck_KNA, up_KAD).view_as(read_ND)
 
-    def _normalise(self, index: int, bottleneck_KNA: Tensor, read_SLD: Tensor) -> Tensor:
+    def _normalise(self, index: int, bottleneck_KNA: Tensor, read_ND: Tensor) -> Tensor:
         if not self.norms:
             return bottleneck_KNA
         norm = self.norms[index]
-        # Of the last layer there is only the first token, which is never padding.
-        mask = self.padding.mask(read_SLD.shape[1]) if isinstance(norm, BatchNorm) and read_SLD.dim() == 3 else None
-        normed: Tensor = (
-            norm(bottleneck_KNA) if mask is None else norm(bottleneck_KNA, mask.view(len(bottleneck_KNA), -1))
-        )
+        if isinstance(norm, BatchNorm):
+            normed: Tensor = norm(bottleneck_KNA, self.batch.is_piece_KM(len(read_ND)))
+        else:
+            normed = norm(bottleneck_KNA)
         return normed
 
 
@@ -189,7 +188,7 @@ def insert_adapters(
         assert isinstance(layer, EncoderLayer)
         ends = [layer.attention_output] * after_attention + [layer.feedforward_output] * after_feedforward
         for end in ends:
-            end.adapter = Adapter(width, designs, generators, device, view.padding)
+            end.adapter = Adapter(width, designs, generators, device, view.batch)
 
 
 def _norm(name: str, num_trials: int, width: int, device: torch.device) -> nn.Module:

@@ -2,12 +2,12 @@
 
 - One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `trainables.backbones` maps their weights into it.
 - `view()` gives a structural copy that shares every tensor; a method puts private modules into its own view.
-- Private modules carry a leading trial axis K. Hidden states are (K*B, L, D), trial after trial; frozen products see
-  them as one batch.
+- Private modules carry a leading trial axis K. Hidden states are word pieces laid end to end (N, D), trial after trial
+  and without padding (`nn.pieces`); frozen products see them as one matrix.
 - Frozen weights are held in the compute dtype; trained ones are float32 masters, cast as they are used.
-- Dropout draws from one random stream a trial, so a trial's masks do not depend on who trains beside it.
+- Dropout masks follow from keys (`nn.dropout`), so a trial's masks do not depend on who trains beside it.
 
-Suffixes: K trials, B sequences a trial, S = K*B, L length, D hidden, H heads, V head width, I intermediate width.
+Suffixes: K trials, B sequences a trial, S = K*B, N rows (word pieces), D hidden width.
 """
 
 from __future__ import annotations
@@ -22,26 +22,28 @@ from torch import Tensor, nn
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
+from trainables.nn.pieces import Pieces
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prefix:
     """What frozen layers make of a batch, which a training need not compute again."""
 
-    hidden: Tensor  # (S, L, D) above the lowest `num_layers` layers, or (S, D): what a head reads of a frozen encoder
+    hidden: Tensor  # (N, D) above the lowest `num_layers` layers, or (S, D): what a head reads of a frozen encoder
     num_layers: int
+    is_features: bool = False  # whether it is the latter
 
 
-class Padding:
-    """The lengths of the batch an encoder is at work on, for the modules that tell word pieces from padding."""
+class Batch:
+    """The batch an encoder is at work on, for the modules that tell word pieces from dummy rows."""
 
-    lengths_S: Tensor | None = None  # None: no sequence is padded
+    pieces: Pieces | None = None
 
-    def mask(self, length: int) -> Tensor | None:
-        """True (S, L) where there is a word piece; None where everywhere."""
-        if self.lengths_S is None:
+    def is_piece_KM(self, num_rows: int) -> Tensor | None:
+        """False for dummy rows; None where there are none, as in what has one row a sequence."""
+        if self.pieces is None or num_rows != self.pieces.num_rows:
             return None
-        return torch.arange(length, device=self.lengths_S.device) < self.lengths_S[:, None]
+        return self.pieces.is_piece_KM
 
 
 # What a head may read of the last layer: the first token's state, that through the pooler, or the mean over all word
@@ -74,7 +76,7 @@ class Encoder(nn.Module):
         self.pooling = shape.pooling
         self.head_hidden_size = 0
         self.width = shape.hidden_size  # of what the head reads
-        self.padding = Padding()
+        self.batch = Batch()
         self.requires_grad_(False)
 
     def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
@@ -126,7 +128,7 @@ class Encoder(nn.Module):
             setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
 
     def replace_body(self, body: nn.Module, width: int) -> None:
-        """Let a module compute everything: body(input_ids, token_types, lengths) -> (S, L, D) or features (S, D).
+        """Let a module compute everything: body(pieces) -> hidden states (N, D), or features (S, D).
 
         The view drops its own embeddings and layers. Its pooler stays, for bodies that give hidden states.
         """
@@ -155,47 +157,36 @@ class Encoder(nn.Module):
         """Whether nothing of it is trained, so that what the head reads is a property of the row."""
         return self.body is None and not any(parameter.requires_grad for parameter in self.parameters())
 
-    def forward(
-        self,
-        input_ids_SL: Tensor,
-        token_types_SL: Tensor,
-        lengths_S: Tensor | None = None,
-        prefix: Prefix | None = None,
-    ) -> Tensor:
-        """What the head reads: (S, D), or with the pooling "tokens" (S, L, D); no lengths where no sequence is padded.
+    def forward(self, pieces: Pieces, prefix: Prefix | None = None) -> Tensor:
+        """What the head reads: (S, D), or with the pooling "tokens" (N, D).
 
         With the hidden states of a prefix, only the layers above it are computed.
         """
-        self.padding.lengths_S = lengths_S
+        self.batch.pieces = pieces
         if self.body is not None:
-            states = self.body(input_ids_SL, token_types_SL, lengths_S)
-            return states if states.dim() == 2 else self._pool(states)
-        if prefix is not None and prefix.hidden.dim() == 2:
+            states = self.body(pieces)
+            return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
+        if prefix is not None and prefix.is_features:
             return prefix.hidden
-        padding = self._padding(input_ids_SL, lengths_S)
         if prefix is None:
-            hidden_SLD, below = self.embeddings(input_ids_SL, token_types_SL, self.compute_dtype), 0
+            hidden_ND, below = self.embeddings(pieces, self.compute_dtype), 0
         else:
-            hidden_SLD, below = prefix.hidden, prefix.num_layers
+            hidden_ND, below = prefix.hidden, prefix.num_layers
         reads_first = self.pooling in ("first", "pooler")
         for index in range(below, len(self.layers)):
             layer = self.layers[index]
             assert isinstance(layer, EncoderLayer)
             if reads_first and index == len(self.layers) - 1:
-                return self._project(layer.first(hidden_SLD, padding))
-            hidden_SLD = layer(hidden_SLD, padding)
-        return self._pool(hidden_SLD)
+                return self._project(layer.first(hidden_ND, pieces))
+            hidden_ND = layer(hidden_ND, pieces)
+        return self._pool(hidden_ND, pieces)
 
-    def _pool(self, hidden_SLD: Tensor) -> Tensor:
+    def _pool(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         if self.pooling == "tokens":
-            return hidden_SLD
-        if self.pooling != "mean":
-            return self._project(hidden_SLD[:, 0])
-        mask_SL = self.padding.mask(hidden_SLD.shape[1])
-        if mask_SL is None:
-            return hidden_SLD.mean(dim=1)
-        total_SD = (hidden_SLD * mask_SL[..., None].to(hidden_SLD.dtype)).sum(dim=1, dtype=torch.float32)
-        return (total_SD / mask_SL.sum(dim=1, keepdim=True)).to(hidden_SLD.dtype)
+            return hidden_ND
+        if self.pooling == "mean":
+            return pieces.mean(hidden_ND)
+        return self._project(hidden_ND[pieces.first_rows_S])
 
     def _project(self, first_SD: Tensor) -> Tensor:
         """The first token's state, through the pooler where the head reads that."""
@@ -203,20 +194,9 @@ class Encoder(nn.Module):
             return first_SD
         return torch.tanh(self.pooler(first_SD))
 
-    def run_prefix(
-        self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None, num_layers: int
-    ) -> Tensor:
-        """The hidden states (S, L, D) above the embeddings and the lowest `num_layers` layers."""
-        padding = self._padding(input_ids_SL, lengths_S)
-        hidden_SLD = self.embeddings(input_ids_SL, token_types_SL, self.compute_dtype)
+    def run_prefix(self, pieces: Pieces, num_layers: int) -> Tensor:
+        """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers."""
+        hidden_ND = self.embeddings(pieces, self.compute_dtype)
         for layer in self.layers[:num_layers]:
-            hidden_SLD = layer(hidden_SLD, padding)
-        return hidden_SLD
-
-    def _padding(self, input_ids_SL: Tensor, lengths_S: Tensor | None) -> Tensor | None:
-        """What is added to attention scores (S, 1, 1, L): 0, or a large negative number for keys that are padding."""
-        if lengths_S is None:
-            return None
-        padded = torch.arange(input_ids_SL.shape[1], device=lengths_S.device) >= lengths_S[:, None]
-        padding = torch.zeros(padded.shape, dtype=self.compute_dtype, device=padded.device)
-        return padding.masked_fill_(padded, torch.finfo(self.compute_dtype).min)[:, None, None]
+            hidden_ND = layer(hidden_ND, pieces)
+        return hidden_ND

@@ -21,10 +21,10 @@ BLOCK_ROWS = 512
 Activation = Callable[[Tensor], Tensor]
 
 
-def feed_forward(hidden_SLD: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], activation: Activation) -> Tensor:
+def feed_forward(hidden_ND: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], activation: Activation) -> Tensor:
     """W2 f(W1 x + b1) + b2 with frozen weights (W1 (I, D), b1, W2 (D, I), b2), in their dtype."""
-    out: Tensor = _FeedForward.apply(hidden_SLD.flatten(0, -2), *weights, activation)
-    return out.view(hidden_SLD.shape)
+    out_ND: Tensor = _FeedForward.apply(hidden_ND, *weights, activation)
+    return out_ND
 
 
 class _FeedForward(torch.autograd.Function):

@@ -1,14 +1,15 @@
-"""LayerNorm of a sum, with one weight for all sequences or one a trial.
+"""LayerNorm of a sum, with one weight for all rows or one a trial.
 
-Suffixes: K trials, S = K*B sequences, L length, D width.
+Suffixes: K trials, N = K*M rows (or S sequences), D width.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from trainables.nn.dropout import Dropout
+from trainables.nn.kernels.layernorm import dropout_residual_layernorm, residual_layernorm
 
 
 class LayerNorm(nn.Module):
@@ -28,48 +29,19 @@ class LayerNorm(nn.Module):
         layernorm.bias = nn.Parameter(torch.zeros(num_trials, width, device=device))
         return layernorm
 
-    def forward(self, hidden_SLD: Tensor, residual_SLD: Tensor | None = None) -> Tensor:
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor | None = None) -> Tensor:
         """LN(hidden + residual)."""
-        total_SLD = hidden_SLD if residual_SLD is None else hidden_SLD + residual_SLD
-        weight, bias = self.weight.to(total_SLD.dtype), self.bias.to(total_SLD.dtype)
-        if weight.dim() != bias.dim():  # only one of the two is trained
-            num_trials = max(weight.numel(), bias.numel()) // weight.shape[-1]
-            weight, bias = weight.expand(num_trials, -1), bias.expand(num_trials, -1)
-        width = weight.shape[-1]
-        if weight.numel() == width:
-            return torch.layer_norm(total_SLD, (width,), weight.view(width), bias.view(width), self.eps)
-        normed: Tensor = _LayerNorms.apply(total_SLD, weight, bias, self.eps)
-        return normed
+        width = hidden_ND.shape[-1]
+        rows_ND = hidden_ND.reshape(-1, width)
+        residual_ND = None if residual_ND is None else residual_ND.reshape(-1, width)
+        return residual_layernorm(rows_ND, residual_ND, self.weight, self.bias, self.eps).view_as(hidden_ND)
 
-
-class _LayerNorms(torch.autograd.Function):
-    """K LayerNorms, one a trial, each by the library's fused kernel over the trial's part of the batch.
-
-    One normalisation of all and a product with each trial's weight would be as fast, but in bf16 it rounds in between:
-    a packed trial would be a little less exact than the same trial alone.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, total_SLD: Tensor, weight_KD: Tensor, bias_KD: Tensor, eps: float) -> Tensor:
-        num_trials, width = weight_KD.shape
-        rows = total_SLD.view(num_trials, -1, width)
-        normed = torch.empty_like(rows)
-        statistics = []
-        for k in range(num_trials):
-            normed[k], mean, rstd = torch.native_layer_norm(rows[k], (width,), weight_KD[k], bias_KD[k], eps)
-            statistics += [mean, rstd]
-        ctx.save_for_backward(rows, weight_KD, bias_KD, *statistics)
-        return normed.view_as(total_SLD)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        rows, weight_KD, bias_KD, *statistics = ctx.saved_tensors
-        width = weight_KD.shape[1]
-        grad_rows = grads[0].reshape(rows.shape)
-        grad_total, grad_weight, grad_bias = (torch.empty_like(each) for each in (rows, weight_KD, bias_KD))
-        for k in range(len(weight_KD)):
-            mean, rstd = statistics[2 * k : 2 * k + 2]
-            grad_total[k], grad_weight[k], grad_bias[k] = torch.ops.aten.native_layer_norm_backward(
-                grad_rows[k], rows[k], (width,), mean, rstd, weight_KD[k], bias_KD[k], (True, True, True)
-            )
-        return grad_total.view_as(grads[0]), grad_weight, grad_bias, None
+    def after_dropout(self, hidden_ND: Tensor, residual_ND: Tensor, dropout: Dropout) -> Tensor:
+        """LN(dropout(hidden) + residual), in one pass over the rows."""
+        rates_K = dropout.rates_K
+        if rates_K is None:
+            return self(hidden_ND, residual_ND)
+        keys = dropout.keys_for(hidden_ND)
+        return dropout_residual_layernorm(
+            hidden_ND, residual_ND, self.weight, self.bias, self.eps, keys, dropout.site, rates_K
+        )

@@ -1,6 +1,6 @@
 """The parts of the encoder: embeddings and post-LayerNorm Transformer layers of the BERT family.
 
-Suffixes: K trials, B sequences a trial, S = K*B, L length, D hidden, I intermediate width.
+Suffixes: K trials, S sequences, N rows (word pieces), D hidden, I intermediate width.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.nn.attention import attend, attend_first
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.feedforward import feed_forward
+from trainables.nn.kernels.attention import attend, attend_first
 from trainables.nn.layernorm import LayerNorm
+from trainables.nn.pieces import Pieces
 
 _gelu_tanh = functools.partial(F.gelu, approximate="tanh")
 
@@ -71,14 +72,14 @@ class Embeddings(nn.Module):
         project = shape.embedding_size != shape.hidden_size
         self.project = Linear(shape.embedding_size, shape.hidden_size) if project else None
 
-    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, dtype: torch.dtype) -> Tensor:
-        length = input_ids_SL.shape[1]
-        hidden = self.word(input_ids_SL) + self.position.weight[self.offset : self.offset + length]
+    def forward(self, pieces: Pieces, dtype: torch.dtype) -> Tensor:
+        """Hidden states (N, D)."""
+        hidden_ND = self.word(pieces.input_ids_N) + self.position(pieces.positions_N + self.offset)
         if self.token_type is not None:
             # RoBERTa has a single type; its tokenizer may still number the second text 1.
-            hidden = hidden + self.token_type(token_types_SL.clamp_max(self.token_type.num_embeddings - 1))
-        hidden = self.dropout(self.layernorm(hidden.to(dtype)))
-        return hidden if self.project is None else self.project(hidden)
+            hidden_ND = hidden_ND + self.token_type(pieces.token_types_N.clamp_max(self.token_type.num_embeddings - 1))
+        hidden_ND = self.dropout(self.layernorm(hidden_ND.to(dtype)))
+        return hidden_ND if self.project is None else self.project(hidden_ND)
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
@@ -86,29 +87,51 @@ def _embedding(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
 
 
+class SelfAttention(nn.Module):
+    """Attention within each sequence over projected queries, keys and values, with dropout of its probabilities."""
+
+    def __init__(self, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = Dropout(dropout)
+
+    def forward(self, qkv_NE: Tensor, pieces: Pieces) -> Tensor:
+        """(N, D) of (N, 3D)."""
+        rates_K = self.dropout.rates_K
+        keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
+        return attend(qkv_NE, self.num_heads, pieces.sequences, keys, self.dropout.site, rates_K)
+
+    def first(self, query_SD: Tensor, key_ND: Tensor, value_ND: Tensor, pieces: Pieces) -> Tensor:
+        """What each sequence's first token attends to (S, D), with the masks it has in `forward`."""
+        rates_K = self.dropout.rates_K
+        keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
+        sequences, site = pieces.sequences, self.dropout.site
+        return attend_first(query_SD, key_ND, value_ND, self.num_heads, sequences, keys, site, rates_K)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention up to, not including, its output projection."""
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        self.num_heads = shape.num_heads
         self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size)
-        self.dropout = Dropout(shape.attention_dropout)
+        self.attend = SelfAttention(shape.num_heads, shape.attention_dropout)
 
-    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        return attend(self.qkv(hidden_SLD), self.num_heads, padding_S11L, self.dropout)
+    def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        attended: Tensor = self.attend(self.qkv(hidden_ND), pieces)
+        return attended
 
-    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        """What the first token attends to (S, D): its query, everyone's keys and values."""
-        width = hidden_SLD.shape[-1]
+    def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        """What each sequence's first token attends to (S, D): its query, everyone's keys and values."""
+        width = hidden_ND.shape[-1]
         if isinstance(self.qkv, Linear) and self.qkv.is_plain:
-            weight, bias = self.qkv.weight.to(hidden_SLD.dtype), self.qkv.bias.to(hidden_SLD.dtype)
-            query_SD = F.linear(hidden_SLD[:, 0], weight[:width], bias[:width])
-            key_SLD, value_SLD = F.linear(hidden_SLD, weight[width:], bias[width:]).split(width, dim=-1)
+            weight, bias = self.qkv.weight.to(hidden_ND.dtype), self.qkv.bias.to(hidden_ND.dtype)
+            query_SD = F.linear(hidden_ND[pieces.first_rows_S], weight[:width], bias[:width])
+            key_ND, value_ND = F.linear(hidden_ND, weight[width:], bias[width:]).split(width, dim=-1)
         else:
-            query_SLD, key_SLD, value_SLD = self.qkv(hidden_SLD).split(width, dim=-1)
-            query_SD = query_SLD[:, 0]
-        return attend_first(query_SD, key_SLD, value_SLD, self.num_heads, padding_S11L, self.dropout)
+            query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
+            query_SD = query_ND[pieces.first_rows_S]
+        return self.attend.first(query_SD, key_ND, value_ND, pieces)
 
 
 class SublayerOutput(nn.Module):
@@ -126,27 +149,27 @@ class SublayerOutput(nn.Module):
         self.adapter: nn.Module | None = None
         self.layernorm = LayerNorm(shape.hidden_size, shape.layer_norm_eps)
 
-    def forward(self, hidden_SLI: Tensor, residual_SLD: Tensor) -> Tensor:
-        return self.finish(self.dense(hidden_SLI), residual_SLD)
+    def forward(self, hidden_NI: Tensor, residual_ND: Tensor) -> Tensor:
+        return self.finish(self.dense(hidden_NI), residual_ND)
 
-    def finish(self, projected_SLD: Tensor, residual_SLD: Tensor) -> Tensor:
+    def finish(self, projected_ND: Tensor, residual_ND: Tensor) -> Tensor:
         """What follows the projection W h + b."""
-        hidden_SLD = self.dropout(projected_SLD)
-        if self.adapter is not None:
-            hidden_SLD = self.adapter(hidden_SLD, residual_SLD, self.layernorm)
-        return self.layernorm(hidden_SLD, residual_SLD)
+        if self.adapter is None:
+            return self.layernorm.after_dropout(projected_ND, residual_ND, self.dropout)
+        changed_ND = self.adapter(self.dropout(projected_ND), residual_ND, self.layernorm)
+        return self.layernorm(changed_ND, residual_ND)
 
 
 class Branch(nn.Module):
     """What a method puts beside a layer."""
 
-    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        """What is added (S, L, D)."""
+    def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        """What is added (N, D)."""
         raise NotImplementedError
 
-    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
+    def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         """The same for each sequence's first token alone (S, D)."""
-        return self(hidden_SLD, padding_S11L)[:, 0]
+        return self(hidden_ND, pieces)[pieces.first_rows_S]
 
 
 class EncoderLayer(nn.Module):
@@ -165,20 +188,20 @@ class EncoderLayer(nn.Module):
         self.feedforward_output = SublayerOutput(shape.intermediate_size, shape)
         self.branch: Branch | None = None
 
-    def forward(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        beside = None if self.branch is None else self.branch(hidden_SLD, padding_S11L)
-        return self._feed_forward(self.attention_output(self.attention(hidden_SLD, padding_S11L), hidden_SLD), beside)
+    def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        beside = None if self.branch is None else self.branch(hidden_ND, pieces)
+        return self._feed_forward(self.attention_output(self.attention(hidden_ND, pieces), hidden_ND), beside)
 
-    def first(self, hidden_SLD: Tensor, padding_S11L: Tensor | None) -> Tensor:
-        """The first token's output (S, D) alone, which is all that a classifier reads of the last layer."""
-        beside = None if self.branch is None else self.branch.first(hidden_SLD, padding_S11L)
-        hidden_SD = self.attention_output(self.attention.first(hidden_SLD, padding_S11L), hidden_SLD[:, 0])
-        return self._feed_forward(hidden_SD, beside)
+    def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
+        """The first token's output (S, D) alone, where that is all a classifier reads of the last layer."""
+        beside = None if self.branch is None else self.branch.first(hidden_ND, pieces)
+        attended_SD = self.attention.first(hidden_ND, pieces)
+        return self._feed_forward(self.attention_output(attended_SD, hidden_ND[pieces.first_rows_S]), beside)
 
-    def _feed_forward(self, hidden_SLD: Tensor, beside: Tensor | None) -> Tensor:
-        residual = hidden_SLD if beside is None else hidden_SLD + beside
+    def _feed_forward(self, hidden_ND: Tensor, beside: Tensor | None) -> Tensor:
+        residual = hidden_ND if beside is None else hidden_ND + beside
         up, down = self.intermediate, self.feedforward_output.dense
-        if up.is_frozen_in(hidden_SLD.dtype) and down.is_frozen_in(hidden_SLD.dtype):
+        if up.is_frozen_in(hidden_ND.dtype) and down.is_frozen_in(hidden_ND.dtype):
             weights = (up.weight, up.bias, down.weight, down.bias)
-            return self.feedforward_output.finish(feed_forward(hidden_SLD, weights, self.activation), residual)
-        return self.feedforward_output(self.activation(up(hidden_SLD)), residual)
+            return self.feedforward_output.finish(feed_forward(hidden_ND, weights, self.activation), residual)
+        return self.feedforward_output(self.activation(up(hidden_ND)), residual)

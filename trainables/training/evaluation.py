@@ -1,4 +1,4 @@
-"""Scores of a trained model over whole splits: large batches, no gradients, nothing read back before the end.
+"""Scores of trained models over whole splits: large batches, no gradients, nothing read back before the end.
 
 Suffixes: K trials, N rows of a split, S sequences of a batch, L word pieces of the longest, C outputs.
 """
@@ -13,26 +13,26 @@ import torch
 from torch import Tensor
 
 from trainables.data.order import evaluation_batches
-from trainables.data.tokenized import TokenizedSplit, pad
+from trainables.data.tokenized import TokenizedSplit
 from trainables.data.windows import answer_texts
 from trainables.device.memory import is_out_of_memory
 from trainables.metrics import Metric
 from trainables.nn.encoder import Prefix
+from trainables.nn.pieces import Laid, Pieces, lay, pieces_of
 from trainables.training.loss import NOWHERE, TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel
 
 # Word pieces of one batch: enough to fill the device, few enough that a CPU's caches hold what a layer works on.
 MAX_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
-Inputs = tuple[Tensor, Tensor, Tensor | None]
-PrefixOf = Callable[[np.ndarray, int], Prefix]  # of some rows, padded to a length
+PrefixOf = Callable[[Laid], Prefix]  # of the rows of a batch
 
 
 @torch.inference_mode()
 def evaluate(
     model: AdaptedModel, split: TokenizedSplit, metric: Metric, prefix: PrefixOf | None = None
 ) -> dict[str, float]:
-    """The metric's components, the metric itself and "loss", over a whole split.
+    """The metric's components, the metric itself and "loss", over a whole split, of a model of one trial.
 
     Raises `TrainingDivergedError` where the loss is not finite, as after a last step that went too far: classes
     picked from NaN would pass for a score.
@@ -71,7 +71,7 @@ def predict(
 def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf | None = None) -> np.ndarray:
     """What `predict` gives, (K, N, C) or (K, N, L, 2), of every one of the K trials that stand before a model.
 
-    Each batch passes once, repeated for every trial, and is as much shorter. `prefix` is for a single trial.
+    Each batch passes once, repeated for every trial, and is as much smaller.
     """
     model.eval()
     device, num_trials = model.head.weight.device, model.num_trials
@@ -80,9 +80,8 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
     while batches:
         rows = batches.pop(0)
         try:
-            inputs, _ = to_device(split, rows, device)
-            ids, types, lengths = (each if each is None else torch.cat([each] * num_trials) for each in inputs)
-            logits = model(ids, types, lengths, None if prefix is None else prefix(rows, inputs[0].shape[1]))
+            laid, pieces, _ = to_device(split, np.tile(rows, num_trials), num_trials, device)
+            logits = model(pieces, None if prefix is None else prefix(laid))
             parts.append((rows, logits.view(num_trials, len(rows), *logits.shape[1:])))
         except Exception as error:
             if not is_out_of_memory(error) or len(rows) == 1:
@@ -96,14 +95,15 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
     return outputs
 
 
-def to_device(split: TokenizedSplit, rows: np.ndarray, device: torch.device) -> tuple[Inputs, Tensor]:
-    """A padded batch: (input ids, token types, lengths where any sequence is padded) and labels."""
-    batch = pad(split, rows, multiple_of=8 if device.type == "cuda" else 1)
-    # Known on the host, so a batch without padding costs neither a mask nor a wait for the device.
-    ragged = int(batch.lengths.min()) < batch.input_ids.shape[1]
-    arrays = [batch.input_ids, batch.token_type_ids, batch.labels, *([batch.lengths] if ragged else [])]
-    tensors = [torch.from_numpy(array) for array in arrays]
+def to_device(
+    split: TokenizedSplit, rows: np.ndarray, num_trials: int, device: torch.device
+) -> tuple[Laid, Pieces, Tensor]:
+    """A batch of rows, those of trial after trial, as many of each: where they lie, their word pieces, their labels."""
+    laid = lay(rows, split.lengths[rows], num_trials, multiple_of=8 if device.type == "cuda" else 1)
+    sources = np.repeat(split.offsets[rows], laid.lengths_S) + laid.positions_T
+    pieces = pieces_of(laid, split.input_ids[sources], split.token_type_ids[sources], device)
+    labels = split.labels[rows]
+    tensor = torch.from_numpy(labels if labels.dtype == np.int64 else labels.astype(np.float32))
     if device.type == "cuda":  # only from pinned memory does a copy not wait
-        tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-    input_ids, token_types, labels, *lengths = tensors
-    return (input_ids, token_types, lengths[0] if ragged else None), labels
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return laid, pieces, tensor

@@ -1,6 +1,6 @@
 """The adapted encoder with its head: what one pack of trials trains.
 
-Suffixes: K trials, S = K*B sequences, D hidden width, C outputs (classes, or 1 for regression).
+Suffixes: K trials, S = K*B sequences, N rows (word pieces), D hidden width, C outputs (classes, or 1 for regression).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from trainables.config import TrialConfig
 from trainables.methods import get_method, parse_options, read_pooling
 from trainables.metrics import TaskKind
 from trainables.nn.batchnorm import BatchNorm
-from trainables.nn.dropout import Dropout
+from trainables.nn.dropout import Dropout, StepKeys, number_sites
 from trainables.nn.encoder import Encoder, Prefix
 from trainables.nn.initialisation import parameter_device, truncated_normal, zeros
+from trainables.nn.pieces import Pieces
 from trainables.training.loss import NOWHERE
 
 
@@ -47,7 +48,7 @@ class Head(nn.Module):
         self.bias = zeros(len(generators), (num_outputs,), device)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Outputs (S, C) of (S, D), or (S, L, C) of (S, L, D), in float32."""
+        """Outputs (S, C) of (S, D), or (N, C) of (N, D), in float32."""
         num_trials, _, num_outputs = self.weight.shape
         rows_KND = states.float().reshape(num_trials, -1, states.shape[-1])
         if self.hidden_size:
@@ -86,6 +87,7 @@ class AdaptedModel(nn.Module):
         self.dropout = Dropout(encoder.shape.hidden_dropout)
         self.head = head
         self.has_features = encoder.gives_features
+        self._sites = number_sites(self)
         self._penalised = [module for module in encoder.modules() if isinstance(module, Penalised)]
         self.followers = [module for module in encoder.modules() if isinstance(module, Follower)]
 
@@ -99,19 +101,15 @@ class AdaptedModel(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(
-        self,
-        input_ids_SL: Tensor,
-        token_types_SL: Tensor,
-        lengths_S: Tensor | None = None,
-        prefix: Prefix | None = None,
-    ) -> Tensor:
+    def drop_out(self, keys: StepKeys | None) -> None:
+        """Draw the masks of every site from these keys from now on, or drop nothing."""
+        for site in self._sites:
+            site.keys = keys
+
+    def forward(self, pieces: Pieces, prefix: Prefix | None = None) -> Tensor:
         """Logits in float32: (S, C), or with the pooling "tokens" (S, L, C), where padding has a large negative one."""
-        outputs = self.head(self.dropout(self.encoder(input_ids_SL, token_types_SL, lengths_S, prefix)))
-        if outputs.dim() == 3 and lengths_S is not None:
-            padded = torch.arange(outputs.shape[1], device=lengths_S.device) >= lengths_S[:, None]
-            outputs = outputs.masked_fill(padded[..., None], NOWHERE)
-        return outputs
+        outputs: Tensor = self.head(self.dropout(self.encoder(pieces, prefix)))
+        return pieces.pad(outputs, NOWHERE) if self.encoder.pooling == "tokens" else outputs
 
     def penalty(self) -> Tensor | None:
         """What each trial's loss has beside the examples' (K,); None where no module asks for any."""
@@ -156,7 +154,7 @@ def build_model(
 ) -> AdaptedModel:
     """A model for a pack of trials of one stack key and a task of this kind, initialised from the trials' seeds.
 
-    It is without dropout until a training connects its streams.
+    It is without dropout until a training gives it keys.
 
     Raises `ValueError` where the trials cannot share a pack, since their private modules differ.
     """

@@ -1,19 +1,21 @@
-"""AdamW of one trial over its row of numbers: what is decayed, how gradients are clipped, the learning rate's course.
+"""AdamW of a pack: what of a trial's row is decayed, how gradients are clipped, and the learning rate's course.
 
 Protocol of Houlsby et al. 2019 with the details its released code adds: no decay of biases and LayerNorms, epsilon
 1e-6, gradients clipped at a global norm, linear warm-up and linear decay.
 
-Suffixes: P trained numbers of a trial, Q numbers of its statistics.
+Suffixes: K trials, P trained numbers of one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.config import TrialConfig
+from trainables.nn.kernels.adamw import adamw_
 
 EPSILON = 1e-6
 _FLOAT32_BYTES = 4
@@ -26,10 +28,6 @@ class RowLayout:
     num_decayed: int
     num_trained: int  # P, of which the decayed numbers come first
 
-    def parts(self, trained: Tensor) -> tuple[Tensor, Tensor]:
-        """The decayed numbers of P trained ones, and the rest; views."""
-        return trained[..., : self.num_decayed], trained[..., self.num_decayed : self.num_trained]
-
 
 def bytes_per_trial(num_trained: int, compute_dtype: torch.dtype) -> int:
     """Memory of what a trial trains: float32 masters, gradients and two moments, and the copy products see of them."""
@@ -37,58 +35,35 @@ def bytes_per_trial(num_trained: int, compute_dtype: torch.dtype) -> int:
     return num_trained * (4 * _FLOAT32_BYTES + copy)
 
 
-class TrialOptimizer:
-    """AdamW with the schedule and the clipping of one trial.
+def update(
+    trained_KP: Tensor,
+    grads_KP: Tensor,
+    moments: tuple[Tensor, Tensor],
+    layout: RowLayout,
+    trials: Sequence[tuple[TrialConfig, int, int]],
+) -> None:
+    """Take a step with each trial's own rate, decay and clipping; all in place, the gradients clipped.
 
     Args:
-        config: rates and norms.
-        num_steps: T, the steps of the whole trial, over which the learning rate runs its course.
+        moments: of first and second order, (K, P) each.
+        trials: configuration, step counted from 0 and number of steps of each.
     """
-
-    def __init__(self, config: TrialConfig, num_steps: int) -> None:
-        self._config = config
-        self._num_steps = num_steps
-        self._layout = RowLayout(num_decayed=0, num_trained=0)
-        self._parameters: list[nn.Parameter] = []
-        self._adamw: torch.optim.AdamW | None = None
-
-    @property
-    def values(self) -> Tensor:
-        """What is trained (P,), decayed numbers first."""
-        return torch.cat([parameter.detach() for parameter in self._parameters])
-
-    def attach(self, trained: Tensor, layout: RowLayout) -> None:
-        """Move these numbers (P,) from now on; moments are kept, on the numbers' device."""
-        self._layout = layout
-        parts = layout.parts(trained)
-        if self._adamw is None:
-            self._parameters = [nn.Parameter(part) for part in parts]
-            decays = (self._config.weight_decay, 0.0)
-            self._adamw = torch.optim.AdamW(
-                [{"params": [p], "weight_decay": decay} for p, decay in zip(self._parameters, decays, strict=True)],
-                lr=self._config.learning_rate,
-                eps=EPSILON,
-                fused=True,
-            )
-            return
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            parameter.data = part
-            for name, moment in self._adamw.state[parameter].items():
-                self._adamw.state[parameter][name] = moment.to(trained.device)
-
-    def update(self, grads: Tensor, step: int) -> None:
-        """Take a step, counted from 0, with gradients (P,), which are clipped in place at the trial's global norm."""
-        assert self._adamw is not None
-        rate = self._config.learning_rate * schedule(step, self._num_steps, self._config.warmup_ratio)
-        norm = torch.linalg.vector_norm(grads)
-        grads.mul_((self._config.max_grad_norm / (norm + 1e-6)).clamp_max(1.0))
-        parts = self._layout.parts(grads)
-        for group, parameter, part in zip(self._adamw.param_groups, self._parameters, parts, strict=True):
-            group["lr"] = rate
-            parameter.grad = part
-        self._adamw.step()
-        for parameter in self._parameters:
-            parameter.grad = None
+    numbers = [
+        (config.learning_rate * schedule(step, steps, config.warmup_ratio), config.weight_decay, config.max_grad_norm)
+        for config, step, steps in trials
+    ]
+    rates_K, decays_K, max_norms_K = torch.tensor(numbers, dtype=torch.float64).T.to(trained_KP.device)
+    adamw_(
+        trained_KP,
+        grads_KP,
+        *moments,
+        num_decayed=layout.num_decayed,
+        rates_K=rates_K,
+        decays_K=decays_K,
+        max_norms_K=max_norms_K.float(),
+        steps_K=torch.tensor([step + 1 for _, step, _ in trials]).to(trained_KP.device),
+        eps=EPSILON,
+    )
 
 
 def schedule(step: int, num_steps: int, warmup_ratio: float) -> float:

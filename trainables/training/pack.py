@@ -15,27 +15,27 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import torch
 
-from trainables.data.order import WINDOW
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import is_out_of_memory, release_unused
 from trainables.metrics import Metric, TaskKind
-from trainables.nn.dropout import DropoutStreams, connect
+from trainables.nn.dropout import StepKeys
 from trainables.nn.encoder import Encoder
 from trainables.outcome import EpochReport
-from trainables.training.evaluation import PrefixOf, evaluate, to_device
+from trainables.training.evaluation import PrefixOf, predict_stacked, score, to_device
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import RunningTrial
-from trainables.training.weights import TrainedWeights
+from trainables.training.weights import TrainedWeights, TrialState
 
 # Word pieces that pass through the encoder together. More trials than these hold are trained slice after slice: on a
 # CPU a longer pass gains nothing and leaves the caches, and anywhere the memory of activations is bounded by it.
 TOKENS_PER_SLICE = {"cpu": 2048, "cuda": 65_536}
 # Steps between two looks at the losses, where a look costs no wait for the device.
 FINITE_CHECK_STEPS = 50
+# Trials that are evaluated in one pass: more would make batches of few rows for each.
+EVALUATED_TOGETHER = {"cpu": 4, "cuda": 32}
 
 
 class Pack:
@@ -78,40 +78,33 @@ class Pack:
         assert self._weights is not None, "no trial has joined"
         return self._weights
 
-    @property
-    def is_between_windows(self) -> bool:
-        """Whether a trial that joins now meets batches of the lengths the pack meets."""
-        return not self.trials or self.trials[0].steps_in_epoch % WINDOW == 0
-
     def join(self, newcomers: Sequence[RunningTrial]) -> None:
         """Let trials train with the pack from the next step on, initialised from their seeds."""
         model = build_model(self._encoder, [trial.config for trial in newcomers], self._num_outputs, kind=self._kind)
         if self._weights is None:
             self._model, self._weights = model, TrainedWeights(model)
-            self._take(newcomers, self._weights.rows)
+        elif self.trials:
+            self._weights.join(model)
         else:
-            self._take([*self.trials, *newcomers], torch.cat([self._weights.rows, self._weights.read(model)]))
+            self._weights.replace_rows(self._weights.read(model))
+        self.trials += newcomers
 
     def leave(self, leaving: Sequence[RunningTrial]) -> None:
         """Take trials out of the pack; the others go on as if those had never been there."""
-        staying = [k for k, trial in enumerate(self.trials) if trial not in leaving]
-        self._take([self.trials[k] for k in staying], self.weights.rows[staying])
+        staying = [place for place, trial in enumerate(self.trials) if trial not in leaving]
+        self.weights.keep(staying)
+        self.trials = [self.trials[place] for place in staying]
 
-    def suspend(self, leaving: Sequence[RunningTrial]) -> None:
+    def suspend(self, leaving: Sequence[RunningTrial]) -> list[TrialState]:
         """Take trials out of the pack and their weights and moments off the device, until they `resume`."""
-        for trial in leaving:
-            self.weights.attach(trial, trial.row.cpu())
+        states = [self.weights.state(self.trials.index(trial)) for trial in leaving]
         self.leave(leaving)
+        return states
 
-    def resume(self, returning: Sequence[RunningTrial]) -> None:
+    def resume(self, returning: Sequence[RunningTrial], states: Sequence[TrialState]) -> None:
         """Let suspended trials go on where they stopped."""
-        rows = torch.stack([trial.row for trial in returning]).to(self.weights.device)
-        self._take([*self.trials, *returning], torch.cat([self.weights.rows, rows]))
-
-    def _take(self, trials: Sequence[RunningTrial], rows: torch.Tensor) -> None:
-        self.weights.replace_rows(rows)  # first: where memory does not suffice for it, the pack is as it was
-        self.trials = list(trials)
-        self.weights.attach_all(self.trials)
+        self.weights.resume(states)
+        self.trials += returning
 
     def step(self) -> None:
         """One optimizer step of every trial.
@@ -121,35 +114,30 @@ class Pack:
         """
         split = self._data["train"]
         batches = [trial.batches[trial.step] for trial in self.trials]
-        longest = max(int(split.lengths[rows].max()) for rows in batches)
-        if self._has_features:  # instead of word pieces, each row has one
-            longest = 1
-        for first, last in self._slices(longest * len(batches[0])):
+        # Instead of word pieces, each row of features has one.
+        longest = max(len(rows) if self._has_features else int(split.lengths[rows].sum()) for rows in batches)
+        for first, last in self._slices(longest):
             self._train(first, last, batches)
 
     def _slices(self, tokens_per_trial: int) -> Iterator[tuple[int, int]]:
         """Ranges of trials that go through the encoder together, of nearly equal sizes."""
-        fitting = max(1, self.tokens_per_slice // tokens_per_trial)
+        fitting = max(1, self.tokens_per_slice // max(1, tokens_per_trial))
         bounds = np.linspace(0, len(self.trials), -(-len(self.trials) // fitting) + 1).round().astype(int).tolist()
         yield from itertools.pairwise(bounds)
 
     def _train(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
         """One step of some trials; in halves where they do not fit into memory together."""
-        trials = self.trials[first:last]
-        states = [trial.dropout.get_state() for trial in trials]
         statistics = self.weights.statistics[first:last].clone()
         try:
             self._train_slice(first, last, batches[first:last])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            # No trial of the slice has been updated yet: with its dropout set back, it takes the same step again.
-            for trial, state in zip(trials, states, strict=True):
-                trial.dropout.set_state(state)
+            # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
             release_unused()
-            if len(trials) == 1:
+            if last - first == 1:
                 raise
             self.tokens_per_slice = max(1, self.tokens_per_slice // 2)
         else:
@@ -159,66 +147,92 @@ class Pack:
         self._train(middle, last, batches)
 
     def _train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
-        trials, split, device = self.trials[first:last], self._data["train"], self.weights.device
-        inputs, labels_S = to_device(split, np.concatenate(batches), device)
-        streams = DropoutStreams([trial.dropout for trial in trials])
-        own_lengths = [int(split.lengths[rows].max()) for rows in batches]
-        streams.expect(len(labels_S), own_lengths if min(own_lengths) < inputs[0].shape[1] else None)
-        connect(self.model, streams)
+        trials, device = self.trials[first:last], self.weights.device
+        laid, pieces, labels_S = to_device(self._data["train"], np.concatenate(batches), len(trials), device)
+        seeds, steps = [trial.dropout_seed for trial in trials], [trial.step for trial in trials]
+        self.model.drop_out(StepKeys(seeds, steps, [trial.config.dropout for trial in trials], pieces))
         self.weights.show(self.model, first, last)
         self.model.train()
-        prefix = None
-        if (prefix_of := self._prefix_of("train", trials)) is not None:
-            prefix = prefix_of(np.concatenate(batches), inputs[0].shape[1])
-        losses_K = example_losses(self.model(*inputs, prefix), labels_S).view(len(trials), -1).mean(dim=1)
+        prefix_of = self._prefix_of("train", trials)
+        outputs = self.model(pieces, None if prefix_of is None else prefix_of(laid))
+        losses_K = example_losses(outputs, labels_S).view(len(trials), -1).mean(dim=1)
         penalty_K = self.model.penalty()
         # The loss of one trial knows no weight of another.
         (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
         grads_KP = self.weights.take_gradients(first, last)
-        for trial, grads_P, loss in zip(trials, grads_KP, losses_K.detach(), strict=True):
-            trial.update(grads_P)
-            trial.loss_sum += loss
+        self.weights.update(first, last, grads_KP, trials)
+        self.weights.loss_sums[first:last] += losses_K.detach()
+        for trial in trials:
             trial.step += 1
-        self.weights.refresh(first, last)
         for module in self.model.followers:
             with self.weights.opened(self.model, first, last, grads_KP):
                 module.after_step(trials[0].step, len(trials[0].batches))
 
-    def check_finite(self, trial: RunningTrial) -> None:
-        """Raise `TrainingDivergedError` where a trial's loss is no longer finite.
+    def diverged(self) -> list[tuple[RunningTrial, str]]:
+        """The trials whose loss is no longer finite, and what is to be said of each.
 
-        Reading a number waits for the device, so not at every step, and on a GPU only where an epoch ends.
+        Reading numbers waits for the device, so not at every step, and on a GPU only where an epoch ends; then those
+        of all trials are read at once.
         """
-        is_due = trial.step % FINITE_CHECK_STEPS == 0 and self.weights.device.type == "cpu"
-        if (is_due or trial.has_ended_epoch) and not math.isfinite(loss := trial.loss_sum.item()):
-            epoch = len(trial.epochs) + 1
-            raise TrainingDivergedError(f"the training loss became {loss} by step {trial.step} (epoch {epoch})")
+        is_on_host = self.weights.device.type == "cpu"
+        due = [
+            place
+            for place, trial in enumerate(self.trials)
+            if trial.has_ended_epoch or (is_on_host and trial.step % FINITE_CHECK_STEPS == 0)
+        ]
+        if not due:
+            return []
+        sums = self.weights.loss_sums.tolist()
+        found = [(self.trials[place], sums[place]) for place in due if not math.isfinite(sums[place])]
+        return [
+            (trial, f"the training loss became {loss} by step {trial.step} (epoch {len(trial.epochs) + 1})")
+            for trial, loss in found
+        ]
 
-    def end_epoch(self, trial: RunningTrial, metric: Metric) -> EpochReport:
-        """Evaluate a trial on validation after an epoch, and keep the report.
+    def end_epochs(self, ended: Sequence[RunningTrial], metric: Metric) -> list[EpochReport | TrainingDivergedError]:
+        """Evaluate trials on validation after an epoch, all in one pass, and keep their reports.
 
-        Raises `TrainingDivergedError` where its outputs are not finite.
+        One whose outputs are not finite has the error in its place.
         """
-        # With fewer steps than epochs an epoch may hold no step, and the last loss stands.
-        steps = trial.steps_in_epoch
-        train_loss = trial.loss_sum.item() / steps if steps else trial.epochs[-1].train_loss
-        trial.loss_sum.zero_()
-        validation = self.evaluate(trial, "validation", metric)
-        began, trial.epoch_clock = trial.epoch_clock, time.perf_counter()
-        report = EpochReport(
-            epoch=len(trial.epochs) + 1,
-            step=trial.step,
-            train_loss=train_loss,
-            validation_score=validation[metric.name],
-            validation=validation,
-            duration_s=trial.epoch_clock - began,
-        )
-        trial.epochs.append(report)
-        return report
+        sums = self.weights.loss_sums.tolist()
+        reports: list[EpochReport | TrainingDivergedError] = []
+        for trial, scores in zip(ended, self.evaluate(ended, "validation", metric), strict=True):
+            place = self.trials.index(trial)
+            if isinstance(scores, TrainingDivergedError):
+                reports.append(scores)
+                continue
+            # With fewer steps than epochs an epoch may hold no step, and the last loss stands.
+            steps = trial.steps_in_epoch
+            train_loss = sums[place] / steps if steps else trial.epochs[-1].train_loss
+            self.weights.loss_sums[place] = 0.0
+            began, trial.epoch_clock = trial.epoch_clock, time.perf_counter()
+            report = EpochReport(
+                epoch=len(trial.epochs) + 1,
+                step=trial.step,
+                train_loss=train_loss,
+                validation_score=scores[metric.name],
+                validation=scores,
+                duration_s=trial.epoch_clock - began,
+            )
+            trial.epochs.append(report)
+            reports.append(report)
+        return reports
 
-    def evaluate(self, trial: RunningTrial, split: str, metric: Metric) -> dict[str, float]:
-        """A trial's scores on a split. Raises `TrainingDivergedError` where its outputs are not finite."""
-        return evaluate(self.show(trial), self._data[split], metric, self._prefix_of(split))
+    def evaluate(
+        self, trials: Sequence[RunningTrial], split: str, metric: Metric
+    ) -> list[dict[str, float] | TrainingDivergedError]:
+        """Scores of some trials on a split, in passes of as many as fit; the error of those that are not finite."""
+        found: list[dict[str, float] | TrainingDivergedError] = []
+        together = EVALUATED_TOGETHER[self.weights.device.type]
+        places = [self.trials.index(trial) for trial in trials]
+        for start in range(0, len(places), together):
+            self.weights.show_places(self.model, places[start : start + together])
+            for outputs in predict_stacked(self.model, self._data[split], self._prefix_of(split)):
+                try:
+                    found.append(score(outputs, self._data[split], metric))
+                except TrainingDivergedError as error:
+                    found.append(error)
+        return found
 
     def _prefix_of(self, split: str, trials: Sequence[RunningTrial] = ()) -> PrefixOf | None:
         """Where the states above the frozen layers come from; None where there are none, or dropout alters them.
@@ -231,11 +245,11 @@ class Pack:
             return None
         if self._has_features:
             features = self._prefixes.features(self._data[split], view)
-            return lambda rows, length: features.batch(rows, self.weights.device)
+            return lambda laid: features.batch(laid, self.weights.device)
         if not view.num_frozen_layers or any(trial.config.dropout != 0 for trial in trials):
             return None
         states = self._prefixes.states(self._data[split], view.num_frozen_layers)
-        return lambda rows, length: states.batch(rows, length, self.weights.device)
+        return lambda laid: states.batch(laid, self.weights.device)
 
     @property
     def _has_features(self) -> bool:

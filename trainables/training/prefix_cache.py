@@ -3,7 +3,7 @@
 Where a method trains nothing below some layer and nothing is dropped out there, what comes out of that layer is a
 property of the row. It is kept in memory up to a bound, and beyond it in an Arrow file that is mapped into memory.
 
-Suffixes: N rows of a split, B rows of a batch, L length, D width.
+Suffixes: N rows (of a split, or word pieces of a batch), S sequences of a batch, D width.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder, Prefix
+from trainables.nn.pieces import Laid
 from trainables.training.evaluation import MAX_TOKENS, to_device
 
 ROWS_PER_CHUNK = 4096
@@ -38,16 +39,16 @@ class PrefixStates:
     split: TokenizedSplit
     dtype: torch.dtype
 
-    def batch(self, rows: np.ndarray, length: int, device: torch.device) -> Prefix:
-        """The states of some rows (B, L, D), zeros where a row is padded to `length`."""
+    def batch(self, laid: Laid, device: torch.device) -> Prefix:
+        """The states of a batch's rows (N, D), zeros in dummy rows."""
         stored = _STORED[self.dtype][1]
-        states_BLD = np.zeros((len(rows), length, self.chunks[0].shape[1]), stored)
+        states_ND = np.zeros((laid.num_rows, self.chunks[0].shape[1]), stored)
         offsets = self.split.offsets
-        for place, row in enumerate(rows):
+        for row, place, length in zip(laid.rows_S, laid.starts_S, laid.lengths_S, strict=True):
             chunk = row // ROWS_PER_CHUNK
-            start, end = offsets[row : row + 2] - offsets[chunk * ROWS_PER_CHUNK]
-            states_BLD[place, : end - start] = self.chunks[chunk][start:end]
-        return Prefix(hidden=_to_device(states_BLD, self.dtype, device), num_layers=self.num_layers)
+            start = offsets[row] - offsets[chunk * ROWS_PER_CHUNK]
+            states_ND[place : place + length] = self.chunks[chunk][start : start + length]
+        return Prefix(hidden=_to_device(states_ND, self.dtype, device), num_layers=self.num_layers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,9 +60,10 @@ class Features:
     split: TokenizedSplit
     dtype: torch.dtype
 
-    def batch(self, rows: np.ndarray, device: torch.device) -> Prefix:
-        """The features of some rows (B, D)."""
-        return Prefix(hidden=_to_device(self.values[rows], self.dtype, device), num_layers=self.num_layers)
+    def batch(self, laid: Laid, device: torch.device) -> Prefix:
+        """The features of a batch's rows (S, D)."""
+        hidden = _to_device(self.values[laid.rows_S], self.dtype, device)
+        return Prefix(hidden=hidden, num_layers=self.num_layers, is_features=True)
 
 
 def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -105,8 +107,8 @@ class PrefixCache:
             stored, kind = _STORED[encoder.compute_dtype]
             values = np.empty((len(split), encoder.width), kind)
             for rows in evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[encoder.device.type]):
-                inputs, _ = to_device(split, rows, encoder.device)
-                values[rows] = encoder(*inputs).view(stored).cpu().numpy()
+                _, pieces, _ = to_device(split, rows, 1, encoder.device)
+                values[rows] = encoder(pieces).view(stored).cpu().numpy()
             self._features[key] = Features(
                 values=values, num_layers=encoder.shape.num_layers, split=split, dtype=encoder.compute_dtype
             )
@@ -122,11 +124,10 @@ class PrefixCache:
             start, end = split.offsets[rows[0]], split.offsets[rows[-1] + 1]
             chunk = np.empty((int(end - start), encoder.shape.hidden_size), kind)
             for places in evaluation_batches(split.lengths[rows], max_tokens=MAX_TOKENS[encoder.device.type]):
-                inputs, _ = to_device(split, rows[places], encoder.device)
-                hidden_BLD = encoder.run_prefix(*inputs, num_layers).view(stored).cpu().numpy()
-                for hidden_LD, row in zip(hidden_BLD, rows[places], strict=True):
-                    begins, ends = split.offsets[row : row + 2] - start
-                    chunk[begins:ends] = hidden_LD[: ends - begins]
+                laid, pieces, _ = to_device(split, rows[places], 1, encoder.device)
+                hidden_ND = encoder.run_prefix(pieces, num_layers).view(stored).cpu().numpy()
+                sources = np.repeat(split.offsets[laid.rows_S] - start, laid.lengths_S) + laid.positions_T
+                chunk[sources] = hidden_ND[laid.places_T]
             yield chunk
 
     def _spill(self, chunks: Iterator[np.ndarray]) -> list[np.ndarray]:

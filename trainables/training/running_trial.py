@@ -1,4 +1,4 @@
-"""A trial in training: where it stands, what it has measured, and its own optimizer."""
+"""A trial in training: where it stands and what it has measured. What it trains is with its pack's weights."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from trainables.config import TrialConfig
 from trainables.data.order import epoch_ends, training_batches
-from trainables.nn.dropout import DropoutStream
 from trainables.outcome import EpochReport, Report, TrialOutcome, now
 from trainables.training.model import derive_seed
-from trainables.training.optimizer import RowLayout, TrialOptimizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,30 +28,27 @@ class Job:
 
 
 class RunningTrial:
-    """One trial of a pack: its order of batches, its schedule, its AdamW and its reports."""
+    """One trial of a pack: its order of batches, where its epochs end, and its reports."""
 
-    def __init__(self, job: Job, train_lengths: np.ndarray, device: torch.device) -> None:
+    def __init__(self, job: Job, num_rows: int) -> None:
         config = job.config
         self.job = job
         self.config = config
         self.batches = training_batches(
-            train_lengths,
+            num_rows,
             batch_size=config.batch_size,
             num_epochs=config.num_epochs,
             seed=derive_seed(config.seed, "data order"),
         )
-        self.epoch_ends = epoch_ends(len(train_lengths), batch_size=config.batch_size, num_epochs=config.num_epochs)
-        self.dropout = DropoutStream(derive_seed(config.seed, "dropout"), config.dropout, device)
+        self.epoch_ends = epoch_ends(num_rows, batch_size=config.batch_size, num_epochs=config.num_epochs)
+        self.dropout_seed = derive_seed(config.seed, "dropout")
         self.step = 0
         self.epochs: list[EpochReport] = []
-        self.loss_sum = torch.zeros((), device=device)  # over the steps of this epoch
         self.started_at = now()
         self.clock = self.epoch_clock = time.perf_counter()
         self.training_s = 0.0
         self.steps_shared = 0  # sum over steps of the trials that took them together
         self.peak_bytes: int | None = None
-        self._optimizer = TrialOptimizer(config, len(self.batches))
-        self._statistics = torch.empty(0, device=device)
 
     @property
     def has_ended_epoch(self) -> bool:
@@ -78,20 +69,3 @@ class RunningTrial:
     def pack_size(self) -> float | None:
         """Trials it took its steps with on average, itself included."""
         return self.steps_shared / self.step if self.step else None
-
-    def attach(self, trained: Tensor, layout: RowLayout, statistics: Tensor | None = None) -> None:
-        """Train these numbers of the pack's masters (P,) from now on; the optimizer keeps its moments, on their device.
-
-        `statistics` (Q,) are those of its normalisations, which the model writes.
-        """
-        self._statistics = trained.new_empty(0) if statistics is None else statistics
-        self._optimizer.attach(trained, layout)
-
-    @property
-    def row(self) -> Tensor:
-        """The values of what it trains, decayed ones first, and its statistics: float32 (P + Q,)."""
-        return torch.cat([self._optimizer.values, self._statistics])
-
-    def update(self, grads: Tensor) -> None:
-        """Take one step of AdamW with gradients (P,)."""
-        self._optimizer.update(grads, self.step)

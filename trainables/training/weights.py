@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.layernorm import LayerNorm
 from trainables.training.model import AdaptedModel, statistics_of
-from trainables.training.optimizer import RowLayout, bytes_per_trial
+from trainables.training.optimizer import RowLayout, bytes_per_trial, update
 from trainables.training.running_trial import RunningTrial
 
 
@@ -42,8 +42,17 @@ class _Leaf:
         return part.view(-1, *self.shape) if self.has_trial_axis else part.view(self.shape)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrialState:
+    """Everything a trial has trained, off the device while it waits."""
+
+    row: Tensor  # (P + Q,)
+    moments: tuple[Tensor, Tensor] | None  # (P,) each; None before its first step
+    loss_sum: Tensor
+
+
 class TrainedWeights:
-    """The rows of a pack's trials, and the model's tensors as views of them.
+    """The rows of a pack's trials, their optimizer's moments, and the model's tensors as views of them.
 
     Takes the trained tensors of a model as its first rows. From then on the model computes with whichever trials
     were last put before it by `show`.
@@ -78,24 +87,79 @@ class TrainedWeights:
         return torch.cat([tensor.reshape(num_trials, -1) for tensor in tensors], dim=1)
 
     def replace_rows(self, rows: Tensor) -> None:
-        """Take these (K, P + Q) rows for the trials of the pack from now on."""
+        """Take these (K, P + Q) rows for the trials of the pack from now on, as if none had taken a step."""
+        self._take(rows, None, torch.zeros(len(rows), device=self.device))
+
+    def join(self, model: AdaptedModel) -> None:
+        """Add the trials that a model was built for, at the end."""
+        rows = self.read(model)
+        states = [TrialState(row=row, moments=None, loss_sum=row.new_zeros(())) for row in rows]
+        self.resume(states)
+
+    def resume(self, states: Sequence[TrialState]) -> None:
+        """Add trials where they stopped, at the end."""
+        rows = torch.cat([self.rows, torch.stack([state.row for state in states]).to(self.device)])
+        moments = None
+        if self._moments is not None or any(state.moments is not None for state in states):
+            moments = self._joined_moments(states)
+        sums = torch.cat([self.loss_sums, torch.stack([state.loss_sum for state in states]).to(self.device)])
+        self._take(rows, moments, sums)  # last: where memory did not suffice, the pack is as it was
+
+    def _joined_moments(self, states: Sequence[TrialState]) -> tuple[Tensor, Tensor]:
+        own = self._moments or (torch.zeros_like(self.trained), torch.zeros_like(self.trained))
+        first, second = (
+            torch.cat(
+                [
+                    own[order],
+                    *(
+                        own[order].new_zeros(1, own[order].shape[1])
+                        if state.moments is None
+                        else state.moments[order][None].to(self.device)
+                        for state in states
+                    ),
+                ]
+            )
+            for order in (0, 1)
+        )
+        return first, second
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Let all trials go but these."""
+        kept = list(places)
+        moments = self._moments
+        moments = None if moments is None else (moments[0][kept], moments[1][kept])
+        self._take(self.rows[kept], moments, self.loss_sums[kept])
+
+    def state(self, place: int) -> TrialState:
+        """A copy of what a trial has, on the host."""
+        moments = self._moments
+        return TrialState(
+            row=self.rows[place].cpu(),
+            moments=None if moments is None else (moments[0][place].cpu(), moments[1][place].cpu()),
+            loss_sum=self.loss_sums[place].cpu(),
+        )
+
+    def _take(self, rows: Tensor, moments: tuple[Tensor, Tensor] | None, loss_sums: Tensor) -> None:
         num_trained = self.layout.num_trained
-        self.trained, self.statistics = rows[:, :num_trained], rows[:, num_trained:]
+        trained, statistics = rows[:, :num_trained], rows[:, num_trained:]
         if self._statistics:  # in memory of their own: they are written while autograd watches over the weights
-            self.trained, self.statistics = self.trained.clone(), self.statistics.clone()
-        self._seen = self.trained if self.compute_dtype is torch.float32 else self.trained.to(self.compute_dtype)
+            trained, statistics = trained.clone(), statistics.clone()
+        seen = trained if self.compute_dtype is torch.float32 else trained.to(self.compute_dtype)
+        self.trained, self.statistics, self._seen = trained, statistics, seen
+        self._moments = moments
+        self.loss_sums = loss_sums  # of each trial, over the steps of its epoch
         self._views: dict[tuple[int, int], list[nn.Parameter]] = {}
-        self._grads = torch.empty(0, self.trained.shape[1], device=self.device)
+        self._grads = torch.empty(0, trained.shape[1], device=self.device)
 
-    def attach(self, trial: RunningTrial, row: Tensor) -> None:
-        """Let a trial train this row (P + Q,), which need not be one of the pack's."""
-        num_trained = self.layout.num_trained
-        trial.attach(row[:num_trained], self.layout, row[num_trained:])
-
-    def attach_all(self, trials: Sequence[RunningTrial]) -> None:
-        """Let each of the pack's trials train its own row."""
-        for trial, row, statistics in zip(trials, self.trained, self.statistics, strict=True):
-            trial.attach(row, self.layout, statistics)
+    def update(self, first: int, last: int, grads: Tensor, trials: Sequence[RunningTrial]) -> None:
+        """Take one step of AdamW with trials first..last-1, by their gradients (last - first, P)."""
+        if self._moments is None:
+            self._moments = torch.zeros_like(self.trained), torch.zeros_like(self.trained)
+        moments = self._moments[0][first:last], self._moments[1][first:last]
+        steps = [(trial.config, trial.step, len(trial.batches)) for trial in trials]
+        with torch.no_grad():
+            update(self.trained[first:last], grads, moments, self.layout, steps)
+        self.refresh(first, last)
 
     def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
         """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""
@@ -107,10 +171,22 @@ class TrainedWeights:
         else:
             views = [nn.Parameter(leaf.view(seen if leaf.is_cast else rows)) for leaf in self._leaves]
             self._views[first, last] = views
+        self._put(views, self.statistics[first:last])
+
+    def show_places(self, model: AdaptedModel, places: Sequence[int]) -> None:
+        """Put some trials of the pack before the model, wherever they stand, to be evaluated until the next call."""
+        if list(places) == list(range(places[0], places[0] + len(places))):
+            return self.show(model, places[0], places[-1] + 1)
+        rows, seen = self.trained[list(places)], self._seen[list(places)]
+        views = [nn.Parameter(leaf.view(seen if leaf.is_cast else rows)) for leaf in self._leaves]
+        self._put(views, self.statistics[list(places)])
+        return None
+
+    def _put(self, views: Sequence[nn.Parameter], statistics: Tensor) -> None:
         for leaf, tensor in zip(self._leaves, views, strict=True):
             setattr(leaf.owner, leaf.name, tensor)
         for leaf in self._statistics:
-            setattr(leaf.owner, leaf.name, leaf.view(self.statistics[first:last]))
+            setattr(leaf.owner, leaf.name, leaf.view(statistics))
 
     def take_gradients(self, first: int, last: int) -> Tensor:
         """The gradients (last - first, P), float32, that these trials' tensors have gathered; the tensors forget them.

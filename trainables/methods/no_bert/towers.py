@@ -19,6 +19,7 @@ from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.dropout import Dropout
 from trainables.nn.initialisation import zeros
 from trainables.nn.layernorm import LayerNorm
+from trainables.nn.pieces import Pieces
 from trainables.nn.stacked_linear import StackedLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -80,8 +81,8 @@ class Convolution(nn.Module):
         # Room for the widest window at the last word; places without a word are zero.
         padded_SWE = vectors_TE.new_zeros(words.num_rows, longest + len(self.filters) - 1, width)
         padded_SWE = padded_SWE.index_put((words.rows, places_T), vectors_TE)
-        if self.embedding_dropout.is_active:
-            kept_SE = self.embedding_dropout.mask(padded_SWE[:, 0], along=())
+        if self.embedding_dropout.rates_K is not None:
+            kept_SE = self.embedding_dropout(torch.ones_like(padded_SWE[:, 0]))
             padded_SWE = padded_SWE * kept_SE[:, None]
         is_past_SW1 = (torch.arange(longest, device=vectors_TE.device) >= counts_S[:, None])[..., None]
         pooled = []
@@ -179,8 +180,8 @@ class DeepAndWide(nn.Module):
         self.wide = wide
         self.deep_l2, self.wide_l2 = deep_l2, wide_l2
 
-    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None = None) -> Tensor:
-        words = Words.of(input_ids_SL, token_types_SL, lengths_S)
+    def forward(self, pieces: Pieces) -> Tensor:
+        words = Words.of(pieces)
         features_SX = self.reader(self.embeddings(words), words)
         for layer in self.hidden:
             features_SX = layer(features_SX)

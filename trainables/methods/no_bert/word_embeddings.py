@@ -1,6 +1,6 @@
 """Hashed words of a batch, and their vectors. What is read is described in `trainables.methods.no_bert.words`.
 
-Suffixes: K trials, S = K*B rows, L ids of a row, T words of all rows, E embedding width, V buckets of a table.
+Suffixes: K trials, S = K*B rows, N ids of all rows, T words of all rows, E embedding width, V buckets of a table.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainables.methods.no_bert.vectors import StaticVectors
 from trainables.methods.no_bert.words import FIRST, NUM_WORD_KINDS, PIECE
 from trainables.nn.initialisation import truncated_normal, zeros
+from trainables.nn.pieces import Pieces
 
 # A word of the second text stands in another bucket than in the first, and in a third where both say it.
 _SALTS = (0, 0x2545F491, 0x5DEECE66)
@@ -34,22 +35,20 @@ class Words:
     num_rows: int
 
     @staticmethod
-    def of(input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None) -> Words:
-        """Read a padded batch as `trainables.methods.no_bert.words` lays it out."""
-        num_rows, length = input_ids_SL.shape
-        if lengths_S is None:
-            ids, types = input_ids_SL.reshape(-1), token_types_SL.reshape(-1)
-            rows = torch.arange(num_rows, device=ids.device).repeat_interleave(length)
-        else:
-            mask_SL = torch.arange(length, device=lengths_S.device) < lengths_S[:, None]
-            ids, types = input_ids_SL[mask_SL], token_types_SL[mask_SL]
-            rows = torch.arange(num_rows, device=ids.device).repeat_interleave(lengths_S)
+    def of(pieces: Pieces) -> Words:
+        """Read a batch as `trainables.methods.no_bert.words` lays it out."""
+        ids, types, rows = pieces.input_ids_N, pieces.token_types_N, pieces.owners_N
+        if pieces.num_dummies:
+            is_piece = rows < pieces.num_sequences
+            ids, types, rows = ids[is_piece], types[is_piece], rows[is_piece]
         starts = (types != PIECE).nonzero().view(-1)
         hashes, kinds = ids[starts], types[starts]
         if bool((kinds != FIRST).any()):
             salts = torch.tensor(_SALTS, device=ids.device)
             ids = ids.index_copy(0, starts, hashes ^ salts[kinds])
-        return Words(ids=ids, starts=starts, kinds=kinds, rows=rows[starts], hashes=hashes, num_rows=num_rows)
+        return Words(
+            ids=ids, starts=starts, kinds=kinds, rows=rows[starts], hashes=hashes, num_rows=pieces.num_sequences
+        )
 
     @property
     def counts(self) -> Tensor:

@@ -158,5 +158,4 @@ def _lay_out(
         input_ids=hashes[source + np.arange(len(source))],
         token_type_ids=types,
         labels=table.column("label").to_numpy(zero_copy_only=False),
-        pad_token_id=0,
     )

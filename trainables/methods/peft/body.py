@@ -9,6 +9,7 @@ Suffixes: S sequences, L length, N virtual tokens, D hidden width.
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from trainables.backbones import checkpoint_names
-from trainables.nn.dropout import Dropout, DropoutStream
+from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device
+from trainables.nn.pieces import Pieces
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -31,7 +33,8 @@ class PeftBody(nn.Module):
     """Hidden states of the tuned Hugging Face model, for `Encoder.replace_body`.
 
     Its dropout draws as the model's own code does, from the global generator, which each training step sets from the
-    trial's stream and puts back afterwards. A trial's own rate replaces the backbone's rates; the tuner keeps its own.
+    trial's seed and step and puts back afterwards. A trial's own rate replaces the backbone's rates; the tuner keeps
+    its own.
     """
 
     def __init__(self, model: nn.Module, shape: EncoderShape, compute_dtype: torch.dtype) -> None:
@@ -40,27 +43,31 @@ class PeftBody(nn.Module):
         self.position_offset = shape.position_offset
         self.max_length = shape.max_length
         self.compute_dtype = compute_dtype
-        self.dropout = Dropout(shape.hidden_dropout)  # never called: it holds the trial's stream
+        self.dropout = Dropout(shape.hidden_dropout)  # never called: it holds the trial's keys
         # The tuner names its own dropout after itself or its adapter; the backbone's are all called `dropout`.
         named = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
         self._dropouts = [(module, module.p, name.rpartition(".")[2] != "dropout") for name, module in named]
 
-    def forward(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None) -> Tensor:
-        """Hidden states (S, L, D) of the last layer, those of virtual tokens left out."""
-        device = input_ids_SL.device
-        is_low = self.compute_dtype is not torch.float32
-        with self._own_dropout(device), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_low):
-            hidden_SLD = self._compute(input_ids_SL, token_types_SL, lengths_S)
-        return hidden_SLD.to(self.compute_dtype)
+    def forward(self, pieces: Pieces) -> Tensor:
+        """Hidden states (N, D) of the last layer, those of virtual tokens left out.
 
-    def _compute(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor | None) -> Tensor:
+        The library's models read padded sequences, so word pieces are padded for it and its states unpadded.
+        """
+        device = pieces.input_ids_N.device
+        is_low = self.compute_dtype is not torch.float32
+        ids_SL1, types_SL1 = (pieces.pad(each[:, None]) for each in (pieces.input_ids_N, pieces.token_types_N))
+        with self._own_dropout(device), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_low):
+            hidden_SLD = self._compute(ids_SL1[..., 0], types_SL1[..., 0], pieces.sequences.lengths_S)
+        return pieces.unpad(hidden_SLD.to(self.compute_dtype))
+
+    def _compute(self, input_ids_SL: Tensor, token_types_SL: Tensor, lengths_S: Tensor) -> Tensor:
         size, length = input_ids_SL.shape
         config = self.model.active_peft_config
         virtual = config.num_virtual_tokens if config.is_prompt_learning else 0
         if virtual + length > self.max_length:
             raise ValueError(f"{virtual} virtual tokens and a text of {length} exceed {self.max_length} positions")
         positions = torch.arange(virtual + length, device=input_ids_SL.device) + self.position_offset
-        mask = None if lengths_S is None else positions - self.position_offset < lengths_S[:, None] + virtual
+        mask = positions - self.position_offset < lengths_S[:, None] + virtual
         inputs: dict[str, Any] = {"input_ids": input_ids_SL, "attention_mask": mask}
         inputs["position_ids"] = positions[virtual:].expand(size, -1)
         if types := getattr(self.model.get_base_model().config, "type_vocab_size", 0):
@@ -79,16 +86,16 @@ class PeftBody(nn.Module):
 
     @contextmanager
     def _own_dropout(self, device: torch.device) -> Iterator[None]:
-        """Let dropout draw from the trial's stream at the trial's rates; off where there is no stream."""
-        stream = self.dropout.streams.streams[0] if self.training and self.dropout.streams is not None else None
+        """Let dropout draw from the trial's seed of this step at the trial's rates; off where there are no keys."""
+        keys = self.dropout.keys if self.training else None
         for module, rate, is_of_tuner in self._dropouts:
-            own = rate if stream is None or stream.rate is None or is_of_tuner else stream.rate
-            module.p = 0.0 if stream is None else own
-        if stream is None:
+            trials_own = None if keys is None or is_of_tuner else keys.own_rate(0)
+            module.p = 0.0 if keys is None else rate if trials_own is None else trials_own
+        if keys is None:
             yield
             return
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_draw_seed(stream, device))
+            torch.manual_seed(_step_seed(keys.seeds[0], keys.steps[0]))
             yield
 
 
@@ -117,11 +124,9 @@ class AdaLoraBody(PeftBody):
         return self.model.active_peft_config.orth_reg_weight * torch.stack(distances).mean()[None]
 
 
-def _draw_seed(stream: DropoutStream, device: torch.device) -> int:
-    """A seed from 62 fair coins of a trial's stream."""
-    coins = torch.empty(1, 62, device=device)
-    stream.fill(coins, 0.5)
-    return int("".join("1" if coin else "0" for coin in coins[0].tolist()), 2)
+def _step_seed(seed: int, step: int) -> int:
+    """The global generator's seed at a step of a trial."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:8], "big") >> 2
 
 
 def build_body(view: Encoder, config: PeftConfig, generator: torch.Generator) -> PeftBody:

@@ -1,0 +1,150 @@
+"""A batch of word pieces laid end to end, trial after trial: what every module of a model works on.
+
+Each of the K trials has a segment of M rows, M being what the longest of them needs, so private modules see their rows
+as (K, M, D) without a copy. A row is one word piece. The tail of a shorter trial's segment are dummy rows, which belong
+to no sequence: nothing is read from them, and no gradient comes from them.
+
+Suffixes: K trials, B sequences a trial, S = K*B, M rows a trial, N = K*M, L length of the longest sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.nn.kernels.sequences import Sequences
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pieces:
+    """The word pieces of a batch and where its sequences lie."""
+
+    input_ids_N: Tensor  # int64; of dummy rows any
+    token_types_N: Tensor  # int64
+    positions_N: Tensor  # int64: a row's place in its sequence
+    owners_N: Tensor  # int64: the sequence of each row; S for dummy rows
+    sequences: Sequences
+    num_trials: int
+    num_dummies: int
+
+    @property
+    def num_rows(self) -> int:
+        """N, dummy rows included."""
+        return self.input_ids_N.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        """S."""
+        return len(self.sequences)
+
+    @cached_property
+    def first_rows_S(self) -> Tensor:
+        """The row of each sequence's first word piece."""
+        return self.sequences.starts_S.long()
+
+    @cached_property
+    def is_piece_KM(self) -> Tensor | None:
+        """False for dummy rows; None where there are none."""
+        if not self.num_dummies:
+            return None
+        return (self.owners_N < self.num_sequences).view(self.num_trials, -1)
+
+    @cached_property
+    def padded_SL(self) -> Tensor:
+        """The row of each place of each sequence, padded to the longest; N where there is none."""
+        places_L = torch.arange(self.sequences.longest, device=self.input_ids_N.device)
+        rows_SL = self.first_rows_S[:, None] + places_L
+        return rows_SL.masked_fill_(places_L >= self.sequences.lengths_S[:, None], self.num_rows)
+
+    def pad(self, rows_NX: Tensor, value: float = 0.0) -> Tensor:
+        """Rows (N, X) as sequences padded on the right (S, L, X)."""
+        filling = rows_NX.new_full((1, rows_NX.shape[1]), value)
+        return torch.cat([rows_NX, filling])[self.padded_SL]
+
+    def unpad(self, padded_SLX: Tensor) -> Tensor:
+        """The inverse of `pad`: rows (N, X), zeros in dummy rows."""
+        rows_NX = padded_SLX.new_zeros(self.num_rows + 1, padded_SLX.shape[2])
+        return rows_NX.index_copy(0, self.padded_SL.flatten(), padded_SLX.flatten(0, 1))[:-1]
+
+    def mean(self, hidden_ND: Tensor) -> Tensor:
+        """The mean over the word pieces of each sequence (S, D), summed in float32."""
+        total_SD = hidden_ND.new_zeros(self.num_sequences + 1, hidden_ND.shape[1], dtype=torch.float32)
+        total_SD = total_SD.index_add(0, self.owners_N, hidden_ND.float())[:-1]
+        return (total_SD / self.sequences.lengths_S[:, None]).to(hidden_ND.dtype)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Laid:
+    """Where the rows of a split lie in a batch of K trials' segments: host arrays, from which a batch is filled."""
+
+    rows_S: np.ndarray  # which rows of the split, trial after trial
+    starts_S: np.ndarray  # int64: where each begins in the batch
+    lengths_S: np.ndarray  # int64
+    num_trials: int
+    rows_per_trial: int  # M
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return self.num_trials * self.rows_per_trial
+
+    @cached_property
+    def places_T(self) -> np.ndarray:
+        """Where in the batch each word piece goes, int64 (T,), T of them being no dummies."""
+        return np.repeat(self.starts_S, self.lengths_S) + self.positions_T
+
+    @cached_property
+    def positions_T(self) -> np.ndarray:
+        """The place of each of these word pieces in its sequence."""
+        ends = np.cumsum(self.lengths_S)
+        return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - self.lengths_S, self.lengths_S)
+
+    @cached_property
+    def owners_N(self) -> np.ndarray:
+        """The sequence of each row; S for dummy rows."""
+        owners = np.full(self.num_rows, len(self.rows_S), np.int64)
+        owners[self.places_T] = np.repeat(np.arange(len(self.rows_S)), self.lengths_S)
+        return owners
+
+
+def lay(rows_S: np.ndarray, lengths_S: np.ndarray, num_trials: int, *, multiple_of: int = 1) -> Laid:
+    """Lay S = K*B sequences, trial after trial, into K segments of as many rows as the longest needs.
+
+    `multiple_of` rounds that number up.
+    """
+    lengths_S = lengths_S.astype(np.int64)
+    lengths_KB = lengths_S.reshape(num_trials, -1)
+    longest = -(-int(lengths_KB.sum(axis=1).max()) // multiple_of) * multiple_of
+    within_KB = np.cumsum(lengths_KB, axis=1) - lengths_KB
+    starts_S = (within_KB + longest * np.arange(num_trials)[:, None]).reshape(-1)
+    return Laid(rows_S=rows_S, starts_S=starts_S, lengths_S=lengths_S, num_trials=num_trials, rows_per_trial=longest)
+
+
+def pieces_of(laid: Laid, ids_T: np.ndarray, types_T: np.ndarray, device: torch.device) -> Pieces:
+    """The batch of these word pieces, in the order of `Laid.places_T`."""
+    arrays = np.zeros((3, laid.num_rows), np.int64)
+    arrays[0, laid.places_T], arrays[1, laid.places_T], arrays[2, laid.places_T] = ids_T, types_T, laid.positions_T
+    ids, types, positions, owners = (
+        _to_device(array, device) for array in (arrays[0], arrays[1], arrays[2], laid.owners_N)
+    )
+    return Pieces(
+        input_ids_N=ids,
+        token_types_N=types,
+        positions_N=positions,
+        owners_N=owners,
+        sequences=Sequences(
+            laid.starts_S, laid.lengths_S, num_trials=laid.num_trials, num_rows=laid.num_rows, device=device
+        ),
+        num_trials=laid.num_trials,
+        num_dummies=laid.num_rows - len(laid.places_T),
+    )
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    # Only from pinned memory does a copy not wait.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
