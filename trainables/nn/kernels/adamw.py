@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trainables.nn.kernels import native
+
 
 @torch.no_grad()
 def adamw_(
@@ -23,6 +25,7 @@ def adamw_(
     steps_K: Tensor,
     eps: float = 1e-6,
     betas: tuple[float, float] = (0.9, 0.999),
+    seen_KP: Tensor | None = None,
 ) -> None:
     """One step of `torch.optim.AdamW` after `clip_grad_norm_`, for each trial with its own numbers; in place, float32.
 
@@ -34,7 +37,23 @@ def adamw_(
         decays_K: weight decays.
         max_norms_K: the norms at which each trial's gradient is clipped.
         steps_K: int64, 1 for a trial's first step.
+        seen_KP: a copy of the values that products see, of bf16 or any other dtype, to be kept up to date.
     """
+    tensors = values_KP, grads_KP, exp_avg_KP, exp_avg_sq_KP
+    library = native.library_for(values_KP)
+    if library is not None and all(tensor.dtype is torch.float32 and tensor.is_contiguous() for tensor in tensors):
+        is_seen_bf16 = seen_KP is not None and seen_KP.dtype is torch.bfloat16 and seen_KP.is_contiguous()
+        numbers = rates_K.double(), decays_K.double(), max_norms_K.double(), steps_K.long()
+        library.adamw(
+            *values_KP.shape,
+            num_decayed,
+            *native.addresses(*tensors, seen_KP if is_seen_bf16 else None, *numbers),
+            eps,
+            *betas,
+        )
+        if seen_KP is not None and not is_seen_bf16:
+            seen_KP.copy_(values_KP)
+        return
     first, second = betas
     norms_K = torch.linalg.vector_norm(grads_KP, dim=1)
     grads_KP.mul_((max_norms_K / (norms_K + 1e-6)).clamp_max_(1.0)[:, None])
@@ -47,3 +66,5 @@ def adamw_(
     values_KP[:, :num_decayed].mul_((1 - rates_K * decays_K).float()[:, None])
     denominators_KP = exp_avg_sq_KP.sqrt().div_(corrections_K.float()[:, None]).add_(eps)
     values_KP.sub_(denominators_KP.reciprocal_().mul_(exp_avg_KP).mul_(sizes_K.float()[:, None]))
+    if seen_KP is not None:
+        seen_KP.copy_(values_KP)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainables.nn.kernels import native
+
 _MASK = 0xFFFF_FFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85
@@ -61,7 +63,21 @@ class _Dropout(torch.autograd.Function):
 
 def multiply(x_NW: Tensor, keys: DropoutKeys, site: int, rates_K: Tensor) -> Tensor:
     """What `dropout` computes, without a gradient of its own."""
+    if (library := native.library_for(x_NW)) is not None:
+        x_NW = x_NW.contiguous()
+        out_NW = torch.empty_like(x_NW)
+        sizes = *x_NW.shape, len(keys.seeds_K)
+        drawn_from = native_keys(keys, site, rates_K)
+        native.check(
+            library.dropout_rows(x_NW.dtype is torch.bfloat16, *sizes, *native.addresses(x_NW, out_NW), drawn_from)
+        )
+        return out_NW
     return (x_NW * row_mask(keys, x_NW.shape[1], site, rates_K)).to(x_NW.dtype)
+
+
+def native_keys(keys: DropoutKeys, site: int, rates_K: Tensor) -> native.Keys:
+    """The keys as the kernels in C take them; valid while the tensors live."""
+    return native.Keys(*native.addresses(keys.seeds_K, keys.steps_K, rates_K, keys.places_N, keys.positions_N), site)
 
 
 def row_mask(keys: DropoutKeys, width: int, site: int, rates_K: Tensor) -> Tensor:
