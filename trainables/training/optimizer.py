@@ -41,18 +41,20 @@ def update(
     moments: tuple[Tensor, Tensor],
     layout: RowLayout,
     trials: Sequence[tuple[TrialConfig, int, int]],
+    seen_KP: Tensor | None = None,
 ) -> None:
     """Take a step with each trial's own rate, decay and clipping; all in place, the gradients clipped.
 
     Args:
         moments: of first and second order, (K, P) each.
         trials: configuration, step counted from 0 and number of steps of each.
+        seen_KP: a copy in the dtype of products, to be kept up to date.
     """
     numbers = [
         (config.learning_rate * schedule(step, steps, config.warmup_ratio), config.weight_decay, config.max_grad_norm)
         for config, step, steps in trials
     ]
-    rates_K, decays_K, max_norms_K = torch.tensor(numbers, dtype=torch.float64).T.to(trained_KP.device)
+    rates_K, decays_K, max_norms_K = torch.tensor(numbers, dtype=torch.float64).T.contiguous().to(trained_KP.device)
     adamw_(
         trained_KP,
         grads_KP,
@@ -60,9 +62,10 @@ def update(
         num_decayed=layout.num_decayed,
         rates_K=rates_K,
         decays_K=decays_K,
-        max_norms_K=max_norms_K.float(),
+        max_norms_K=max_norms_K,
         steps_K=torch.tensor([step + 1 for _, step, _ in trials]).to(trained_KP.device),
         eps=EPSILON,
+        seen_KP=seen_KP,
     )
 
 

@@ -158,8 +158,8 @@ class TrainedWeights:
         moments = self._moments[0][first:last], self._moments[1][first:last]
         steps = [(trial.config, trial.step, len(trial.batches)) for trial in trials]
         with torch.no_grad():
-            update(self.trained[first:last], grads, moments, self.layout, steps)
-        self.refresh(first, last)
+            seen = None if self._seen is self.trained else self._seen[first:last]
+            update(self.trained[first:last], grads, moments, self.layout, steps, seen)
 
     def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
         """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""
