@@ -172,7 +172,7 @@ class _NativeAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
         qkv_N3D = qkv_N3D.contiguous()
         out_ND = qkv_N3D.new_zeros(len(qkv_N3D), qkv_N3D.shape[1] // 3)
-        statistics = torch.empty(2, len(qkv_N3D), num_heads)
+        statistics = torch.empty(2, num_heads, len(qkv_N3D))
         _call_native("attention_forward", qkv_N3D.chunk(3, dim=1), statistics, sequences, masks, [out_ND])
         ctx.save_for_backward(qkv_N3D, statistics)
         ctx.sequences, ctx.masks = sequences, masks
@@ -202,7 +202,7 @@ class _NativeFirstAttention(torch.autograd.Function):
     ) -> Tensor:
         parts = [part if part.stride(1) == 1 else part.contiguous() for part in (query_SD, key_ND, value_ND)]
         out_SD = torch.zeros_like(query_SD, memory_format=torch.contiguous_format)
-        statistics = torch.empty(2, len(query_SD), num_heads)
+        statistics = torch.empty(2, num_heads, len(query_SD))
         _call_native("attention_forward", parts, statistics, sequences, masks, [out_SD], is_first=True)
         ctx.save_for_backward(*parts, statistics)
         ctx.sequences, ctx.masks = sequences, masks
@@ -231,7 +231,7 @@ def _call_native(
     library = native.library_for(parts[0])
     assert library is not None
     drawn_from = None if masks is None else native_keys(masks.keys, masks.site, masks.rates_K)
-    num_heads = statistics.shape[2]
+    num_heads = statistics.shape[1]
     call = native.Attention(
         parts[0].dtype is torch.bfloat16,
         is_first,
@@ -240,6 +240,7 @@ def _call_native(
         num_heads,
         parts[0].shape[1] // num_heads,
         sequences.longest,
+        statistics.shape[2],
         *native.addresses(sequences.starts_S, sequences.lengths_S, *parts),
         *(part.stride(0) for part in parts),
         *native.addresses(*statistics),

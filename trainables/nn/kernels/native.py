@@ -53,6 +53,7 @@ class Attention(ctypes.Structure):
         ("num_heads", ctypes.c_int64),
         ("width", ctypes.c_int64),
         ("longest", ctypes.c_int64),
+        ("num_queries", ctypes.c_int64),
         ("starts", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
         ("query", ctypes.c_void_p),

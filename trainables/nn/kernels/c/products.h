@@ -6,10 +6,8 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
 #else
-#define LANES 4
+#define LANES 8
 #endif
 
 typedef float lanes_t __attribute__((vector_size(LANES * 4)));
@@ -85,24 +83,34 @@ static __attribute__((unused)) void product(const float *a, int64_t a_row, int64
     }
 }
 
+/* Exchange, between rows `step` apart, the halves of groups of 2 * step numbers. */
+static inline __attribute__((always_inline)) void exchange(lanes_t block[LANES], int step) {
+    places_t low, high;
+    for (int l = 0; l < LANES; l++) {
+        low[l] = l & step ? LANES + l - step : l;
+        high[l] = l & step ? LANES + l : l + step;
+    }
+    for (int r = 0; r < LANES; r++) {
+        if (r & step) continue;
+        lanes_t upper = block[r], lower = block[r + step];
+        block[r] = SHUFFLE(upper, lower, low);
+        block[r + step] = SHUFFLE(upper, lower, high);
+    }
+}
+
 /* The transpose of (rows, width) as (width, to), padded with zeros; width and `to` are multiples of LANES. */
 static __attribute__((unused)) void turn(const float *from, int64_t rows, int64_t width, float *out, int64_t to) {
     for (int64_t j = 0; j < to; j += LANES) {
         for (int64_t e = 0; e < width; e += LANES) {
-            lanes_t block[LANES], other[LANES];
+            lanes_t block[LANES];
             for (int r = 0; r < LANES; r++)
                 block[r] = j + r < rows ? load_lanes(from + (j + r) * width + e) : (lanes_t){0};
-            /* Each turn exchanges, between rows `step` apart, the halves of groups of twice as many numbers. */
-            for (int step = 1; step < LANES; step *= 2) {
-                places_t low, high;
-                for (int l = 0; l < LANES; l++) {
-                    low[l] = l & step ? l - step + LANES : l;
-                    high[l] = l & step ? l + LANES : l + step;
-                }
-                for (int r = 0; r < LANES; r++)
-                    other[r] = r & step ? SHUFFLE(block[r - step], block[r], high) : SHUFFLE(block[r], block[r + step], low);
-                for (int r = 0; r < LANES; r++) block[r] = other[r];
-            }
+            exchange(block, 1);
+            exchange(block, 2);
+            exchange(block, 4);
+#if LANES == 16
+            exchange(block, 8);
+#endif
             for (int r = 0; r < LANES; r++) store_lanes(out + (e + r) * to + j, block[r]);
         }
     }
