@@ -171,7 +171,7 @@ class _NativeAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
         qkv_N3D = qkv_N3D.contiguous()
-        out_ND = qkv_N3D.new_zeros(len(qkv_N3D), qkv_N3D.shape[1] // 3)
+        out_ND = qkv_N3D.new_empty(len(qkv_N3D), qkv_N3D.shape[1] // 3)
         statistics = torch.empty(2, num_heads, len(qkv_N3D))
         _call_native("attention_forward", qkv_N3D.chunk(3, dim=1), statistics, sequences, masks, [out_ND])
         ctx.save_for_backward(qkv_N3D, statistics)
@@ -181,7 +181,7 @@ class _NativeAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         qkv_N3D, statistics = ctx.saved_tensors
-        grad_qkv = torch.zeros_like(qkv_N3D)
+        grad_qkv = torch.empty_like(qkv_N3D)
         tensors = [grads[0].contiguous(), *grad_qkv.chunk(3, dim=1)]
         _call_native("attention_backward", qkv_N3D.chunk(3, dim=1), statistics, ctx.sequences, ctx.masks, tensors)
         return grad_qkv, None, None, None
@@ -201,7 +201,7 @@ class _NativeFirstAttention(torch.autograd.Function):
         masks: _Masks | None,
     ) -> Tensor:
         parts = [part if part.stride(1) == 1 else part.contiguous() for part in (query_SD, key_ND, value_ND)]
-        out_SD = torch.zeros_like(query_SD, memory_format=torch.contiguous_format)
+        out_SD = torch.empty_like(query_SD, memory_format=torch.contiguous_format)
         statistics = torch.empty(2, num_heads, len(query_SD))
         _call_native("attention_forward", parts, statistics, sequences, masks, [out_SD], is_first=True)
         ctx.save_for_backward(*parts, statistics)
@@ -211,7 +211,7 @@ class _NativeFirstAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *parts, statistics = ctx.saved_tensors
-        gradients = [torch.zeros_like(part, memory_format=torch.contiguous_format) for part in parts]
+        gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
         tensors = [grads[0].contiguous(), *gradients]
         _call_native("attention_backward", parts, statistics, ctx.sequences, ctx.masks, tensors, is_first=True)
         return *gradients, None, None, None
@@ -241,6 +241,7 @@ def _call_native(
         parts[0].shape[1] // num_heads,
         sequences.longest,
         statistics.shape[2],
+        len(parts[1]),
         *native.addresses(sequences.starts_S, sequences.lengths_S, *parts),
         *(part.stride(0) for part in parts),
         *native.addresses(*statistics),

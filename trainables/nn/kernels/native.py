@@ -54,6 +54,7 @@ class Attention(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("longest", ctypes.c_int64),
         ("num_queries", ctypes.c_int64),
+        ("num_rows", ctypes.c_int64),
         ("starts", ctypes.c_void_p),
         ("lengths", ctypes.c_void_p),
         ("query", ctypes.c_void_p),

@@ -15,7 +15,7 @@
    queries and what comes of them are of one row a sequence. */
 typedef struct {
     int is_bf16, is_first;
-    int64_t num_sequences, num_trials, num_heads, width, longest, num_queries;
+    int64_t num_sequences, num_trials, num_heads, width, longest, num_queries, num_rows;
     const int32_t *starts, *lengths;
     const void *query, *key, *value;
     int64_t query_step, key_step, value_step;
@@ -63,6 +63,18 @@ static void load_head(const void *rows, int64_t first, int64_t step, int64_t cou
 static void store_head(void *rows, int64_t first, int64_t step, int64_t count, int64_t width, const float *head,
                        int is_bf16) {
     for (int64_t r = 0; r < count; r++) store_row(rows, first + r * step, width, head + r * padded(width), is_bf16);
+}
+
+static void clear_rows(void *rows, int64_t first, int64_t last, int64_t step, int64_t width, int is_bf16) {
+    size_t size = is_bf16 ? sizeof(uint16_t) : sizeof(float);
+    for (int64_t r = first; r < last; r++) memset((char *)rows + r * step * size, 0, width * size);
+}
+
+/* Clear the rows between the sequence before this one and this one, where there are any. */
+static void clear_before(const Attention *a, int64_t n, void *rows, int64_t step) {
+    int64_t first = n == 0 ? 0 : a->starts[n - 1] + a->lengths[n - 1];
+    clear_rows(rows, first, n == a->num_sequences ? a->num_rows : a->starts[n], step, a->num_heads * a->width,
+               a->is_bf16);
 }
 
 typedef struct {
@@ -178,7 +190,7 @@ static void differentiate(float *scores, float *grads, float *dropped, int64_t l
 }
 
 /* `out` has rows of step num_heads * width, by row, or by sequence with one query; `largest` and `inverse` are (heads,
-   such rows). Returns 0, or 1 where memory does not suffice. */
+   such rows). Rows of no sequence, and sequences of no rows, give zeros. Returns 0, or 1 where memory does not suffice. */
 int attention_forward(const Attention *a, void *out) {
     Scratch s;
     float *memory = allocate(a, &s), most[QUERIES], over[QUERIES];
@@ -188,6 +200,8 @@ int attention_forward(const Attention *a, void *out) {
     for (int64_t n = 0; n < a->num_sequences; n++) {
         int64_t start = a->starts[n], length = a->lengths[n], queries = a->is_first && length ? 1 : length;
         int64_t first = a->is_first ? n : start;
+        if (!a->is_first) clear_before(a, n, out, out_step);
+        else if (length == 0) clear_rows(out, n, n + 1, out_step, out_step, a->is_bf16);
         for (int64_t h = 0; h < a->num_heads && length; h++) {
             int64_t at = h * width, kept = h * a->num_queries + first;
             Mask mask = mask_of(a, n, h);
@@ -206,6 +220,7 @@ int attention_forward(const Attention *a, void *out) {
             }
         }
     }
+    if (!a->is_first) clear_before(a, a->num_sequences, out, out_step);
     free(memory);
     return 0;
 }
@@ -221,6 +236,10 @@ int attention_backward(const Attention *a, const void *grad, void *grad_query, v
     for (int64_t n = 0; n < a->num_sequences; n++) {
         int64_t start = a->starts[n], length = a->lengths[n], queries = a->is_first && length ? 1 : length;
         int64_t first = a->is_first ? n : start;
+        clear_before(a, n, grad_key, grad_step);
+        clear_before(a, n, grad_value, grad_step);
+        if (!a->is_first) clear_before(a, n, grad_query, grad_query_step);
+        else if (length == 0) clear_rows(grad_query, n, n + 1, grad_query_step, out_step, a->is_bf16);
         for (int64_t h = 0; h < a->num_heads && length; h++) {
             int64_t at = h * width, kept = h * a->num_queries + first;
             Mask mask = mask_of(a, n, h);
@@ -246,6 +265,9 @@ int attention_backward(const Attention *a, const void *grad, void *grad_query, v
             store_head(grad_value, start * grad_step + at, grad_step, length, width, s.grad_value, a->is_bf16);
         }
     }
+    clear_before(a, a->num_sequences, grad_key, grad_step);
+    clear_before(a, a->num_sequences, grad_value, grad_step);
+    if (!a->is_first) clear_before(a, a->num_sequences, grad_query, grad_query_step);
     free(memory);
     return 0;
 }
