@@ -109,8 +109,7 @@ def check(code: int) -> None:
 def _build(compiler: str) -> Path:
     """The library in the cache, compiled if it is not there."""
     sources = sorted(_SOURCES.glob("*.[ch]"))
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, text=True, timeout=10).stdout
-    digest = hashlib.sha256(f"{version}\n{_cpu()}\n{_FLAGS}".encode())
+    digest = hashlib.sha256(f"{_run([compiler, '--version'], 10)}\n{_cpu()}\n{_FLAGS}".encode())
     for source in sources:
         digest.update(source.read_bytes())
     folder = Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune").expanduser() / "native"
@@ -122,10 +121,17 @@ def _build(compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         target = Path(scratch) / "kernels.so"
         files = [str(source) for source in sources if source.suffix == ".c"]
-        command = [compiler, *_FLAGS, *_QUIET, "-march=native", *files, "-o", str(target), "-lm"]
-        subprocess.run(command, capture_output=True, check=True, text=True, timeout=_COMPILE_TIMEOUT_S)
+        command = [compiler, *_FLAGS, *_QUIET, *files, "-o", str(target), "-lm"]
+        try:
+            _run([*command, "-march=native"], _COMPILE_TIMEOUT_S)
+        except subprocess.CalledProcessError:  # some compilers know the flag by another name
+            _run(command, _COMPILE_TIMEOUT_S)
         os.replace(target, built)
     return built
+
+
+def _run(command: list[str], timeout_s: float) -> str:
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=timeout_s).stdout
 
 
 def _cpu() -> str:

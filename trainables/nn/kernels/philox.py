@@ -135,8 +135,8 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tupl
     x0, x1, x2, x3 = counter
     for key0, key1 in zip(*keys, strict=True):
         product0, product1 = x0 * _MULTIPLIERS[0], x2 * _MULTIPLIERS[1]
-        x0, x1 = ((product1 >> 32) ^ (x1 ^ key0)) & _MASK, product1
-        x2, x3 = ((product0 >> 32) ^ (x3 ^ key1)) & _MASK, product0
+        x0, x1 = ((product1 >> 32) ^ (x1 ^ key0)).bitwise_and_(_MASK), product1
+        x2, x3 = ((product0 >> 32) ^ (x3 ^ key1)).bitwise_and_(_MASK), product0
     return x0, x1 & _MASK, x2, x3 & _MASK
 
 

@@ -13,15 +13,30 @@
 typedef float lanes_t __attribute__((vector_size(LANES * 4)));
 typedef int32_t places_t __attribute__((vector_size(LANES * 4)));
 
+/* Lanes of a and b by number, those of b after those of a. */
 #ifdef __clang__
-#define SHUFFLE(a, b, places) shuffle_lanes(a, b, places)
-static inline lanes_t shuffle_lanes(lanes_t a, lanes_t b, places_t places) {
-    lanes_t out;
-    for (int l = 0; l < LANES; l++) out[l] = places[l] < LANES ? a[places[l]] : b[places[l] - LANES];
-    return out;
-}
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SHUFFLE(a, b, places) __builtin_shuffle(a, b, places)
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (places_t){__VA_ARGS__})
+#endif
+
+/* Of two rows, the lower and the higher halves of each group of twice so many lanes. */
+#if LANES == 16
+#define LOW_1 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
+#define HIGH_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#define LOW_2 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define HIGH_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define LOW_4 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
+#define HIGH_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
+#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#else
+#define LOW_1 0, 8, 2, 10, 4, 12, 6, 14
+#define HIGH_1 1, 9, 3, 11, 5, 13, 7, 15
+#define LOW_2 0, 1, 8, 9, 4, 5, 12, 13
+#define HIGH_2 2, 3, 10, 11, 6, 7, 14, 15
+#define LOW_4 0, 1, 2, 3, 8, 9, 10, 11
+#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15
 #endif
 
 #define ROWS 6 /* with two columns of lanes the sums fit into the registers */
@@ -84,19 +99,13 @@ static __attribute__((unused)) void product(const float *a, int64_t a_row, int64
 }
 
 /* Exchange, between rows `step` apart, the halves of groups of 2 * step numbers. */
-static inline __attribute__((always_inline)) void exchange(lanes_t block[LANES], int step) {
-    places_t low, high;
-    for (int l = 0; l < LANES; l++) {
-        low[l] = l & step ? LANES + l - step : l;
-        high[l] = l & step ? LANES + l : l + step;
+#define EXCHANGE(block, step)                                    \
+    for (int r = 0; r < LANES; r++) {                            \
+        if (r & step) continue;                                  \
+        lanes_t upper = block[r], lower = block[r + step];       \
+        block[r] = SHUFFLE(upper, lower, LOW_##step);            \
+        block[r + step] = SHUFFLE(upper, lower, HIGH_##step);    \
     }
-    for (int r = 0; r < LANES; r++) {
-        if (r & step) continue;
-        lanes_t upper = block[r], lower = block[r + step];
-        block[r] = SHUFFLE(upper, lower, low);
-        block[r + step] = SHUFFLE(upper, lower, high);
-    }
-}
 
 /* The transpose of (rows, width) as (width, to), padded with zeros; width and `to` are multiples of LANES. */
 static __attribute__((unused)) void turn(const float *from, int64_t rows, int64_t width, float *out, int64_t to) {
@@ -105,11 +114,11 @@ static __attribute__((unused)) void turn(const float *from, int64_t rows, int64_
             lanes_t block[LANES];
             for (int r = 0; r < LANES; r++)
                 block[r] = j + r < rows ? load_lanes(from + (j + r) * width + e) : (lanes_t){0};
-            exchange(block, 1);
-            exchange(block, 2);
-            exchange(block, 4);
+            EXCHANGE(block, 1)
+            EXCHANGE(block, 2)
+            EXCHANGE(block, 4)
 #if LANES == 16
-            exchange(block, 8);
+            EXCHANGE(block, 8)
 #endif
             for (int r = 0; r < LANES; r++) store_lanes(out + (e + r) * to + j, block[r]);
         }

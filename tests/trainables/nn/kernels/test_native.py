@@ -1,0 +1,78 @@
+"""Kernels are compiled into the cache once; whatever is in the way, torch computes instead and the log says why."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainables.nn.kernels import native
+
+PROBE = "from trainables.nn.kernels import native; print(native.library() is not None)"
+
+
+def fresh() -> bool:
+    """Whether there are kernels, looked for anew."""
+    return native.library.__wrapped__() is not None
+
+
+def test_they_are_compiled_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path))
+    assert fresh()
+    (built,) = (tmp_path / "native").iterdir()
+    stamp = built.stat().st_mtime_ns
+    assert fresh()
+    assert [file.stat().st_mtime_ns for file in (tmp_path / "native").iterdir()] == [stamp]
+
+
+def test_processes_that_compile_at_once_leave_one_library(tmp_path: Path) -> None:
+    environment = {**os.environ, "ADAPTUNE_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", PROBE]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in running] == ["True", "True"]
+    assert [file.suffix for file in (tmp_path / "native").iterdir()] == [".so"]
+
+
+class TestWithoutKernels:
+    @pytest.fixture(autouse=True)
+    def log(self, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        caplog.set_level(logging.INFO, logger=native.__name__)
+        monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "cache"))
+
+    def test_they_can_be_turned_off(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setenv("ADAPTUNE_NATIVE", "0")
+        assert not fresh()
+        assert [record.message for record in caplog.records] == [
+            "steps are computed by torch alone: ADAPTUNE_NATIVE is 0"
+        ]
+
+    def test_no_compiler(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert not fresh()
+        assert "no C compiler (cc, gcc or clang) was found" in caplog.text
+        assert len(caplog.records) == 1
+
+    def test_a_cache_that_cannot_be_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "cache").write_text("a file where a folder should be")
+        assert not fresh()
+        assert str(tmp_path / "cache") in caplog.text
+        assert len(caplog.records) == 1
+
+    def test_a_compiler_that_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        compiler = tmp_path / "cc"
+        compiler.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "no header stdint.h" >&2; exit 1; }\n')
+        compiler.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert not fresh()
+        assert "no header stdint.h" in caplog.text
+        assert [file.name for file in (tmp_path / "cache" / "native").iterdir()] == []
