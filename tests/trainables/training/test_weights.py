@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.training.model import AdaptedModel, build_model, count_parameters
@@ -27,8 +28,8 @@ def build(backbone: Backbone, *seeds: int, method: str = "adapter") -> AdaptedMo
 
 def logits(model: AdaptedModel) -> Tensor:
     """Of the same two sequences for every trial before the model: (2K, C)."""
-    ids = IDS.repeat(model.head.weight.shape[0], 1)
-    return model.eval()(ids, torch.zeros_like(ids))
+    num_trials = model.num_trials
+    return model.eval()(laid_out(IDS.repeat(num_trials, 1), num_trials=num_trials))
 
 
 def trained(model: AdaptedModel) -> dict[str, Tensor]:
@@ -192,7 +193,7 @@ class TestGradients:
             model = build(each, 0, method="full_finetuning")
             weights = TrainedWeights(model)
             weights.show(model, 0, 1)
-            model.eval()(ids, torch.zeros_like(ids)).tanh().sum().backward()
+            model.eval()(laid_out(ids)).tanh().sum().backward()
             grad = model.encoder.embeddings.token_type.weight.grad
             assert grad is not None
             found.append(grad[0].float())
