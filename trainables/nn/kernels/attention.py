@@ -8,13 +8,15 @@ Suffixes: N rows, D width, S sequences, G sequences of a group, H heads, V head 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainables.nn.kernels.philox import DropoutKeys, attention_mask
+from trainables.nn.kernels import native
+from trainables.nn.kernels.philox import DropoutKeys, attention_mask, native_keys
 from trainables.nn.kernels.sequences import Group, Sequences
 
 
@@ -28,10 +30,11 @@ def attend(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(V)) V of each sequence over projected queries, keys and values (N, 3D); gives (N, D).
 
-    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K` replaces its own
-    rates.
+    Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K`
+    stand for the keys' own.
     """
-    attended: Tensor = _Attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))
+    attention = _Attention if native.library_for(qkv_N3D) is None else _NativeAttention
+    attended: Tensor = attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))
     return attended
 
 
@@ -50,7 +53,8 @@ def attend_first(
     Sequences without rows give zeros.
     """
     masks = _Masks.of(keys, site, rates_K)
-    attended: Tensor = _FirstAttention.apply(query_SD, key_ND, value_ND, num_heads, sequences, masks)
+    attention = _FirstAttention if native.library_for(query_SD) is None else _NativeFirstAttention
+    attended: Tensor = attention.apply(query_SD, key_ND, value_ND, num_heads, sequences, masks)
     return attended
 
 
@@ -159,6 +163,92 @@ class _FirstAttention(torch.autograd.Function):
             _scatter(grad_key, group.targets_GL, (grad_scores.transpose(2, 3) * query)[None])
             _scatter(grad_value, group.targets_GL, (dropped.transpose(2, 3) * grad_context)[None])
         return grad_query, grad_key[:-1], grad_value[:-1], None, None, None
+
+
+class _NativeAttention(torch.autograd.Function):
+    """In C; keeps each row's largest score and the sum of its powers."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
+        qkv_N3D = qkv_N3D.contiguous()
+        out_ND = qkv_N3D.new_empty(len(qkv_N3D), qkv_N3D.shape[1] // 3)
+        statistics = torch.empty(2, num_heads, len(qkv_N3D))
+        _call_native("attention_forward", qkv_N3D.chunk(3, dim=1), statistics, sequences, masks, [out_ND])
+        ctx.save_for_backward(qkv_N3D, statistics)
+        ctx.sequences, ctx.masks = sequences, masks
+        return out_ND
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        qkv_N3D, statistics = ctx.saved_tensors
+        grad_qkv = torch.empty_like(qkv_N3D)
+        tensors = [grads[0].contiguous(), *grad_qkv.chunk(3, dim=1)]
+        _call_native("attention_backward", qkv_N3D.chunk(3, dim=1), statistics, ctx.sequences, ctx.masks, tensors)
+        return grad_qkv, None, None, None
+
+
+class _NativeFirstAttention(torch.autograd.Function):
+    """The same with one query a sequence."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query_SD: Tensor,
+        key_ND: Tensor,
+        value_ND: Tensor,
+        num_heads: int,
+        sequences: Sequences,
+        masks: _Masks | None,
+    ) -> Tensor:
+        parts = [part if part.stride(1) == 1 else part.contiguous() for part in (query_SD, key_ND, value_ND)]
+        out_SD = torch.empty_like(query_SD, memory_format=torch.contiguous_format)
+        statistics = torch.empty(2, num_heads, len(query_SD))
+        _call_native("attention_forward", parts, statistics, sequences, masks, [out_SD], is_first=True)
+        ctx.save_for_backward(*parts, statistics)
+        ctx.sequences, ctx.masks = sequences, masks
+        return out_SD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, statistics = ctx.saved_tensors
+        gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
+        tensors = [grads[0].contiguous(), *gradients]
+        _call_native("attention_backward", parts, statistics, ctx.sequences, ctx.masks, tensors, is_first=True)
+        return *gradients, None, None, None
+
+
+def _call_native(
+    name: str,
+    parts: Sequence[Tensor],
+    statistics: Tensor,
+    sequences: Sequences,
+    masks: _Masks | None,
+    tensors: Sequence[Tensor],
+    *,
+    is_first: bool = False,
+) -> None:
+    """Call a kernel of attention.c on queries, keys and values, and on what it reads or writes beside these."""
+    library = native.library_for(parts[0])
+    assert library is not None
+    drawn_from = None if masks is None else native_keys(masks.keys, masks.site, masks.rates_K)
+    num_heads = statistics.shape[1]
+    call = native.Attention(
+        parts[0].dtype is torch.bfloat16,
+        is_first,
+        len(sequences),
+        sequences.num_trials,
+        num_heads,
+        parts[0].shape[1] // num_heads,
+        sequences.longest,
+        statistics.shape[2],
+        len(parts[1]),
+        *native.addresses(sequences.starts_S, sequences.lengths_S, *parts),
+        *(part.stride(0) for part in parts),
+        *native.addresses(*statistics),
+        None if drawn_from is None else ctypes.pointer(drawn_from),
+    )
+    steps = [] if len(tensors) == 1 else [tensors[1].stride(0), tensors[2].stride(0)]
+    native.check(getattr(library, name)(call, *native.addresses(*tensors), *steps))
 
 
 def _by_group(ctx: Any) -> Iterator[tuple[Group, tuple[Tensor, ...]]]:

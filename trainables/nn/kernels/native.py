@@ -42,6 +42,33 @@ class Keys(ctypes.Structure):
     )
 
 
+class Attention(ctypes.Structure):
+    """`Attention` of attention.c."""
+
+    _fields_ = (
+        ("is_bf16", ctypes.c_int),
+        ("is_first", ctypes.c_int),
+        ("num_sequences", ctypes.c_int64),
+        ("num_trials", ctypes.c_int64),
+        ("num_heads", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("longest", ctypes.c_int64),
+        ("num_queries", ctypes.c_int64),
+        ("num_rows", ctypes.c_int64),
+        ("starts", ctypes.c_void_p),
+        ("lengths", ctypes.c_void_p),
+        ("query", ctypes.c_void_p),
+        ("key", ctypes.c_void_p),
+        ("value", ctypes.c_void_p),
+        ("query_step", ctypes.c_int64),
+        ("key_step", ctypes.c_int64),
+        ("value_step", ctypes.c_int64),
+        ("largest", ctypes.c_void_p),
+        ("inverse", ctypes.c_void_p),
+        ("keys", ctypes.POINTER(Keys)),
+    )
+
+
 def library_for(rows: Tensor) -> ctypes.CDLL | None:
     """The compiled kernels, where they can work on such rows: bf16 or float32 on a CPU."""
     if rows.device.type != "cpu" or rows.dtype not in (torch.bfloat16, torch.float32):
@@ -129,6 +156,8 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     loaded.layernorm_backward.argtypes = [
         *rows, pointer, pointer, pointer, pointer, size, pointer, pointer, pointer, pointer, keys,
     ]  # fmt: skip
+    loaded.attention_forward.argtypes = [ctypes.POINTER(Attention), pointer]
+    loaded.attention_backward.argtypes = [ctypes.POINTER(Attention), pointer, pointer, pointer, pointer, size, size]
     loaded.adamw.argtypes = [size] * 3 + [pointer] * 9 + [double] * 3
     loaded.adamw.restype = None
     return loaded

@@ -36,7 +36,7 @@ class Sequences:
     """The S sequences of a batch of N rows; groups are made when they are first asked for.
 
     Args:
-        starts_S: each sequence's first row, of NumPy.
+        starts_S: each sequence's first row, ascending, of NumPy.
         lengths_S: its rows, which may be 0, of NumPy.
         num_trials: K. Each has S / K sequences, whose place in the trial's batch is their place among these.
         num_rows: N.

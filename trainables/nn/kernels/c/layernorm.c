@@ -5,28 +5,33 @@
 #include "rows.h"
 #include "philox.h"
 
-#define LANES 16
+#define LANES 64       /* sums that run beside each other, since the compiler may not reorder sums of floats */
 #define ROWS_SUMMED 32 /* gradients of weights are summed over this many rows before they join the rest */
 
-/* Sums in lanes of their own, since the compiler may not reorder sums of floats. */
-static inline float sum_of(const float *restrict row, int64_t width) {
-    float lanes[LANES] = {0}, sum = 0;
+static inline float sum_of_lanes(float lanes[LANES]) {
+    for (int l = 0; l < 32; l++) lanes[l] += lanes[l + 32];
+    for (int l = 0; l < 16; l++) lanes[l] += lanes[l + 16];
+    for (int l = 0; l < 8; l++) lanes[l] += lanes[l + 8];
+    for (int l = 0; l < 4; l++) lanes[l] += lanes[l + 4];
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
+
+static inline float mean_of(const float *restrict row, int64_t width) {
+    float lanes[LANES] = {0};
     int64_t e = 0;
     for (; e + LANES <= width; e += LANES)
         for (int l = 0; l < LANES; l++) lanes[l] += row[e + l];
-    for (; e < width; e++) sum += row[e];
-    for (int l = 0; l < LANES; l++) sum += lanes[l];
-    return sum;
+    for (int l = 0; e < width; e++, l++) lanes[l] += row[e];
+    return sum_of_lanes(lanes) / (float)width;
 }
 
-static inline float sum_of_products(const float *restrict row, const float *restrict other, int64_t width) {
-    float lanes[LANES] = {0}, sum = 0;
+static inline float mean_product_of(const float *restrict row, const float *restrict other, int64_t width) {
+    float lanes[LANES] = {0};
     int64_t e = 0;
     for (; e + LANES <= width; e += LANES)
         for (int l = 0; l < LANES; l++) lanes[l] += row[e + l] * other[e + l];
-    for (; e < width; e++) sum += row[e] * other[e];
-    for (int l = 0; l < LANES; l++) sum += lanes[l];
-    return sum;
+    for (int l = 0; e < width; e++, l++) lanes[l] += row[e] * other[e];
+    return sum_of_lanes(lanes) / (float)width;
 }
 
 /* Weight and bias are float32, with steps of 0 or `width` between the trials. residual, normed, rstd and keys may be
@@ -48,9 +53,9 @@ int layernorm_forward(int is_bf16, int64_t num_rows, int64_t width, int64_t num_
             load_row(residual, n * width, width, other, is_bf16);
             for (int64_t e = 0; e < width; e++) row[e] += other[e];
         }
-        float mean = sum_of(row, width) / (float)width;
+        float mean = mean_of(row, width);
         for (int64_t e = 0; e < width; e++) row[e] -= mean;
-        float inverse = 1.0f / sqrtf(sum_of_products(row, row, width) / (float)width + eps);
+        float inverse = 1.0f / sqrtf(mean_product_of(row, row, width) + eps);
         for (int64_t e = 0; e < width; e++) row[e] *= inverse;
         if (normed != NULL) {
             store_row(normed, n * width, width, row, is_bf16);
@@ -95,8 +100,8 @@ int layernorm_backward(int is_bf16, int64_t num_rows, int64_t width, int64_t num
         if (grad_x == NULL && grad_residual == NULL) continue;
         const float *restrict scale = weight + trial * weight_step;
         for (int64_t e = 0; e < width; e++) row[e] *= scale[e];
-        float mean = sum_of(row, width) / (float)width;
-        float along = sum_of_products(row, other, width) / (float)width, inverse = rstd[n];
+        float mean = mean_of(row, width);
+        float along = mean_product_of(row, other, width), inverse = rstd[n];
         for (int64_t e = 0; e < width; e++) row[e] = (row[e] - mean - other[e] * along) * inverse;
         if (grad_residual != NULL) store_row(grad_residual, n * width, width, row, is_bf16);
         if (grad_x == NULL) continue;

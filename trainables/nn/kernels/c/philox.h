@@ -38,6 +38,8 @@ static inline TrialKeys trial_keys(const Keys *keys, int64_t trial) {
     return mine;
 }
 
+static inline int keeps_all(TrialKeys trial) { return trial.threshold == 0 && trial.scale == 1.0f; }
+
 /* The 64-bit products of the low 32 bits of each lane, whatever its high ones are. */
 static inline u64x8 multiply_low(u64x8 lanes, uint64_t multiplier) {
 #if defined(__AVX512F__)
@@ -53,9 +55,9 @@ static inline u64x8 multiply_low(u64x8 lanes, uint64_t multiplier) {
 #endif
 }
 
-/* The numbers of eight draws, a draw's eight one after the other. The words of a counter stand in the low halves of
-   64-bit lanes, where a product leaves the next round's words without a shuffle; high halves hold remains. */
-static inline void draw(u64x8 x0, u64x8 x1, uint64_t c2, uint64_t c3, uint64_t seed, uint16_t *out) {
+/* The four words of eight draws, in the low halves of `words`. The words of a counter stand in the low halves of 64-bit
+   lanes, where a product leaves the next round's words without a shuffle; high halves hold remains. */
+static inline void draw(u64x8 x0, u64x8 x1, uint64_t c2, uint64_t c3, uint64_t seed, u64x8 words[4]) {
     u64x8 x2 = (u64x8){0} + c2, x3 = (u64x8){0} + c3;
     uint32_t key0 = (uint32_t)seed, key1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
@@ -67,7 +69,14 @@ static inline void draw(u64x8 x0, u64x8 x1, uint64_t c2, uint64_t c3, uint64_t s
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
     }
-    u64x8 low = (x0 & 0xffffffffu) | (x1 << 32), high = (x2 & 0xffffffffu) | (x3 << 32);
+    words[0] = x0, words[1] = x1, words[2] = x2, words[3] = x3;
+}
+
+/* The numbers of eight draws, a draw's eight one after the other. */
+static inline void draw_in_turn(u64x8 x0, u64x8 x1, uint64_t c2, uint64_t c3, uint64_t seed, uint16_t *out) {
+    u64x8 x[4];
+    draw(x0, x1, c2, c3, seed, x);
+    u64x8 low = (x[0] & 0xffffffffu) | (x[1] << 32), high = (x[2] & 0xffffffffu) | (x[3] << 32);
     uint64_t words[16];
     for (int d = 0; d < DRAWS; d++) {
         words[2 * d] = low[d];
@@ -81,8 +90,9 @@ static inline void drop_row(float *restrict row, int64_t width, const Keys *keys
     const u64x8 lanes = {0, 1, 2, 3, 4, 5, 6, 7};
     uint64_t position = (uint32_t)keys->positions[n], place = (uint32_t)keys->places[n] | keys->site << 16;
     uint16_t numbers[NUMBERS];
+    if (keeps_all(trial)) return;
     for (int64_t first = 0; first < width; first += NUMBERS) {
-        draw(lanes + (uint64_t)first / 8, (u64x8){0} + position, place, trial.step, trial.seed, numbers);
+        draw_in_turn(lanes + (uint64_t)first / 8, (u64x8){0} + position, place, trial.step, trial.seed, numbers);
         if (width - first >= NUMBERS) {
             for (int e = 0; e < NUMBERS; e++) row[first + e] *= numbers[e] >= trial.threshold ? trial.scale : 0.0f;
         } else {

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 static inline float from_bits(uint32_t bits) {
     float value;
@@ -36,7 +39,14 @@ static inline void load_row(const void *rows, int64_t offset, int64_t width, flo
 static inline void store_row(void *rows, int64_t offset, int64_t width, const float *restrict row, int is_bf16) {
     if (is_bf16) {
         uint16_t *restrict out = (uint16_t *)rows + offset;
-        for (int64_t e = 0; e < width; e++) out[e] = (uint16_t)bf16_bits(row[e]);
+        int64_t e = 0;
+#ifdef __AVX512BF16__ /* the same but for numbers below 2**-126, which become 0 */
+        for (; e + 32 <= width; e += 32) {
+            __m512 low = _mm512_loadu_ps(row + e), high = _mm512_loadu_ps(row + e + 16);
+            _mm512_storeu_si512(out + e, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+#endif
+        for (; e < width; e++) out[e] = (uint16_t)bf16_bits(row[e]);
     } else {
         memcpy((float *)rows + offset, row, width * sizeof(float));
     }
@@ -45,7 +55,14 @@ static inline void store_row(void *rows, int64_t offset, int64_t width, const fl
 /* What storing and loading makes of a row. */
 static inline void round_row(float *restrict row, int64_t width, int is_bf16) {
     if (!is_bf16) return;
-    for (int64_t e = 0; e < width; e++) row[e] = from_bits(bf16_bits(row[e]) << 16);
+    int64_t e = 0;
+#ifdef __AVX512BF16__
+    for (; e + 16 <= width; e += 16) {
+        __m512i bits = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(row + e)));
+        _mm512_storeu_ps(row + e, (__m512)_mm512_slli_epi32(bits, 16));
+    }
+#endif
+    for (; e < width; e++) row[e] = from_bits(bf16_bits(row[e]) << 16);
 }
 
 #endif
