@@ -5,8 +5,9 @@ Dropout on, the trial's own seed. What may differ is the order in which products
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from trainables.training.running_trial import Job, RunningTrial
 CPU = torch.device("cpu")
 STEPS = 20
 TOLERANCE = 1e-5
-BF16_TOLERANCE = 1e-5
+BF16_TOLERANCE = 1e-3
 NUM_OUTPUTS = 3
 SHAPE = EncoderShape(
     model_type="bert",
@@ -187,12 +188,25 @@ def test_a_packed_trial_equals_the_trial_alone_whatever_its_pack_mates_do(
 
 
 @pytest.mark.parametrize("method", PACKABLE)
-@settings(max_examples=4, deadline=None)
-@given(data=st.data())
-def test_under_bf16_it_does_too(method: str, small_options: SmallOptions, data: st.DataObject) -> None:
-    entries, place, tokens_per_slice = data.draw(_packs(method, small_options(method, ROUNDED)))
-    packed = _train(entries, tokens_per_slice, ROUNDED)[place]
-    (alone,) = _train([(0, STEPS, entries[place][2])], 10_000, ROUNDED)
+@pytest.mark.parametrize("draw", range(3))
+def test_under_bf16_it_nearly_does(method: str, draw: int, small_options: SmallOptions) -> None:
+    """Most trials to the bit. A sum in another order, once rounded to bf16, may be off by the last of its 8 bits."""
+    rng = random.Random(draw)
+    options = small_options(method, ROUNDED)
+
+    def config() -> TrialConfig:
+        return _config(
+            method,
+            options,
+            seed=rng.randrange(6),
+            learning_rate=rng.choice([3e-3, 1e-3, 1e-4]),
+            num_epochs=rng.choice([2, 3, 10]),
+            dropout=rng.choice([None, 0.0, 0.3]),
+        )
+
+    observed = (rng.randrange(12), STEPS, config())
+    mates = [(rng.randrange(16), rng.randint(1, STEPS), config()) for _ in range(4)]
+    (packed, *_), (alone,) = (_train(entries, 90, ROUNDED) for entries in ([observed, *mates], [(0, *observed[1:])]))
     np.testing.assert_allclose(packed.losses, alone.losses, rtol=0, atol=BF16_TOLERANCE * STEPS)
     torch.testing.assert_close(packed.weights, alone.weights, rtol=0, atol=BF16_TOLERANCE)
     torch.testing.assert_close(packed.logits, alone.logits, rtol=0, atol=BF16_TOLERANCE)
@@ -239,42 +253,60 @@ def test_a_trial_that_was_suspended_goes_on_as_if_it_had_not_been() -> None:
         torch.testing.assert_close(row, expected.weights, rtol=0, atol=TOLERANCE)
 
 
-@dataclass
-class Pass:
-    """What a trial's own batch gives in a pass with masks, and what its loss changes."""
+def _pass(
+    configs: Sequence[TrialConfig], rows: Sequence[np.ndarray], encoder: Encoder, *, dummy_id: int = 0
+) -> list[tuple[Tensor, Tensor]]:
+    """Each trial's logits and gradient, after a pass with masks through a model that holds them all.
 
-    logits: Tensor
-    gradients: dict[str, Tensor]
-
-
-def _pass(configs: Sequence[TrialConfig], rows: Sequence[Sequence[int]], encoder: Encoder, step: int = 3) -> list[Pass]:
-    """A pass of trials through a model that holds them all, each with its batch, and the gradients of each."""
+    Dummy rows hold this word piece.
+    """
     pack = _pack(encoder=encoder)
     trials = [_running(config) for config in configs]
     pack.join(trials)
     _, pieces, labels = to_device(ROWS, np.concatenate(rows), len(configs), CPU)
+    is_dummy = pieces.owners_N == pieces.num_sequences
+    assert is_dummy.sum() == pieces.num_dummies
+    pieces = replace(pieces, input_ids_N=pieces.input_ids_N.masked_fill(is_dummy, dummy_id))
     seeds, rates = [trial.dropout_seed for trial in trials], [trial.config.dropout for trial in trials]
     pack.weights.show(pack.model, 0, len(trials))
-    pack.model.train().drop_out(StepKeys(seeds, [step] * len(trials), rates, pieces))
+    pack.model.train()
+    pack.model.drop_out(StepKeys(seeds, [3] * len(trials), rates, pieces))
     logits = pack.model(pieces)
     torch.nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
-    grads = pack.weights.take_gradients(0, len(trials)).clone()
-    names = ["all"]
-    per_trial = logits.detach().view(len(trials), -1, NUM_OUTPUTS)
-    return [Pass(mine, dict(zip(names, [grad], strict=True))) for mine, grad in zip(per_trial, grads, strict=True)]
+    gradients = pack.weights.take_gradients(0, len(trials)).clone()
+    return list(zip(logits.detach().view(len(trials), -1, NUM_OUTPUTS), gradients, strict=True))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+BY_LENGTH = np.argsort(ROWS.lengths)
+SHORT, MINE, LONG = BY_LENGTH[:4], BY_LENGTH[10:14], BY_LENGTH[-4:]
+
+
+@pytest.mark.parametrize("encoder", [ENCODER, ROUNDED], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("method", PACKABLE)
-def test_a_mate_of_longer_texts_changes_no_bit_of_a_pass(method: str, dtype: str, small_options: SmallOptions) -> None:
-    """It makes the segments longer, so that the other trial's ends in dummy rows, and it may be of any numbers."""
-    encoder = {"float32": ENCODER, "bfloat16": ROUNDED}[dtype]
+def test_what_stands_in_dummy_rows_changes_no_bit_of_anything(
+    method: str, encoder: Encoder, small_options: SmallOptions
+) -> None:
     options = small_options(method, encoder)
-    by_length = np.argsort(ROWS.lengths)
-    mine, shorter, longer = by_length[10:14], by_length[:4], by_length[-4:]
     configs = [_config(method, options, seed=seed, dropout=0.3) for seed in range(2)]
-    (beside_shorter, _), (beside_longer, _) = (_pass(configs, [mine, mates], encoder) for mates in (shorter, longer))
-    assert torch.equal(beside_shorter.logits, beside_longer.logits)
-    for name, gradient in beside_shorter.gradients.items():
+    one, other = (_pass(configs, [MINE, LONG], encoder, dummy_id=piece) for piece in (0, 17))
+    for (logits, gradient), (expected_logits, expected_gradient) in zip(one, other, strict=True):
         assert gradient.any()
-        assert torch.equal(gradient, beside_longer.gradients[name]), name
+        assert torch.equal(logits, expected_logits)
+        assert torch.equal(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("encoder", [ENCODER, ROUNDED], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("method", PACKABLE)
+def test_a_mate_of_longer_texts_changes_no_bit_of_what_is_computed(
+    method: str, encoder: Encoder, small_options: SmallOptions
+) -> None:
+    """It lengthens the other trial's segment by dummy rows.
+
+    A gradient is a sum over the segment, which a library of products adds up in other blocks where it is longer.
+    """
+    options = small_options(method, encoder)
+    configs = [_config(method, options, seed=seed, dropout=0.3) for seed in range(2)]
+    (beside_shorter, _), (beside_longer, _) = (_pass(configs, [MINE, mates], encoder) for mates in (SHORT, LONG))
+    assert torch.equal(beside_shorter[0], beside_longer[0])
+    tolerance = 2e-6 if encoder is ENCODER else 2e-2
+    torch.testing.assert_close(beside_shorter[1], beside_longer[1], rtol=tolerance, atol=tolerance)
