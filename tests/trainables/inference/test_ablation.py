@@ -17,9 +17,9 @@ from trainables.faults import FaultsError
 from trainables.inference import ablation
 from trainables.inference.ablation import Ablation, ablate, ablate_saved, check_ablation
 from trainables.nn.layers import SublayerOutput
+from trainables.nn.pieces import Pieces
 from trainables.outcome import OutcomeStatus
 from trainables.training.evaluation import evaluate, predict
-from trainables.nn.pieces import Pieces
 from trainables.training.model import AdaptedModel
 
 VARIANTS: dict[str, dict[str, Any]] = {

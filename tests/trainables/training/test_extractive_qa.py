@@ -154,7 +154,9 @@ def test_the_evaluation_loss_is_the_mean_over_windows(
     scores = evaluate(model, split, metrics.get("squad_f1"))
     losses = [
         example_losses(model(pieces), labels).item()
-        for _, pieces, labels in (to_device(split, np.array([row]), 1, torch.device("cpu")) for row in range(len(split)))
+        for _, pieces, labels in (
+            to_device(split, np.array([row]), 1, torch.device("cpu")) for row in range(len(split))
+        )
     ]
     assert len(losses) == 64
     assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)

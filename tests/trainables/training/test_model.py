@@ -221,3 +221,50 @@ def test_trials_that_differ_in_numbers_alone_share_a_pack(backbone: Backbone) ->
     assert first.any()
     assert not second.any()
     assert stack_key(config("top_layers")) is None
+
+
+class TestMasks:
+    """Masks are a function of a trial's seed and step, and of nothing else."""
+
+    @torch.no_grad()
+    def logits(self, backbone: Backbone, pieces: Pieces, seed: int, step: int, pooling: str = "pooler") -> Tensor:
+        model = build(backbone, config(pooling=pooling, init_std=0.3)).train()
+        drop_out(model, pieces, [seed], [0.3], step)
+        return model(pieces)
+
+    def test_the_same_seed_and_step_have_the_same_and_others_others(self, backbone: Backbone) -> None:
+        first = self.logits(backbone, batch(), 1, 5)
+        torch.manual_seed(3)
+        assert torch.equal(self.logits(backbone, batch(), 1, 5), first)
+        assert not torch.allclose(self.logits(backbone, batch(), 1, 6), first)
+        assert not torch.allclose(self.logits(backbone, batch(), 2, 5), first)
+
+    def test_no_two_sites_share_one(self, backbone: Backbone) -> None:
+        model = build(backbone).train()
+        drop_out(model, batch())
+        sites = [module for module in model.modules() if isinstance(module, Dropout)]
+        assert [site.site for site in sites] == list(range(len(sites)))
+        assert len(sites) == 1 + 3 * backbone.info.shape.num_layers + 1  # embeddings, layers, before the head
+        ones = torch.ones(batch().num_rows, 64)
+        masks = {tuple(site(ones).flatten().tolist()) for site in sites}
+        assert len(masks) == len(sites)
+
+    @torch.no_grad()
+    def test_the_first_token_alone_is_dropped_as_it_is_among_all(self, backbone: Backbone) -> None:
+        """The last layer is computed for the first token alone where that is all a head reads."""
+        model = build(backbone, config(pooling="first", init_std=0.3)).train()
+        pieces = batch()
+        drop_out(model, pieces, [1], [0.3], 5)
+        alone = model.encoder(pieces)
+        among = model.encoder.run_prefix(pieces, backbone.info.shape.num_layers)[pieces.first_rows_S]
+        torch.testing.assert_close(alone, among, rtol=0, atol=1e-5)
+        drop_out(model, pieces, [1], [0.3], 6)
+        assert not torch.allclose(model.encoder(pieces), alone)
+
+    def test_the_head_s_dropout_differs_from_trial_to_trial(self, backbone: Backbone) -> None:
+        model = build(backbone, config(seed=0), config(seed=1)).train()
+        ids, types, lengths = padded()
+        pieces = laid_out(ids.repeat(2, 1), types.repeat(2, 1), lengths.repeat(2), num_trials=2)
+        drop_out(model, pieces, [0, 1], [0.5, 0.5])
+        first, second = model.dropout(torch.ones(6, 64)).view(2, 3, 64)
+        assert not torch.equal(first, second)

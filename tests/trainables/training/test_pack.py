@@ -60,9 +60,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
 
 class TestProtocol:
-    def test_each_step_has_the_schedule_s_learning_rate(
-        self, splits: MakeSplits, fit: Fit, watched: Steps
-    ) -> None:
+    def test_each_step_has_the_schedule_s_learning_rate(self, splits: MakeSplits, fit: Fit, watched: Steps) -> None:
         trial, _ = fit(splits(rows=72), config(num_epochs=5, learning_rate=3e-3))
         rates = watched.rates
         assert len(rates) == 72 * 5 // 16 == trial.epochs[-1].step
@@ -87,9 +85,7 @@ class TestProtocol:
                 matrices += 1
         assert matrices == (9 if method == "adapter" else 13)
 
-    def test_gradients_are_clipped_at_their_global_norm(
-        self, splits: MakeSplits, fit: Fit, watched: Steps
-    ) -> None:
+    def test_gradients_are_clipped_at_their_global_norm(self, splits: MakeSplits, fit: Fit, watched: Steps) -> None:
         data = splits()
         fit(data, config(max_grad_norm=1e6))
         free = list(watched.norms)
@@ -179,7 +175,10 @@ class TestDiverging:
     def test_one_that_diverges_is_named_and_the_others_are_undisturbed(self, splits: MakeSplits, join: Join) -> None:
         data = splits()
         mates = [config(seed=seed) for seed in range(2)]
-        pack, undisturbed = join(data, mates[0], config(learning_rate=1e38, warmup_ratio=0.0), mates[1]), join(data, *mates)
+        pack, undisturbed = (
+            join(data, mates[0], config(learning_rate=1e38, warmup_ratio=0.0), mates[1]),
+            join(data, *mates),
+        )
         broken = pack.trials[1]
         for _ in range(4):
             pack.step()
