@@ -1,4 +1,4 @@
-"""Dropout of a model: the rate asked for, and masks that are a trial's own. Where numbers come from is another file's."""
+"""Dropout of a model: the rate asked for, and masks that are a trial's own."""
 
 from __future__ import annotations
 
