@@ -96,10 +96,9 @@ def step_rate(encoder: Encoder, num_trials: int, length: int) -> tuple[float, in
     release_unused()
     before, peak = used_bytes(device) or 0, PeakMemory(device)
     data = {"train": random_split(length, encoder.shape.vocab_size)}
-    lengths = data["train"].lengths
     pack = Pack(encoder, data, num_outputs=2)
     jobs = [Job(config=config(seed), done=lambda outcome: None) for seed in range(num_trials)]
-    pack.join([RunningTrial(job, lengths, device) for job in jobs])
+    pack.join([RunningTrial(job, len(data["train"])) for job in jobs])
     times: list[float] = []
     while len(times) < WARM_UP_STEPS + STEPS or sum(times[WARM_UP_STEPS:]) < SECONDS:
         began = time.perf_counter()
@@ -168,7 +167,6 @@ def random_split(length: int, vocab_size: int, rows: int = 512) -> TokenizedSpli
         input_ids=rng.integers(5, vocab_size, rows * length, dtype=np.int32),
         token_type_ids=np.zeros(rows * length, dtype=np.int8),
         labels=rng.integers(0, 2, rows),
-        pad_token_id=0,
     )
 
 

@@ -20,6 +20,7 @@ from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.inference.saved_adapter import save
 from trainables.nn.encoder import Encoder
 from trainables.task import TaskInfo
+from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
@@ -161,7 +162,7 @@ def join(backbone: Backbone) -> Join:
     def make(splits: Splits, *trials: TrialConfig, metric: str = "accuracy") -> Pack:
         pack = Pack(backbone.encoder, splits, 1 if metric == "pearson" else 2)
         jobs = [Job(config=trial, done=lambda outcome: None) for trial in trials]
-        pack.join([RunningTrial(job, splits["train"].lengths, backbone.encoder.device) for job in jobs])
+        pack.join([RunningTrial(job, len(splits["train"])) for job in jobs])
         return pack
 
     return make
@@ -176,9 +177,12 @@ def fit(join: Join) -> Fit:
         running = pack.trials[0]
         while running.step < len(running.batches):
             pack.step()
-            pack.check_finite(running)
+            for _, reason in pack.diverged():
+                raise TrainingDivergedError(reason)
             while running.has_ended_epoch:
-                pack.end_epoch(running, metrics.get(metric))
+                (report,) = pack.end_epochs([running], metrics.get(metric))
+                if isinstance(report, TrainingDivergedError):
+                    raise report
         return running, pack.show(running, masters=True)
 
     return run

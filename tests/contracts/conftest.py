@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.pieces import Pieces
 
 SHAPE = EncoderShape(
     model_type="bert",
@@ -84,19 +86,25 @@ class Small(NamedTuple):
 
     @staticmethod
     def batches(num_trials: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """One batch (2, 7) a trial, ragged, all of one length."""
+        """One padded batch (2, 7) a trial: ids, token types and lengths, which differ between trials."""
         generator = torch.Generator().manual_seed(3)
         found = []
-        for _ in range(num_trials):
-            lengths = torch.tensor([7, 4])
+        for trial in range(num_trials):
+            lengths = torch.tensor([7, 4 - trial])
             ids = torch.randint(4, SHAPE.vocab_size, (2, 7), generator=generator)
             found.append((ids.masked_fill(torch.arange(7) >= lengths[:, None], 0), torch.zeros_like(ids), lengths))
         return found
 
     @staticmethod
-    def stacked(num_trials: int) -> tuple[Tensor, Tensor, Tensor]:
+    def alone(num_trials: int) -> list[Pieces]:
+        """Each trial's batch by itself."""
+        return [laid_out(*batch) for batch in Small.batches(num_trials)]
+
+    @staticmethod
+    def stacked(num_trials: int) -> Pieces:
+        """The batches of all trials; the segments of all but the longest end in dummy rows."""
         ids, types, lengths = (torch.cat(parts) for parts in zip(*Small.batches(num_trials), strict=True))
-        return ids, types, lengths
+        return laid_out(ids, types, lengths, num_trials=num_trials)
 
 
 @pytest.fixture(params=[*method_names(), *VARIANTS])

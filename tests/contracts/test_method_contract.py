@@ -39,7 +39,6 @@ def split(rows: int) -> TokenizedSplit:
         input_ids=ids,
         token_type_ids=np.zeros(offsets[-1], np.int8),
         labels=ids[offsets[:-1] + 1].astype(np.int64) % NUM_OUTPUTS,
-        pad_token_id=0,
     )
 
 
@@ -56,12 +55,12 @@ class TestTraining:
         before = dict(build_model(encoder, [trial], small.num_outputs).named_parameters())
         data = {"train": split(48), "validation": split(16)}
         pack = Pack(encoder, data, small.num_outputs)
-        running = RunningTrial(Job(config=trial, done=lambda outcome: None), data["train"].lengths, encoder.device)
+        running = RunningTrial(Job(config=trial, done=lambda outcome: None), len(data["train"]))
         pack.join([running])
         for _ in running.batches:
             pack.step()
             if running.has_ended_epoch:
-                pack.end_epoch(running, metrics.get("accuracy"))
+                pack.end_epochs([running], metrics.get("accuracy"))
 
         model = pack.show(running)
         assert len(running.epochs) == 2
@@ -73,7 +72,7 @@ class TestTraining:
 
     def test_what_is_trained_gets_gradients_and_is_float32(self, case: Any, small: Any) -> None:
         model = build_model(small.encoder(dtype=torch.bfloat16), [case.config()], small.num_outputs)
-        model(*small.stacked(1)).sum().backward()
+        model(small.stacked(1)).sum().backward()
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
             assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16), name
@@ -162,11 +161,11 @@ class TestStart:
         view = build_model(encoder, [case.config()], small.num_outputs).eval().encoder
         inputs = small.stacked(1)
         with torch.no_grad():
-            adapted = view(*inputs)
+            adapted = view(inputs)
             if view.body is None:
                 plain = encoder.view()
                 plain.pooling = view.pooling
-                difference = (plain.eval()(*inputs) - adapted).abs().max()
+                difference = (plain.eval()(inputs) - adapted).abs().max()
         if view.body is None:
             is_claimed = claims is not None and claims(parse_options(case.method, case.options))
             assert (difference <= 1e-6) == is_claimed

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.pieces import drop_out
 from trainables.methods import get_method, parse_options
-from trainables.nn.dropout import Dropout, DropoutStream, DropoutStreams, connect
+from trainables.nn.dropout import Dropout
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.weights import TrainedWeights
 
@@ -43,11 +44,16 @@ class TestStacking:
                 assert parameter.shape[0] == num_trials, f"{name} has no trial axis"
                 for trial, model in enumerate(alone):
                     model.get_parameter(name)[0] += noise[trial]
-        for model, here in [(pack, configs), *((alone[k], [configs[k]]) for k in range(num_trials))]:
-            streams = DropoutStreams([DropoutStream(each.seed, each.dropout, encoder.device) for each in here])
-            streams.expect(2 * len(here), None)
-            connect(model, streams)
+        self.drop_out(small, pack, alone, rates, step=0)
         return pack, alone
+
+    def drop_out(
+        self, small: Any, pack: AdaptedModel, alone: list[AdaptedModel], rates: tuple[float, ...], step: int
+    ) -> None:
+        num_trials = len(alone)
+        drop_out(pack, small.stacked(num_trials), range(num_trials), rates[:num_trials], step)
+        for k, pieces in enumerate(small.alone(num_trials)):
+            drop_out(alone[k], pieces, [k], [rates[k]], step)
 
     def test_a_stack_key_can_be_compared(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
         options = parse_options(case.method, case.options)
@@ -59,23 +65,27 @@ class TestStacking:
         self, case: Any, small: Any, rates: tuple[float, ...], training: bool
     ) -> None:
         pack, alone = self.models(case, small, rates)
-        inputs = small.batches(len(alone))
-        together = pack.train(training)(*small.stacked(len(alone)))
-        apart = torch.cat([model.train(training)(*one) for model, one in zip(alone, inputs, strict=True)])
+        inputs, stacked = small.alone(len(alone)), small.stacked(len(alone))
+        together = pack.train(training)(stacked)
+        apart = torch.cat([model.train(training)(one) for model, one in zip(alone, inputs, strict=True)])
         torch.testing.assert_close(together, apart, rtol=0, atol=2e-5)
         has_own_rates = any(isinstance(each, Dropout) and each.is_fixed and each.rate for each in pack.modules())
-        again = pack(*small.stacked(len(alone)))
-        for k, rate in enumerate(rates[: len(alone)]):  # masks were drawn, and others follow, where there is a rate
+        self.drop_out(small, pack, alone, rates, step=1)
+        later = pack(stacked)
+        self.drop_out(small, pack, alone, rates, step=0)
+        again = pack(stacked)
+        for k, rate in enumerate(rates[: len(alone)]):  # where there is a rate, another step has other masks
             mine = slice(2 * k, 2 * k + 2)
-            assert torch.allclose(again[mine], together[mine]) == (not training or (rate == 0 and not has_own_rates))
+            assert torch.allclose(later[mine], together[mine]) == (not training or (rate == 0 and not has_own_rates))
+            assert torch.allclose(again[mine], together[mine])
 
     def test_gradients_of_different_trials_never_mix(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
         pack, alone = self.models(case, small, rates)
         num_trials = len(alone)
         labels = torch.tensor([0, 2])
-        losses = F.cross_entropy(pack.train()(*small.stacked(num_trials)), labels.repeat(num_trials), reduction="none")
+        losses = F.cross_entropy(pack.train()(small.stacked(num_trials)), labels.repeat(num_trials), reduction="none")
         losses.view(num_trials, -1)[0].mean().backward()
-        F.cross_entropy(alone[0].train()(*small.batches(1)[0]), labels).backward()
+        F.cross_entropy(alone[0].train()(small.alone(1)[0]), labels).backward()
         for name, parameter in trained(pack).items():
             expected = alone[0].get_parameter(name).grad
             assert parameter.grad is not None

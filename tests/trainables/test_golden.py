@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.pieces import laid_out
 from trainables.backbones import map_tensors, shape_of
 from trainables.config import Scalar, TrialConfig
 from trainables.nn.encoder import Encoder
@@ -75,7 +76,7 @@ def compare(model: AdaptedModel, case: str) -> None:
         for name, parameter in trained.items():
             parameter[0] = weights[name]
     inputs = golden("inputs/")
-    logits = model(inputs["input_ids"], inputs["token_types"], inputs["lengths"])
+    logits = model(laid_out(inputs["input_ids"], inputs["token_types"], inputs["lengths"]))
     torch.testing.assert_close(logits, golden(f"{case}/")["logits"], rtol=1e-5, atol=1e-5)
     F.cross_entropy(logits, inputs["labels"]).backward()
     for name, parameter in trained.items():
@@ -127,7 +128,7 @@ def test_lora_computes_what_peft_does(targets: str) -> None:
                 changes[name].copy_(parameter[0].T)
     assert trained.keys() == changes.keys() | {"head.weight", "head.bias"}
     inputs = golden("inputs/")
-    logits = model(inputs["input_ids"], inputs["token_types"], inputs["lengths"])
+    logits = model(laid_out(inputs["input_ids"], inputs["token_types"], inputs["lengths"]))
     pooled = theirs(
         input_ids=inputs["input_ids"],
         token_type_ids=inputs["token_types"],

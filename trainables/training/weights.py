@@ -134,9 +134,9 @@ class TrainedWeights:
         """A copy of what a trial has, on the host."""
         moments = self._moments
         return TrialState(
-            row=self.rows[place].cpu(),
-            moments=None if moments is None else (moments[0][place].cpu(), moments[1][place].cpu()),
-            loss_sum=self.loss_sums[place].cpu(),
+            row=_on_host(self.rows[place]),
+            moments=None if moments is None else (_on_host(moments[0][place]), _on_host(moments[1][place])),
+            loss_sum=_on_host(self.loss_sums[place]),
         )
 
     def _take(self, rows: Tensor, moments: tuple[Tensor, Tensor] | None, loss_sums: Tensor) -> None:
@@ -225,6 +225,11 @@ class TrainedWeights:
         """Let the model see what the optimizer made of these trials' masters."""
         if self._seen is not self.trained:
             self._seen[first:last].copy_(self.trained[first:last])
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A copy, even where it is there already: a view would keep the whole pack's memory, and be written to."""
+    return tensor.to("cpu", copy=True)
 
 
 def _lay_out(model: AdaptedModel) -> tuple[RowLayout, Sequence[_Leaf]]:

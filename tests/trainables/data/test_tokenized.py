@@ -1,4 +1,4 @@
-"""Tokenised rows: cached once, padded right."""
+"""Tokenised rows: cached once, and whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 from trainables.data import tokenized as data
 from trainables.data.rows import Declared, make_task
-from trainables.faults import FaultsError
 from trainables.task import Task
 
 WORDS = [f"w{number}" for number in range(30)]
@@ -71,7 +70,7 @@ class TestTokenize:
         monkeypatch.setattr(data, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
         second = data.tokenize(task, tokenizer, "words", 32, tmp_path)
         for name in first:
-            for field in ("offsets", "input_ids", "token_type_ids", "labels", "pad_token_id"):
+            for field in ("offsets", "input_ids", "token_type_ids", "labels"):
                 assert np.array_equal(getattr(first[name], field), getattr(second[name], field))
 
     def test_another_task_tokenizer_or_length_is_another_file(self, tmp_path: Path) -> None:
@@ -121,40 +120,10 @@ class TestTokenize:
         data.tokenize(make(4), tokenizer, "words", 32, tmp_path)
         assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
-    def test_a_tokenizer_that_cannot_pad_is_refused(self, tmp_path: Path) -> None:
+    def test_a_tokenizer_without_a_padding_token_will_do(self, tmp_path: Path) -> None:
         from tokenizers import Tokenizer, models
         from transformers import PreTrainedTokenizerFast
 
         words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
-        with pytest.raises(FaultsError, match="padding token"):
-            data.tokenize(make(4), words, "words", 32, tmp_path)
-
-
-class TestPad:
-    def test_padding_is_right_of_each_row_and_masked(self, tokenizer, tmp_path: Path) -> None:
-        split = data.tokenize(make(30, pair=True), tokenizer, "words", 32, tmp_path)["train"]
-        rows = np.array([7, 0, 29, 7])
-        batch = data.pad(split, rows)
-        assert batch.input_ids.shape == (4, split.lengths[rows].max())
-        for place, row in enumerate(rows):
-            length = split.lengths[row]
-            here = slice(*split.offsets[row : row + 2])
-            assert batch.input_ids[place, :length].tolist() == split.input_ids[here].tolist()
-            assert batch.token_type_ids[place, :length].tolist() == split.token_type_ids[here].tolist()
-            assert (batch.input_ids[place, length:] == tokenizer.pad_token_id).all()
-            assert (batch.token_type_ids[place, length:] == 0).all()
-            assert batch.lengths[place] == length
-        assert batch.labels.tolist() == split.labels[rows].tolist()
-        assert {array.dtype for array in vars(batch).values()} == {np.dtype(np.int64)}
-
-    def test_the_padding_token_of_the_tokenizer_is_used(self) -> None:
-        split = data.TokenizedSplit(
-            offsets=np.array([0, 1, 4]),
-            input_ids=np.array([5, 6, 7, 8], np.int32),
-            token_type_ids=np.zeros(4, np.int8),
-            labels=np.array([0.5, 1.5]),
-            pad_token_id=9,
-        )
-        batch = data.pad(split, np.array([0, 1]), multiple_of=4)
-        assert batch.input_ids.tolist() == [[5, 9, 9, 9], [6, 7, 8, 9]]
-        assert batch.labels.dtype == np.float32
+        assert words.pad_token is None
+        assert len(data.tokenize(make(4), words, "words", 32, tmp_path)["train"]) == 4

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pieces import drop_out, laid_out
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.engine.pack_size import (
@@ -22,7 +23,6 @@ from trainables.engine.pack_size import (
     PackSizer,
     activation_bytes,
 )
-from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.training.model import build_model
@@ -49,9 +49,8 @@ def saved_bytes(shape: EncoderShape, sequences: int, length: int) -> int:
     encoder = Encoder(shape).load(torch.device("cpu"), torch.float32)
     config = TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 1})
     model = build_model(encoder, [config], 2).train()
-    streams = DropoutStreams([DropoutStream(0, None, torch.device("cpu"))])
-    streams.expect(sequences, None)
-    connect(model, streams)
+    pieces = laid_out(torch.full((sequences, length), 5))
+    drop_out(model, pieces)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, int] = {}
 
@@ -61,9 +60,8 @@ def saved_bytes(shape: EncoderShape, sequences: int, length: int) -> int:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    ids = torch.full((sequences, length), 5)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(ids, torch.zeros_like(ids))
+        output = model(pieces)
     assert output.requires_grad  # and so all that was kept has lived until here
     return sum(saved.values())
 

@@ -17,6 +17,7 @@ from trainables.faults import FaultsError
 from trainables.inference import ablation
 from trainables.inference.ablation import Ablation, ablate, ablate_saved, check_ablation
 from trainables.nn.layers import SublayerOutput
+from trainables.nn.pieces import Pieces
 from trainables.outcome import OutcomeStatus
 from trainables.training.evaluation import evaluate, predict
 from trainables.training.model import AdaptedModel
@@ -105,10 +106,10 @@ def test_how_many_pass_together_and_in_how_many_parts_changes_no_score(
     monkeypatch.setitem(ablation.STACKED, "cpu", 3)
     forward = AdaptedModel.forward
 
-    def short_of_memory(self: AdaptedModel, input_ids: Any, *inputs: Any) -> Any:
-        if len(input_ids) > 12:
+    def short_of_memory(self: AdaptedModel, pieces: Pieces, *inputs: Any) -> Any:
+        if pieces.num_sequences > 12:
             raise torch.OutOfMemoryError("no")
-        return forward(self, input_ids, *inputs)
+        return forward(self, pieces, *inputs)
 
     monkeypatch.setattr(AdaptedModel, "forward", short_of_memory)
     in_parts = ablate(model, rows["validation"], metrics.get("accuracy"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.pieces import drop_out, laid_out
 from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
-from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
 from trainables.training.model import AdaptedModel, build_model
 
 
@@ -35,7 +35,7 @@ def test_unknown_targets_are_named_each(backbone: Backbone) -> None:
 
 def test_its_dropout_is_its_own_whatever_the_trial_s(backbone: Backbone) -> None:
     """A trial's dropout replaces the backbone's rates, not the one that is an option of the method."""
-    ids = torch.randint(4, 64, (4, 8), generator=torch.Generator().manual_seed(1))
+    pieces = laid_out(torch.randint(4, 64, (4, 8), generator=torch.Generator().manual_seed(1)))
     outputs = []
     for lora_dropout in (0.0, 0.5):
         model = build(backbone, dropout=0.0, rank=2, lora_dropout=lora_dropout)
@@ -43,12 +43,10 @@ def test_its_dropout_is_its_own_whatever_the_trial_s(backbone: Backbone) -> None
             for name, parameter in model.named_parameters():
                 if name.endswith("lora_b"):
                     parameter.fill_(0.5)
-        streams = DropoutStreams([DropoutStream(3, 0.0, torch.device("cpu"))])
-        streams.expect(4, None)
-        connect(model, streams)
+        drop_out(model, pieces, [3], [0.0])
         with torch.no_grad():
-            outputs.append(model.train()(ids, torch.zeros_like(ids)))
-            outputs.append(model.eval()(ids, torch.zeros_like(ids)))
+            outputs.append(model.train()(pieces))
+            outputs.append(model.eval()(pieces))
     torch.testing.assert_close(outputs[0], outputs[1])
     torch.testing.assert_close(outputs[1], outputs[3])
     assert not torch.allclose(outputs[2], outputs[3])

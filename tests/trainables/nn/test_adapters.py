@@ -16,7 +16,7 @@ from trainables.config import Scalar, TrialConfig
 from trainables.faults import FaultsError
 from trainables.methods import parse_options
 from trainables.nn.adapters import PLACEMENTS, Adapter, Bottleneck, parse_layers
-from trainables.nn.encoder import Padding
+from trainables.nn.encoder import Batch
 from trainables.training.model import AdaptedModel, build_model
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ PLAIN = Bottleneck(
 
 def adapter(**values: Any) -> Adapter:
     generator = torch.Generator().manual_seed(1)
-    made = Adapter(8, [dataclasses.replace(PLAIN, **values)], [generator], CPU, Padding())
+    made = Adapter(8, [dataclasses.replace(PLAIN, **values)], [generator], CPU, Batch())
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name.endswith("bias"):

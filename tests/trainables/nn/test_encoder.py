@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.pieces import laid_out
 from trainables.backbones.loading import Backbone, load_backbone, meta_encoder
-from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
+from trainables.nn.dropout import StepKeys, number_sites
 from trainables.nn.encoder import Encoder
 from trainables.nn.layers import ACTIVATIONS
+from trainables.nn.pieces import Pieces
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([9, 4, 2, 9, 1])
@@ -33,6 +35,11 @@ def inputs(encoder: Encoder, pad: int) -> tuple[Tensor, Tensor]:
     types = (torch.arange(9) >= 3).long().expand(5, 9) if encoder.shape.type_vocab_size > 1 else torch.zeros_like(ids)
     padded = torch.arange(9) >= LENGTHS[:, None]
     return ids.masked_fill(padded, pad), types.masked_fill(padded, 0)
+
+
+def batch(encoder: Encoder) -> Pieces:
+    """The same word pieces laid end to end."""
+    return laid_out(*inputs(encoder, 0), LENGTHS)
 
 
 def transformers_model(folder: Path) -> nn.Module:
@@ -56,16 +63,16 @@ class TestAgainstTransformers:
         ids, types = inputs(encoder, reference.config.pad_token_id or 0)
         mask = (torch.arange(9) < LENGTHS[:, None]).long()
         expected = first_token(reference, ids, types, mask)
-        torch.testing.assert_close(encoder(ids, types, LENGTHS), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder(batch(encoder)), expected, rtol=0, atol=1e-5)
         assert expected.std() > 0.1  # the comparison is not one of zeros
 
     @torch.no_grad()
-    def test_a_batch_without_padding_needs_no_lengths(self, family: str, checkpoint: Callable[[str], Path]) -> None:
+    def test_sequences_of_one_length_are_no_special_case(self, family: str, checkpoint: Callable[[str], Path]) -> None:
         encoder, reference = load(checkpoint(family)), transformers_model(checkpoint(family))
         ids, types = inputs(encoder, 0)
         ids, types = ids[[0, 3]], types[[0, 3]]
         expected = first_token(reference, ids, types, torch.ones_like(ids))
-        torch.testing.assert_close(encoder(ids, types), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder(laid_out(ids, types)), expected, rtol=0, atol=1e-5)
 
     def test_it_has_as_many_parameters(self, family: str, checkpoint: Callable[[str], Path]) -> None:
         encoder, reference = load(checkpoint(family)), transformers_model(checkpoint(family))
@@ -92,10 +99,9 @@ class TestAgainstTransformers:
         encoder = load(checkpoint(family))
         longest = encoder.shape.max_length
         assert longest == 32 - (2 if "roberta" in family else 0)
-        ids = torch.full((1, longest), 5)
-        assert encoder(ids, torch.zeros_like(ids)).shape == (1, 16)
-        with pytest.raises(RuntimeError):
-            encoder(*[torch.full((1, longest + 1), 5), torch.zeros(1, longest + 1, dtype=torch.long)])
+        assert encoder(laid_out(torch.full((1, longest), 5))).shape == (1, 16)
+        with pytest.raises((RuntimeError, IndexError)):
+            encoder(laid_out(torch.full((1, longest + 1), 5)))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -109,12 +115,11 @@ def test_activations_are_those_that_transformers_knows_by_the_same_names(name: s
 @torch.no_grad()
 def test_the_path_that_drops_attention_computes_the_same(backbone: Backbone) -> None:
     view = backbone.encoder.view()
-    ids, types = inputs(view, 0)
-    expected = view.eval()(ids, types, LENGTHS)
-    streams = DropoutStreams([DropoutStream(0, 1e-9, CPU)])  # active, but it rounds to never
-    streams.expect(len(ids), None)
-    connect(view, streams)
-    torch.testing.assert_close(view.train()(ids, types, LENGTHS), expected, rtol=0, atol=1e-5)
+    pieces = batch(view)
+    expected = view.eval()(pieces)
+    for site in number_sites(view):
+        site.keys = StepKeys([0], [0], [1e-9], pieces)  # active, but it rounds to never
+    torch.testing.assert_close(view.train()(pieces), expected, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -122,9 +127,8 @@ def test_bf16_products_stay_near_float32(tiny_bert: Path) -> None:
     encoder = load(tiny_bert, torch.bfloat16)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
     assert {master.dtype for master in encoder.masters.values()} == {torch.float32}
-    ids, types = inputs(encoder, 0)
-    exact = load(tiny_bert)(ids, types, LENGTHS)
-    torch.testing.assert_close(encoder(ids, types, LENGTHS).float(), exact, rtol=0.05, atol=0.15)
+    exact = load(tiny_bert)(batch(encoder))
+    torch.testing.assert_close(encoder(batch(encoder)).float(), exact, rtol=0.05, atol=0.15)
 
 
 def test_everything_of_an_encoder_is_frozen(backbone: Backbone) -> None:
@@ -191,16 +195,17 @@ def test_an_encoder_on_the_meta_device_takes_no_memory(backbone: Backbone) -> No
 
 @pytest.mark.parametrize("pooling", ["first", "pooler", "mean"])
 @torch.no_grad()
-def test_what_a_head_reads_is_computed_alike_with_and_without_padding(pooling: str, tiny_bert: Path) -> None:
+def test_what_a_head_reads_of_a_sequence_is_what_it_reads_of_it_alone(pooling: str, tiny_bert: Path) -> None:
     encoder = load(tiny_bert)
     encoder.pooling = pooling
     ids, types = inputs(encoder, 0)
-    read = encoder(ids, types, LENGTHS)
-    states = encoder.run_prefix(ids, types, LENGTHS, encoder.shape.num_layers)
+    pieces = batch(encoder)
+    read = encoder(pieces)
+    states = encoder.run_prefix(pieces, encoder.shape.num_layers).split(LENGTHS.tolist())
     for row, length in enumerate(LENGTHS.tolist()):
-        alone = encoder(ids[row : row + 1, :length], types[row : row + 1, :length])
+        alone = encoder(laid_out(ids[row : row + 1, :length], types[row : row + 1, :length]))
         torch.testing.assert_close(read[row : row + 1], alone, rtol=0, atol=1e-5)
-        expected = states[row, :length].mean(dim=0) if pooling == "mean" else states[row, 0]
+        expected = states[row].mean(dim=0) if pooling == "mean" else states[row][0]
         if pooling == "pooler":
             assert encoder.pooler is not None
             expected = torch.tanh(encoder.pooler(expected))
@@ -211,6 +216,6 @@ def test_what_a_head_reads_is_computed_alike_with_and_without_padding(pooling: s
 def test_every_word_piece_is_read_where_the_answer_is_a_place(tiny_bert: Path) -> None:
     encoder = load(tiny_bert)
     encoder.pooling = "tokens"
-    ids, types = inputs(encoder, 0)
-    states = encoder.run_prefix(ids, types, LENGTHS, encoder.shape.num_layers)
-    torch.testing.assert_close(encoder(ids, types, LENGTHS), states, rtol=0, atol=1e-5)
+    states = encoder.run_prefix(batch(encoder), encoder.shape.num_layers)
+    assert states.shape == (int(LENGTHS.sum()), 16)
+    assert torch.equal(encoder(batch(encoder)), states)

@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.pieces import laid_out
 from trainables import metrics
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
+from trainables.nn.pieces import Pieces
 from trainables.training import evaluation
-from trainables.training.evaluation import evaluate, predict, to_device
+from trainables.training.evaluation import evaluate, predict, predict_stacked, to_device
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 
@@ -42,7 +44,7 @@ def test_predictions_are_in_the_order_of_the_split_however_it_is_cut(
         here = slice(*split.offsets[row : row + 2])
         ids = torch.from_numpy(split.input_ids[here].astype(np.int64))[None]
         with torch.no_grad():
-            alone = model.eval()(ids, torch.zeros_like(ids))
+            alone = model.eval()(laid_out(ids))
         np.testing.assert_allclose(outputs[row], alone[0].numpy(), atol=2e-6)
     assert np.ptp(outputs[:, 0]) > 0.1  # rows differ, so an order mistaken would show
 
@@ -79,19 +81,59 @@ def test_an_evaluation_keeps_no_graph_and_leaves_no_gradient(splits: MakeSplits,
     assert not any(parameter.is_inference() for parameter in model.parameters())
 
 
-def test_a_batch_has_lengths_only_where_it_is_padded(splits: MakeSplits) -> None:
+def test_a_batch_is_the_word_pieces_of_its_rows_and_their_labels(splits: MakeSplits) -> None:
     split = splits()["train"]
-    lengths = split.lengths
-    same = np.flatnonzero(lengths == lengths[0])[:3]
-    (ids, types, none), labels = to_device(split, same, CPU)
-    assert none is None
-    assert ids.shape == types.shape == (len(same), lengths[0])
-    assert labels.tolist() == split.labels[same].tolist()
-    ragged = np.array([lengths.argmin(), lengths.argmax()])
-    (ids, _, kept), _ = to_device(split, ragged, CPU)
-    assert kept is not None
-    assert kept.tolist() == lengths[ragged].tolist()
-    assert ids.shape == (2, lengths.max())
+    rows = np.array([7, 0, 63, 7])
+    laid, pieces, labels = to_device(split, rows, 2, CPU)
+    assert (pieces.num_trials, pieces.num_sequences) == (2, 4)
+    assert labels.tolist() == split.labels[rows].tolist()
+    assert laid.rows_S.tolist() == rows.tolist()
+    for row, start in zip(rows, laid.starts_S, strict=True):
+        here, length = slice(*split.offsets[row : row + 2]), split.lengths[row]
+        assert pieces.input_ids_N[start : start + length].tolist() == split.input_ids[here].tolist()
+        assert pieces.token_types_N[start : start + length].tolist() == split.token_type_ids[here].tolist()
+
+
+def test_labels_that_are_numbers_are_float32_and_classes_int64(splits: MakeSplits) -> None:
+    for kind, dtype in (("classification", torch.int64), ("regression", torch.float32)):
+        split = splits(name=kind, kind=kind)["train"]
+        assert to_device(split, np.arange(4), 1, CPU)[2].dtype == dtype
+
+
+@pytest.mark.parametrize("max_tokens", [8, 60, 2048])
+def test_several_trials_are_predicted_as_each_is_alone(
+    max_tokens: int, splits: MakeSplits, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(evaluation.MAX_TOKENS, "cpu", max_tokens)
+    split = splits()["validation"]
+    configs = [
+        TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, seed=seed)
+        for seed in range(3)
+    ]
+    outputs = predict_stacked(build_model(backbone.encoder, configs, 2), split)
+    assert outputs.shape == (3, len(split), 2)
+    for config, mine in zip(configs, outputs, strict=True):
+        alone, _ = predict(build_model(backbone.encoder, [config], 2), split)
+        np.testing.assert_allclose(mine, alone, rtol=0, atol=2e-6)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_no_row_is_lost(
+    splits: MakeSplits, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, model = splits()["validation"], build(backbone)
+    expected, _ = predict(model, split)
+    forward, sizes = AdaptedModel.forward, []
+
+    def short_of_memory(self: AdaptedModel, pieces: Pieces, *given: object) -> torch.Tensor:
+        sizes.append(pieces.num_sequences)
+        if pieces.num_sequences > 10:
+            raise MemoryError
+        return forward(self, pieces, *given)
+
+    monkeypatch.setattr(AdaptedModel, "forward", short_of_memory)
+    found, _ = predict(model, split)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert sizes == [32, 16, 8, 8, 16, 8, 8]
 
 
 def test_the_loss_of_classes_is_cross_entropy_and_of_a_number_its_squared_error() -> None:

@@ -138,11 +138,12 @@ def test_padding_decides_nothing(tmp_path: Path, trial: Callable[..., TrialConfi
     assert outputs.shape == (32, split.lengths.max(), 2)
     assert labels.tolist() == split.labels.tolist()
     rows = np.arange(32)
-    (input_ids, types, _), _ = to_device(split, rows, torch.device("cpu"))
-    with torch.no_grad():
-        wider = model(F.pad(input_ids, (0, 5)), F.pad(types, (0, 5)), torch.from_numpy(split.lengths)).numpy()
-    np.testing.assert_allclose(wider[:, : outputs.shape[1]], outputs, rtol=1e-5, atol=1e-5)
-    assert (wider[:, split.lengths.max() :] <= NOWHERE).all()
+    for row in rows:
+        _, pieces, _ = to_device(split, rows[row : row + 1], 1, torch.device("cpu"))
+        with torch.no_grad():
+            (alone,) = model(pieces).numpy()
+        np.testing.assert_allclose(outputs[row, : len(alone)], alone, rtol=1e-5, atol=1e-5)
+        assert (outputs[row, len(alone) :] <= NOWHERE).all()
 
 
 def test_the_evaluation_loss_is_the_mean_over_windows(
@@ -152,8 +153,10 @@ def test_the_evaluation_loss_is_the_mean_over_windows(
     model = build_model(backbone.encoder, [trial()], 2, kind="extractive_qa")
     scores = evaluate(model, split, metrics.get("squad_f1"))
     losses = [
-        example_losses(model(*inputs), labels).item()
-        for inputs, labels in (to_device(split, np.array([row]), torch.device("cpu")) for row in range(len(split)))
+        example_losses(model(pieces), labels).item()
+        for _, pieces, labels in (
+            to_device(split, np.array([row]), 1, torch.device("cpu")) for row in range(len(split))
+        )
     ]
     assert len(losses) == 64
     assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.pieces import drop_out, laid_out
 from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
 from trainables.nn.adapters import Adapter
-from trainables.nn.dropout import Dropout, DropoutStream, DropoutStreams, connect
+from trainables.nn.dropout import Dropout
+from trainables.nn.pieces import Pieces
 from trainables.training.model import AdaptedModel, build_model, count_parameters, derive_seed, stack_key
 
 LENGTHS = torch.tensor([8, 3, 5])
@@ -31,17 +33,14 @@ def build(backbone: Backbone, *configs: TrialConfig, num_outputs: int = 3) -> Ad
     return build_model(backbone.encoder, configs or [config()], num_outputs)
 
 
-def batch() -> tuple[Tensor, Tensor, Tensor]:
+def padded() -> tuple[Tensor, Tensor, Tensor]:
     ids = torch.randint(4, 64, (3, 8), generator=torch.Generator().manual_seed(5))
     types = (torch.arange(8) >= 3).long().expand(3, 8)
     return ids.masked_fill(torch.arange(8) >= LENGTHS[:, None], 0), types, LENGTHS
 
 
-def connect_dropout(model: AdaptedModel, sequences: int, rate: float | None = None) -> None:
-    """Let a model of one trial drop out as it does in training."""
-    streams = DropoutStreams([DropoutStream(0, rate, torch.device("cpu"))])
-    streams.expect(sequences, None)
-    connect(model, streams)
+def batch() -> Pieces:
+    return laid_out(*padded())
 
 
 def randomise(model: AdaptedModel) -> None:
@@ -74,7 +73,7 @@ def reference_logits(model: AdaptedModel, backbone: Backbone) -> Tensor:
         gelu = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
         return hidden + gelu @ up + up_bias
 
-    ids, types, lengths = batch()
+    ids, types, lengths = padded()
     embedded = frozen["embeddings.word.weight"][ids] + frozen["embeddings.token_type.weight"][types]
     hidden = layernorm("embeddings.layernorm", embedded + frozen["embeddings.position.weight"][: ids.shape[1]])
     visible = (torch.arange(ids.shape[1]) < lengths[:, None])[:, None, None]
@@ -95,20 +94,21 @@ def reference_logits(model: AdaptedModel, backbone: Backbone) -> Tensor:
 @torch.no_grad()
 def test_adapters_stand_exactly_where_the_paper_puts_them(backbone: Backbone) -> None:
     model = build(backbone, config(adapter_size=5)).eval()
-    start = model(*batch())
+    start = model(batch())
     randomise(model)
-    torch.testing.assert_close(model(*batch()), reference_logits(model, backbone), rtol=0, atol=1e-5)
-    assert (model(*batch()) - start).abs().max() > 0.1
+    torch.testing.assert_close(model(batch()), reference_logits(model, backbone), rtol=0, atol=1e-5)
+    assert (model(batch()) - start).abs().max() > 0.1
 
 
 @torch.no_grad()
 def test_an_adapter_sees_the_dropped_out_projection(backbone: Backbone) -> None:
     model = build(backbone).train()
-    connect_dropout(model, 2)
+    pieces = laid_out(torch.full((2, 50), 5))
+    drop_out(model, pieces)
     output = model.encoder.sublayer_outputs()[0]
     seen: list[Tensor] = []
     output.adapter.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
-    hidden, residual = torch.randn(2, 50, 16), torch.randn(2, 50, 16)
+    hidden, residual = torch.randn(100, 16), torch.randn(100, 16)
     output(hidden, residual)
     projected = output.dense(hidden)
     dropped = seen[0] == 0
@@ -119,11 +119,11 @@ def test_an_adapter_sees_the_dropped_out_projection(backbone: Backbone) -> None:
 @torch.no_grad()
 def test_adapters_start_near_the_identity_and_the_nearer_the_smaller_they_start(backbone: Backbone) -> None:
     encoder = backbone.encoder.eval()
-    plain = encoder(*batch())
+    plain = encoder(batch())
     distances = []
     for init_std in (1e-1, 1e-2, 1e-3, 0.0):
         view = build(backbone, config(adapter_size=8, init_std=init_std)).encoder.eval()
-        distances.append((view(*batch()) - plain).abs().max().item())
+        distances.append((view(batch()) - plain).abs().max().item())
         assert distances[-1] <= 200 * init_std**2 + 1e-5  # two factors of init_std, then float32
     assert distances[0] > 10 * distances[1] > 0
     assert distances[3] < 1e-5
@@ -153,8 +153,8 @@ def test_what_starts_at_random_is_decided_by_the_seed(backbone: Backbone, small_
 def test_building_a_model_leaves_the_global_random_numbers_alone(backbone: Backbone) -> None:
     before = torch.random.get_rng_state()
     model = build(backbone).train()
-    connect_dropout(model, 3)
-    model(*batch())
+    drop_out(model, batch())
+    model(batch())
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -163,29 +163,29 @@ def test_dropout_is_the_backbone_s_own_unless_a_trial_has_its_own(backbone: Back
     def dropped(rate: float | None) -> float:
         """The share that the first sub-layer's projection loses in training."""
         model = build(backbone).train()
-        connect_dropout(model, 3, rate)
+        drop_out(model, batch(), rates=[rate])
         seen: list[Tensor] = []
         model.encoder.sublayer_outputs()[0].adapter.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        model(*batch())
+        model(batch())
         return (seen[0] == 0).float().mean().item()
 
     assert dropped(None) == pytest.approx(0.1, abs=0.05)
     assert dropped(0.6) == pytest.approx(0.6, abs=0.1)
     assert dropped(0.0) == 0
-    # The shared encoder drops nothing: what is connected belongs to a view.
-    assert all(module.streams is None for module in backbone.encoder.modules() if isinstance(module, Dropout))
+    # The shared encoder drops nothing: what has keys belongs to a view.
+    assert all(module.keys is None for module in backbone.encoder.modules() if isinstance(module, Dropout))
 
 
 @torch.no_grad()
 def test_without_dropout_training_computes_what_evaluation_does(backbone: Backbone) -> None:
     dry = build(backbone)
-    expected = dry.eval()(*batch())
-    torch.testing.assert_close(dry.train()(*batch()), expected)  # no streams
-    connect_dropout(dry, 3, 0.0)
-    torch.testing.assert_close(dry(*batch()), expected)
-    connect_dropout(dry, 3, None)
-    assert not torch.allclose(dry(*batch()), expected)
-    torch.testing.assert_close(dry.eval()(*batch()), expected)
+    expected = dry.eval()(batch())
+    torch.testing.assert_close(dry.train()(batch()), expected)  # no keys
+    drop_out(dry, batch(), rates=[0.0])
+    torch.testing.assert_close(dry(batch()), expected)
+    drop_out(dry, batch())
+    assert not torch.allclose(dry(batch()), expected)
+    torch.testing.assert_close(dry.eval()(batch()), expected)
 
 
 def test_a_pack_counts_as_each_of_its_trials_does(backbone: Backbone) -> None:
@@ -221,3 +221,50 @@ def test_trials_that_differ_in_numbers_alone_share_a_pack(backbone: Backbone) ->
     assert first.any()
     assert not second.any()
     assert stack_key(config("top_layers")) is None
+
+
+class TestMasks:
+    """Masks are a function of a trial's seed and step, and of nothing else."""
+
+    @torch.no_grad()
+    def logits(self, backbone: Backbone, pieces: Pieces, seed: int, step: int, pooling: str = "pooler") -> Tensor:
+        model = build(backbone, config(pooling=pooling, init_std=0.3)).train()
+        drop_out(model, pieces, [seed], [0.3], step)
+        return model(pieces)
+
+    def test_the_same_seed_and_step_have_the_same_and_others_others(self, backbone: Backbone) -> None:
+        first = self.logits(backbone, batch(), 1, 5)
+        torch.manual_seed(3)
+        assert torch.equal(self.logits(backbone, batch(), 1, 5), first)
+        assert not torch.allclose(self.logits(backbone, batch(), 1, 6), first)
+        assert not torch.allclose(self.logits(backbone, batch(), 2, 5), first)
+
+    def test_no_two_sites_share_one(self, backbone: Backbone) -> None:
+        model = build(backbone).train()
+        drop_out(model, batch())
+        sites = [module for module in model.modules() if isinstance(module, Dropout)]
+        assert [site.site for site in sites] == list(range(len(sites)))
+        assert len(sites) == 1 + 3 * backbone.info.shape.num_layers + 1  # embeddings, layers, before the head
+        ones = torch.ones(batch().num_rows, 64)
+        masks = {tuple(site(ones).flatten().tolist()) for site in sites}
+        assert len(masks) == len(sites)
+
+    @torch.no_grad()
+    def test_the_first_token_alone_is_dropped_as_it_is_among_all(self, backbone: Backbone) -> None:
+        """The last layer is computed for the first token alone where that is all a head reads."""
+        model = build(backbone, config(pooling="first", init_std=0.3)).train()
+        pieces = batch()
+        drop_out(model, pieces, [1], [0.3], 5)
+        alone = model.encoder(pieces)
+        among = model.encoder.run_prefix(pieces, backbone.info.shape.num_layers)[pieces.first_rows_S]
+        torch.testing.assert_close(alone, among, rtol=0, atol=1e-5)
+        drop_out(model, pieces, [1], [0.3], 6)
+        assert not torch.allclose(model.encoder(pieces), alone)
+
+    def test_the_head_s_dropout_differs_from_trial_to_trial(self, backbone: Backbone) -> None:
+        model = build(backbone, config(seed=0), config(seed=1)).train()
+        ids, types, lengths = padded()
+        pieces = laid_out(ids.repeat(2, 1), types.repeat(2, 1), lengths.repeat(2), num_trials=2)
+        drop_out(model, pieces, [0, 1], [0.5, 0.5])
+        first, second = model.dropout(torch.ones(6, 64)).view(2, 3, 64)
+        assert not torch.equal(first, second)

@@ -14,6 +14,7 @@ from trainables.data.tokenized import TokenizedSplit
 from trainables.training.model import build_model
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
+from trainables.training.weights import TrainedWeights
 
 MakeSplits = Callable[..., Mapping[str, TokenizedSplit]]
 Join = Callable[..., Pack]
@@ -41,39 +42,36 @@ def test_trials_go_through_the_encoder_in_slices_of_nearly_equal_size(splits: Ma
     data = splits()
     pack = join(data, *trials(5))
     sizes: list[int] = []
-    pack.model.register_forward_pre_hook(lambda model, inputs: sizes.append(len(inputs[0]) // 16))
-    longest = max(int(data["train"].lengths[trial.batches[0]].max()) for trial in pack.trials)
-    pack.tokens_per_slice = 3 * 16 * longest - 1  # not quite three trials
+    pack.model.register_forward_pre_hook(lambda model, inputs: sizes.append(inputs[0].num_trials))
+    longest = max(int(data["train"].lengths[trial.batches[0]].sum()) for trial in pack.trials)
+    pack.tokens_per_slice = 3 * longest - 1  # not quite three trials
     pack.step()
     assert sorted(sizes) == [1, 2, 2]
     assert [trial.step for trial in pack.trials] == [1] * 5
 
 
-def test_those_who_leave_keep_what_they_have_and_those_who_stay_go_on(splits: MakeSplits, join: Join) -> None:
+def test_those_who_leave_are_gone_and_those_who_stay_go_on(splits: MakeSplits, join: Join) -> None:
     pack = join(splits(), *trials())
     first, second, third = pack.trials
     pack.step()
-    rows = [trial.row for trial in pack.trials]
+    rows = pack.weights.rows.clone()
     pack.leave([second])
     assert pack.trials == [first, third]
+    assert torch.equal(pack.weights.rows, rows[[0, 2]])
     pack.step()
-    assert torch.equal(second.row, rows[1])
-    assert second.step == 1
-    assert not torch.equal(first.row, rows[0])
-    assert torch.equal(pack.weights.rows, torch.stack([first.row, third.row]))
+    assert [trial.step for trial in (first, second, third)] == [2, 1, 2]
+    assert (pack.weights.rows != rows[[0, 2]]).any(dim=1).all()
 
 
 def test_those_who_join_start_from_their_seed(splits: MakeSplits, join: Join, backbone: Backbone) -> None:
     data = splits()
     pack = join(data, *trials(2))
     pack.step()
-    newcomer = RunningTrial(
-        Job(config=config(seed=9), done=lambda outcome: None), data["train"].lengths, torch.device("cpu")
-    )
+    newcomer = RunningTrial(Job(config=config(seed=9), done=lambda outcome: None), len(data["train"]))
     rows = pack.weights.rows.clone()
     pack.join([newcomer])
     assert torch.equal(pack.weights.rows[:2], rows)
-    assert torch.equal(newcomer.row, pack.weights.read(build_model(backbone.encoder, [config(seed=9)], 2))[0])
+    assert torch.equal(pack.weights.rows[2], pack.weights.read(build_model(backbone.encoder, [config(seed=9)], 2))[0])
     pack.step()
     assert [trial.step for trial in pack.trials] == [2, 2, 1]
 
@@ -86,25 +84,17 @@ def test_those_who_were_suspended_go_on_where_they_stopped(splits: MakeSplits, j
     first, second = pack.trials
     pack.step()
     pack.step()
-    pack.suspend([first])
+    waiting = pack.suspend([first])
     pack.step()
-    pack.resume([first])
+    pack.resume([first], waiting)
     assert [trial.step for trial in pack.trials] == [3, 2]
     pack.step()
-    pack.suspend([second])
+    waiting = pack.suspend([second])
     pack.step()
-    for ours, expected in ((first, undisturbed.trials[0]), (second, undisturbed.trials[1])):
-        assert ours.step == 4
-        torch.testing.assert_close(ours.row, expected.row, rtol=0, atol=1e-5)
-
-
-def test_newcomers_are_waited_for_between_windows(splits: MakeSplits, join: Join) -> None:
-    pack = join(splits(rows=48), config(batch_size=1, num_epochs=1))
-    between = []
-    for _ in range(34):
-        between.append(pack.is_between_windows)
-        pack.step()
-    assert [step for step, is_between in enumerate(between) if is_between] == [0, 16, 32]
+    pack.resume([second], waiting)
+    assert [(trial.config.seed, trial.step) for trial in pack.trials] == [(0, 4), (1, 4)]
+    torch.testing.assert_close(pack.weights.rows, undisturbed.weights.rows, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pack.weights.loss_sums, undisturbed.weights.loss_sums, rtol=0, atol=1e-5)
 
 
 def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
@@ -122,9 +112,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
         original(self, first, last, batches) if last - first <= 2 else break_late(self, first, last)
 
     def break_late(self: Pack, first: int, last: int) -> None:
-        for trial in self.trials[first:last]:  # as if masks had been drawn and gradients begun
-            trial.dropout.fill(torch.empty(2, 3), 0.5)
-        self.weights.show(self.model, first, last)
+        self.weights.show(self.model, first, last)  # as if gradients had begun
         self.model.head.weight.grad = torch.ones_like(self.model.head.weight)
         raise MemoryError
 
@@ -133,16 +121,45 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
     assert sizes == [4, 2, 2]
     assert pack.tokens_per_slice == tokens // 2
     pack.step()
-    for ours, expected in zip(pack.trials, undisturbed.trials, strict=True):
-        assert ours.step == 2
-        torch.testing.assert_close(ours.row, expected.row, rtol=0, atol=1e-5)
+    assert [trial.step for trial in pack.trials] == [2] * 4
+    torch.testing.assert_close(pack.weights.rows, undisturbed.weights.rows, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pack.weights.loss_sums, undisturbed.weights.loss_sums, rtol=0, atol=1e-6)
+
+
+def test_memory_that_ends_in_the_backward_pass_costs_nobody_a_mask_or_a_number(
+    splits: MakeSplits, join: Join, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics of normalisations are written in the forward pass, and are put back."""
+    options = {"adapter_size": 4, "norm": "batch"}
+    configs = [
+        TrialConfig(task="any", backbone="any", method="adapter", method_options=options, seed=seed, batch_size=16)
+        for seed in range(3)
+    ]
+    data = splits()
+    undisturbed, pack = (join(data, *configs) for _ in range(2))
+    original, refusals = TrainedWeights.take_gradients, []
+
+    def take_gradients(self: TrainedWeights, first: int, last: int) -> torch.Tensor:
+        if last - first == 3 and not refusals:
+            refusals.append(last - first)
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, first, last)
+
+    undisturbed.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedWeights, "take_gradients", take_gradients)
+        pack.step()
+    assert refusals == [3]
+    assert undisturbed.weights.statistics.any()
+    for name in ("trained", "statistics", "loss_sums"):
+        ours, expected = getattr(pack.weights, name), getattr(undisturbed.weights, name)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
 
 
 def test_a_single_trial_that_does_not_fit_says_so_and_is_as_before(
     splits: MakeSplits, join: Join, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Pack, first: int, last: int, batches: Any) -> None:
-        self.trials[first].dropout.fill(torch.empty(2, 3), 0.5)
         self.weights.show(self.model, first, last)
         raise MemoryError
 
@@ -155,7 +172,7 @@ def test_a_single_trial_that_does_not_fit_says_so_and_is_as_before(
             pack.step()
     assert pack.trials[0].step == 0
     pack.step()
-    assert torch.equal(pack.trials[0].row, undisturbed.trials[0].row)
+    assert torch.equal(pack.weights.rows, undisturbed.weights.rows)
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(

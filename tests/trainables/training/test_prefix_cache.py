@@ -14,6 +14,7 @@ from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder
+from trainables.nn.pieces import Pieces
 from trainables.training import prefix_cache as prefix
 from trainables.training.evaluation import to_device
 from trainables.training.pack import Pack
@@ -35,9 +36,9 @@ def count_passes(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]
     passes: list[int] = []
     original = Encoder.run_prefix
 
-    def run_prefix(self: Encoder, ids: torch.Tensor, *given: object) -> torch.Tensor:
-        passes.append(len(ids))
-        return original(self, ids, *given)
+    def run_prefix(self: Encoder, pieces: Pieces, num_layers: int) -> torch.Tensor:
+        passes.append(pieces.num_sequences)
+        return original(self, pieces, num_layers)
 
     monkeypatch.setattr(Encoder, "run_prefix", run_prefix)
     return passes
@@ -51,18 +52,19 @@ def test_states_are_those_of_the_layers_of_each_row(
     encoder = load_backbone(str(tiny_bert), device=CPU, compute_dtype=dtype).encoder
     split = splits()["train"]
     states = PrefixCache(encoder, max_bytes).states(split, 1)
-    rows = np.array([40, 3, 63, 0, 3])
-    length = int(split.lengths[rows].max()) + 2
-    found = states.batch(rows, length, CPU)
-    assert (found.num_layers, found.hidden.shape, found.hidden.dtype) == (1, (5, length, 16), dtype)
-    for place, row in enumerate(rows):
-        inputs, _ = to_device(split, np.array([row]), CPU)
+    rows = np.array([40, 3, 63, 0, 3, 9])
+    laid, pieces, _ = to_device(split, rows, 2, CPU)  # two trials of three rows, of which one has fewer word pieces
+    found = states.batch(laid, CPU)
+    assert (found.num_layers, found.hidden.shape, found.hidden.dtype) == (1, (laid.num_rows, 16), dtype)
+    for row, start in zip(rows, laid.starts_S, strict=True):
+        _, alone, _ = to_device(split, np.array([row]), 1, CPU)
         with torch.no_grad():
-            expected = encoder.eval().run_prefix(*inputs, 1)[0]
-        here = found.hidden[place]
+            expected = encoder.eval().run_prefix(alone, 1)
+        here = found.hidden[start : start + len(expected)]
         tolerance = 1e-5 if dtype is torch.float32 else 0.05
-        torch.testing.assert_close(here[: len(expected)], expected, rtol=tolerance, atol=tolerance)
-        assert not here[len(expected) :].any()
+        torch.testing.assert_close(here, expected, rtol=tolerance, atol=tolerance)
+    assert pieces.num_dummies
+    assert not found.hidden[pieces.owners_N == len(rows)].any()
 
 
 def test_a_split_goes_through_the_frozen_layers_once(
@@ -125,16 +127,16 @@ def test_a_training_that_uses_them_is_the_training_without(
     for store in (None, PrefixCache(backbone.encoder)):
         passes = count_passes(backbone.encoder, monkeypatch)
         pack = Pack(backbone.encoder, data, 2, store)
-        trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
+        trial = RunningTrial(Job(config=config, done=lambda outcome: None), len(data["train"]))
         pack.join([trial])
         for _ in trial.batches:
             pack.step()
             if trial.has_ended_epoch:
-                pack.end_epoch(trial, metrics.get("accuracy"))
-        trials.append(trial)
+                pack.end_epochs([trial], metrics.get("accuracy"))
+        trials.append((trial, pack.weights.rows))
         assert sum(passes) == (0 if store is None else 32 + (64 if dropout == 0 else 0))
-    without, with_states = trials
-    torch.testing.assert_close(with_states.row, without.row, rtol=0, atol=1e-5)
+    (without, expected_rows), (with_states, rows) = trials
+    torch.testing.assert_close(rows, expected_rows, rtol=0, atol=1e-5)
     for ours, expected in zip(with_states.epochs, without.epochs, strict=True):
         assert ours.train_loss == pytest.approx(expected.train_loss, abs=1e-5)
         assert ours.validation["loss"] == pytest.approx(expected.validation["loss"], abs=1e-5)
@@ -149,8 +151,8 @@ def test_adapters_train_below_every_layer_so_they_use_none(
     config = TrialConfig(
         task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, dropout=0.0, batch_size=16
     )
-    trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
+    trial = RunningTrial(Job(config=config, done=lambda outcome: None), len(data["train"]))
     pack.join([trial])
     pack.step()
-    pack.evaluate(trial, "validation", metrics.get("accuracy"))
+    pack.evaluate([trial], "validation", metrics.get("accuracy"))
     assert passes == []

@@ -135,7 +135,7 @@ def _native_forward(
     library = native.library_for(x_ND)
     assert library is not None
     x_ND, residual_ND = x_ND.contiguous(), None if residual_ND is None else residual_ND.to(x_ND.dtype).contiguous()
-    weight, bias = weight.float().contiguous(), bias.float().contiguous()
+    weight, bias = _in_rows(weight), _in_rows(bias)
     out_ND = torch.empty_like(x_ND)
     normed_ND = torch.empty_like(x_ND) if is_kept else None
     rstd_N1 = torch.empty(len(x_ND), 1) if is_kept else None
@@ -167,7 +167,7 @@ def _native_backward(
     library = native.library_for(grad_ND)
     assert library is not None
     grad_ND, width, weight_shape = grad_ND.contiguous(), grad_ND.shape[1], weight.shape
-    weight = weight.float().contiguous()
+    weight = _in_rows(weight)
     num_trials = _num_trials(weight, torch.empty(bias_shape, device="meta"), drawn_from)
     drops = drawn_from is not None
     grad_x = torch.empty_like(grad_ND) if needed[0] and (drops or not needed[1]) else None
@@ -195,9 +195,15 @@ def _num_trials(weight: Tensor, bias: Tensor, drawn_from: _DrawnFrom | None) -> 
     return max(each.numel() // each.shape[-1] for each in (weight, bias))
 
 
+def _in_rows(weight: Tensor) -> Tensor:
+    """In float32, each trial's numbers side by side; the trials' rows may lie apart, as a pack's weights do."""
+    weight = weight.float()
+    return weight if weight.stride(-1) == 1 else weight.contiguous()
+
+
 def _step(weight: Tensor) -> int:
     """From one trial's weight to the next one's."""
-    return weight.shape[-1] if weight.numel() > weight.shape[-1] else 0
+    return weight.stride(0) if weight.numel() > weight.shape[-1] else 0
 
 
 def _of_shape(grad_KD: Tensor | None, shape: torch.Size) -> Tensor | None:

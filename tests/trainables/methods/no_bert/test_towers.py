@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.methods.no_bert.towers import BagOfWords, Convolution, DeepAndWide, HiddenLayer, WideTower
 from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, kind_vectors
 from trainables.methods.no_bert.words import FIRST, PIECE, SECOND, SHARED
-from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
+from trainables.nn.dropout import Dropout, StepKeys
+from trainables.nn.pieces import Pieces
 
 CPU = torch.device("cpu")
 # Two rows: words 5 (pieces 6, 7), 8 | a pair: 9 | 9 (said by both), 3, 4 (piece 2).
@@ -25,9 +27,14 @@ def generators(num_trials: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(num_trials)]
 
 
-def words(num_trials: int = 1) -> Words:
+def batch(num_trials: int = 1) -> Pieces:
     """The two rows, for each trial."""
-    return Words.of(IDS.repeat(num_trials, 1), TYPES.repeat(num_trials, 1), LENGTHS.repeat(num_trials))
+    repeated = IDS.repeat(num_trials, 1), TYPES.repeat(num_trials, 1), LENGTHS.repeat(num_trials)
+    return laid_out(*repeated, num_trials=num_trials)
+
+
+def words(num_trials: int = 1) -> Words:
+    return Words.of(batch(num_trials))
 
 
 def random(*size: int, seed: int = 7) -> Tensor:
@@ -54,9 +61,9 @@ def test_a_convolution_pools_windows_that_begin_at_a_word() -> None:
 
 def test_embedding_dropout_leaves_out_channels_of_the_whole_text() -> None:
     convolution = Convolution(4, 3, 2, "relu", generators(1), CPU, batch_norm=False, embedding_dropout=0.5, dropout=0.0)
-    streams = DropoutStreams([DropoutStream(0, None, CPU)])
-    streams.expect(2, None)
-    connect(convolution, streams)
+    for module in convolution.modules():
+        if isinstance(module, Dropout):
+            module.keys = StepKeys([0], [0], [None], batch())
     vectors = torch.nn.Parameter(random(6, 4))
     convolution.train()(vectors, words()).sum().backward()
     assert vectors.grad is not None
@@ -100,4 +107,4 @@ def test_the_penalty_is_l2_of_products_and_of_the_wide_towers_rows() -> None:
     torch.testing.assert_close(body.penalty(), expected)
     free = DeepAndWide(embeddings, BagOfWords(), [layer], wide, deep_l2=0.0, wide_l2=0.0)
     assert free.penalty().tolist() == [0, 0]
-    assert body(IDS.repeat(2, 1), TYPES.repeat(2, 1), LENGTHS.repeat(2)).shape == (4, 5 + 2)
+    assert body(batch(2)).shape == (4, 5 + 2)

@@ -1,10 +1,11 @@
-"""Words of a padded batch, their n-grams and their vectors."""
+"""Words of a batch, their n-grams and their vectors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, trained_table
 from trainables.methods.no_bert.words import FIRST, PIECE, SECOND, SHARED
 
@@ -21,14 +22,15 @@ def generators(num_trials: int) -> list[torch.Generator]:
 
 def words(num_trials: int = 1) -> Words:
     """The two rows, for each trial."""
-    return Words.of(IDS.repeat(num_trials, 1), TYPES.repeat(num_trials, 1), LENGTHS.repeat(num_trials))
+    repeated = IDS.repeat(num_trials, 1), TYPES.repeat(num_trials, 1), LENGTHS.repeat(num_trials)
+    return Words.of(laid_out(*repeated, num_trials=num_trials))
 
 
 def random(*size: int, seed: int = 7) -> Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_words_are_found_in_a_padded_batch() -> None:
+def test_words_are_found_in_a_batch() -> None:
     found = words()
     assert found.hashes.tolist() == [5, 8, 9, 9, 3, 4]
     assert found.rows.tolist() == [0, 0, 1, 1, 1, 1]
@@ -38,10 +40,13 @@ def test_words_are_found_in_a_padded_batch() -> None:
     assert len({found.ids[4].item(), found.ids[5].item(), 9}) == 2  # the same word in the second text is another
 
 
-def test_a_batch_without_padding_needs_no_lengths() -> None:
-    found, expected = Words.of(IDS[1:], TYPES[1:], None), Words.of(IDS[1:], TYPES[1:], LENGTHS[1:])
-    assert torch.equal(found.ids, expected.ids)
-    assert torch.equal(found.rows, expected.rows)
+def test_dummy_rows_hold_no_words() -> None:
+    """Two trials of a row each, of 4 and of 5 ids, so that the first one's segment ends in a dummy row."""
+    pieces = laid_out(IDS, TYPES, LENGTHS, num_trials=2)
+    assert pieces.num_dummies == 1
+    found, expected = Words.of(pieces), words()
+    for name in ("ids", "starts", "kinds", "rows", "hashes", "counts"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
 
 
 def test_word_n_grams_stay_within_a_text() -> None:
@@ -49,9 +54,9 @@ def test_word_n_grams_stay_within_a_text() -> None:
     # 2 + 4 single words, (5 8), (9* 3), (3 4), and one of three; the lone word of the pair's first text has no partner.
     assert rows.tolist() == [0, 0, 1, 1, 1, 1, 0, 1, 1, 1]
     assert len(set(hashes.tolist())) == len(hashes)
-    again, _ = Words.of(torch.tensor([[5, 8]]), torch.tensor([[FIRST, FIRST]]), None).ngrams(2)
+    again, _ = Words.of(laid_out(torch.tensor([[5, 8]]), torch.tensor([[FIRST, FIRST]]))).ngrams(2)
     assert again[2] == hashes[6]  # a function of its words alone
-    turned, _ = Words.of(torch.tensor([[8, 5]]), torch.tensor([[FIRST, FIRST]]), None).ngrams(2)
+    turned, _ = Words.of(laid_out(torch.tensor([[8, 5]]), torch.tensor([[FIRST, FIRST]]))).ngrams(2)
     assert turned[2] != again[2]  # and of their order
 
 

@@ -61,14 +61,13 @@ def split(rows: int) -> TokenizedSplit:
         input_ids=ids,
         token_type_ids=np.zeros(offsets[-1], np.int8),
         labels=ids[offsets[:-1] + 1].astype(np.int64) % 3,
-        pad_token_id=0,
     )
 
 
 def train(backbone: Encoder, data: TokenizedSplit) -> tuple[RunningTrial, dict[str, torch.Tensor]]:
     """A trial and its masters after its last step."""
     pack = Pack(backbone, {"train": data, "validation": data}, 3)
-    trial = RunningTrial(Job(config=CONFIG, done=lambda outcome: None), data.lengths, backbone.device)
+    trial = RunningTrial(Job(config=CONFIG, done=lambda outcome: None), len(data))
     pack.join([trial])
     for _ in trial.batches:
         pack.step()
@@ -88,12 +87,12 @@ def test_a_trial_trains_as_the_librarys_own_loop_does() -> None:
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": [model.head.bias], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-2, eps=1e-6)
     for step, rows in enumerate(trial.batches):
-        inputs, labels = to_device(data, rows, backbone.device)
+        _, pieces, labels = to_device(data, rows, 1, backbone.device)
         factors = [
             p if "lora_A" in name else p.T for name, p in trained.items() if "lora_A" in name or "lora_B" in name
         ]
         distances = [torch.norm(p @ p.T - torch.eye(len(p)), p="fro") for p in factors]
-        loss = F.cross_entropy(model(*inputs), labels) + config.orth_reg_weight * sum(distances) / len(distances)
+        loss = F.cross_entropy(model(pieces), labels) + config.orth_reg_weight * sum(distances) / len(distances)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
         for group in optimizer.param_groups:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pieces import drop_out, laid_out
 from trainables.config import TrialConfig
-from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.training.model import AdaptedModel, build_model
@@ -35,6 +35,7 @@ SHAPES = {
 IDS = torch.tensor([[2, 5, 6, 7, 8, 9, 3], [2, 5, 10, 3, 0, 0, 0]])
 TOKEN_TYPES = torch.tensor([[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0]])
 LENGTHS = torch.tensor([7, 4])
+BATCH = laid_out(IDS, TOKEN_TYPES, LENGTHS)
 
 
 def encoder(shape: EncoderShape = BERT, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -65,7 +66,7 @@ class TestNumerics:
         model = build(peft_type, encoder(SHAPES[family]), num_virtual_tokens=3).eval()
         model.encoder.pooling = "first"
         ids = IDS.masked_fill(IDS == 0, SHAPES[family].position_offset - 1) if family == "roberta" else IDS
-        found = model.encoder(ids, torch.zeros_like(ids), LENGTHS)  # the library drops token types
+        found = model.encoder(laid_out(ids, None, LENGTHS))  # the library drops token types
         mask = torch.arange(7) < LENGTHS[:, None]
         assert model.encoder.body is not None
         states = model.encoder.body.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
@@ -73,8 +74,7 @@ class TestNumerics:
 
     def test_token_types_reach_the_model(self) -> None:
         model = build("PROMPT_TUNING", encoder(), num_virtual_tokens=3).eval()
-        with_types = model(IDS, TOKEN_TYPES, LENGTHS)
-        assert not torch.allclose(with_types[0], model(IDS, torch.zeros_like(IDS), LENGTHS)[0], atol=1e-3)
+        assert not torch.allclose(model(BATCH)[0], model(laid_out(IDS, None, LENGTHS))[0], atol=1e-3)
 
     @pytest.mark.parametrize("start", ["pissa", "olora", "orthogonal"])
     def test_a_tuner_that_starts_from_the_weights_leaves_the_checkpoint_alone(self, start: str) -> None:
@@ -82,9 +82,7 @@ class TestNumerics:
         masters = {name: master.clone() for name, master in backbone.masters.items()}
         model = build("LORA", backbone, init_lora_weights=start, r=4)
         assert all(torch.equal(masters[name], master) for name, master in backbone.masters.items())
-        torch.testing.assert_close(
-            model.encoder(IDS, TOKEN_TYPES, LENGTHS), backbone(IDS, TOKEN_TYPES, LENGTHS), rtol=0, atol=1e-4
-        )
+        torch.testing.assert_close(model.encoder(BATCH), backbone(BATCH), rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("fields", [{"bias": "all"}, {"modules_to_save": ["LayerNorm"]}])
     def test_what_of_the_backbone_is_trained_is_a_copy(self, fields: dict[str, Any]) -> None:
@@ -105,7 +103,7 @@ class TestNumerics:
     def test_a_text_that_leaves_no_room_for_virtual_tokens_is_an_error(self) -> None:
         model = build("PROMPT_TUNING", encoder(), num_virtual_tokens=20)
         with pytest.raises(ValueError, match="20 virtual tokens and a text of 7 exceed 24 positions"):
-            model(IDS, TOKEN_TYPES, LENGTHS)
+            model(BATCH)
 
 
 class TestRandomness:
@@ -120,15 +118,15 @@ class TestRandomness:
         other = trained(build("LORA", backbone, seed=1))
         assert not all(torch.equal(tensor, first[name]) for name, tensor in other.items())
 
-    def step(self, seed: int, dropout: float | None, backbone: Encoder | None = None, **fields: Any) -> Tensor:
-        """What a model in training makes of a batch, with the stream of this seed."""
+    def step(
+        self, seed: int, dropout: float | None, backbone: Encoder | None = None, step: int = 0, **fields: Any
+    ) -> Tensor:
+        """What a model in training makes of a batch, with the masks of this seed and step."""
         model = build("LORA", backbone or encoder(), dropout=dropout, init_lora_weights=False, **fields).train()
-        streams = DropoutStreams([DropoutStream(seed, dropout, torch.device("cpu"))])
-        streams.expect(2, None)
-        connect(model, streams)
-        return model(IDS, TOKEN_TYPES, LENGTHS)
+        drop_out(model, BATCH, [seed], [dropout], step)
+        return model(BATCH)
 
-    def test_masks_follow_from_the_trials_stream(self) -> None:
+    def test_masks_follow_from_the_trials_seed_and_step(self) -> None:
         backbone = encoder()
         torch.manual_seed(1)
         first = self.step(5, None, backbone)
@@ -137,20 +135,19 @@ class TestRandomness:
         assert torch.equal(self.step(5, None, backbone), first)
         assert torch.equal(torch.get_rng_state(), before)
         assert not torch.allclose(self.step(6, None, backbone), first)
+        assert not torch.allclose(self.step(5, None, backbone, step=1), first)
 
     def test_a_trials_rate_replaces_the_backbones_but_not_the_tuners_own(self) -> None:
         assert torch.equal(self.step(5, 0.0), self.step(6, 0.0))
         assert not torch.allclose(self.step(5, 0.0, lora_dropout=0.5), self.step(6, 0.0, lora_dropout=0.5))
         assert not torch.allclose(self.step(5, 0.5), self.step(5, 0.1))
 
-    def test_nothing_drops_out_without_a_stream(self) -> None:
+    def test_nothing_drops_out_without_keys(self) -> None:
         model = build("LORA", encoder(), lora_dropout=0.5, init_lora_weights=False)
-        torch.testing.assert_close(
-            model.train()(IDS, TOKEN_TYPES, LENGTHS), model.eval()(IDS, TOKEN_TYPES, LENGTHS), rtol=0, atol=1e-6
-        )
+        torch.testing.assert_close(model.train()(BATCH), model.eval()(BATCH), rtol=0, atol=1e-6)
 
 
 def test_building_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build("BOFT", encoder())(IDS, TOKEN_TYPES, LENGTHS)
+        build("BOFT", encoder())(BATCH)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.config import TrialConfig
 from trainables.estimate.preview import preview_parameters
 from trainables.faults import FaultsError
@@ -148,12 +149,13 @@ def test_every_tuner_trains_on_every_family(peft_type: str, family: str, dtype: 
     backbone = encoder(shape, dtype)
     masters = {name: master.clone() for name, master in backbone.masters.items()}
     model = build(peft_type, backbone, **TYPES[peft_type])
-    states = model.encoder(IDS, TOKEN_TYPES, LENGTHS)
+    pieces = laid_out(IDS, TOKEN_TYPES, LENGTHS)
+    states = model.encoder(pieces)
     assert states.dtype == dtype
-    alone = model.encoder(IDS[1:, :4], TOKEN_TYPES[1:, :4], None)
+    alone = model.encoder(laid_out(IDS[1:, :4], TOKEN_TYPES[1:, :4]))
     torch.testing.assert_close(states[1:], alone, rtol=0, atol=1e-5 if dtype is torch.float32 else 0.05)
     if peft_type not in OTHER_FROM_THE_START:
-        pooled = backbone(IDS, TOKEN_TYPES, LENGTHS)
+        pooled = backbone(pieces)
         torch.testing.assert_close(states, pooled, rtol=0, atol=1e-5 if dtype is torch.float32 else 0.1)
     states.float().square().sum().backward()
     tensors = trained(model)
