@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import orchestrator
 from orchestrator.planning.plan import plan_table
 from orchestrator.run.sweep import load_results, prepare
 from orchestrator.spec.absolute_paths import with_absolute_paths
@@ -58,16 +55,6 @@ def test_a_store_takes_the_same_sweep_a_wider_one_on_request_and_no_other(
         with pytest.raises(FaultsError, match="not in it"):
             prepare(narrower, tmp_path / "store", widen=widen)
     assert load_results(tmp_path / "store").counts() == {"planned": 2}
-
-
-def test_the_facade_loads_a_room_only_when_it_is_used() -> None:
-    code = "import sys, orchestrator; print(sorted({'torch', 'ray', 'mlflow', 'pyarrow'} & sys.modules.keys()))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "[]"
-    assert orchestrator.SweepSpec is SweepSpec
-    assert orchestrator.load_results is load_results
-    with pytest.raises(AttributeError, match="no attribute 'load_result'"):
-        _ = orchestrator.load_result  # type: ignore[attr-defined]
 
 
 def test_results_of_a_place_without_a_store_are_refused(tmp_path: Path) -> None:
