@@ -69,7 +69,13 @@ Space = dict[str, SpaceEntry]
 
 
 class MethodSpec(BaseModel):
-    """One entry of `methods`: a method and the space of its options; hyperparameters here override the shared ones."""
+    """One entry of a sweep's `methods`. In a sweep file it is `{adapter: {adapter_size: 64}}`, or plain `layernorm`.
+
+    Args:
+        method: name of the method.
+        space: options of the method, each a value or a domain. Shared hyperparameters may stand here too, and then
+            hold for this entry in place of those in the sweep's `space`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,18 +108,40 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 class SearchSpec(BaseModel):
-    """Who proposes the configurations, and how many at once."""
+    """How configurations are chosen from the declared domains.
+
+    Args:
+        algorithm: name of the search algorithm.
+        num_samples: configurations to try per task and entry of `methods`. Only `grid` goes without: it tries all.
+        max_concurrent_trials: trials that may be under way at the same time; None is as many as the engines can train
+            together.
+        seed: seed of what the search draws at random. Trials have seeds of their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     algorithm: Annotated[str, AfterValidator(lambda name: "cmaes" if name == "cma-es" else name)] = "grid"
-    num_samples: Count | None = None  # configurations per task and method entry; a grid has as many as it has
-    max_concurrent_trials: Count | None = None  # None: as many as there are engines
-    seed: Seed = 0  # of the search itself; trials have their own
+    num_samples: Count | None = None
+    max_concurrent_trials: Count | None = None
+    seed: Seed = 0
 
 
 class SweepSpec(BaseModel):
-    """A declared sweep: task x method x hyperparameters x seed."""
+    """A declared sweep: tasks x methods x hyperparameters x seeds.
+
+    Args:
+        name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
+        tasks: folders, or names such as `toy/sentiment` and `glue/cola`.
+        methods: what is trained; entries as in a sweep file, or `MethodSpec`.
+        backbone: a packaged encoder, a local folder, or a hub id.
+        seeds: every configuration is trained once per seed; seeds are never searched.
+        space: hyperparameters that all methods share, each a value or a domain.
+        search: how configurations are chosen, as a mapping or a `SearchSpec`.
+        early_stopping: `none`, `asha`, `hyperband` or `median`, or one of these with settings, such as
+            `Asha(grace_period=2)`.
+
+    Raises pydantic's `ValidationError` where a value has the wrong shape. Names are checked when the sweep is planned.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -127,7 +155,7 @@ class SweepSpec(BaseModel):
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
 
     def to_json(self) -> str:
-        """The resolved spec, in the shape of a sweep file, as stored beside the records."""
+        """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
         plain = self.model_dump(mode="json")
         plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
         return json.dumps(plain, indent=2) + "\n"
