@@ -43,7 +43,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts and a strict build 
 	$(SPHINX) --builder dummy docs build/docs-check
 
 docs: $(INSTALLED) ## build the documentation as a site in build/docs
-	$(SPHINX) --builder html docs build/docs
+	$(SPHINX) --builder html --fresh-env --write-all docs build/docs
 	@echo "The site:  build/docs/index.html"
 
 docs-run: $(INSTALLED) ## run what README and docs show, what takes minutes included

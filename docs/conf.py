@@ -63,7 +63,8 @@ def commands_in_markdown() -> str:
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="adaptune"), name="adaptune")
-    return text.partition("\n")[2].replace("```console", "```none")  # its heading is the page's
+    # From the first command on: what stands before it is the page's to say.
+    return f"## {text.partition('## ')[2]}".replace("```console", "```none")
 
 
 def fill_in_commands(app: Any, docname: str, source: list[str]) -> None:
