@@ -69,12 +69,9 @@ Space = dict[str, SpaceEntry]
 
 
 class MethodSpec(BaseModel):
-    """One entry of a sweep's `methods`. In a sweep file it is `{adapter: {adapter_size: 64}}`, or plain `layernorm`.
+    """One entry of `methods`: the name of a `method` and the `space` of its options, each a value or a domain.
 
-    Args:
-        method: name of the method.
-        space: options of the method, each a value or a domain. Shared hyperparameters may stand here too, and then
-            hold for this entry in place of those in the sweep's `space`.
+    Hyperparameters in the space hold for this entry, in place of the sweep's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,14 +105,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 class SearchSpec(BaseModel):
-    """How configurations are chosen from the declared domains.
+    """How the search algorithm of this name chooses configurations from the declared domains.
 
     Args:
-        algorithm: name of the search algorithm.
         num_samples: configurations to try per task and entry of `methods`. Only `grid` goes without: it tries all.
-        max_concurrent_trials: trials that may be under way at the same time; None is as many as the engines can train
-            together.
-        seed: seed of what the search draws at random. Trials have seeds of their own.
+        max_concurrent_trials: trials under way at the same time; None is as many as the engines can train together.
+        seed: of what the search draws at random; trials have seeds of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,16 +126,12 @@ class SweepSpec(BaseModel):
 
     Args:
         name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
-        tasks: folders, or names such as `toy/sentiment` and `glue/cola`.
-        methods: what is trained; entries as in a sweep file, or `MethodSpec`.
-        backbone: a packaged encoder, a local folder, or a hub id.
+        tasks, methods: folders or names of tasks; `MethodSpec`, or entries as in a sweep file.
+        backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default.
         seeds: every configuration is trained once per seed; seeds are never searched.
         space: hyperparameters that all methods share, each a value or a domain.
-        search: how configurations are chosen, as a mapping or a `SearchSpec`.
-        early_stopping: `none`, `asha`, `hyperband` or `median`, or one of these with settings, such as
-            `Asha(grace_period=2)`.
-
-    Raises pydantic's `ValidationError` where a value has the wrong shape. Names are checked when the sweep is planned.
+        search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
+        early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
