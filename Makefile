@@ -5,8 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# A warning is an error.
-SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --doctree-dir build/doctrees
+# A warning is an error. Every page is read anew: one that was read before would not warn again.
+SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
 .PHONY: help venv sweep test chaos check docs docs-run format bench lock clean
@@ -43,7 +43,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts and a strict build 
 	$(SPHINX) --builder dummy docs build/docs-check
 
 docs: $(INSTALLED) ## build the documentation as a site in build/docs
-	$(SPHINX) --builder html --fresh-env --write-all docs build/docs
+	$(SPHINX) --builder html --write-all docs build/docs
 	@echo "The site:  build/docs/index.html"
 
 docs-run: $(INSTALLED) ## run what README and docs show, what takes minutes included
