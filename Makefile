@@ -5,9 +5,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A warning is an error. Every page is read anew: one that was read before would not warn again.
+SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test chaos check format bench lock clean
+.PHONY: help venv sweep test chaos check docs docs-run format bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +35,19 @@ chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half 
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
 	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py
 
-check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
+check: $(INSTALLED) ## format, lint, types, import contracts and a strict build of the docs; changes nothing
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SPHINX) --builder dummy docs build/docs-check
+
+docs: $(INSTALLED) ## build the documentation as a site in build/docs
+	$(SPHINX) --builder html --write-all docs build/docs
+	@echo "The site:  build/docs/index.html"
+
+docs-run: $(INSTALLED) ## run what README and docs show, what takes minutes included
+	$(BIN)/python -m tests.docs.play --minutes
 
 format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
 	$(BIN)/ruff format

@@ -128,12 +128,14 @@ def _tracking(tracking_uri: str | None) -> Finding:
             return Finding(what="tracking", found=f"{uri} answers {answer.status}")
     except (HTTPError, URLError, TimeoutError) as error:
         # MLflow is a window: a sweep runs without it and fills it later.
-        return Finding(what="tracking", found=f"{uri} does not answer ({error}); a sweep would run without it")
+        return Finding(
+            what="tracking", found=f"{uri} does not answer ({error}); a sweep runs anyway and fills MLflow later"
+        )
 
 
 def _cluster(address: str | None) -> Finding:
     if address is None:
-        return Finding(what="cluster", found="none asked for: a sweep starts Ray on this machine")
+        return Finding(what="cluster", found="no --address given: a sweep starts Ray on this machine")
     from orchestrator.scheduling.cluster import describe_cluster
 
     return Finding(what="cluster", found=describe_cluster(address))

@@ -100,8 +100,8 @@ class LiveProgress:
             self._lacks_storage = True
             trials = wording.plural(waiting, "trained trial")
             self._console.print(
-                f"The store cannot be written: {reason}. The sweep waits, with {trials} to record, and goes on when it "
-                "can.",
+                f"The store cannot be written: {reason}. The sweep waits, holding {trials} to record, and continues "
+                "when it can.",
                 soft_wrap=True,
             )
 

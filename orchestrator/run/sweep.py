@@ -80,14 +80,14 @@ def run_sweep(
     tracking_uri: str | None = None,
     address: str | None = None,
 ) -> Results:
-    """Train what is missing of a sweep and return its results.
+    """Train the trials of a sweep that have no finished record, and return its results.
 
     Args:
         sweep: a `SweepSpec`, a mapping of its shape, or a sweep file's path or packaged name.
         store: folder or URI of the store; `./sweeps/<name>` if none is named. Several sweeps may share one, and train
             nothing that any of them has trained.
         tracking_uri: MLflow's tracking store; `MLFLOW_TRACKING_URI` or `./sweeps/mlflow.db` if none is named.
-        address: a running Ray to join; one is started on this machine if none is named.
+        address: a running Ray cluster to join; Ray is started on this machine if none is named.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """

@@ -115,7 +115,7 @@ def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
     progress.planned(10, done=0)
     for _ in range(3):
         progress.storage_failing("No space left on device", 2)
-    assert log.getvalue().count("No space left on device. The sweep waits, with 2 trained trials to record") == 1
+    assert log.getvalue().count("No space left on device. The sweep waits, holding 2 trained trials to record") == 1
     assert "waiting for the store" in panel(progress)
     for _ in range(2):
         progress.storage_back()
