@@ -17,7 +17,7 @@ from benchmarks.gpu.requirements import is_installed
 from trainables import metrics, tasks
 from trainables.task import Task
 
-GENERATED = "toy/sentiment"
+GENERATED = "toy/intent"  # of the generated tasks the one that a backbone with random weights learns best
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -55,7 +55,7 @@ def backbone(folder: Path, configuration: Mapping[str, Any], task: Task, *, rehe
     if not folder.exists():
         folder.mkdir(parents=True)
         _write_weights(folder, configuration)
-        _write_tokenizer(folder, task)
+        _write_tokenizer(folder, task, configuration["vocab_size"])
     return str(folder), "random weights, so scores say only whether both ways of training agree"
 
 
@@ -75,7 +75,7 @@ def _write_weights(folder: Path, configuration: Mapping[str, Any]) -> None:
     save_file(floats, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _write_tokenizer(folder: Path, task: Task) -> None:
+def _write_tokenizer(folder: Path, task: Task, vocab_size: int) -> None:
     """Whole words of the training split, the most frequent ones."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -85,7 +85,7 @@ def _write_tokenizer(folder: Path, task: Task) -> None:
     counts: dict[str, int] = {}
     for word in (word for row in rows for word in re.findall(r"\w+|[^\w\s]", row)):
         counts[word] = counts.get(word, 0) + 1
-    words = sorted(counts, key=lambda word: (-counts[word], word))[:20_000]
+    words = sorted(counts, key=lambda word: (-counts[word], word))[: vocab_size - len(SPECIAL)]
     pieces = {piece: index for index, piece in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()

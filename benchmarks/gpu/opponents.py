@@ -84,6 +84,7 @@ def _opponents(run: Run, rows: TokenizedSplit, num_labels: int) -> None:
         "device": run.device.type,
         "window_s": run.sizes.window_s,
         "patience_s": run.deadline.left(),
+        "together": run.sizes.processes,
     }
     folders = [shared / str(index) for index in range(run.sizes.processes)]
     processes = {
@@ -114,7 +115,8 @@ def _start(folder: Path, settings: Mapping[str, Any]) -> subprocess.Popen[bytes]
     path = folder / "settings.json"
     path.write_text(json.dumps({**settings, "folder": str(folder)}), encoding="utf-8")
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    threads = max(1, (os.cpu_count() or 1) // settings["together"])  # each its share of the cores
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
     with (folder / "log.txt").open("wb") as log:
         command = [sys.executable, "-m", "benchmarks.gpu.opponent_process", str(path)]
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)

@@ -102,17 +102,20 @@ def _measure_largest(
         return
     most, why = largest(run, backbone, length, *seen)
     while most > seen[0]:
+        done = None
+        has_fitted = True
         try:
             done = _measure_point(run, where, backbone, most, rate, steps=FEW_STEPS)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            most, why = most // 2, f"{most} did not fit, though the arithmetic had said so"
-            release_unused()
-            continue
-        if done is not None:
-            run.note(f"{name}, length {length}: largest K {most}, bounded by {why}")
-        return
+            has_fitted = False
+        if has_fitted:
+            if done is not None:
+                run.note(f"{name}, length {length}: largest K {most}, bounded by {why}")
+            return
+        release_unused()
+        most, why = most // 2, f"memory: {most} trials did not fit, though the arithmetic had said so"
     reason = f"no more than {seen[0]} trials: bounded by {why}"
     run.add(where, {key: unmeasured(unit, reason) for key, unit in UNITS.items()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def encoder(configuration: Mapping[str, Any], device: torch.device, dtype: torch
 
 def trial_config(sizes: Sizes, seed: int, **chosen: Any) -> TrialConfig:
     """One trial of a pack."""
-    options = {"adapter_size": sizes.adapter_size}
+    options = {"adapter_size": sizes.adapter_size, "pooling": "pooler"}  # as the opponents' head reads it
     given = {"task": "synthetic", "backbone": "synthetic", "method": METHOD, "method_options": options}
     return TrialConfig(**{**given, "batch_size": sizes.batch_size, "seed": seed, **chosen})
 
@@ -74,6 +75,7 @@ class MeasuredPack:
         self, encoder: Encoder, split: TokenizedSplit, configs: Sequence[TrialConfig], num_labels: int = 2
     ) -> None:
         self.device = encoder.device
+        gc.collect()  # a pack before this one would be freed in the middle of it
         release_unused()
         self._used_before = used_bytes(self.device)
         self._peak = PeakMemory(self.device)

@@ -79,7 +79,7 @@ def _grid(run: Run, reference: str) -> list[TrialConfig]:
             task=str(run.scratch / "sweep-task"),
             backbone=reference,
             method="adapter",
-            method_options={"adapter_size": sizes.adapter_size},
+            method_options={"adapter_size": sizes.adapter_size, "pooling": "mean"},
             learning_rate=float(rate),
             num_epochs=sizes.sweep_epochs,
             batch_size=sizes.batch_size,
@@ -110,6 +110,9 @@ def _add_sweep(run: Run, num_trials: int, outcomes: Sequence[TrialOutcome], seco
 
 def _add_alone(run: Run, engine: Engine, packed: dict[TrialConfig, TrialOutcome]) -> None:
     """Trials from all over the grid, each in a pack of one."""
+    if not packed:
+        run.leave_out({"what": "alone"}, UNITS)
+        return
     chosen = list(packed)[:: max(1, len(packed) // run.sizes.alone)][: run.sizes.alone]
     for config in chosen:
         where = {"what": "alone", "learning_rate": f"{config.learning_rate:.2g}", "seed": config.seed}

@@ -26,7 +26,7 @@ def trace(step: Callable[[], None], scratch: Path) -> Events:
         step()
     path = scratch / "trace.json"
     profiler.export_chrome_trace(str(path))
-    events: Events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    events: Events = json.loads(path.read_text(encoding="utf-8"), strict=False)["traceEvents"]
     path.unlink()
     return events
 
