@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # part -> (the module that measures it, its weight when time is divided)
 PARTS: Mapping[str, tuple[str, float]] = {
-    "correctness": ("correctness", 8),
+    "correctness": ("correctness", 12),
     "launches": ("launches", 4),
     "packing": ("packing", 28),
     "opponents": ("opponents", 28),

@@ -64,7 +64,6 @@ def measure(run: Run) -> None:
 def _both(run: Run, dropout: float | None) -> BothSides | None:
     """In step, so that both have taken as many steps when time is up; None where there was no time for one."""
     sizes = run.sizes
-    deadline = run.deadline.within(0.5) if dropout == 0 else run.deadline
     configuration = next(iter(run.sizes.backbones.values()))
     rows = ragged_split(LONGEST, configuration["vocab_size"], sizes.correctness_steps * sizes.batch_size)
     chosen = {"num_epochs": 1, "learning_rate": LEARNING_RATE, "dropout": dropout, "precision": "fp32"}
@@ -72,6 +71,7 @@ def _both(run: Run, dropout: float | None) -> BothSides | None:
     devices = (run.device, torch.device("cpu"))
     sides = [MeasuredPack(encoder(configuration, device, torch.float32), rows, configs) for device in devices]
     start = [side.weights() for side in sides]
+    deadline = run.deadline.within(0.5) if dropout == 0 else run.deadline  # once everything is loaded
     losses: list[list[np.ndarray]] = []
     while len(losses) < sizes.correctness_steps and not deadline.has_passed():
         for side in sides:
@@ -79,6 +79,8 @@ def _both(run: Run, dropout: float | None) -> BothSides | None:
         losses.append([side.take_losses() for side in sides])
     if not losses:
         return None
+    if len(losses) < sizes.correctness_steps:
+        run.left_out.append(f"{sizes.correctness_steps - len(losses)} of {sizes.correctness_steps} steps")
     end = [side.weights() for side in sides]
     return BothSides(losses_2TK=np.array(losses).swapaxes(0, 1), start_2KP=np.array(start), end_2KP=np.array(end))
 

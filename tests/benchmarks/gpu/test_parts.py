@@ -67,6 +67,13 @@ def test_the_same_device_twice_gives_the_same_numbers_with_dropout_and_without(m
         assert found["steps"] == 3
 
 
+def test_fewer_steps_than_wanted_are_compared_and_missed(make_run):
+    run = make_run("correctness", ticks=8)
+    points = measure(run)
+    assert 1 <= values(points[0])["steps"] < run.sizes.correctness_steps
+    assert run.left_out[0].endswith("of 3 steps")
+
+
 def sides(first: np.ndarray, second: np.ndarray) -> BothSides:
     """Losses of two steps of three trials, the second side's given; weights that follow them."""
     start = np.zeros((2, 3, 4))
