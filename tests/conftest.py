@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +20,9 @@ from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.inference.saved_adapter import save
+from trainables.methods import parse_options
 from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.pack import Pack
@@ -43,14 +47,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("distilbert", {}),
 }
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
-
-# Options that suit encoders 16 wide, by method; other methods' defaults do.
-SMALL_OPTIONS: Mapping[str, Mapping[str, Scalar]] = {
-    "adapter": {"adapter_size": 4, "init_std": 0.1},
-    "adapterdrop": {"adapter_size": 4, "init_std": 0.1, "num_dropped": 1},
-    "lora": {"rank": 2},
-    "pals": {"size": 4, "num_heads": 2, "init_std": 0.1},
-}
 
 MakeCheckpoint = Callable[[str], Path]
 MakeTask = Callable[..., Path]
@@ -100,12 +96,12 @@ def backbone(tiny_bert: Path) -> Backbone:
 
 @pytest.fixture(scope="session")
 def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
-    """Options of a method that suit an encoder 16 wide; of `adapter_fusion` also adapters for that encoder, to fuse."""
+    """Options of a method that suit a small encoder; of `adapter_fusion` also adapters for that encoder, to fuse."""
     stages: dict[Encoder, Path] = {}
 
     def options(method: str, encoder: Encoder) -> dict[str, Scalar]:
         if method != "adapter_fusion":
-            return dict(SMALL_OPTIONS.get(method, {}))
+            return _smaller_options(method, encoder.shape)
         if encoder not in stages:
             stages[encoder] = tmp_path_factory.mktemp("stage-one")
             _write_stage_one(stages[encoder], encoder)
@@ -237,9 +233,27 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
     forget()
 
 
+def _smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
+    """A method's options at their defaults, but for whole numbers that are too large: those become 4, 2 or 1.
+
+    They suit an encoder as wide as this one with two layers, and so with more. What starts at random starts far enough
+    from zero to be seen.
+    """
+    shape = dataclasses.replace(shape, num_layers=2)
+    defaults = dataclasses.asdict(parse_options(method, {}))
+    numbers = {name: value for name, value in defaults.items() if type(value) is int}
+    choices = [[value, *(smaller for smaller in (4, 2, 1) if smaller < value)] for value in numbers.values()]
+    for chosen in itertools.islice(itertools.product(*choices), 10_000):
+        options = dict(zip(numbers, chosen, strict=True))
+        if not (faults := parse_options(method, options).faults(shape)):
+            changed = {name: value for name, value in options.items() if value != numbers[name]}
+            return changed | ({"init_std": 0.1} if "init_std" in defaults else {})
+    raise AssertionError(f"method {method}: no smaller whole numbers suit {shape}: {faults}")
+
+
 def _write_stage_one(root: Path, encoder: Encoder) -> None:
     """Adapters as they are at the start, for two tasks."""
-    options = {**SMALL_OPTIONS["adapter"], "placement": "pfeiffer", "train_layernorms": False}
+    options = {**_smaller_options("adapter", encoder.shape), "placement": "pfeiffer", "train_layernorms": False}
     for seed, name in enumerate(("first", "second")):
         info = TaskInfo(
             name=name, kind="classification", pair=False, num_labels=2, label_names=(), metric="accuracy", source="any"
