@@ -37,14 +37,10 @@ SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
-# A family -> its model_type and what its configuration says beyond SIZES.
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("bert", {}),
-    "roberta": ("roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
-    "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
-    "electra": ("electra", {"embedding_size": 16}),
+# What some checkpoints of a model_type say beyond SIZES: the variant's name, its model_type and its configuration.
+CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "electra-small": ("electra", {"embedding_size": 8}),
-    "distilbert": ("distilbert", {}),
 }
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
 
@@ -68,7 +64,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """The folder of a random checkpoint with a WordPiece tokenizer, by family; written once. Not to be changed."""
+    """The folder of a random checkpoint with a WordPiece tokenizer, by model_type; written once. Not to be changed."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     def make(family: str) -> Path:
@@ -268,9 +264,11 @@ def _write_weights(family: str, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModel
 
-    model_type, extra = FAMILIES[family]
-    distil = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 64, "max_position_embeddings": 32}
-    config = AutoConfig.for_model(model_type, **(distil if model_type == "distilbert" else SIZES), **extra)
+    model_type, extra = CHECKPOINT_VARIANTS.get(family, (family, {}))
+    config = AutoConfig.for_model(model_type)
+    for name, value in {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, **extra}.items():
+        if hasattr(config, name):  # a configuration has its own names for some, and knows most of them by these too
+            setattr(config, name, value)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModel.from_config(config)
