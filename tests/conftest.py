@@ -97,7 +97,7 @@ def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
 
     def options(method: str, encoder: Encoder) -> dict[str, Scalar]:
         if method != "adapter_fusion":
-            return _smaller_options(method, encoder.shape)
+            return smaller_options(method, encoder.shape)
         if encoder not in stages:
             stages[encoder] = tmp_path_factory.mktemp("stage-one")
             _write_stage_one(stages[encoder], encoder)
@@ -229,7 +229,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
     forget()
 
 
-def _smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
+def smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
     """A method's options at their defaults, but for whole numbers that are too large: those become 4, 2 or 1.
 
     They suit an encoder as wide as this one with two layers, and so with more. What starts at random starts far enough
@@ -249,7 +249,7 @@ def _smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
 
 def _write_stage_one(root: Path, encoder: Encoder) -> None:
     """Adapters as they are at the start, for two tasks."""
-    options = {**_smaller_options("adapter", encoder.shape), "placement": "pfeiffer", "train_layernorms": False}
+    options = {**smaller_options("adapter", encoder.shape), "placement": "pfeiffer", "train_layernorms": False}
     for seed, name in enumerate(("first", "second")):
         info = TaskInfo(
             name=name, kind="classification", pair=False, num_labels=2, label_names=(), metric="accuracy", source="any"
