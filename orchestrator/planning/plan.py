@@ -16,11 +16,11 @@ import pyarrow as pa
 
 import trainables.config
 from orchestrator.planning.faults import clashes, method_faults, missing_data, preview_tasks, shared_space_faults
-from orchestrator.planning.grid_random import (
-    ADAPTIVE,
+from orchestrator.planning.search_algorithms import (
     Values,
     draw_configurations,
     enumerate_configurations,
+    is_adaptive,
     search_faults,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
@@ -63,7 +63,7 @@ class SweepPlan:
     @property
     def is_adaptive(self) -> bool:
         """Whether the search learns from results, so that its trials are planned as it goes."""
-        return self.spec.search.algorithm in ADAPTIVE
+        return is_adaptive(self.spec.search)
 
     @property
     def configurations(self) -> int:
@@ -246,10 +246,9 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
     """
     planned: dict[str, PlannedTrial] = {}
     faults: list[str] = []
-    is_adaptive = spec.search.algorithm in ADAPTIVE
     for task_method in task_methods:
         points: Iterable[Values] = enumerate_configurations(spec, task_method.entry, task_method.task.info.name)
-        if is_adaptive:
+        if is_adaptive(spec.search):
             points = itertools.islice(draw_configurations(spec, task_method.entry, task_method.task.info.name), TRIED)
         for values in points:
             try:
@@ -260,7 +259,7 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
             # The seed comes last in the order too: whole configurations finish one after another.
             for trial in replicates:
                 planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
-    return () if is_adaptive else tuple(planned.values()), faults
+    return () if is_adaptive(spec.search) else tuple(planned.values()), faults
 
 
 def _drawn(task_method: TaskMethod) -> Iterator[tuple[PlannedTrial, ...]]:

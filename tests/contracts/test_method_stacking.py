@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainables.methods import get_method, parse_options
+from trainables.config import TrialConfig
+from trainables.methods import ALONE, parse_options, stack_key_of
 from trainables.nn.dropout import Dropout, DropoutStream, DropoutStreams, connect
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.weights import TrainedWeights
@@ -18,14 +19,27 @@ def trained(model: AdaptedModel) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def test_a_stack_key_can_be_compared_and_is_never_forgotten(case: Any) -> None:
+    options = parse_options(case.method, case.options)
+    key = stack_key_of(case.method, options)  # which says so where it is None
+    assert key == stack_key_of(case.method, options)
+    assert hash(key) == hash(stack_key_of(case.method, options))
+
+
+def test_a_forgotten_stack_key_is_named(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.methods.layernorm.stack_key", lambda options: None)
+    with pytest.raises(TypeError, match=r"^method layernorm: stack_key returned None; it must return .*ALONE"):
+        build_model(small.encoder(), [TrialConfig(task="any", backbone="any", method="layernorm")], 2)
+
+
 @pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
 class TestStacking:
-    """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
+    """Trials of a pack compute what each computes alone. Those whose stack key is ALONE train in packs of one."""
 
     def models(self, case: Any, small: Any, rates: tuple[float, ...]) -> tuple[AdaptedModel, list[AdaptedModel]]:
         """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
         options = parse_options(case.method, case.options)
-        num_trials = 1 if get_method(case.method).stack_key(options) is None else len(rates)
+        num_trials = 1 if stack_key_of(case.method, options) is ALONE else len(rates)
         encoder = small.encoder()
         configs = [case.config(seed=seed, dropout=rates[seed]) for seed in range(num_trials)]
         alone = [build_model(encoder, [each], small.num_outputs) for each in configs]
@@ -48,10 +62,6 @@ class TestStacking:
             streams.expect(2 * len(here), None)
             connect(model, streams)
         return pack, alone
-
-    def test_a_stack_key_can_be_compared(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
-        options = parse_options(case.method, case.options)
-        assert hash(get_method(case.method).stack_key(options)) == hash(get_method(case.method).stack_key(options))
 
     @pytest.mark.parametrize("training", [False, True])
     @torch.no_grad()

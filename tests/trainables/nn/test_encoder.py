@@ -1,14 +1,13 @@
-"""The encoder computes what transformers' own models compute, and its views share every tensor."""
+"""The encoder's views share every tensor. That it computes what transformers' models do is in tests/contracts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainables.backbones.loading import Backbone, load_backbone, meta_encoder
 from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
@@ -17,7 +16,6 @@ from trainables.nn.layers import ACTIVATIONS
 
 CPU = torch.device("cpu")
 LENGTHS = torch.tensor([9, 4, 2, 9, 1])
-FAMILIES = ["bert", "roberta", "xlm-roberta", "electra", "electra-small", "distilbert"]
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> Encoder:
@@ -33,69 +31,6 @@ def inputs(encoder: Encoder, pad: int) -> tuple[Tensor, Tensor]:
     types = (torch.arange(9) >= 3).long().expand(5, 9) if encoder.shape.type_vocab_size > 1 else torch.zeros_like(ids)
     padded = torch.arange(9) >= LENGTHS[:, None]
     return ids.masked_fill(padded, pad), types.masked_fill(padded, 0)
-
-
-def transformers_model(folder: Path) -> nn.Module:
-    from transformers import AutoModel
-
-    return AutoModel.from_pretrained(folder, local_files_only=True).eval()
-
-
-def first_token(model: nn.Module, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
-    known = {} if model.config.model_type == "distilbert" else {"token_type_ids": types}
-    return model(input_ids=ids, attention_mask=mask, **known).last_hidden_state[:, 0]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-class TestAgainstTransformers:
-    @torch.no_grad()
-    def test_the_first_token_is_that_of_transformers_own_model(
-        self, family: str, checkpoint: Callable[[str], Path]
-    ) -> None:
-        encoder, reference = load(checkpoint(family)), transformers_model(checkpoint(family))
-        ids, types = inputs(encoder, reference.config.pad_token_id or 0)
-        mask = (torch.arange(9) < LENGTHS[:, None]).long()
-        expected = first_token(reference, ids, types, mask)
-        torch.testing.assert_close(encoder(ids, types, LENGTHS), expected, rtol=0, atol=1e-5)
-        assert expected.std() > 0.1  # the comparison is not one of zeros
-
-    @torch.no_grad()
-    def test_a_batch_without_padding_needs_no_lengths(self, family: str, checkpoint: Callable[[str], Path]) -> None:
-        encoder, reference = load(checkpoint(family)), transformers_model(checkpoint(family))
-        ids, types = inputs(encoder, 0)
-        ids, types = ids[[0, 3]], types[[0, 3]]
-        expected = first_token(reference, ids, types, torch.ones_like(ids))
-        torch.testing.assert_close(encoder(ids, types), expected, rtol=0, atol=1e-5)
-
-    def test_it_has_as_many_parameters(self, family: str, checkpoint: Callable[[str], Path]) -> None:
-        encoder, reference = load(checkpoint(family)), transformers_model(checkpoint(family))
-        count = sum(parameter.numel() for parameter in encoder.parameters())
-        assert count == sum(parameter.numel() for parameter in reference.parameters())
-
-    def test_the_formulas_of_its_shape_count_its_tensors(self, family: str, checkpoint: Callable[[str], Path]) -> None:
-        encoder = load(checkpoint(family))
-        shape = encoder.shape
-
-        def count(module: nn.Module | None) -> int:
-            return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
-
-        assert shape.embedding_params == count(encoder.embeddings)
-        assert shape.num_layers * shape.layer_params == count(encoder.layers)
-        assert shape.pooler_params == count(encoder.pooler)
-        assert shape.layernorm_params == sum(count(encoder.get_submodule(name)) for name in encoder.layernorm_names())
-        assert len(encoder.layernorm_names()) == 2 * shape.num_layers + 1
-        assert len(encoder.sublayer_outputs()) == 2 * shape.num_layers
-
-    def test_the_longest_sequence_is_the_one_its_positions_allow(
-        self, family: str, checkpoint: Callable[[str], Path]
-    ) -> None:
-        encoder = load(checkpoint(family))
-        longest = encoder.shape.max_length
-        assert longest == 32 - (2 if "roberta" in family else 0)
-        ids = torch.full((1, longest), 5)
-        assert encoder(ids, torch.zeros_like(ids)).shape == (1, 16)
-        with pytest.raises(RuntimeError):
-            encoder(*[torch.full((1, longest + 1), 5), torch.zeros(1, longest + 1, dtype=torch.long)])
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 import torch.nn.functional as F
 
@@ -14,7 +15,7 @@ from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training import evaluation
-from trainables.training.evaluation import evaluate, predict, to_device
+from trainables.training.evaluation import evaluate, predict, score, to_device
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 
@@ -101,3 +102,14 @@ def test_the_loss_of_classes_is_cross_entropy_and_of_a_number_its_squared_error(
     numbers = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0], dtype=torch.float64)
     expected = (outputs[:, 0] - numbers).square()
     torch.testing.assert_close(example_losses(outputs[:, :1], numbers), expected.float())
+
+
+def test_the_outputs_of_the_head_say_how_many_classes_f1_averages_over(splits: MakeSplits) -> None:
+    split = splits()["validation"]
+    outputs = np.zeros((len(split), 3), np.float32)
+    chosen = (np.arange(len(split)) % 3 > 0).astype(int)  # the third class is neither right nor chosen
+    outputs[np.arange(len(split)), chosen] = 1.0
+    found = {width: score(outputs[:, :width], split, metrics.get("f1"))["f1"] for width in (2, 3)}
+    assert found[2] == sklearn.metrics.f1_score(split.labels, chosen)
+    assert found[3] == sklearn.metrics.f1_score(split.labels, chosen, average="macro")
+    assert found[2] != found[3]
