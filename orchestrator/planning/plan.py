@@ -24,6 +24,7 @@ from orchestrator.planning.grid_random import (
     search_faults,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
+from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
@@ -36,6 +37,7 @@ __all__ = [
     "PlannedTrial",
     "SweepPlan",
     "TaskMethod",
+    "Varied",
     "plan_sweep",
     "plan_table",
     "planned_from_table",
@@ -76,6 +78,11 @@ class SweepPlan:
     def most_trials(self) -> int:
         """How many trials the sweep has, or an adaptive search at most."""
         return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+
+    @property
+    def varied(self) -> Varied:
+        """What tells the trials of each method apart, beside task and seed; of an adaptive search, what it searches."""
+        return varied_in_spaces(self.task_methods) if self.is_adaptive else varied_in_trials(self.trials)
 
     def sample_trials(self) -> tuple[PlannedTrial, ...]:
         """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.

@@ -135,7 +135,7 @@ def execute(
         planned = _begin(plan, store)
         driver = Recording(
             store,
-            functools.partial(Tracker, name, plan.spec.to_json(), tracking_uri=tracking_uri),
+            functools.partial(Tracker, name, plan.spec.to_json(), varied=plan.varied, tracking_uri=tracking_uri),
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
