@@ -62,6 +62,9 @@ class LiveProgress:
         else:
             self._console.print(f"{trials} trials planned")
 
+    def notice(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
     def engines_starting(self, count: int) -> None:
         self._loading = count
 

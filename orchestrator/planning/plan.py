@@ -41,6 +41,7 @@ __all__ = [
     "plan_sweep",
     "plan_table",
     "planned_from_table",
+    "planned_hyperparameters",
     "remaining",
     "trials_table",
 ]
@@ -147,8 +148,11 @@ def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial,
 
 
 def plan_table(plan: SweepPlan) -> pa.Table:
-    """A row per planned trial; see `trials_table`."""
-    return trials_table(plan.spec.name, plan.trials)
+    """A row per planned trial; see `trials_table`. That of an adaptive plan has no row, and all columns."""
+    if not plan.is_adaptive:
+        return trials_table(plan.spec.name, plan.trials)
+    samples = [next(_drawn(task_method), ()) for task_method in plan.task_methods]
+    return trials_table(plan.spec.name, list(itertools.chain.from_iterable(samples))).slice(0, 0)
 
 
 def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
@@ -177,6 +181,13 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
 
 
 _COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+_IDENTITY = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed")
+_ORIGIN = ("pack_key", "outcome_version", "provenance", "config")
+
+
+def planned_hyperparameters(table: pa.Table) -> pa.Table:
+    """Of a plan table the columns that hold hyperparameters, options of methods included."""
+    return table.drop_columns([name for name in (*_IDENTITY, *_COUNTS, *_ORIGIN) if name in table.column_names])
 
 
 def planned_from_table(table: pa.Table) -> list[PlannedTrial]:

@@ -18,7 +18,15 @@ import pyarrow.compute as pc
 import pyarrow.fs
 
 from orchestrator.analysis.results import Results
-from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
+from orchestrator.planning.plan import (
+    SweepPlan,
+    plan_sweep,
+    plan_table,
+    planned_from_table,
+    planned_hyperparameters,
+    remaining,
+    trials_table,
+)
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.recording import Progress, Recording, Silent
@@ -27,6 +35,7 @@ from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
+from orchestrator.store.schema import with_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
 
@@ -67,9 +76,10 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
         tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
     trials, epochs, ablations = tables
     try:
+        trials = with_hyperparameters(trials, planned_hyperparameters(plan))
         return Results(trials, epochs, plan, ablations, unproposed=unproposed)
     except (pa.ArrowException, KeyError) as error:
-        fault = f"what artifacts/ holds must be as adaptune wrote it, but {error}"
+        fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
 
 
@@ -123,7 +133,7 @@ def execute(
 
     Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
     trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
-    `StoreLockedError` where another driver is at work on the store.
+    `StoreLockedError` where another driver is at work on the store, and `FaultsError` where Ray cannot be had.
     """
     # Here, not above: questions to finished sweeps come through this module too and need no MLflow.
     from orchestrator.tracking import Tracker
@@ -155,7 +165,7 @@ def execute(
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         finally:
             store.remove_engine_snapshot()
-            driver.tracker.close(end, known)
+            driver.close_tracker(end)
     return SweepRun(
         results=results,
         trained=driver.ended,
