@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # The object store holds only configurations and reports.
 OBJECT_STORE_BYTES = 200 * 2**20
+# A Ray that is asked to be joined takes a connection within so long, or is not there.
+ANSWER_WITHIN_S = 15.0
 _LONGEST_REASON = 300  # characters
 
 _TUNE_ENVIRONMENT = {
@@ -62,12 +66,21 @@ def connect(address: str | None, **options: Any) -> None:
     Raises `FaultsError` with the last line of Ray's reason, and Ray's own error as its cause.
     """
     try:
+        if address is not None:
+            _knock(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("Ray did not start", exc_info=True)
         with contextlib.suppress(Exception):
             ray.shutdown()  # ends what it had started
         raise FaultsError("Ray", [_fault(address, error)]) from error
+
+
+def _knock(address: str) -> None:
+    """Raises `OSError` where nobody listens at a host and port: Ray itself would go on trying for many minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:  # else a word such as auto, which Ray looks up
+        socket.create_connection((place.hostname, place.port), timeout=ANSWER_WITHIN_S).close()
 
 
 def _fault(address: str | None, error: Exception) -> str:

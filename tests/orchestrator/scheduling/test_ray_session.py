@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 import ray
 
 from orchestrator.cli import main
-from orchestrator.scheduling.ray_session import ray_session
+from orchestrator.scheduling.ray_session import connect, ray_session
 from trainables.faults import FaultsError
 
 LOCAL = "Ray must start on this machine"
@@ -41,7 +43,6 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], list[
         (None, OSError(28, "No space left on device"), "(OSError: [Errno 28] No space left on device); free memory"),
         (None, TimeoutError(), "(TimeoutError); free memory and room in /dev/shm"),
         (None, FileNotFoundError(2, "No such file", "raylet"), "'raylet'"),
-        ("10.0.0.1:6379", ConnectionError("no answer"), "but 10.0.0.1:6379 cannot be joined (ConnectionError: no a"),
         ("auto", ConnectionError("x" * 9000), "xxx...); see that it runs there"),
     ],
 )
@@ -63,6 +64,23 @@ def test_whatever_ray_raises_is_one_fault_with_its_last_line_and_a_remedy(
     assert refusal.value.__cause__ is error
     (line,) = [record for record in caplog.records if record.exc_info]
     assert (line.levelno, line.exc_info[1]) == (logging.DEBUG, error)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_an_address_where_nobody_listens_is_refused_before_ray_tries_for_minutes(
+    form: str, refusing: Callable[[BaseException], Any]
+) -> None:
+    asked = refusing(AssertionError("Ray is not asked"))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        address = form.format(port=bound.getsockname()[1])
+        with pytest.raises(FaultsError, match=f"but {address} cannot be joined .ConnectionRefusedError"):
+            connect(address)
+        assert asked == []
+        bound.listen()
+        with pytest.raises(FaultsError, match="AssertionError"):
+            connect(address)
+    assert asked[0]["address"] == address
 
 
 def test_an_interrupt_stays_one(refusing: Callable[[BaseException], Any]) -> None:
@@ -95,8 +113,6 @@ def test_the_command_line_ends_with_the_fault_and_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import json
-
     refusing(RuntimeError("Traceback (most recent call last):\nthe port is taken"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
