@@ -99,7 +99,7 @@ names: list[str] = results.trials().column_names
 """
 
 
-# A strict check of the script, with what the libraries beneath say of themselves left out: reading torch takes a minute.
+# A strict check of the script, without what the libraries say of themselves: reading torch takes a minute.
 SETTINGS = """
 [mypy]
 strict = true
