@@ -18,15 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.fs
 
 from orchestrator.analysis.results import Results
-from orchestrator.planning.plan import (
-    SweepPlan,
-    plan_sweep,
-    plan_table,
-    planned_from_table,
-    planned_hyperparameters,
-    remaining,
-    trials_table,
-)
+from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.recording import Progress, Recording, Silent
@@ -35,7 +27,7 @@ from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
-from orchestrator.store.schema import with_hyperparameters
+from orchestrator.store.schema import with_planned_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
 
@@ -76,8 +68,7 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
         tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
     trials, epochs, ablations = tables
     try:
-        trials = with_hyperparameters(trials, planned_hyperparameters(plan))
-        return Results(trials, epochs, plan, ablations, unproposed=unproposed)
+        return Results(with_planned_hyperparameters(trials, plan), epochs, plan, ablations, unproposed=unproposed)
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
@@ -251,9 +242,10 @@ def _train(
     """Train what is left; returns whether it was interrupted. A second Ctrl-C says what was lost by it."""
     if source.is_exhausted():
         return False
-    # Here: a sweep of which nothing is left needs no Ray.
-    from orchestrator.scheduling.tuner import run_trials
-
+    try:  # here: a sweep of which nothing is left needs no Ray
+        from orchestrator.scheduling.tuner import run_trials
+    except ImportError as error:
+        raise FaultsError("Ray", [f"Ray must be installed whole, but it cannot be imported: {error}"]) from error
     try:
         interrupted = run_trials(
             plan.spec.name,

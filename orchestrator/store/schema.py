@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.planning.plan import planned_hyperparameters
 from orchestrator.record import TrialStatus
 from trainables.config import HYPERPARAMETERS, Scalar
 
@@ -112,13 +113,14 @@ def unify(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.table({name: _unify_column(name, runs) for name in names})
 
 
-def with_hyperparameters(table: pa.Table, planned: pa.Table) -> pa.Table:
+def with_planned_hyperparameters(table: pa.Table, plan: pa.Table) -> pa.Table:
     """The same rows with a column for every planned hyperparameter, null where no record has it yet.
 
-    `planned` has a column a hyperparameter. A column that both have gets the type that holds the values of both, so
-    that it is the one which it will have when everything planned is recorded. A planned column that cannot be one of a
-    hyperparameter is passed over. Raises `pyarrow.ArrowException` where values of different kinds do not go together.
+    `plan` is a plan table. A column that both have gets the type that holds the values of both, so that it is the one
+    which it will have when everything planned is recorded. A planned column that cannot be one of a hyperparameter is
+    passed over. Raises `pyarrow.ArrowException` where values of different kinds do not go together.
     """
+    planned = planned_hyperparameters(plan)
     for name in planned.column_names:
         if not (name in SHARED or is_method_option(name)):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 
+import adaptune
 from orchestrator.cli import main
 from orchestrator.scheduling.ray_session import connect, ray_session
 from trainables.faults import FaultsError
@@ -124,6 +126,15 @@ def test_the_command_line_ends_with_the_fault_and_without_a_traceback(
     assert "Traceback" not in shown.out + shown.err
     assert not Path("sweeps/mlflow.db").exists()  # nothing has begun
     assert main(["status", "sweeps/small"]) == 0  # and can be resumed
+
+
+def test_a_ray_that_cannot_be_imported_is_a_fault_too(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "orchestrator.scheduling.tuner", None)  # as where an import in it fails
+    with pytest.raises(FaultsError, match="Ray must be installed whole") as refusal:
+        adaptune.run_sweep(values, tmp_path / "store", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert isinstance(refusal.value.__cause__, ImportError)
 
 
 def test_the_doctor_says_where_ray_would_work(monkeypatch: pytest.MonkeyPatch) -> None:
