@@ -9,10 +9,10 @@ INSTALLED := $(VENV)/.installed
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test chaos check docs docs-run format bench lock clean
+.PHONY: help venv sweep test chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## create .venv with everything pinned in constraints.txt
 
@@ -55,6 +55,15 @@ format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
 
 bench: $(INSTALLED) ## run the benchmarks and keep the results in benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+wheel: $(INSTALLED) ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+wheel-test: wheel ## install the wheel with all it needs into a new environment and run a sweep there, a few minutes
+	rm -rf build/clean && $(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/*.whl)[offline]"
+	cd build/clean && env -u PYTHONPATH bin/python -I ../../tests/installed_sweep.py minilm
 
 lock: ## pin in constraints.txt the newest versions that fit; torch is moved by hand
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -24,6 +24,7 @@ from orchestrator.planning.search_algorithms import (
     search_faults,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
+from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
@@ -36,9 +37,11 @@ __all__ = [
     "PlannedTrial",
     "SweepPlan",
     "TaskMethod",
+    "Varied",
     "plan_sweep",
     "plan_table",
     "planned_from_table",
+    "planned_hyperparameters",
     "remaining",
     "trials_table",
 ]
@@ -76,6 +79,11 @@ class SweepPlan:
     def most_trials(self) -> int:
         """How many trials the sweep has, or an adaptive search at most."""
         return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+
+    @property
+    def varied(self) -> Varied:
+        """What tells the trials of each method apart, beside task and seed; of an adaptive search, what it searches."""
+        return varied_in_spaces(self.task_methods) if self.is_adaptive else varied_in_trials(self.trials)
 
     def sample_trials(self) -> tuple[PlannedTrial, ...]:
         """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.
@@ -140,8 +148,11 @@ def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial,
 
 
 def plan_table(plan: SweepPlan) -> pa.Table:
-    """A row per planned trial; see `trials_table`."""
-    return trials_table(plan.spec.name, plan.trials)
+    """A row per planned trial; see `trials_table`. That of an adaptive plan has no row, and all columns."""
+    if not plan.is_adaptive:
+        return trials_table(plan.spec.name, plan.trials)
+    samples = [next(_drawn(task_method), ()) for task_method in plan.task_methods]
+    return trials_table(plan.spec.name, list(itertools.chain.from_iterable(samples))).slice(0, 0)
 
 
 def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
@@ -170,6 +181,13 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
 
 
 _COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+_IDENTITY = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed")
+_ORIGIN = ("pack_key", "outcome_version", "provenance", "config")
+
+
+def planned_hyperparameters(table: pa.Table) -> pa.Table:
+    """Of a plan table the columns that hold hyperparameters, options of methods included."""
+    return table.drop_columns([name for name in (*_IDENTITY, *_COUNTS, *_ORIGIN) if name in table.column_names])
 
 
 def planned_from_table(table: pa.Table) -> list[PlannedTrial]:

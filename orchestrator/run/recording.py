@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialRecord
+from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store import Store
 from trainables.outcome import EpochReport
 
@@ -34,6 +34,9 @@ class Progress(Protocol):
 
     def planned(self, trials: int, done: int) -> None: ...
 
+    def notice(self, line: str) -> None:
+        """One line that the user should read."""
+
     def engines_starting(self, count: int) -> None: ...
 
     def engines_ready(self, names: Sequence[str]) -> None: ...
@@ -54,9 +57,12 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that nobody watches; a line that somebody should read goes to the log."""
 
     def planned(self, trials: int, done: int) -> None: ...
+
+    def notice(self, line: str) -> None:
+        logger.info("%s", line)
 
     def engines_starting(self, count: int) -> None: ...
 
@@ -114,10 +120,18 @@ class Recording:
             tracker.refill(self._known(), planned=self._planned)
         return tracker
 
+    def close_tracker(self, status: TrialStatus) -> None:
+        """End the sweep's run in MLflow, and with it the tracker, where it was opened."""
+        if "tracker" in self.__dict__:
+            self.tracker.close(status, self._known)
+
     @property
     def unrecorded(self) -> int:
         """How many trials have been trained whose records are not in the store."""
         return len(self._waiting)
+
+    def notice(self, line: str) -> None:
+        self._progress.notice(line)
 
     def engines_starting(self, count: int) -> None:
         self._progress.engines_starting(count)

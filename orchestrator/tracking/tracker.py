@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from orchestrator.planning.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.address import default_tracking_uri
 from orchestrator.tracking.run_fields import TrialFacts
@@ -42,6 +42,7 @@ class Tracker:
         sweep: str,
         spec_json: str,
         *,
+        varied: Varied | None = None,
         tracking_uri: str | None = None,
         flush_interval_s: float = 5.0,
         window: MlflowRuns | None = None,
@@ -49,10 +50,11 @@ class Tracker:
         """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
 
         Imports MLflow, which takes a second or two; all else happens in the background. `sweep` names the MLflow
-        experiment. `window` replaces the one made for the tracking store.
+        experiment. `varied`: what the names of the runs mention of each method, beside task and seed. `window` replaces
+        the one made for the tracking store.
         """
         self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
-        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json)
+        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, varied or {})
         self._flush_interval_s = flush_interval_s
 
         self._changed = threading.Condition()  # guards what follows

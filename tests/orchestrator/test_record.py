@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialStatus, make_record
+from orchestrator.record import TrialStatus, describe_trial, make_record
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
@@ -56,3 +56,12 @@ def test_every_outcome_has_its_status(ended: OutcomeStatus) -> None:
 
 def test_only_what_would_repeat_itself_is_finished() -> None:
     assert [status for status in TrialStatus if status.is_finished()] == [TrialStatus.COMPLETED, TrialStatus.PRUNED]
+
+
+def test_a_trial_is_described_by_what_was_asked_for_and_it_has() -> None:
+    values = {"adapter_size": 64, "learning_rate": 0.00031234567, "dropout": None, "houlsby": True, "act": "gelu_new"}
+    assert describe_trial("adapter", values, 0) == "adapter seed 0"
+    names = ("adapter_size", "act", "houlsby", "num_layers", "learning_rate", "dropout")
+    assert describe_trial("adapter", values, 7, names) == (
+        "adapter adapter_size=64 act=gelu_new houlsby=true learning_rate=0.000312346 dropout=null seed 7"
+    )

@@ -35,7 +35,7 @@ def ended(trial: PlannedTrial, status: OutcomeStatus, score: float | None = None
 @pytest.fixture
 def shown() -> tuple[LiveProgress, io.StringIO]:
     text = io.StringIO()
-    return LiveProgress(Console(file=text, width=120)), text
+    return LiveProgress(Console(file=text, width=120), {"adapter": ("adapter_size",)}), text
 
 
 def panel(progress: LiveProgress) -> str:
@@ -60,9 +60,9 @@ def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple
     # 4 finished earlier, 3 completed, 1 failed; a cancelled one is to be tried again.
     assert "8/10 trials done, 1 running, 1 failed" in text
     assert "0.900" in text
-    assert "adapter 8 lr=0.0003 seed 1" in text
-    assert "adapter 64 lr=0.0003 seed 5, epoch 2/3" in text
-    assert "failed: mood adapter 8 lr=0.0003 seed 3: ValueError: too hot" in log.getvalue()
+    assert "adapter adapter_size=8 seed 1" in text
+    assert "adapter adapter_size=64 seed 5, epoch 2/3" in text
+    assert "failed: mood adapter adapter_size=8 seed 3: ValueError: too hot" in log.getvalue()
     assert "4 of them finished earlier, 6 to train" in log.getvalue()
 
 

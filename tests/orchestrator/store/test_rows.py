@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.store.rows import records_from_table, table_from_records
-from orchestrator.store.schema import unify
+from orchestrator.store.schema import unify, with_planned_hyperparameters
 from trainables.config import HYPERPARAMETERS
 
 
@@ -100,3 +100,31 @@ def test_fields_of_the_record_all_have_a_column(record):
     columns = set(table_from_records([record()]).column_names)
     spread = {"hyperparameters", "validation", "test"}  # one column a key
     assert {field.name for field in dataclasses.fields(record())} - spread <= columns
+
+
+class TestPlannedHyperparameters:
+    def test_a_table_without_rows_has_a_typed_column_for_each(self):
+        planned = pa.table({"adapter_size": [2, 8], "placement": ["a", "b"], "gain": [0.5, 1.0], "dropout": [None] * 2})
+        table = with_planned_hyperparameters(table_from_records([]), planned)
+        kinds = {"adapter_size": pa.int64(), "placement": pa.string(), "gain": pa.float64(), "dropout": pa.float64()}
+        assert {name: table.schema.field(name).type for name in kinds} == kinds
+        options = ["adapter_size", "gain", "placement", *HYPERPARAMETERS]
+        assert table.column_names[8 : 8 + len(options)] == options
+        assert len(table) == 0
+
+    def test_a_column_that_no_record_has_is_null(self, record):
+        table = with_planned_hyperparameters(table_from_records([record()]), pa.table({"num_layers": [1, 2, None]}))
+        assert table["num_layers"].to_pylist() == [None]
+
+    def test_types_are_those_that_hold_all_values(self, record):
+        records = table_from_records([record(hyperparameters={"scale": 1, "odd": 1, "flag": True})])
+        planned = pa.table({"scale": [1, 0.5], "odd": ["x", "y"], "flag": [True, False]})
+        table = with_planned_hyperparameters(records, planned)
+        assert (table["scale"].type, table["scale"].to_pylist()) == (pa.float64(), [1.0])
+        assert (table["odd"].type, table["odd"].to_pylist()) == (pa.string(), ["1"])
+        assert table["flag"].type == pa.bool_()
+
+    def test_what_is_planned_and_recorded_alike_changes_nothing(self, record):
+        table = table_from_records([record(hyperparameters={"adapter_size": 8, "learning_rate": 1e-3, "odd": None})])
+        planned = pa.table({"learning_rate": [1e-3], "adapter_size": [8], "odd": pa.nulls(1), "duration_s": [1.0]})
+        assert with_planned_hyperparameters(table, planned).equals(table)
