@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test chaos check format bench lock clean
+.PHONY: help venv sweep test test-fast chaos check format bench lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## create .venv with everything pinned in constraints.txt
 
@@ -28,6 +28,9 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 
 test: $(INSTALLED) ## the test suite
 	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED) ## the tests that start no Ray, under two minutes on two cores
+	$(BIN)/python -m pytest -m "not ray and not chaos"
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
