@@ -1,4 +1,4 @@
-"""Only tests that say so start Ray: what `ray.init` meets in every other test, in this process and in those it starts."""
+"""Only tests that say so start Ray: what `ray.init` meets in all others, in this process and in those it starts."""
 
 from __future__ import annotations
 

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_table
-from orchestrator.record import make_record
-from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.planning.plan import plan_table
 from orchestrator.store import Store
-from trainables.config import TrialConfig
-from trainables.outcome import OutcomeStatus, TrialOutcome
+from tests.factories import measured_record, planned_trial, sweep_plan
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("adaptune", "orchestrator", "trainables", "search_spaces")
@@ -145,24 +142,11 @@ print(sorted(names))
 @pytest.fixture
 def store(tmp_path) -> Path:
     """A finished sweep of one trial, stored in the folder "store"."""
-    spec = SweepSpec(name="small", tasks=("toy/sentiment",), methods=(MethodSpec(method="adapter"),))
-    config = TrialConfig(task="toy/sentiment", backbone="minilm", method="adapter", method_options={"adapter_size": 2})
-    trial = PlannedTrial(trial_id="t0", config_id="c0", task="toy/sentiment", config=config)
-    outcome = TrialOutcome(
-        status=OutcomeStatus.COMPLETED,
-        started_at="2026-01-02T03:04:05+00:00",
-        duration_s=1.5,
-        metric="accuracy",
-        validation_score=0.75,
-        test_score=0.7,
-        trained_params=1234,
-        trained_params_without_head=1000,
-        total_params=9999,
-    )
+    plan = sweep_plan(planned_trial())
     store = Store(tmp_path / "store")
     with store.lock():
-        store.create(spec.to_json(), plan_table(SweepPlan(spec=spec, trials=(trial,))))
-        store.append([make_record("small", trial, outcome)])
+        store.create(plan.spec.to_json(), plan_table(plan))
+        store.append([measured_record(*plan.trials, sweep="small")])
     return tmp_path / "store"
 
 

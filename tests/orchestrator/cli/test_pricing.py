@@ -13,14 +13,14 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.estimate.sweep_calibration import representatives
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table
-from orchestrator.record import TrialRecord, make_record
+from orchestrator.record import TrialRecord
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
+from tests.factories import epoch_report, trial_record
 from trainables.device.hardware import default_device, device_name
 from trainables.estimate import calibration as calibrating
 from trainables.estimate.benchmark import BenchmarkEngine, Sample
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 Plan = Callable[..., dict[str, Any]]
 WriteSweep = Callable[..., str]
@@ -216,34 +216,20 @@ def _store(place: str, planned: SweepPlan, records: Sequence[TrialRecord]) -> No
 
 def _records(planned: SweepPlan, *, step_s: float, host: str | None = None) -> list[TrialRecord]:
     """Of trials that trained alone, 4 steps an epoch, with an evaluation of a quarter of a step."""
-    outcomes = []
-    for trial in planned.trials:
-        epochs = tuple(
-            EpochReport(
-                epoch=number,
-                step=4 * number,
-                train_loss=1.0,
-                validation_score=0.5,
-                validation={},
-                duration_s=4 * step_s + step_s / 4,
-            )
-            for number in (1, 2)
-        )
-        outcomes.append(
-            TrialOutcome(
-                status=OutcomeStatus.COMPLETED,
-                started_at="2026-01-01T00:00:00.000+00:00",
-                duration_s=8 * step_s + step_s,
-                epochs=epochs,
-                metric="accuracy",
-                validation_score=0.5,
-                examples_per_second=trial.config.batch_size / step_s,
-                pack_size=1.0,
-                provenance={"device": device_name(default_device())},
-            )
-        )
     engine = f"{host or platform.node()}/cpu"
+    epochs = tuple(epoch_report(number, step=4 * number, duration_s=4 * step_s + step_s / 4) for number in (1, 2))
     return [
-        make_record(planned.spec.name, trial, outcome, engine=engine)
-        for trial, outcome in zip(planned.trials, outcomes, strict=True)
+        trial_record(
+            trial,
+            sweep=planned.spec.name,
+            engine=engine,
+            duration_s=8 * step_s + step_s,
+            epochs=epochs,
+            metric="accuracy",
+            validation_score=0.5,
+            examples_per_second=trial.config.batch_size / step_s,
+            pack_size=1.0,
+            provenance={**trial.provenance, "device": device_name(default_device())},
+        )
+        for trial in planned.trials
     ]

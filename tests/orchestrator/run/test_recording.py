@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials_table
-from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.record import TrialRecord
 from orchestrator.run import recording as recording_module
 from orchestrator.run.recording import Recording, Silent
 from orchestrator.store import Store, StoreLockedError
+from tests.factories import records_of
 
 
 class Watched(Silent):
@@ -59,25 +60,10 @@ class Sweep:
     tracker: NoTracker
 
     def records(self, *numbers: int) -> list[TrialRecord]:
-        return [_record(self.plan, number) for number in numbers]
+        return records_of(self.plan, numbers)
 
     def stored(self) -> list[str]:
         return list(Store(self.store.path).statuses())
-
-
-def _record(plan: SweepPlan, number: int) -> TrialRecord:
-    trial = plan.trials[number]
-    return TrialRecord(
-        sweep=plan.spec.name,
-        trial_id=trial.trial_id,
-        config_id=trial.config_id,
-        task=trial.task,
-        backbone=trial.config.backbone,
-        method=trial.config.method,
-        seed=trial.config.seed,
-        status=TrialStatus.COMPLETED,
-        hyperparameters=trial.config.hyperparameters(),
-    )
 
 
 @pytest.fixture

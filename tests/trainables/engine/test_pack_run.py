@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import trainables
+from tests.factories import brief_config
 from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
@@ -43,12 +44,6 @@ def context(task_folder: Callable[..., Path], backbone: Backbone, tmp_path: Path
         )
 
     return make
-
-
-def config(method: str = "adapter", **values: Any) -> TrialConfig:
-    small: dict[str, Any] = {"adapter": {"adapter_size": 4}}
-    fixed: dict[str, Any] = {"task": "any", "backbone": "any", "learning_rate": 1e-2, "batch_size": 16} | values
-    return TrialConfig(method=method, method_options=small.get(method, {}), **{"num_epochs": 2, **fixed})
 
 
 def train(
@@ -88,7 +83,7 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> list[list[RunningTrial]]:
 class TestCompletion:
     def test_epochs_are_reported_as_they_end_and_scores_are_the_last_one_s(self, context: MakeGround) -> None:
         reports: list[EpochReport] = []
-        (outcome,) = train(context(), config(num_epochs=3), report=lambda epoch: reports.append(epoch) is None)
+        (outcome,) = train(context(), brief_config(num_epochs=3), report=lambda epoch: reports.append(epoch) is None)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.epochs == tuple(reports)
         assert [epoch.step for epoch in reports] == [STEPS, 2 * STEPS, 3 * STEPS]
@@ -100,13 +95,13 @@ class TestCompletion:
         assert outcome.examples_per_second > 0
 
     def test_a_task_without_a_test_split_has_no_test_score(self, context: MakeGround) -> None:
-        (outcome,) = train(context(splits="train validation"), config())
+        (outcome,) = train(context(splits="train validation"), brief_config())
         assert (outcome.status, outcome.test_score, outcome.test) == (OutcomeStatus.COMPLETED, None, {})
 
     @pytest.mark.parametrize("method", ["adapter", "top_layers"])
     def test_further_splits_are_scored_once_with_the_final_model(self, context: MakeGround, method: str) -> None:
         mine = context(splits="train validation test validation_far test_far")
-        (outcome,) = train(mine, config(method))
+        (outcome,) = train(mine, brief_config(method))
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.validation.keys() == {"accuracy", "loss", "far_accuracy", "far_loss"} == outcome.test.keys()
         last = outcome.epochs[-1].validation
@@ -114,19 +109,20 @@ class TestCompletion:
         assert {name: outcome.validation[name] for name in last} == last
         assert (outcome.validation_score, outcome.test_score) == (last["accuracy"], outcome.test["accuracy"])
         same = train(
-            dataclasses.replace(mine, data={**mine.data, "validation": mine.data["validation_far"]}), config(method)
+            dataclasses.replace(mine, data={**mine.data, "validation": mine.data["validation_far"]}),
+            brief_config(method),
         )
         assert outcome.validation["far_accuracy"] == same[0].validation["accuracy"]
 
     def test_a_trial_that_was_cut_short_has_no_scores_on_further_splits(self, context: MakeGround) -> None:
         mine = context(splits="train validation test validation_far test_far")
-        (outcome,) = train(mine, config(), report=lambda epoch: False)
+        (outcome,) = train(mine, brief_config(), report=lambda epoch: False)
         assert (outcome.status, outcome.test) == (OutcomeStatus.PRUNED, {})
         assert outcome.validation.keys() == {"accuracy", "loss"}
 
     def test_fewer_steps_than_epochs_still_report_every_epoch(self, context: MakeGround) -> None:
         reports: list[int] = []
-        trial = config(batch_size=32, num_epochs=3)
+        trial = brief_config(batch_size=32, num_epochs=3)
         (outcome,) = train(context(rows=10), trial, report=lambda epoch: reports.append(epoch.epoch) is None)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert reports == [1, 2, 3]
@@ -136,7 +132,7 @@ class TestCompletion:
         self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps = stepped(monkeypatch)
-        outcomes = train(context(), *(config(num_epochs=epochs, seed=epochs) for epochs in (2, 1, 3)))
+        outcomes = train(context(), *(brief_config(num_epochs=epochs, seed=epochs) for epochs in (2, 1, 3)))
         assert [len(trials) for trials in steps] == [3] * STEPS + [2] * STEPS + [1] * STEPS
         assert [outcome.pack_size for outcome in outcomes] == pytest.approx([2.5, 3, 2])
         assert [len(outcome.epochs) for outcome in outcomes] == [2, 1, 3]
@@ -144,8 +140,8 @@ class TestCompletion:
 
     def test_what_is_saved_is_what_scored(self, context: MakeGround, tiny_bert: Path, tmp_path: Path) -> None:
         mine = context()
-        trial = config(backbone=str(tiny_bert), task=mine.task.name, max_length=16)
-        saved, _ = train(mine, trial, config(seed=1), save_to=tmp_path / "saved")
+        trial = brief_config(backbone=str(tiny_bert), task=mine.task.name, max_length=16)
+        saved, _ = train(mine, trial, brief_config(seed=1), save_to=tmp_path / "saved")
         predictor = trainables.load(tmp_path / "saved")
         assert predictor.scores == {
             **{f"validation/{name}": value for name, value in saved.validation.items()},
@@ -156,7 +152,7 @@ class TestCompletion:
         self, context: MakeGround, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("in the way")
-        failed, other = train(context(), config(), config(seed=1), save_to=tmp_path / "file" / "saved")
+        failed, other = train(context(), brief_config(), brief_config(seed=1), save_to=tmp_path / "file" / "saved")
         assert (failed.status, other.status) == (OutcomeStatus.FAILED, OutcomeStatus.COMPLETED)
         assert "NotADirectoryError" in str(failed.error)
         assert len(failed.epochs) == 2
@@ -166,7 +162,10 @@ class TestCompletion:
 class TestEndingEarly:
     def test_a_report_that_answers_no_prunes(self, context: MakeGround) -> None:
         pruned, other = train(
-            context(), config(num_epochs=4), config(num_epochs=4, seed=1), report=lambda epoch: epoch.epoch < 2
+            context(),
+            brief_config(num_epochs=4),
+            brief_config(num_epochs=4, seed=1),
+            report=lambda epoch: epoch.epoch < 2,
         )
         assert pruned.status is OutcomeStatus.PRUNED
         assert [epoch.epoch for epoch in pruned.epochs] == [1, 2]
@@ -175,12 +174,12 @@ class TestEndingEarly:
         assert (other.status, len(other.epochs)) == (OutcomeStatus.COMPLETED, 4)
 
     def test_after_the_last_epoch_there_is_nothing_to_prune(self, context: MakeGround) -> None:
-        (outcome,) = train(context(), config(num_epochs=1), report=lambda epoch: False)
+        (outcome,) = train(context(), brief_config(num_epochs=1), report=lambda epoch: False)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.test_score is not None
 
     def test_a_pruned_trial_reports_no_epoch_more_even_where_one_step_ends_several(self, context: MakeGround) -> None:
-        (outcome,) = train(context(rows=10), config(batch_size=32, num_epochs=3), report=lambda epoch: False)
+        (outcome,) = train(context(rows=10), brief_config(batch_size=32, num_epochs=3), report=lambda epoch: False)
         assert (outcome.status, len(outcome.epochs)) == (OutcomeStatus.PRUNED, 1)
 
     def test_a_cancelled_trial_stops_at_the_next_step_and_the_others_do_not(
@@ -189,7 +188,10 @@ class TestEndingEarly:
         steps = stepped(monkeypatch)
         steps_before = STEPS + 2
         outcomes = train(
-            context(), config(num_epochs=3), config(num_epochs=3, seed=1), cancelled=lambda: len(steps) == steps_before
+            context(),
+            brief_config(num_epochs=3),
+            brief_config(num_epochs=3, seed=1),
+            cancelled=lambda: len(steps) == steps_before,
         )
         assert [len(trials) for trials in steps] == [2] * steps_before + [1] * (3 * STEPS - steps_before)
         assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED, OutcomeStatus.COMPLETED]
@@ -197,7 +199,7 @@ class TestEndingEarly:
         assert (outcomes[0].test_score, outcomes[0].validation_score) == (None, outcomes[0].epochs[0].validation_score)
 
     def test_a_trial_cancelled_before_its_first_step_has_measured_nothing(self, context: MakeGround) -> None:
-        (outcome,) = train(context(), config(), cancelled=lambda: True)
+        (outcome,) = train(context(), brief_config(), cancelled=lambda: True)
         assert (outcome.status, outcome.epochs) == (OutcomeStatus.CANCELLED, ())
         assert (outcome.examples_per_second, outcome.pack_size, outcome.validation_score) == (None, None, None)
         assert outcome.trained_params is not None
@@ -208,7 +210,7 @@ class TestEndingEarly:
         clock, calls = itertools.count(), itertools.count()
         mine = context()
         monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-        (outcome,) = train(mine, config(num_epochs=3), cancelled=lambda: next(calls) == STEPS + 2)
+        (outcome,) = train(mine, brief_config(num_epochs=3), cancelled=lambda: next(calls) == STEPS + 2)
         assert outcome.examples_per_second == 16 / 1.0  # a step is two looks at the clock, a second apart
 
     def test_a_step_that_breaks_is_the_end_of_all_who_took_it(
@@ -218,7 +220,7 @@ class TestEndingEarly:
             raise RuntimeError("the device is gone")
 
         monkeypatch.setattr(Pack, "step", broken)
-        outcomes = train(context(), config(), config(seed=1))
+        outcomes = train(context(), brief_config(), brief_config(seed=1))
         assert [outcome.status for outcome in outcomes] == [OutcomeStatus.FAILED] * 2
         assert all("the device is gone" in str(outcome.error) for outcome in outcomes)
 
@@ -227,9 +229,9 @@ class TestMemory:
     def test_a_pack_takes_up_no_more_than_its_memory_holds(self, context: MakeGround) -> None:
         inbox = Inbox()
         outcomes: list[TrialOutcome] = []
-        waiting = Job(config=config(seed=1), done=outcomes.append)
+        waiting = Job(config=brief_config(seed=1), done=outcomes.append)
         inbox.put(waiting)
-        first = Job(config=config(), done=outcomes.append)
+        first = Job(config=brief_config(), done=outcomes.append)
         PackRun(context(), first, inbox, lambda job: True, memory_bytes=1).run()
         assert [outcome.pack_size for outcome in outcomes] == [1]
         assert inbox.take(2, lambda job: True) == [waiting]  # the next pack's
@@ -238,7 +240,7 @@ class TestMemory:
         self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Slices of one trial; in their last step the fourth does not fit beside the others, after the third did."""
-        trials = [config(seed=seed, num_epochs=1) for seed in range(4)]
+        trials = [brief_config(seed=seed, num_epochs=1) for seed in range(4)]
         mine = context()
         undisturbed = train(mine, *trials)
         original = Pack._train_slice
@@ -260,8 +262,8 @@ class TestMemory:
 def test_a_status_tells_what_trains_now(context: MakeGround, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = Inbox()
     outcomes: list[TrialOutcome] = []
-    inbox.put(Job(config=config(seed=1), done=outcomes.append))
-    run = PackRun(context(), Job(config=config(), done=outcomes.append), inbox, lambda job: True)
+    inbox.put(Job(config=brief_config(seed=1), done=outcomes.append))
+    run = PackRun(context(), Job(config=brief_config(), done=outcomes.append), inbox, lambda job: True)
     assert (run.status.num_trials, run.status.examples_per_second) == (1, None)
     seen: list[int] = []
     original = Pack.end_epoch

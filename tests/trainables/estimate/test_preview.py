@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.factories import trial_config
 from trainables.backbones import shape_of
 from trainables.backbones.loading import PUBLISHED_CONFIGS, meta_encoder
 from trainables.config import Scalar, TrialConfig
@@ -84,7 +85,7 @@ HEADS = {
 
 
 def config(method: str, **options: Scalar) -> TrialConfig:
-    return TrialConfig(task="any", backbone="any", method=method, method_options=options)
+    return trial_config(method, method_options=options)
 
 
 def assert_counts(trial: TrialConfig, shape: EncoderShape, without_head: int, with_two_classes: int) -> None:
