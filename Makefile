@@ -26,11 +26,12 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The report, with its picture and tables:  sweeps/quickstart/report/"
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
-test: $(INSTALLED) ## the test suite
-	$(BIN)/python -m pytest
+# Tests that start Ray come after the others and one at a time: each takes the whole machine.
+test: test-fast ## the test suite, under eight minutes on two cores
+	$(BIN)/python -m pytest -m "ray or chaos"
 
 test-fast: $(INSTALLED) ## the tests that start no Ray, under two minutes on two cores
-	$(BIN)/python -m pytest -m "not ray and not chaos"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not chaos"
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
@@ -41,6 +42,7 @@ check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python -m tests.lengths
 
 format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
 	$(BIN)/ruff format

@@ -35,7 +35,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(steps=st.lists(STEP, max_size=12))
 def test_any_order_of_changes_gives_the_table_of_a_plain_dictionary(steps):
     model = {}

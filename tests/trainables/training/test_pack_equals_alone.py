@@ -155,7 +155,7 @@ def _configs(method: str, options: Mapping[str, Scalar]) -> st.SearchStrategy[Tr
 
 
 @pytest.mark.parametrize("method", PACKABLE)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_a_packed_trial_equals_the_trial_alone_whatever_its_pack_mates_do(
     method: str, small_options: SmallOptions, data: st.DataObject
