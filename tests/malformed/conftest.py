@@ -93,7 +93,7 @@ def call() -> Iterator[Call]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.run.sweep.execute", execute)
         patch.setattr("orchestrator.cli.run.execute", execute)
-        patch.setattr("trainables.data.reachability._answers", lambda: False)  # no network
+        patch.setattr("trainables.data.reachability.hub_answers", lambda: False)  # no network
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("COLUMNS", "400")
         yield _call

@@ -36,7 +36,7 @@ def shown() -> tuple[LiveProgress, io.StringIO]:
 
 def panel(progress: LiveProgress) -> str:
     text = io.StringIO()
-    Console(file=text, width=120).print(progress._panel())
+    Console(file=text, width=120).print(progress.panel())
     return text.getvalue()
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.record import TrialRecord
+from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling.early_stopping import SCHEDULERS, trial_scheduler
 from orchestrator.scheduling.trial import EPOCH, SCORE
 from orchestrator.spec.early_stopping import NONE, RULES, Asha, Hyperband, Median, Rule
-from tests.factories import epoch_reports, planned_trial, trial_config, trial_record
 from trainables import metrics
+from trainables.outcome import EpochReport
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 
@@ -74,8 +74,23 @@ def recorded(
     trial_id: str, scores: Sequence[float], *, method: str = "adapter", task: str = "toy/sentiment"
 ) -> TrialRecord:
     """A record of an earlier run; it holds the task's name and not its reference."""
-    trial = planned_trial(trial_id, trial_config(method, task="somewhere", backbone="minilm"), task=task)
-    return trial_record(trial, validation_score=scores[-1], epochs=epoch_reports(*scores))
+    epochs = tuple(
+        EpochReport(epoch=n, step=n, train_loss=1.0, validation_score=score, validation={}, duration_s=1.0)
+        for n, score in enumerate(scores, start=1)
+    )
+    return TrialRecord(
+        sweep="s",
+        trial_id=trial_id,
+        config_id=f"c-{trial_id}",
+        task=task,
+        backbone="minilm",
+        method=method,
+        seed=0,
+        status=TrialStatus.COMPLETED,
+        hyperparameters={},
+        validation_score=scores[-1],
+        epochs=epochs,
+    )
 
 
 A, B = "toy/sentiment", "toy/intent"

@@ -11,6 +11,7 @@ from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.store.files import open_folder
 from orchestrator.store.rows import records_from_table, table_from_records
+from orchestrator.store.segments import Segments
 from tests.factories import measured_record
 from trainables.faults import FaultsError
 
@@ -202,16 +203,16 @@ def test_a_reader_whose_files_are_compacted_away_begins_again(tmp_path, monkeypa
     reader, writer = Store(tmp_path), Store(tmp_path)
     for trial_id in ("a", "b"):
         writer.append([measured_record(trial_id)])
-    listed = type(reader._segments)._segment_names
+    listed = Segments.segment_names
     interruptions = iter([True])
 
     def compact_after_listing(self):
         names = listed(self)
-        if self is reader._segments and next(interruptions, False):
+        if next(interruptions, False):
             writer.compact()
         return names
 
-    monkeypatch.setattr(type(reader._segments), "_segment_names", compact_after_listing)
+    monkeypatch.setattr(Segments, "segment_names", compact_after_listing)
     assert reader.trials()["trial_id"].to_pylist() == ["a", "b"]
     assert next(interruptions, "used") == "used"
 

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from orchestrator.store import Store
-from orchestrator.store.segments import MERGE_EVERY
+from orchestrator.store.files import Folder
+from orchestrator.store.segments import MERGE_EVERY, Segments
 from tests.factories import measured_record
 
 
@@ -54,14 +55,14 @@ def test_there_are_never_many_segments_and_each_record_is_rewritten_a_few_times(
     monkeypatch.setattr("orchestrator.store.segments.MERGE_EVERY", 4)
     store, number = Store(tmp_path), 70
     rewritten, most = 0, 0
-    replace = type(store._segments)._replace
+    replace = Segments.replace
 
     def counting(self, names, rows):
         nonlocal rewritten
         rewritten += rows.num_rows
         replace(self, names, rows)
 
-    monkeypatch.setattr(type(store._segments), "_replace", counting)
+    monkeypatch.setattr(Segments, "replace", counting)
     with store.lock():
         for start in range(0, number, 10):
             _append(store, start, 10, batch)
@@ -85,7 +86,7 @@ def test_segments_of_any_size_are_merged_in_their_order(tmp_path, monkeypatch):
 
 def test_a_write_that_is_tried_again_leaves_one_record_though_the_first_had_succeeded(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    write = type(store._folder).write
+    write = Folder.write
     answers = iter([OSError("the answer was lost")])
 
     def lossy(self, name, content, *, durable=False):
@@ -93,7 +94,7 @@ def test_a_write_that_is_tried_again_leaves_one_record_though_the_first_had_succ
         if name.startswith("part-") and (error := next(answers, None)):
             raise error
 
-    monkeypatch.setattr(type(store._folder), "write", lossy)
+    monkeypatch.setattr(Folder, "write", lossy)
     with store.lock():
         with pytest.raises(OSError, match="lost"):
             store.append([measured_record("a")])

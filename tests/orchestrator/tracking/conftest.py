@@ -14,6 +14,7 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
 from orchestrator.tracking.runs import MlflowRuns
+from orchestrator.tracking.tracker import Patience
 from tests.factories import epoch_report, measured_record, planned_trial, trial_config
 from trainables.outcome import EpochReport
 
@@ -24,7 +25,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     window = MlflowRuns(f"sqlite:///{path}", "first")
     window.open()
-    window.client.delete_experiment(window._experiment_id)
+    window.client.delete_experiment(window.experiment_id)
     return path
 
 
@@ -101,14 +102,18 @@ def window(tracking_uri: str) -> FlakyWindow:
 
 
 @pytest.fixture
-def start(window: FlakyWindow, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Tracker]]:
-    """`start()`: a tracker on the test's database that flushes every 20 ms, closed at the latest with the test."""
-    monkeypatch.setattr("orchestrator.tracking.tracker._FIRST_WAIT_S", 0.01)
+def start(window: FlakyWindow) -> Iterator[Callable[..., Tracker]]:
+    """`start()`: a tracker on the test's database that flushes every 20 ms, closed at the latest with the test.
+
+    Fields of its `Patience` and options of a tracker are given by name.
+    """
+    fields = {field.name for field in dataclasses.fields(Patience)}
     trackers: list[Tracker] = []
 
     def tracker(spec_json: str = '{"name": "quickstart"}', **options: Any) -> Tracker:
-        options = {"window": window, "flush_interval_s": 0.02} | options
-        trackers.append(Tracker("quickstart", spec_json, **options))
+        patience = {"flush_interval_s": 0.02, "first_wait_s": 0.01} | {k: v for k, v in options.items() if k in fields}
+        others = {"window": window} | {name: value for name, value in options.items() if name not in fields}
+        trackers.append(Tracker("quickstart", spec_json, patience=Patience(**patience), **others))
         return trackers[-1]
 
     yield tracker

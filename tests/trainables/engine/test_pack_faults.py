@@ -126,7 +126,7 @@ def test_a_nan_a_stop_within_an_epoch_a_prune_and_a_full_memory_disturb_no_other
 def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
     configs: Configs, undisturbed: list[TrialOutcome], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train.Pack._train_slice
+    original = train.Pack.train_slice
     largest: list[int] = []
 
     def train_slice(pack: train.Pack, first: int, last: int, batches: Any) -> None:
@@ -136,7 +136,7 @@ def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
         largest.append(len(pack.trials))
         original(pack, first, last, batches)
 
-    monkeypatch.setattr(train.Pack, "_train_slice", train_slice)
+    monkeypatch.setattr(train.Pack, "train_slice", train_slice)
     outcomes = run(configs, cache_dir)
     assert max(largest) <= 3
     assert_same_records(outcomes, undisturbed, set(range(PACK)))
@@ -145,14 +145,14 @@ def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
 def test_a_trial_that_does_not_fit_alone_fails_and_the_next_one_trains(
     configs: Configs, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train.Pack._train_slice
+    original = train.Pack.train_slice
 
     def train_slice(pack: train.Pack, first: int, last: int, batches: Any) -> None:
         if any(trial.config.seed == 0 for trial in pack.trials[first:last]):
             raise torch.OutOfMemoryError("out of memory")
         original(pack, first, last, batches)
 
-    monkeypatch.setattr(train.Pack, "_train_slice", train_slice)
+    monkeypatch.setattr(train.Pack, "train_slice", train_slice)
     outcomes = run(configs[:1], cache_dir) + run(configs[1:2], cache_dir)
     assert [outcome.status for outcome in outcomes] == [OutcomeStatus.FAILED, OutcomeStatus.COMPLETED]
     assert "OutOfMemoryError" in str(outcomes[0].error)

@@ -243,14 +243,14 @@ class TestMemory:
         trials = [brief_config(seed=seed, num_epochs=1) for seed in range(4)]
         mine = context()
         undisturbed = train(mine, *trials)
-        original = Pack._train_slice
+        original = Pack.train_slice
 
         def train_slice(self: Pack, first: int, last: int, batches: Any) -> None:
             if last - first > 1 or (len(self.trials) == 4 and first == 3 and self.trials[3].step == STEPS - 1):
                 raise torch.OutOfMemoryError("out of memory")
             original(self, first, last, batches)
 
-        monkeypatch.setattr(Pack, "_train_slice", train_slice)
+        monkeypatch.setattr(Pack, "train_slice", train_slice)
         outcomes = train(mine, *trials)
         for ours, expected in zip(outcomes, undisturbed, strict=True):
             assert ours.status is OutcomeStatus.COMPLETED, ours.error
