@@ -109,12 +109,12 @@ class Tracker:
         with self._changed:
             self._facts.pop(record.trial_id, None)
             self._note(News(facts=TrialFacts.of_record(record), record=record))
-            if len(self._news) >= self._patience.most_waiting and not self._failures:
+            if self.num_waiting >= self._patience.most_waiting and not self.is_away:
                 self._changed.notify()
-                self._changed.wait_for(lambda: self._has_room() or self._failures > 0, timeout=60.0)
+                self._changed.wait_for(lambda: self._has_room() or self.is_away, timeout=60.0)
 
     def _has_room(self) -> bool:
-        return len(self._news) < self._patience.most_waiting or not self._thread.is_alive()
+        return self.num_waiting < self._patience.most_waiting or not self._thread.is_alive()
 
     def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
         """Make MLflow equal to the records, in the background; what is equal already costs no request.
@@ -160,7 +160,7 @@ class Tracker:
         trial_id = news.facts.trial_id
         if trial_id in self._news:
             self._news[trial_id].add(news)
-        elif len(self._news) < self._patience.most_held or not self._failures:
+        elif self.num_waiting < self._patience.most_held or not self.is_away:
             self._news[trial_id] = news
         else:
             self._missed = True
@@ -187,7 +187,7 @@ class Tracker:
                     time.sleep(max(0.0, min(wait_s, 2.0, self._deadline - time.monotonic())))
 
     def _is_crowded(self) -> bool:
-        return len(self._news) >= self._patience.most_waiting and not self._failures
+        return self.num_waiting >= self._patience.most_waiting and not self.is_away
 
     def _flush(self) -> None:
         if not self.is_open:
@@ -205,7 +205,7 @@ class Tracker:
                 self._keep(news, error)
                 raise
         self._end_unplanned()
-        if self._failures:
+        if self.is_away:
             logger.info("MLflow at %s can be written again", without_password(self.tracking_uri))
             self._failures = 0
         self._write_artifacts()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainables.data import tokenized as data
+from trainables.data import tokenized
 from trainables.data.rows import Declared, make_task
 from trainables.faults import FaultsError
 from trainables.task import Task
@@ -68,7 +68,7 @@ class TestTokenize:
     def test_the_second_time_the_cache_is_used(self, tokenizer, tmp_path, monkeypatch) -> None:
         task = make(10)
         first = data.tokenize(task, tokenizer, "words", 32, tmp_path)
-        monkeypatch.setattr(data, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
+        monkeypatch.setattr(tokenized, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
         second = data.tokenize(task, tokenizer, "words", 32, tmp_path)
         for name in first:
             for field in ("offsets", "input_ids", "token_type_ids", "labels", "pad_token_id"):

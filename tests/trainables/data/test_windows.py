@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.data import tokenized as data
+from trainables.data import tokenized
 from trainables.data.squad import SCHEMA
 from trainables.data.tokenized import TokenizedSplit, encode
 from trainables.data.windows import MAX_ANSWER_PIECES, answer_texts, window_bounds
@@ -272,7 +272,7 @@ class TestCache:
     def test_the_second_time_the_cache_is_used(self, bert: Any, tmp_path: Path, monkeypatch: Any) -> None:
         task = self.task()
         first = data.tokenize(task, bert, "tiny", 20, tmp_path)
-        monkeypatch.setattr(data, "cut_windows", lambda *_: pytest.fail("tokenised again"))
+        monkeypatch.setattr(tokenized, "cut_windows", lambda *_: pytest.fail("tokenised again"))
         second = data.tokenize(task, bert, "tiny", 20, tmp_path)
         for name in ("train", "validation"):
             for field in ("offsets", "input_ids", "token_type_ids", "labels"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
-from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_flops, trial_work
+from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_work
 from trainables.estimate.throughput import TrialWork
 from trainables.nn.encoder import EncoderShape
 
@@ -18,7 +18,7 @@ SIZE = TaskSize(train_rows=320, evaluation_rows=0, test_rows=0, mean_length=10.0
 
 def flops(tiny_bert: Path, method: str, size: TaskSize = SIZE, **options: int) -> float:
     config = trial_config(method, backbone=str(tiny_bert), method_options=options, num_epochs=1, batch_size=32)
-    return trial_flops(config, describe_backbone(str(tiny_bert)).shape, size)
+    return trial_work(config, describe_backbone(str(tiny_bert)).shape, size).flops
 
 
 def layer_flops(shape: EncoderShape, *, is_last: bool) -> tuple[float, float]:
@@ -70,7 +70,8 @@ def test_training_costs_a_word_piece_what_it_costs_a_trial(tiny_bert: Path) -> N
     config = trial_config(backbone=str(tiny_bert))
     shape = describe_backbone(str(tiny_bert)).shape
     pieces = SIZE.train_rows * SIZE.mean_length * config.num_epochs
-    assert pieces * training_flops(config, shape, SIZE.mean_length) == pytest.approx(trial_flops(config, shape, SIZE))
+    whole = trial_work(config, shape, SIZE).flops
+    assert pieces * training_flops(config, shape, SIZE.mean_length) == pytest.approx(whole)
 
 
 def test_a_task_is_measured_by_its_rows_and_words(task_folder: Callable[..., Path]) -> None:

@@ -110,7 +110,7 @@ def test_the_kind_of_a_trial_forgets_what_takes_no_time() -> None:
     assert kinds[0] == kinds[1] != kinds[2]
 
 
-def test_a_pace_survives_json() -> None:
+def test_a_throughput_survives_json() -> None:
     import json
 
     assert Throughput.from_json(json.loads(json.dumps(throughput().to_json()))) == throughput()

@@ -19,7 +19,7 @@ from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
 from tests.factories import epoch_report, trial_record
 from trainables.device.hardware import default_device, device_name
-from trainables.estimate import calibration as calibrating
+from trainables.estimate import calibration
 from trainables.estimate.benchmark import BenchmarkEngine, Sample
 
 Plan = Callable[..., dict[str, Any]]
@@ -107,13 +107,13 @@ def test_a_store_to_learn_from_must_be_one(write_sweep: WriteSweep, capsys: pyte
 def test_a_calibration_measures_and_serves_later_plans(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Sample] = []
 
-    def here(samples: Sequence[Sample], **options: Any) -> calibrating.Calibration:
+    def here(samples: Sequence[Sample], **options: Any) -> calibration.Calibration:
         """In this process, which spares the start of others."""
         measured.extend(samples)
         engine = BenchmarkEngine(device="cpu", num_threads=1)
-        return calibrating.combine([engine.measure_all(samples, seconds=0.2, wait=lambda: None)])
+        return calibration.combine([engine.measure_all(samples, seconds=0.2, wait=lambda: None)])
 
-    monkeypatch.setattr(calibrating, "calibrate", here)
+    monkeypatch.setattr(calibration, "calibrate", here)
     assert plan()["estimate"]["source"] == "arithmetic"
     calibrated = plan("--calibrate")["estimate"]
     assert calibrated["source"] == "calibration"
@@ -131,7 +131,7 @@ def test_engines_measure_in_processes_of_their_own(write_sweep: WriteSweep) -> N
     planned = _planned(write_sweep())
     heard: list[str] = []
     samples = [_sample(planned)]
-    found = calibrating.calibrate(samples, engines=2, num_threads=1, seconds=0.2, note=heard.append)
+    found = calibration.calibrate(samples, engines=2, num_threads=1, seconds=0.2, note=heard.append)
     assert (found.engines, len(found.throughputs), found.faults) == (2, 1, ())
     assert found.start_s > 0
     assert heard
