@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test chaos check docs docs-run format bench wheel wheel-test lock clean
+.PHONY: help venv sweep test test-fast chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,12 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The report, with its picture and tables:  sweeps/quickstart/report/"
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
-test: $(INSTALLED) ## the test suite
-	$(BIN)/python -m pytest
+# Tests that start Ray come after the others and one at a time: each takes the whole machine.
+test: test-fast ## the test suite, under eight minutes on two cores
+	$(BIN)/python -m pytest -m "ray or chaos"
+
+test-fast: $(INSTALLED) ## the tests that start no Ray, under two minutes on two cores
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not chaos"
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
@@ -41,6 +45,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts and a strict build 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(SPHINX) --builder dummy docs build/docs-check
+	@$(BIN)/python -m tests.lengths
 
 docs: $(INSTALLED) ## build the documentation as a site in build/docs
 	$(SPHINX) --builder html --write-all docs build/docs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from tests import ray_guard
 from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
@@ -51,6 +53,18 @@ MakeSplits = Callable[..., Splits]
 Join = Callable[..., Pack]
 Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
 SmallOptions = Callable[[str, Encoder], dict[str, Scalar]]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Refuses Ray to a test that is marked neither `ray` nor `chaos`, its fixtures of every scope included."""
+    if any(item.iter_markers("ray")) or any(item.iter_markers("chaos")):
+        return (yield)
+    os.environ[ray_guard.VARIABLE] = ray_guard.REFUSAL
+    try:
+        return (yield)
+    finally:
+        del os.environ[ray_guard.VARIABLE]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,7 +42,7 @@ class LiveProgress:
         self._best: dict[str, TrialRecord] = {}
         self._first_start: float | None = None
         self._last_line = 0.0
-        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._panel, transient=True)
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self.panel, transient=True)
 
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
@@ -146,7 +146,7 @@ class LiveProgress:
         hours, minutes = divmod(round(seconds / 60), 60)
         return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
-    def _panel(self) -> RenderableType:
+    def panel(self) -> RenderableType:
         done = self._done()
         bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
         head = Table.grid(padding=(0, 2))

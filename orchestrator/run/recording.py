@@ -98,10 +98,12 @@ class Recording:
         *,
         known: Callable[[], Sequence[TrialRecord]],
         planned: Collection[str] | None,
+        waits_s: tuple[float, float] = (FIRST_WAIT_S, LONGEST_WAIT_S),
     ) -> None:
         """`known` reads the sweep's records; `planned` holds its trials, where MLflow may lack some: None for a new
-        sweep in a new store.
+        sweep in a new store. `waits_s` are the first and the longest wait for a storage that fails.
         """
+        self._first_wait_s, self._longest_wait_s = waits_s
         self._store = store
         self._make_tracker = make_tracker
         self._progress = progress
@@ -189,7 +191,7 @@ class Recording:
 
     def _write(self, write: Callable[[], None]) -> bool:
         """Write, however long the storage refuses it; False where the user asked for the end before it took it."""
-        wait_s = FIRST_WAIT_S
+        wait_s = self._first_wait_s
         while True:
             try:
                 write()
@@ -200,7 +202,7 @@ class Recording:
                 if self._has_been_interrupted():
                     return False
                 self._wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                wait_s = min(2 * wait_s, self._longest_wait_s)
             else:
                 if self._is_failing:
                     self._is_failing = False

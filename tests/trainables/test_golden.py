@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.factories import trial_config
 from trainables.backbones import map_tensors, shape_of
-from trainables.config import Scalar, TrialConfig
+from trainables.config import Scalar
 from trainables.nn.encoder import Encoder
 from trainables.training.model import AdaptedModel, build_model
 
@@ -43,7 +44,7 @@ def encoder() -> Encoder:
 
 
 def build(method: str, **options: Scalar) -> AdaptedModel:
-    config = TrialConfig(task="any", backbone="any", method=method, method_options=options)
+    config = trial_config(method, method_options=options)
     return build_model(encoder(), [config], NUM_OUTPUTS).eval()
 
 

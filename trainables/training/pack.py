@@ -139,7 +139,7 @@ class Pack:
         states = [trial.dropout.get_state() for trial in trials]
         statistics = self.weights.statistics[first:last].clone()
         try:
-            self._train_slice(first, last, batches[first:last])
+            self.train_slice(first, last, batches[first:last])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -158,7 +158,7 @@ class Pack:
         self._train(first, middle, batches)
         self._train(middle, last, batches)
 
-    def _train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
+    def train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
         trials, split, device = self.trials[first:last], self._data["train"], self.weights.device
         inputs, labels_S = to_device(split, np.concatenate(batches), device)
         streams = DropoutStreams([trial.dropout for trial in trials])

@@ -12,24 +12,20 @@ from orchestrator.cli import progress as progress_module
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialRecord, make_record
-from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from orchestrator.record import TrialRecord
+from tests.factories import epoch_report, planned_trial, trial_config, trial_record
+from trainables.outcome import OutcomeStatus
 
 
 def planned(seed: int, size: int = 8) -> PlannedTrial:
     options = {"adapter_size": size, "init_std": 0.01}
-    config = TrialConfig(task="t", backbone="b", method="adapter", method_options=options, seed=seed)
-    return PlannedTrial(trial_id=f"trial-{seed}", config_id=f"config-{size}", task="mood", config=config)
+    config = trial_config(method_options=options, seed=seed)
+    return planned_trial(f"trial-{seed}", config, task="mood")
 
 
 def ended(trial: PlannedTrial, status: OutcomeStatus, score: float | None = None) -> TrialRecord:
     error = "Traceback ...\nValueError: too hot" if status is OutcomeStatus.FAILED else None
-    outcome = TrialOutcome(
-        status=status, started_at="2026-01-01T00:00:00+00:00", duration_s=1.0, metric="accuracy",
-        validation_score=score, error=error,
-    )  # fmt: skip
-    return make_record("sweep", trial, outcome)
+    return trial_record(trial, status, metric="accuracy", validation_score=score, error=error)
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def shown() -> tuple[LiveProgress, io.StringIO]:
 
 def panel(progress: LiveProgress) -> str:
     text = io.StringIO()
-    Console(file=text, width=120).print(progress._panel())
+    Console(file=text, width=120).print(progress.panel())
     return text.getvalue()
 
 
@@ -54,8 +50,7 @@ def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple
     progress.trial_ended(ended(planned(4), OutcomeStatus.CANCELLED))
     running = planned(5, size=64)
     progress.trial_started(running)
-    report = EpochReport(epoch=2, step=9, train_loss=0.1, validation_score=0.6, validation={}, duration_s=1.0)
-    progress.epoch_ended(running, report)
+    progress.epoch_ended(running, epoch_report(2, validation_score=0.6))
     text = panel(progress)
     # 4 finished earlier, 3 completed, 1 failed; a cancelled one is to be tried again.
     assert "8/10 trials done, 1 running, 1 failed" in text

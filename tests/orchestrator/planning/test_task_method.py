@@ -13,6 +13,7 @@ import pytest
 import trainables.config
 from orchestrator.planning.plan import TaskMethod, plan_sweep
 from tests.conftest import smaller_options
+from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.methods import adapter, method_names, parse_options, reference_names
@@ -45,7 +46,7 @@ class TestIdentity:
         assert sorted(config_ids({**moved, "backbone": str(moved["backbone"])})) == sorted(config_ids(values))
 
     def test_defaults_written_out_and_whole_floats_change_nothing(self, values: Values) -> None:
-        default = TrialConfig(task="a", backbone="b", method="adapter")
+        default = trial_config()
         written = {name: getattr(default, name) for name in HYPERPARAMETERS} | {"num_epochs": 2, "max_length": 16}
         assert one(values, **written) == one(values)
         assert one(values, weight_decay=1) == one(values, weight_decay=1.0)

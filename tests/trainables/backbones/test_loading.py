@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.factories import trial_config
 from trainables import metrics
 from trainables.backbones import checkpoint_names
 from trainables.backbones.loading import Backbone, describe_backbone, load_backbone
-from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError, UnavailableError
 from trainables.training.pack import Pack
@@ -207,7 +207,7 @@ class TestPackagedMiniLM:
             labels=np.arange(8) % 2,
             pad_token_id=0,
         )
-        config = TrialConfig(task="two sentences", backbone="minilm", method="adapter", num_epochs=3, batch_size=8)
+        config = trial_config(method_options={}, num_epochs=3, batch_size=8)
         pack = Pack(minilm.encoder, {"train": split, "validation": split}, 2)
         trial = RunningTrial(Job(config=config, done=lambda outcome: None), split.lengths, torch.device("cpu"))
         pack.join([trial])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from trainables.data import tokenized as data
+from trainables.data import tokenized
 from trainables.data.rows import Declared, make_task
 from trainables.faults import FaultsError
 from trainables.task import Task
@@ -50,7 +50,7 @@ def make(rows: int, pair: bool = False, seed: int = 0, label: type[pa.DataType] 
 class TestTokenize:
     def test_rows_are_what_the_tokenizer_says(self, tokenizer, tmp_path: Path) -> None:
         task = make(20, pair=True)
-        splits = data.tokenize(task, tokenizer, "words", 12, tmp_path)
+        splits = tokenized.tokenize(task, tokenizer, "words", 12, tmp_path)
         assert list(splits) == ["train", "validation"]
         for name, split in splits.items():
             rows = task.splits[name].to_pylist()
@@ -67,29 +67,29 @@ class TestTokenize:
 
     def test_the_second_time_the_cache_is_used(self, tokenizer, tmp_path, monkeypatch) -> None:
         task = make(10)
-        first = data.tokenize(task, tokenizer, "words", 32, tmp_path)
-        monkeypatch.setattr(data, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
-        second = data.tokenize(task, tokenizer, "words", 32, tmp_path)
+        first = tokenized.tokenize(task, tokenizer, "words", 32, tmp_path)
+        monkeypatch.setattr(tokenized, "_tokenize_split", lambda *_: pytest.fail("tokenised again"))
+        second = tokenized.tokenize(task, tokenizer, "words", 32, tmp_path)
         for name in first:
             for field in ("offsets", "input_ids", "token_type_ids", "labels", "pad_token_id"):
                 assert np.array_equal(getattr(first[name], field), getattr(second[name], field))
 
     def test_another_task_tokenizer_or_length_is_another_file(self, tmp_path: Path) -> None:
         keys = [("a", "t", 8), ("b", "t", 8), ("a", "u", 8), ("a", "t", 9)]
-        assert len({data.cache_path(*key, tmp_path) for key in keys}) == len(keys)
+        assert len({tokenized.cache_path(*key, tmp_path) for key in keys}) == len(keys)
 
     def test_the_cache_is_where_the_environment_says(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "here"))
-        assert data.cache_path("a", "t", 8).is_relative_to(tmp_path / "here")
+        assert tokenized.cache_path("a", "t", 8).is_relative_to(tmp_path / "here")
         monkeypatch.delenv("ADAPTUNE_CACHE")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert data.cache_path("a", "t", 8).is_relative_to(tmp_path / ".cache" / "adaptune")
+        assert tokenized.cache_path("a", "t", 8).is_relative_to(tmp_path / ".cache" / "adaptune")
 
     @pytest.mark.parametrize("damage", ["cut short", "a flipped bit", "empty", "another file"])
     def test_a_damaged_cache_file_is_written_anew(self, tokenizer, tmp_path, caplog, damage: str) -> None:
         task = make(10)
-        whole = data.tokenize(task, tokenizer, "words", 32, tmp_path)
-        path = data.cache_path(task.fingerprint, "words", 32, tmp_path)
+        whole = tokenized.tokenize(task, tokenizer, "words", 32, tmp_path)
+        path = tokenized.cache_path(task.fingerprint, "words", 32, tmp_path)
         content = path.read_bytes()
         ids = content.index(whole["train"].input_ids.tobytes())
         path.unlink()  # the mapped file lives on; overwriting it in place would change what is read from it
@@ -102,7 +102,7 @@ class TestTokenize:
             }[damage]
         )
         with caplog.at_level(logging.WARNING):
-            again = data.tokenize(task, tokenizer, "words", 32, tmp_path)
+            again = tokenized.tokenize(task, tokenizer, "words", 32, tmp_path)
         assert "damaged" in caplog.text
         assert np.array_equal(again["train"].input_ids, whole["train"].input_ids)
         assert path.read_bytes() == content
@@ -111,14 +111,14 @@ class TestTokenize:
     def test_a_cache_that_cannot_be_written_costs_time_only(self, tokenizer, tmp_path, caplog) -> None:
         (tmp_path / "file").write_text("in the way")
         with caplog.at_level(logging.WARNING):
-            splits = data.tokenize(make(6), tokenizer, "words", 32, tmp_path / "file")
+            splits = tokenized.tokenize(make(6), tokenizer, "words", 32, tmp_path / "file")
         assert "cannot keep" in caplog.text
         assert len(splits["train"]) == 6
 
     def test_threads_are_chosen_explicitly(self, tokenizer, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", "x")  # so that it is put back afterwards
         monkeypatch.delenv("TOKENIZERS_PARALLELISM")
-        data.tokenize(make(4), tokenizer, "words", 32, tmp_path)
+        tokenized.tokenize(make(4), tokenizer, "words", 32, tmp_path)
         assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
     def test_a_tokenizer_that_cannot_pad_is_refused(self, tmp_path: Path) -> None:
@@ -127,14 +127,14 @@ class TestTokenize:
 
         words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
         with pytest.raises(FaultsError, match="padding token"):
-            data.tokenize(make(4), words, "words", 32, tmp_path)
+            tokenized.tokenize(make(4), words, "words", 32, tmp_path)
 
 
 class TestPad:
     def test_padding_is_right_of_each_row_and_masked(self, tokenizer, tmp_path: Path) -> None:
-        split = data.tokenize(make(30, pair=True), tokenizer, "words", 32, tmp_path)["train"]
+        split = tokenized.tokenize(make(30, pair=True), tokenizer, "words", 32, tmp_path)["train"]
         rows = np.array([7, 0, 29, 7])
-        batch = data.pad(split, rows)
+        batch = tokenized.pad(split, rows)
         assert batch.input_ids.shape == (4, split.lengths[rows].max())
         for place, row in enumerate(rows):
             length = split.lengths[row]
@@ -148,13 +148,13 @@ class TestPad:
         assert {array.dtype for array in vars(batch).values()} == {np.dtype(np.int64)}
 
     def test_the_padding_token_of_the_tokenizer_is_used(self) -> None:
-        split = data.TokenizedSplit(
+        split = tokenized.TokenizedSplit(
             offsets=np.array([0, 1, 4]),
             input_ids=np.array([5, 6, 7, 8], np.int32),
             token_type_ids=np.zeros(4, np.int8),
             labels=np.array([0.5, 1.5]),
             pad_token_id=9,
         )
-        batch = data.pad(split, np.array([0, 1]), multiple_of=4)
+        batch = tokenized.pad(split, np.array([0, 1]), multiple_of=4)
         assert batch.input_ids.tolist() == [[5, 9, 9, 9], [6, 7, 8, 9]]
         assert batch.labels.dtype == np.float32

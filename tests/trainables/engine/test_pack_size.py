@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import trial_config
 from trainables.backbones.loading import Backbone
-from trainables.config import TrialConfig
 from trainables.engine.pack_size import (
     MAX_TRIALS,
     SAFETY,
@@ -47,7 +47,7 @@ def train(sizer: PackSizer, seconds: Callable[[int], float], steps: int = 10 * S
 def saved_bytes(shape: EncoderShape, sequences: int, length: int) -> int:
     """All that autograd keeps of a training step of a trial of small adapters, weights left out."""
     encoder = Encoder(shape).load(torch.device("cpu"), torch.float32)
-    config = TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 1})
+    config = trial_config(method_options={"adapter_size": 1})
     model = build_model(encoder, [config], 2).train()
     streams = DropoutStreams([DropoutStream(0, None, torch.device("cpu"))])
     streams.expect(sequences, None)

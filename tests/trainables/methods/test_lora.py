@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.factories import trial_config
 from trainables.backbones.loading import Backbone
-from trainables.config import Scalar, TrialConfig
+from trainables.config import Scalar
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
 from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
@@ -14,7 +15,7 @@ from trainables.training.model import AdaptedModel, build_model
 
 
 def build(backbone: Backbone, dropout: float | None = None, **options: Scalar) -> AdaptedModel:
-    trial = TrialConfig(task="any", backbone="any", method="lora", method_options=options, dropout=dropout)
+    trial = trial_config("lora", method_options=options, dropout=dropout)
     return build_model(backbone.encoder, [trial], 2)
 
 

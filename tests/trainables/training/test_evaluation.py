@@ -10,9 +10,9 @@ import sklearn.metrics
 import torch
 import torch.nn.functional as F
 
+from tests.factories import trial_config
 from trainables import metrics
 from trainables.backbones.loading import Backbone
-from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training import evaluation
 from trainables.training.evaluation import evaluate, predict, score, to_device
@@ -24,7 +24,7 @@ MakeSplits = Callable[..., Mapping[str, TokenizedSplit]]
 
 
 def build(backbone: Backbone, num_outputs: int = 2) -> AdaptedModel:
-    config = TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 4})
+    config = trial_config()
     model = build_model(backbone.encoder, [config], num_outputs)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
     return model

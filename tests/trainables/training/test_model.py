@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.factories import trial_config
 from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
@@ -22,9 +23,7 @@ LENGTHS = torch.tensor([8, 3, 5])
 
 def config(method: str = "adapter", seed: int = 0, dropout: float | None = None, **options: Scalar) -> TrialConfig:
     small: dict[str, Scalar] = {"adapter_size": 4} if method == "adapter" else {}
-    return TrialConfig(
-        task="any", backbone="any", method=method, method_options=small | options, seed=seed, dropout=dropout
-    )
+    return trial_config(method, method_options=small | options, seed=seed, dropout=dropout)
 
 
 def build(backbone: Backbone, *configs: TrialConfig, num_outputs: int = 3) -> AdaptedModel:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.factories import brief_config
 from trainables import metrics
 from trainables.backbones.loading import Backbone
-from trainables.config import TrialConfig
 from trainables.data.order import epoch_ends
 from trainables.data.tokenized import TokenizedSplit
 from trainables.training import pack as module
@@ -26,12 +26,6 @@ Splits = Mapping[str, TokenizedSplit]
 MakeSplits = Callable[..., Splits]
 Join = Callable[..., Pack]
 Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
-
-
-def config(method: str = "adapter", **values: Any) -> TrialConfig:
-    small: dict[str, Any] = {"adapter": {"adapter_size": 4}}
-    fixed = {"learning_rate": 1e-2, "batch_size": 16, "num_epochs": 2} | values
-    return TrialConfig(task="any", backbone="any", method=method, method_options=small.get(method, {}), **fixed)
 
 
 class Watched(torch.optim.AdamW):
@@ -63,7 +57,7 @@ class TestProtocol:
     def test_each_step_has_the_schedule_s_learning_rate(
         self, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
     ) -> None:
-        trial, _ = fit(splits(rows=72), config(num_epochs=5, learning_rate=3e-3))
+        trial, _ = fit(splits(rows=72), brief_config(num_epochs=5, learning_rate=3e-3))
         rates = watched().rates
         assert len(rates) == 72 * 5 // 16 == trial.epochs[-1].step
         assert rates == [3e-3 * schedule(step, len(rates), 0.1) for step in range(len(rates))]
@@ -74,7 +68,7 @@ class TestProtocol:
     ) -> None:
         """With decay alone differing, one step leaves a matrix smaller by rate * decay of where it started."""
         data = splits(rows=16)
-        trials = [config(method, num_epochs=1, warmup_ratio=0.0, weight_decay=decay) for decay in (0.0, 0.5)]
+        trials = [brief_config(method, num_epochs=1, warmup_ratio=0.0, weight_decay=decay) for decay in (0.0, 0.5)]
         start = build_model(backbone.encoder, trials[:1], 2)
         plain, decayed = (dict(fit(data, trial)[1].named_parameters()) for trial in trials)
         matrices = 0
@@ -91,15 +85,15 @@ class TestProtocol:
         self, splits: MakeSplits, fit: Fit, watched: Callable[[], Watched]
     ) -> None:
         data = splits()
-        fit(data, config(max_grad_norm=1e6))
+        fit(data, brief_config(max_grad_norm=1e6))
         free = watched().norms
-        fit(data, config(max_grad_norm=0.01))
+        fit(data, brief_config(max_grad_norm=0.01))
         assert min(free) > 0.02
         assert watched().norms == pytest.approx([0.01] * len(free), rel=1e-3)
 
     def test_every_epoch_is_evaluated_after_its_last_step(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=40)
-        trial, _ = fit(data, config(num_epochs=3))
+        trial, _ = fit(data, brief_config(num_epochs=3))
         assert [epoch.epoch for epoch in trial.epochs] == [1, 2, 3]
         assert [epoch.step for epoch in trial.epochs] == epoch_ends(40, batch_size=16, num_epochs=3)
         for epoch in trial.epochs:
@@ -119,18 +113,18 @@ class TestProtocol:
             return found
 
         monkeypatch.setattr(module, "example_losses", watch)
-        trial, _ = fit(splits(), config())
+        trial, _ = fit(splits(), brief_config())
         assert [epoch.train_loss for epoch in trial.epochs] == pytest.approx(
             [np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-6
         )
 
     def test_scores_are_those_of_the_last_epoch(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits()
-        trial, model = fit(data, config(num_epochs=3))
+        trial, model = fit(data, brief_config(num_epochs=3))
         assert dict(trial.epochs[-1].validation) == evaluate(model, data["validation"], metrics.get("accuracy"))
 
     def test_fewer_steps_than_epochs_invent_no_loss(self, splits: MakeSplits, fit: Fit) -> None:
-        trial, _ = fit(splits(rows=10), config(batch_size=32, num_epochs=3))
+        trial, _ = fit(splits(rows=10), brief_config(batch_size=32, num_epochs=3))
         assert [epoch.step for epoch in trial.epochs] == [1, 1, 1]
         assert len({epoch.train_loss for epoch in trial.epochs}) == 1
         assert trial.epochs[0].train_loss > 0
@@ -146,12 +140,12 @@ class TestProtocol:
             return original(split, rows, device)
 
         monkeypatch.setattr(module, "to_device", watch)
-        trial, _ = fit(splits(), config())
+        trial, _ = fit(splits(), brief_config())
         assert met == [rows.tolist() for rows in trial.batches]
 
     def test_a_training_goes_on_with_dropout_after_an_evaluation(self, splits: MakeSplits, join: Join) -> None:
         modes: list[bool] = []
-        pack = join(splits(), config(num_epochs=2))
+        pack = join(splits(), brief_config(num_epochs=2))
         pack.model.register_forward_pre_hook(lambda model, inputs: modes.append(model.training))
         for _ in pack.trials[0].batches:
             pack.step()
@@ -165,12 +159,12 @@ class TestDiverging:
     @pytest.mark.parametrize("learning_rate", [1e30, 1e38])
     def test_a_diverging_training_is_an_error(self, learning_rate: float, splits: MakeSplits, fit: Fit) -> None:
         with pytest.raises(TrainingDivergedError, match=r"the training loss became (nan|inf)"):
-            fit(splits(), config(learning_rate=learning_rate, warmup_ratio=0.0))
+            fit(splits(), brief_config(learning_rate=learning_rate, warmup_ratio=0.0))
 
     def test_a_long_epoch_that_diverges_is_left_early(self, splits: MakeSplits, fit: Fit) -> None:
         with pytest.raises(TrainingDivergedError, match=r"by step 50 \(epoch 1\)"):
-            fit(splits(rows=120), config(learning_rate=1e30, batch_size=1, num_epochs=1))
+            fit(splits(rows=120), brief_config(learning_rate=1e30, batch_size=1, num_epochs=1))
 
     def test_a_last_step_that_diverges_earns_no_score(self, splits: MakeSplits, fit: Fit) -> None:
         with pytest.raises(TrainingDivergedError, match="the evaluation loss became"):
-            fit(splits(rows=16), config(learning_rate=1e30, num_epochs=1, warmup_ratio=0.0))
+            fit(splits(rows=16), brief_config(learning_rate=1e30, num_epochs=1, warmup_ratio=0.0))

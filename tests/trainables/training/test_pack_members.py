@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.factories import brief_config
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
@@ -19,19 +20,14 @@ MakeSplits = Callable[..., Mapping[str, TokenizedSplit]]
 Join = Callable[..., Pack]
 
 
-def config(**values: Any) -> TrialConfig:
-    fixed = {"learning_rate": 1e-2, "batch_size": 16, "num_epochs": 2} | values
-    return TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, **fixed)
-
-
 def trials(count: int = 3) -> list[TrialConfig]:
-    return [config(seed=seed) for seed in range(count)]
+    return [brief_config(seed=seed) for seed in range(count)]
 
 
 def test_a_trial_shown_is_the_model_s_alone(splits: MakeSplits, join: Join, backbone: Backbone) -> None:
     pack = join(splits(), *trials())
     for seed, trial in enumerate(pack.trials):
-        alone = dict(build_model(backbone.encoder, [config(seed=seed)], 2).named_parameters())
+        alone = dict(build_model(backbone.encoder, [brief_config(seed=seed)], 2).named_parameters())
         shown = dict(pack.show(trial).named_parameters())
         assert shown.keys() == alone.keys()
         assert all(torch.equal(tensor, alone[name]) for name, tensor in shown.items())
@@ -68,12 +64,12 @@ def test_those_who_join_start_from_their_seed(splits: MakeSplits, join: Join, ba
     pack = join(data, *trials(2))
     pack.step()
     newcomer = RunningTrial(
-        Job(config=config(seed=9), done=lambda outcome: None), data["train"].lengths, torch.device("cpu")
+        Job(config=brief_config(seed=9), done=lambda outcome: None), data["train"].lengths, torch.device("cpu")
     )
     rows = pack.weights.rows.clone()
     pack.join([newcomer])
     assert torch.equal(pack.weights.rows[:2], rows)
-    assert torch.equal(newcomer.row, pack.weights.read(build_model(backbone.encoder, [config(seed=9)], 2))[0])
+    assert torch.equal(newcomer.row, pack.weights.read(build_model(backbone.encoder, [brief_config(seed=9)], 2))[0])
     pack.step()
     assert [trial.step for trial in pack.trials] == [2, 2, 1]
 
@@ -99,7 +95,7 @@ def test_those_who_were_suspended_go_on_where_they_stopped(splits: MakeSplits, j
 
 
 def test_newcomers_are_waited_for_between_windows(splits: MakeSplits, join: Join) -> None:
-    pack = join(splits(rows=48), config(batch_size=1, num_epochs=1))
+    pack = join(splits(rows=48), brief_config(batch_size=1, num_epochs=1))
     between = []
     for _ in range(34):
         between.append(pack.is_between_windows)
@@ -115,7 +111,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
     undisturbed.step()
     undisturbed.step()
     tokens = pack.tokens_per_slice
-    original, sizes = Pack._train_slice, []
+    original, sizes = Pack.train_slice, []
 
     def refuse(self: Pack, first: int, last: int, batches: Any) -> None:
         sizes.append(last - first)
@@ -128,7 +124,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
         self.model.head.weight.grad = torch.ones_like(self.model.head.weight)
         raise MemoryError
 
-    monkeypatch.setattr(Pack, "_train_slice", refuse)
+    monkeypatch.setattr(Pack, "train_slice", refuse)
     pack.step()
     assert sizes == [4, 2, 2]
     assert pack.tokens_per_slice == tokens // 2
@@ -147,10 +143,10 @@ def test_a_single_trial_that_does_not_fit_says_so_and_is_as_before(
         raise MemoryError
 
     data = splits()
-    undisturbed, pack = (join(data, config()) for _ in range(2))
+    undisturbed, pack = (join(data, brief_config()) for _ in range(2))
     undisturbed.step()
     with monkeypatch.context() as patch:
-        patch.setattr(Pack, "_train_slice", refuse)
+        patch.setattr(Pack, "train_slice", refuse)
         with pytest.raises(MemoryError):
             pack.step()
     assert pack.trials[0].step == 0
@@ -164,7 +160,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(
     def refuse(self: Pack, *given: Any) -> None:
         raise RuntimeError("the products do not fit")
 
-    monkeypatch.setattr(Pack, "_train_slice", refuse)
+    monkeypatch.setattr(Pack, "train_slice", refuse)
     pack = join(splits(), *trials())
     with pytest.raises(RuntimeError, match="do not fit"):
         pack.step()

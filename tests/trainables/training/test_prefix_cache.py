@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.factories import brief_config, trial_config
 from trainables import metrics
 from trainables.backbones.loading import Backbone, load_backbone
-from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder
 from trainables.training import prefix_cache as prefix
@@ -112,15 +112,7 @@ def test_a_training_that_uses_them_is_the_training_without(
 ) -> None:
     """Dropout below the trained layers makes a row's states another at each step, so then only evaluation uses them."""
     data = splits()
-    config = TrialConfig(
-        task="any",
-        backbone="any",
-        method="top_layers",
-        dropout=dropout,
-        num_epochs=2,
-        batch_size=16,
-        learning_rate=1e-2,
-    )
+    config = brief_config("top_layers", dropout=dropout)
     trials = []
     for store in (None, PrefixCache(backbone.encoder)):
         passes = count_passes(backbone.encoder, monkeypatch)
@@ -146,9 +138,7 @@ def test_adapters_train_below_every_layer_so_they_use_none(
     data = splits()
     passes = count_passes(backbone.encoder, monkeypatch)
     pack = Pack(backbone.encoder, data, 2, PrefixCache(backbone.encoder))
-    config = TrialConfig(
-        task="any", backbone="any", method="adapter", method_options={"adapter_size": 4}, dropout=0.0, batch_size=16
-    )
+    config = trial_config(dropout=0.0, batch_size=16)
     trial = RunningTrial(Job(config=config, done=lambda outcome: None), data["train"].lengths, CPU)
     pack.join([trial])
     pack.step()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trainables.config import TrialConfig
+from tests.factories import brief_config, epoch_report
 from trainables.data.order import num_steps
 from trainables.outcome import EpochReport
 from trainables.training.optimizer import RowLayout, schedule
@@ -24,8 +24,7 @@ LAYOUT = RowLayout(num_decayed=NUM_DECAYED, num_trained=NUM_DECAYED + NUM_SPARED
 
 
 def running(**values: Any) -> RunningTrial:
-    fixed = {"learning_rate": 1e-2, "batch_size": 8, "num_epochs": 2} | values
-    config = TrialConfig(task="any", backbone="any", method="adapter", **fixed)
+    config = brief_config(**{"batch_size": 8, **values})
     return RunningTrial(Job(config=config, done=lambda outcome: None), LENGTHS, CPU)
 
 
@@ -40,9 +39,7 @@ def gradients(steps: int) -> Tensor:
 
 
 def report(trial: RunningTrial) -> EpochReport:
-    return EpochReport(
-        epoch=len(trial.epochs) + 1, step=trial.step, train_loss=1, validation_score=1, validation={}, duration_s=1
-    )
+    return epoch_report(len(trial.epochs) + 1, step=trial.step)
 
 
 class TestSchedule:

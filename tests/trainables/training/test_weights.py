@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.factories import trial_config
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.training.model import AdaptedModel, build_model, count_parameters
@@ -18,7 +19,7 @@ IDS = torch.randint(4, 64, (2, 6), generator=torch.Generator().manual_seed(0))
 
 def config(seed: int = 0, method: str = "adapter", **options: float) -> TrialConfig:
     small = {"adapter_size": 4, "init_std": 0.1} if method == "adapter" else {}
-    return TrialConfig(task="any", backbone="any", method=method, method_options=small | options, seed=seed)
+    return trial_config(method, method_options=small | options, seed=seed)
 
 
 def build(backbone: Backbone, *seeds: int, method: str = "adapter") -> AdaptedModel:

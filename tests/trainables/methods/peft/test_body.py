@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.config import TrialConfig
+from tests.factories import trial_config
 from trainables.nn.dropout import DropoutStream, DropoutStreams, connect
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -50,7 +50,7 @@ def build(
     peft_type: str, backbone: Encoder, seed: int = 0, dropout: float | None = None, **fields: Any
 ) -> AdaptedModel:
     options = {"peft_type": peft_type, "settings": json.dumps(fields)}
-    config = TrialConfig(task="any", backbone="any", method="peft", method_options=options, seed=seed, dropout=dropout)
+    config = trial_config("peft", method_options=options, seed=seed, dropout=dropout)
     return build_model(backbone, [config], 3)
 
 

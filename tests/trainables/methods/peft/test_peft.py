@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.factories import trial_config
 from trainables.config import TrialConfig
 from trainables.estimate.preview import preview_parameters
 from trainables.faults import FaultsError
@@ -116,7 +117,7 @@ def encoder(shape: EncoderShape = BERT, dtype: torch.dtype = torch.float32) -> E
 
 def config(peft_type: str, seed: int = 0, dropout: float | None = None, **fields: Any) -> TrialConfig:
     options = {"peft_type": peft_type, "settings": json.dumps(fields)}
-    return TrialConfig(task="t", backbone="b", method="peft", method_options=options, seed=seed, dropout=dropout)
+    return trial_config("peft", method_options=options, seed=seed, dropout=dropout)
 
 
 def build(peft_type: str, backbone: Encoder | None = None, **values: Any) -> AdaptedModel:
@@ -206,7 +207,7 @@ class TestCounts:
         ids=lambda value: str(value) if isinstance(value, int) else "-".join(str(each) for each in value.values()),
     )
     def test_a_plan_counts_what_the_formula_says(self, options: dict[str, Any], expected: int) -> None:
-        trial = TrialConfig(task="t", backbone="b", method="peft", method_options=options)
+        trial = trial_config("peft", method_options=options)
         assert preview_parameters(trial, BERT_BASE, 2).trained_without_head == expected
         assert peft.trained_params(BERT_BASE, parse_options("peft", options, BERT_BASE)) == expected
 
