@@ -6,7 +6,6 @@ import pytest
 
 from orchestrator.record import TrialStatus, describe_trial, make_record
 from tests.factories import epoch_reports, outcome, planned_trial, trial_config
-from trainables.config import TrialConfig
 from trainables.outcome import OutcomeStatus, TrialOutcome
 
 TRIAL = planned_trial(

@@ -118,7 +118,9 @@ class TestPlannedHyperparameters:
         assert len(table) == 0
 
     def test_a_column_that_no_record_has_is_null(self):
-        table = with_planned_hyperparameters(table_from_records([measured_record()]), pa.table({"num_layers": [1, 2, None]}))
+        table = with_planned_hyperparameters(
+            table_from_records([measured_record()]), pa.table({"num_layers": [1, 2, None]})
+        )
         assert table["num_layers"].to_pylist() == [None]
 
     def test_types_are_those_that_hold_all_values(self):
@@ -130,6 +132,8 @@ class TestPlannedHyperparameters:
         assert table["flag"].type == pa.bool_()
 
     def test_what_is_planned_and_recorded_alike_changes_nothing(self):
-        table = table_from_records([measured_record(hyperparameters={"adapter_size": 8, "learning_rate": 1e-3, "odd": None})])
+        table = table_from_records(
+            [measured_record(hyperparameters={"adapter_size": 8, "learning_rate": 1e-3, "odd": None})]
+        )
         planned = pa.table({"learning_rate": [1e-3], "adapter_size": [8], "odd": pa.nulls(1), "duration_s": [1.0]})
         assert with_planned_hyperparameters(table, planned).equals(table)
