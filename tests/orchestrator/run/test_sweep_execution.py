@@ -54,7 +54,7 @@ class Listener:
 
     made: ClassVar[list[Listener]] = []
 
-    def __init__(self, sweep: str, spec_json: str, *, tracking_uri: str | None = None) -> None:
+    def __init__(self, sweep: str, spec_json: str, *, varied: Any, tracking_uri: str | None = None) -> None:
         self.sweep, self.refilled, self.ended, self.planned = sweep, [], [], None
         self.end: TrialStatus | None = None
         Listener.made.append(self)
