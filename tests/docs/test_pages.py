@@ -38,6 +38,7 @@ def test_every_block_of_a_page_is_checked_or_says_why_not(page):
     assert [block.place for block in blocks_of(page) if not block.is_checked] == []
 
 
+@pytest.mark.ray  # the pages are run once, sweeps and all
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_in_their_order(page, pages_folder):
@@ -45,6 +46,7 @@ def test_the_blocks_of_a_page_run_in_their_order(page, pages_folder):
     assert faults[str(page.relative_to(ROOT))] is None
 
 
+@pytest.mark.ray  # the pages are run once, sweeps and all
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("page", "block"), SWEEPS, ids=lambda each: getattr(each, "place", ""))
 def test_a_sweep_of_a_page_can_be_planned(page, block, pages_folder, tmp_path, monkeypatch):
