@@ -5,12 +5,14 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A warning is an error. Every page is read anew: one that was read before would not warn again.
+SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test chaos check format bench lock clean
+.PHONY: help venv sweep test test-fast chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## create .venv with everything pinned in constraints.txt
 
@@ -26,18 +28,31 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The report, with its picture and tables:  sweeps/quickstart/report/"
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
-test: $(INSTALLED) ## the test suite
-	$(BIN)/python -m pytest
+# Tests that start Ray come after the others and one at a time: each takes the whole machine.
+test: test-fast ## the test suite, under eight minutes on two cores
+	$(BIN)/python -m pytest -m "ray or chaos"
+
+test-fast: $(INSTALLED) ## the tests that start no Ray, under two minutes on two cores
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not chaos"
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
 	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py
 
-check: $(INSTALLED) ## format, lint, types and import contracts; changes nothing
+check: $(INSTALLED) ## format, lint, types, import contracts and a strict build of the docs; changes nothing
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SPHINX) --builder dummy docs build/docs-check
+	@$(BIN)/python -m tests.lengths
+
+docs: $(INSTALLED) ## build the documentation as a site in build/docs
+	$(SPHINX) --builder html --write-all docs build/docs
+	@echo "The site:  build/docs/index.html"
+
+docs-run: $(INSTALLED) ## run what README and docs show, what takes minutes included
+	$(BIN)/python -m tests.docs.play --minutes
 
 format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
 	$(BIN)/ruff format
@@ -45,6 +60,15 @@ format: $(INSTALLED) ## rewrite the sources the way `make check` wants them
 
 bench: $(INSTALLED) ## run the benchmarks and keep the results in benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+wheel: $(INSTALLED) ## build the wheel and the source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+wheel-test: wheel ## install the wheel with all it needs into a new environment and run a sweep there, a few minutes
+	rm -rf build/clean && $(PYTHON) -m venv build/clean
+	build/clean/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/*.whl)[offline]"
+	cd build/clean && env -u PYTHONPATH bin/python -I ../../tests/installed_sweep.py minilm
 
 lock: ## pin in constraints.txt the newest versions that fit; torch is moved by hand
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

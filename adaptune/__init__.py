@@ -4,17 +4,16 @@
     results = adaptune.run_sweep("quickstart")
     results.recommend().to_pandas()
 
-Names are found in their rooms when they are first used, so importing this costs nothing and loads no torch.
+Each name is found where it is defined when it is first used, so importing this costs nothing and loads no torch.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from importlib.metadata import version as _version
-
     from orchestrator.analysis.results import Results
     from orchestrator.run.sweep import load_results, run_sweep
     from orchestrator.spec import (
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         LogUniform,
         Median,
         MethodSpec,
+        Patience,
         RandInt,
         SearchSpec,
         SweepSpec,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trainables import load
     from trainables.faults import FaultsError
 
-    __version__: str = _version("adaptune")
+    __version__: str
 
 __all__ = [
     "Asha",
@@ -45,6 +45,7 @@ __all__ = [
     "LogUniform",
     "Median",
     "MethodSpec",
+    "Patience",
     "RandInt",
     "Results",
     "SearchSpec",
@@ -57,7 +58,8 @@ __all__ = [
     "run_sweep",
 ]
 
-_ROOMS = {
+# Where each name is defined; those of a sweep's spec come from `orchestrator.spec`.
+_DEFINED_IN = {
     "FaultsError": "trainables.faults",
     "Results": "orchestrator.analysis.results",
     "load": "trainables",
@@ -68,11 +70,32 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("adaptune")
+        return _version_here()
     if name not in __all__:
-        raise AttributeError(f"module 'adaptune' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ROOMS.get(name, "orchestrator.spec")), name)
+        near = difflib.get_close_matches(name, __all__, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(__all__)}"
+        raise AttributeError(f"module 'adaptune' has no attribute {name!r}{hint}")
+    value = getattr(importlib.import_module(_DEFINED_IN.get(name, "orchestrator.spec")), name)
+    globals()[name] = value  # found at once from now on
+    return value
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return sorted({*globals(), *__all__})
+
+
+def _version_here() -> str:
+    """The version that is installed; in a source tree that nobody has installed, the one that its project declares."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("adaptune")
+    except PackageNotFoundError:
+        import tomllib
+        from pathlib import Path
+
+        project = Path(__file__).parent.parent / "pyproject.toml"
+        try:
+            return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+        except (OSError, KeyError, ValueError):
+            return "0+unknown"

@@ -172,16 +172,16 @@ def random_split(length: int, vocab_size: int, rows: int = 512) -> TokenizedSpli
 
 def random_encoder(name: str, device: torch.device) -> Encoder:
     """An encoder of a known shape with random weights; speed does not depend on their values."""
+    if name not in SHAPES:
+        raise ValueError(f"backbones are {', '.join(SHAPES)}, but got {name!r}")
+    return encoder_of_shape(shape_of(SHAPES[name]), device, compute_dtype("auto", device))
+
+
+def encoder_of_shape(shape: EncoderShape, device: torch.device, dtype: torch.dtype) -> Encoder:
+    """The same for any shape, its products in any dtype; the same weights each time and on every device."""
     torch.manual_seed(0)
-    shape = _shape(name)
     masters = {key: tensor.detach() for key, tensor in Encoder(shape).named_parameters()}
     for key, tensor in masters.items():
         if not key.endswith("bias") and "layernorm" not in key:
             tensor.normal_(std=0.02)
-    return Encoder(shape, masters).load(device, compute_dtype("auto", device))
-
-
-def _shape(name: str) -> EncoderShape:
-    if name not in SHAPES:
-        raise ValueError(f"backbones are {', '.join(SHAPES)}, but got {name!r}")
-    return shape_of(SHAPES[name])
+    return Encoder(shape, masters).load(device, dtype)

@@ -6,12 +6,13 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.planning.plan import PlannedTrial
-from trainables.config import HYPERPARAMETERS, Scalar
+from trainables.config import Scalar
 from trainables.outcome import EpochReport, TrialOutcome
 
 SCHEMA_VERSION = 1
@@ -99,13 +100,18 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
     )
 
 
-def describe_trial(method: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
-    """A trial in a few words, such as "adapter 64 lr=0.001 seed 0": method, sizes, learning rate, seed."""
-    sizes = [
-        str(value)
-        for option, value in hyperparameters.items()
-        if option not in HYPERPARAMETERS and isinstance(value, int | str) and not isinstance(value, bool)
-    ]
-    rate = hyperparameters.get("learning_rate")
-    rates = [] if rate is None else [f"lr={rate:g}" if isinstance(rate, float) else f"lr={rate}"]
-    return " ".join([method, *sizes, *rates, f"seed {seed}"])
+def describe_trial(method: str, hyperparameters: Mapping[str, Scalar], seed: int, varied: Iterable[str] = ()) -> str:
+    """A trial in a few words, such as "adapter adapter_size=64 learning_rate=0.001 seed 0".
+
+    `varied` names the options and hyperparameters to mention: those that tell the sweep's trials of this method apart.
+    One that this trial does not have is left out.
+    """
+    values = [f"{name}={_written(hyperparameters[name])}" for name in varied if name in hyperparameters]
+    return " ".join([method, *values, f"seed {seed}"])
+
+
+def _written(value: Scalar) -> str:
+    """A value as a sweep file has it, a fraction with at most six digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)

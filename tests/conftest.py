@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,15 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from tests import ray_guard
 from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.inference.saved_adapter import save
+from trainables.methods import parse_options
 from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import TaskInfo
 from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
@@ -34,24 +40,12 @@ SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
-# A family -> its model_type and what its configuration says beyond SIZES.
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "bert": ("bert", {}),
-    "roberta": ("roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
-    "xlm-roberta": ("xlm-roberta", {"type_vocab_size": 1, "pad_token_id": 1, "layer_norm_eps": 1e-5}),
-    "electra": ("electra", {"embedding_size": 16}),
+# What some checkpoints of a model_type say beyond SIZES: the variant's name, its model_type and its configuration.
+CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "electra-small": ("electra", {"embedding_size": 8}),
-    "distilbert": ("distilbert", {}),
 }
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
-
-# Options that suit encoders 16 wide, by method; other methods' defaults do.
-SMALL_OPTIONS: Mapping[str, Mapping[str, Scalar]] = {
-    "adapter": {"adapter_size": 4, "init_std": 0.1},
-    "adapterdrop": {"adapter_size": 4, "init_std": 0.1, "num_dropped": 1},
-    "lora": {"rank": 2},
-    "pals": {"size": 4, "num_heads": 2, "init_std": 0.1},
-}
 
 MakeCheckpoint = Callable[[str], Path]
 MakeTask = Callable[..., Path]
@@ -60,6 +54,18 @@ MakeSplits = Callable[..., Splits]
 Join = Callable[..., Pack]
 Fit = Callable[..., tuple[RunningTrial, AdaptedModel]]
 SmallOptions = Callable[[str, Encoder], dict[str, Scalar]]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Refuses Ray to a test that is marked neither `ray` nor `chaos`, its fixtures of every scope included."""
+    if any(item.iter_markers("ray")) or any(item.iter_markers("chaos")):
+        return (yield)
+    os.environ[ray_guard.VARIABLE] = ray_guard.REFUSAL
+    try:
+        return (yield)
+    finally:
+        del os.environ[ray_guard.VARIABLE]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +79,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """The folder of a random checkpoint with a WordPiece tokenizer, by family; written once. Not to be changed."""
+    """The folder of a random checkpoint with a WordPiece tokenizer, by model_type; written once. Not to be changed."""
     root = tmp_path_factory.mktemp("checkpoints")
 
     def make(family: str) -> Path:
@@ -101,12 +107,12 @@ def backbone(tiny_bert: Path) -> Backbone:
 
 @pytest.fixture(scope="session")
 def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
-    """Options of a method that suit an encoder 16 wide; of `adapter_fusion` also adapters for that encoder, to fuse."""
+    """Options of a method that suit a small encoder; of `adapter_fusion` also adapters for that encoder, to fuse."""
     stages: dict[Encoder, Path] = {}
 
     def options(method: str, encoder: Encoder) -> dict[str, Scalar]:
         if method != "adapter_fusion":
-            return dict(SMALL_OPTIONS.get(method, {}))
+            return smaller_options(method, encoder.shape)
         if encoder not in stages:
             stages[encoder] = tmp_path_factory.mktemp("stage-one")
             _write_stage_one(stages[encoder], encoder)
@@ -241,9 +247,27 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
     forget()
 
 
+def smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
+    """A method's options at their defaults, but for whole numbers that are too large: those become 4, 2 or 1.
+
+    They suit an encoder as wide as this one with two layers, and so with more. What starts at random starts far enough
+    from zero to be seen.
+    """
+    shape = dataclasses.replace(shape, num_layers=2)
+    defaults = dataclasses.asdict(parse_options(method, {}))
+    numbers = {name: value for name, value in defaults.items() if type(value) is int}
+    choices = [[value, *(smaller for smaller in (4, 2, 1) if smaller < value)] for value in numbers.values()]
+    for chosen in itertools.islice(itertools.product(*choices), 10_000):
+        options = dict(zip(numbers, chosen, strict=True))
+        if not (faults := parse_options(method, options).faults(shape)):
+            changed = {name: value for name, value in options.items() if value != numbers[name]}
+            return changed | ({"init_std": 0.1} if "init_std" in defaults else {})
+    raise AssertionError(f"method {method}: no smaller whole numbers suit {shape}: {faults}")
+
+
 def _write_stage_one(root: Path, encoder: Encoder) -> None:
     """Adapters as they are at the start, for two tasks."""
-    options = {**SMALL_OPTIONS["adapter"], "placement": "pfeiffer", "train_layernorms": False}
+    options = {**smaller_options("adapter", encoder.shape), "placement": "pfeiffer", "train_layernorms": False}
     for seed, name in enumerate(("first", "second")):
         info = TaskInfo(
             name=name, kind="classification", pair=False, num_labels=2, label_names=(), metric="accuracy", source="any"
@@ -258,9 +282,11 @@ def _write_weights(family: str, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModel
 
-    model_type, extra = FAMILIES[family]
-    distil = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "vocab_size": 64, "max_position_embeddings": 32}
-    config = AutoConfig.for_model(model_type, **(distil if model_type == "distilbert" else SIZES), **extra)
+    model_type, extra = CHECKPOINT_VARIANTS.get(family, (family, {}))
+    config = AutoConfig.for_model(model_type)
+    for name, value in {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, **extra}.items():
+        if hasattr(config, name):  # a configuration has its own names for some, and knows most of them by these too
+            setattr(config, name, value)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModel.from_config(config)

@@ -28,20 +28,20 @@ class TrialConfig:
     the method itself by `trainables.estimate.preview`, since only the method knows them.
     """
 
-    task: str  # a reference: "toy/sentiment", "glue/cola", or the path of a task folder
-    backbone: str  # a packaged encoder, a local path or a hub id
-    method: str
-    method_options: Mapping[str, Scalar] = field(default_factory=dict)
-    learning_rate: float = 3e-4  # peak of the schedule
-    num_epochs: int = 3
-    batch_size: int = 32
-    warmup_ratio: float = 0.1  # share of all steps spent in linear warm-up
-    weight_decay: float = 0.01  # decoupled; matrices only, never biases or LayerNorms
-    max_grad_norm: float = 1.0  # global norm over the trained tensors of this trial
-    max_length: int = 128  # word pieces, special tokens included
-    dropout: float | None = None  # None: the backbone's own rates
-    precision: str = "auto"  # auto: bf16 products with fp32 master weights where the device has bf16
-    seed: int = 0
+    task: str  #: a reference: "toy/sentiment", "glue/cola", or the path of a task folder
+    backbone: str  #: a packaged encoder, a local path or a hub id
+    method: str  #: name of the method
+    method_options: Mapping[str, Scalar] = field(default_factory=dict)  #: options of the method by name
+    learning_rate: float = 3e-4  #: peak of the schedule
+    num_epochs: int = 3  #: passes over the training rows
+    batch_size: int = 32  #: rows a step
+    warmup_ratio: float = 0.1  #: share of all steps spent in linear warm-up
+    weight_decay: float = 0.01  #: decoupled; matrices only, never biases or LayerNorms
+    max_grad_norm: float = 1.0  #: global norm over the trained tensors of this trial
+    max_length: int = 128  #: word pieces, special tokens included
+    dropout: float | None = None  #: None: the backbone's own rates
+    precision: str = "auto"  #: auto: bf16 products with fp32 master weights where the device has bf16
+    seed: int = 0  #: decides initial values, order of rows and dropout
 
     def __post_init__(self) -> None:
         faults = [fault for name in HYPERPARAMETERS if (fault := check_hyperparameter(name, getattr(self, name)))]

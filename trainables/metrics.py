@@ -1,9 +1,12 @@
 """Metrics: how good predictions are, one function each; adding a metric is writing one decorated function here.
 
+The contract test of all metrics runs over it the moment it exists.
+
 Predictions and labels are arrays of shape (N,): class indices for classification, scores for regression; for
 extractive question answering a prediction is a text and a label the texts that count as right. Every metric answers
 for degenerate input too (constant predictions, a class that never occurs) with 0.0, never with NaN, so that a trial
-that learned nothing still has a score.
+that learned nothing still has a score. A function that must know how many classes its task has takes a third argument,
+`num_labels`: what was predicted does not say.
 
 scikit-learn and scipy are imported when a metric is computed, so that asking for names and directions stays cheap.
 """
@@ -11,6 +14,7 @@ scikit-learn and scipy are imported when a metric is computed, so that asking fo
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import string
 from collections import Counter
@@ -24,7 +28,7 @@ from trainables.faults import FaultsError, unknown_name
 
 TaskKind = Literal["classification", "regression", "extractive_qa"]
 Mode = Literal["max", "min"]
-Score = Callable[[np.ndarray, np.ndarray], float]
+Score = Callable[..., float]  # of predictions, labels and, where it takes one, num_labels
 
 # What a task is measured by when it does not say.
 DEFAULT_METRIC: Mapping[TaskKind, str] = {
@@ -44,11 +48,14 @@ class Metric:
     parts: Mapping[str, Score]  # the score is their mean; an ordinary metric has one part, itself
     beside: Mapping[str, Score] = dataclasses.field(default_factory=dict)  # reported with it, no part of the score
 
-    def compute(self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> dict[str, float]:
+    def compute(
+        self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray, num_labels: int | None = None
+    ) -> dict[str, float]:
         """The score under the metric's own name, and every part and what is reported beside it under theirs.
 
-        Raises `ValueError` where the shapes differ, there are no rows, a prediction is not finite, or a question has no
-        right answer.
+        `num_labels` is the number of classes of the task, which some metrics of classification must know. Raises
+        `ValueError` where one must and it is not given, the shapes differ, there are no rows, a prediction is not
+        finite, or a question has no right answer.
         """
         predictions, labels = (_as_rows(rows, self.kind) for rows in (predictions, labels))
         if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
@@ -61,13 +68,19 @@ class Metric:
                 raise ValueError(f"{self.name}: every question must have a right answer, but some have none")
         elif not np.isfinite(predictions).all():
             raise ValueError(f"{self.name}: every prediction must be finite, but some are not")
-        scores = {name: float(part(predictions, labels)) for name, part in self.parts.items()}
-        beside = {name: float(other(predictions, labels)) for name, other in self.beside.items()}
-        return {self.name: float(np.mean(list(scores.values()))), **scores, **beside}
+        found = {}
+        for name, function in {**self.parts, **self.beside}.items():
+            given = (num_labels,) if _needs_num_labels(function) else ()
+            if None in given:
+                raise ValueError(f"{self.name}: needs the task's number of classes, num_labels, but got none")
+            found[name] = float(function(predictions, labels, *given))
+        return {self.name: float(np.mean([found[name] for name in self.parts])), **found}
 
-    def score(self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> float:
-        """The one number that settings are selected by."""
-        return self.compute(predictions, labels)[self.name]
+    def score(
+        self, predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray, num_labels: int | None = None
+    ) -> float:
+        """The one number that settings are selected by. Arguments and errors as in `compute`."""
+        return self.compute(predictions, labels, num_labels)[self.name]
 
     def better(self, score: float, than: float) -> bool:
         """Whether the first score beats the second, in this metric's direction."""
@@ -85,7 +98,7 @@ def get(name: str) -> Metric:
 
 
 def metric(kind: TaskKind, mode: Mode = "max") -> Callable[[Score], Score]:
-    """Make a function of (predictions, labels) a metric of the function's name."""
+    """Make a function of (predictions, labels) or (predictions, labels, num_labels) a metric of the function's name."""
 
     def register(score: Score) -> Score:
         name = score.__name__
@@ -118,16 +131,24 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 @metric("classification")
-def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of class 1; 0.0 where it is neither predicted nor present.
+def f1(predictions: np.ndarray, labels: np.ndarray, num_labels: int) -> float:
+    """Of a task with two classes the F1 of class 1, 0.0 where it is neither predicted nor present; else `macro_f1`.
 
-    Where more than two classes occur it is the macro average: the unweighted mean over the classes that occur in
-    the predictions or the labels.
+    F1 is the harmonic mean of precision and recall.
     """
     from sklearn.metrics import f1_score
 
-    average = "binary" if max(labels.max(), predictions.max()) <= 1 else "macro"
-    return float(f1_score(labels, predictions, average=average, zero_division=0.0))
+    if num_labels > 2:
+        return macro_f1(predictions, labels)
+    return float(f1_score(labels, predictions, average="binary", zero_division=0.0))
+
+
+@metric("classification")
+def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Unweighted mean of the F1 of each class, rare or not, over the classes that are predicted or present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
 
 
 @metric("classification")
@@ -184,6 +205,10 @@ def squad_em(predictions: np.ndarray, labels: np.ndarray) -> float:
 mean_of("f1_and_accuracy", "f1", "accuracy")
 mean_of("pearson_and_spearman", "pearson", "spearman")
 report_together("squad_f1", "squad_em")
+
+
+def _needs_num_labels(function: Score) -> bool:
+    return "num_labels" in inspect.signature(function).parameters
 
 
 def _constant(values: np.ndarray) -> bool:

@@ -7,11 +7,12 @@ the results alone: the same results give the same files.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, tables, wording
+from orchestrator.analysis import tables, wording
+from orchestrator.analysis.answers import ANSWERS, Block
 from orchestrator.analysis.files import csv_bytes, parquet_bytes
 from orchestrator.analysis.results import Results
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError
 
-REFERENCE = "full_finetuning"  # what the paper's curves are drawn relative to
 _MAX_FAILURES = 50  # on the page; trials.csv has all
 _MAX_VALUES = 4  # of one provenance key; more are counted
 
@@ -34,36 +35,25 @@ _MAX_VALUES = 4  # of one provenance key; more are counted
 def write_report(results: Results, folder: Path, *, title: str, spec_json: str | None = None) -> list[Path]:
     """Write the report of a sweep, finished or not, into a folder, and say which files it consists of.
 
-    report.html; curve and tasks as .png and .svg; trials, epochs, best, curve and recommend as .csv and .parquet; where
-    there are tasks of GLUE, glue as well; where trials have been ablated, ablation too and a figure of each. Each file
-    replaces its predecessor in one step, so a reader never meets half a file. `spec_json` is shown as declared. Raises
-    `FaultsError` where the folder cannot be written.
+    report.html; every answer of `orchestrator.analysis.answers` as .csv and .parquet, its figures as .png and .svg.
+    Each file replaces its predecessor in one step, so a reader never meets half a file. `spec_json` is shown as
+    declared. Raises `FaultsError` where the folder cannot be written.
     """
     from orchestrator.analysis import figures  # matplotlib, which reading results does without
 
-    points, reference = _points(results)
-    curve = results.curve(normalize_to=reference)
-    answers = {
-        "trials": results.trials(),
-        "epochs": results.epochs(),
-        "best": results.best(),
-        "curve": curve,
-        "recommend": results.recommend(),
-    }
-    if len(scores := results.glue_score()):
-        answers["glue"] = scores
-    drawn = {"curve": figures.curve_figure(curve), "tasks": figures.tasks_figure(points)}
-    if len(ablations := results.ablation()):
-        answers["ablation"] = ablations
-        drawn |= {_ablation_name(each): figures.ablation_figure(each) for each in ablation.each(ablations)}
     content: dict[str, bytes] = {}
-    for name, figure in drawn.items():
-        content[f"{name}.png"] = figures.render(figure, "png")
-        content[f"{name}.svg"] = figures.render(figure, "svg")
-    for name, answer in answers.items():
-        content[f"{name}.csv"] = csv_bytes(answer)
-        content[f"{name}.parquet"] = parquet_bytes(answer)
-    page = _page(results, answers, points, reference, title=title, spec_json=spec_json, svg=content)
+    sections: list[tuple[str, Sequence[Block]]] = []
+    for name, answer in ANSWERS.items():
+        table = answer.ask(results)
+        for stem, figure in answer.draw(results, table).items():
+            content[f"{stem}.png"] = figures.render(figure, "png")
+            content[f"{stem}.svg"] = figures.render(figure, "svg")
+        if len(table) or not answer.is_optional:
+            content[f"{name}.csv"] = csv_bytes(table)
+            content[f"{name}.parquet"] = parquet_bytes(table)
+        if blocks := answer.show(results, table):
+            sections.append((answer.heading, blocks))
+    page = _page(results, sections, content, title=title, spec_json=spec_json)
     content["report.html"] = page.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,56 +62,30 @@ def write_report(results: Results, folder: Path, *, title: str, spec_json: str |
         raise FaultsError("report", [f"folder: must be a folder that can be written, but got {error}"]) from error
 
 
-def _points(results: Results) -> tuple[pa.Table, str | None]:
-    """The points of the curve and what they are relative to: full fine-tuning, or nothing where no task has it."""
-    points = results.points(normalize_to=None)
-    if REFERENCE in points["method"].to_pylist():
-        relative = results.points(normalize_to=REFERENCE)
-        if relative["delta"].null_count < len(relative):
-            return relative, REFERENCE
-    return points, None
-
-
 def _page(
     results: Results,
-    answers: Mapping[str, pa.Table],
-    points: pa.Table,
-    reference: str | None,
+    sections: Sequence[tuple[str, Sequence[Block]]],
+    files: Mapping[str, bytes],
     *,
     title: str,
     spec_json: str | None,
-    svg: Mapping[str, bytes],
 ) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["words"] = lambda text: html.escape(text, quote=False)
+    environment.filters["inline"] = lambda figure: _inline(files[f"{figure}.svg"])
     source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    names = results.searched()
     trials = results.trials()
     return environment.from_string(source).render(
         title=title,
         status_line=wording.status_line(results.counts()),
-        protocol=_protocol(results, answers["best"]),
-        recommended=tables.recommendation_table(answers["recommend"], names),
-        best=tables.best_table(answers["best"], names),
-        glue=tables.glue_table(answers["glue"]) if "glue" in answers else None,
-        curve=tables.curve_table(answers["curve"]),
-        curve_image=_inline(svg["curve.svg"]),
-        tasks_image=_inline(svg["tasks.svg"]),
-        curve_notes=_curve_notes(points, reference),
-        ablations=[
-            (ablation.read(each).sentence, _inline(svg[f"{_ablation_name(each)}.svg"]))
-            for each in ablation.each(results.ablation())
-        ],
-        failures=_failures(trials, names),
+        protocol=_protocol(results, results.best()),
+        sections=sections,
+        failures=_failures(trials, results.searched()),
         num_failures_left_out=max(0, results.counts().get(TrialStatus.FAILED, 0) - _MAX_FAILURES),
         facts=_facts(trials),
         spec=None if spec_json is None else json.dumps(json.loads(spec_json), indent=2, ensure_ascii=False),
-        files=sorted(svg),
+        files=sorted(files),
     )
-
-
-def _ablation_name(one: pa.Table) -> str:
-    """What the figure of an ablation is called: ablation-<trial>-<split>."""
-    return f"ablation-{one['trial_id'][0].as_py()}-{one['split'][0].as_py()}"
 
 
 def _protocol(results: Results, best: pa.Table) -> str:
@@ -143,22 +107,6 @@ def _protocol(results: Results, best: pa.Table) -> str:
             f"{', '.join(untested)}."
         )
     return " ".join(sentences)
-
-
-def _curve_notes(points: pa.Table, reference: str | None) -> list[str]:
-    """What a reader of the curve must know beyond its labels."""
-    rows = points.to_pylist()
-    notes = []
-    if rows and reference is None:
-        notes.append(
-            f"No task has a completed trial of {REFERENCE} to compare with, so the curve shows the scores themselves, "
-            "and a spread across tasks is mostly that of their difficulty."
-        )
-    if left_out := sorted({row["task"] for row in rows if reference and row["delta"] is None}):
-        notes.append(f"Left out, since {reference} has not completed on them: {', '.join(left_out)}.")
-    if len({row["task"] for row in rows if reference is None or row["delta"] is not None}) == 1:
-        notes.append("With one task there is no spread across tasks to show.")
-    return notes
 
 
 def _failures(trials: pa.Table, names: list[str]) -> tables.TextTable:

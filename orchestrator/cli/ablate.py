@@ -124,7 +124,7 @@ def _show(screen: Console, table: pa.Table, chosen: dict[str, Any], equal: bool 
     screen.print(f"{reading.task}: {reading.setting}, trial {reading.trial_id}", soft_wrap=True)
     if equal is False:
         recorded = chosen[f"{table['split'][0].as_py()}_score"]
-        screen.print(f"recorded score {recorded:.4f}, of these weights {table['whole_score'][0].as_py():.4f}")
+        screen.print(f"recorded score {recorded:.4f}, score of these weights {table['whole_score'][0].as_py():.4f}")
     screen.print(reading.sentence)
     if reading.num_layers <= _MOST_PRINTED:
         screen.print()

@@ -33,18 +33,21 @@ StoreOption = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the sweep: seeds=[0], num_epochs=1. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a value of the sweep: seeds=[0], num_epochs=1. Repeatable."
+    ),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", metavar="RAY", help="A running Ray to join, such as 10.0.0.1:6379 or auto.")
+    str | None, typer.Option("--address", metavar="RAY", help="Ray cluster to join, such as 10.0.0.1:6379 or auto.")
 ]
 TrackingUri = Annotated[
-    str | None, typer.Option("--tracking-uri", metavar="URI", help="MLflow; ./sweeps/mlflow.db by default.")
+    str | None,
+    typer.Option("--tracking-uri", metavar="URI", help="MLflow's tracking store; ./sweeps/mlflow.db by default."),
 ]
 SweepName = Annotated[
-    str | None, typer.Option("--sweep", metavar="NAME", help="One of several sweeps that share the store.")
+    str | None, typer.Option("--sweep", metavar="NAME", help="Name of one sweep, where several share the store.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
 
 
 @app.command()
@@ -55,12 +58,12 @@ def plan(
     devices: Annotated[
         int | None, typer.Option(min=1, help="Devices (GPUs, or cores) to plan for; this machine's by default.")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="PlanEstimate of one device for an hour.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of one device for one hour.")] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure on this machine first, for a minute; later plans know it too.")
+        bool, typer.Option("--calibrate", help="Measure this machine first, about a minute; later plans reuse it.")
     ] = False,
     from_: Annotated[
-        list[str] | None, typer.Option("--from", metavar="STORE", help="An earlier sweep to learn from. Repeatable.")
+        list[str] | None, typer.Option("--from", metavar="STORE", help="Earlier sweep whose speeds to use. Repeatable.")
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -88,7 +91,7 @@ def run(
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> int:
-    """Train what is missing of a sweep and write its report."""
+    """Train the trials of a sweep that have no record yet, and write its report."""
     from orchestrator.cli.run import run_from_file
 
     return run_from_file(sweep, set_ or (), store=store, address=address, tracking_uri=tracking_uri, as_json=as_json)
@@ -97,14 +100,16 @@ def run(
 @app.command()
 def resume(
     store: StoreArgument,
-    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A larger sweep to widen it with.")] = None,
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="A larger sweep: what is new is trained too.")
+    ] = None,
     name: SweepName = None,
     set_: Overrides = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> int:
-    """Finish an interrupted sweep, or widen it with a larger one."""
+    """Finish an interrupted sweep, or extend it to a larger one."""
     from orchestrator.cli.run import run_from_store
 
     return run_from_store(
@@ -114,7 +119,7 @@ def resume(
 
 @app.command()
 def status(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
-    """Show how far a sweep is and how fast, from any terminal, while it runs or after."""
+    """Show how many trials are done and how fast they train, while a sweep runs or afterwards."""
     from orchestrator.cli.look import show_status
 
     return show_status(store, sweep=sweep, as_json=as_json)
@@ -122,7 +127,7 @@ def status(store: StoreArgument, sweep: SweepName = None, as_json: Json = False)
 
 @app.command()
 def report(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
-    """Write HTML, pictures, CSV and Parquet into STORE/report/ and print the tables."""
+    """Print the tables of a sweep and write its report (HTML, figures, CSV, Parquet) to STORE/report/."""
     from orchestrator.cli.look import make_report
 
     return make_report(store, sweep=sweep, as_json=as_json)
@@ -133,13 +138,15 @@ def export(
     store: StoreArgument,
     task: Annotated[str | None, typer.Option(help="The task to export for; needed where there are several.")] = None,
     trial: Annotated[
-        str | None, typer.Option(metavar="TRIAL_ID", help="This trial instead of the recommended.")
+        str | None, typer.Option(metavar="TRIAL_ID", help="Export this trial, not the recommended one.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="The best of this method instead of the recommended.")] = None,
-    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="STORE/adapters/<trial id> by default.")] = None,
+    method: Annotated[str | None, typer.Option(help="Export the best trial of this method.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/<trial id> by default.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write the recommended adapter of a task, weights and model card, ready for `trainables.load`."""
+    """Write the weights and model card of a task's recommended setting, for `adaptune.load`."""
     from orchestrator.cli.export import export_adapter
 
     return export_adapter(store, task=task, trial=trial, method=method, out=out, as_json=as_json)
@@ -150,14 +157,14 @@ def ablate(
     store: StoreArgument,
     task: Annotated[str | None, typer.Option(help="The task to ablate for; needed where there are several.")] = None,
     trial: Annotated[
-        str | None, typer.Option(metavar="TRIAL_ID", help="This trial instead of the best one with adapters.")
+        str | None, typer.Option(metavar="TRIAL_ID", help="Ablate this trial, not the recommended adapter.")
     ] = None,
-    split: Annotated[str, typer.Option(help="The rows to evaluate on.")] = "validation",
-    again: Annotated[bool, typer.Option("--again", help="Replace an ablation that is kept already.")] = False,
+    split: Annotated[str, typer.Option(help="The split to evaluate on.")] = "validation",
+    again: Annotated[bool, typer.Option("--again", help="Compute it anew where the store has it already.")] = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> int:
-    """Evaluate a trial without the adapters of every span of layers; figure and tables into STORE/artifacts/."""
+    """Measure what each layer's adapters contribute: evaluate without every contiguous span of them."""
     from orchestrator.cli.ablate import ablate_adapters
 
     return ablate_adapters(
@@ -172,7 +179,7 @@ def ui(
     ] = None,
     tracking_uri: TrackingUri = None,
 ) -> int:
-    """Open MLflow's pages over the default tracking store, on this machine only, until Ctrl-C."""
+    """Serve the MLflow UI on 127.0.0.1 until Ctrl-C."""
     from orchestrator.cli.services import serve_ui
 
     return serve_ui(port=port, tracking_uri=tracking_uri)
@@ -181,12 +188,12 @@ def ui(
 @app.command()
 def submit(
     sweep: Sweep,
-    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's job server, http://HEAD:8265.")],
+    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's job server, such as http://HEAD:8265.")],
     set_: Overrides = None,
     store: StoreOption = None,
     tracking_uri: TrackingUri = None,
 ) -> int:
-    """Send a sweep to a Ray cluster as a job and follow it to its end."""
+    """Send a sweep to a Ray cluster as a job and show its log until it ends."""
     from orchestrator.cli.services import submit_sweep
 
     return submit_sweep(sweep, set_ or (), address=address, store=store, tracking_uri=tracking_uri)
@@ -194,7 +201,7 @@ def submit(
 
 @app.command()
 def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: Json = False) -> int:
-    """Check versions, devices, memory, disk, cluster, tracking and write access."""
+    """Check package versions, devices, memory, disk, cluster, MLflow and write access."""
     from orchestrator.cli.doctor import examine
 
     return examine(address=address, tracking_uri=tracking_uri, as_json=as_json)

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 from rich.table import Table
 
 from orchestrator.cli.screen import console
+from trainables.faults import FaultsError
 
 PACKAGES = ("adaptune", "ray", "torch", "transformers", "datasets", "optuna", "mlflow", "pyarrow")
 ENOUGH_MEMORY, ENOUGH_DISK = 2 * 2**30, 2**30
@@ -57,6 +58,8 @@ def _guarded(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
     """A check that breaks is a finding too, never a traceback."""
     try:
         return look()
+    except FaultsError as error:
+        return [Finding(what=what, found="; ".join(error.faults), ok=False)]
     except Exception as error:
         return [Finding(what=what, found=f"{type(error).__name__}: {error}", ok=False)]
 
@@ -79,7 +82,6 @@ def _devices() -> list[Finding]:
 
 def _backbones() -> list[Finding]:
     from trainables.backbones.loading import PACKAGED, describe_backbone
-    from trainables.faults import FaultsError
 
     findings = []
     for name in PACKAGED:
@@ -128,12 +130,18 @@ def _tracking(tracking_uri: str | None) -> Finding:
             return Finding(what="tracking", found=f"{uri} answers {answer.status}")
     except (HTTPError, URLError, TimeoutError) as error:
         # MLflow is a window: a sweep runs without it and fills it later.
-        return Finding(what="tracking", found=f"{uri} does not answer ({error}); a sweep would run without it")
+        return Finding(
+            what="tracking", found=f"{uri} does not answer ({error}); a sweep runs anyway and fills MLflow later"
+        )
 
 
 def _cluster(address: str | None) -> Finding:
     if address is None:
-        return Finding(what="cluster", found="none asked for: a sweep starts Ray on this machine")
+        from orchestrator.scheduling.ray_folder import ray_folder
+
+        told = ["no --address given: a sweep starts Ray on this machine"]
+        with ray_folder(told.append):
+            return Finding(what="cluster", found="; ".join(told))
     from orchestrator.scheduling.cluster import describe_cluster
 
     return Finding(what="cluster", found=describe_cluster(address))

@@ -31,7 +31,7 @@ def export_adapter(
     opened = Store(store)
     chosen = choose("export", load_results(store), task=task, trial=trial, method=method)
     if out is None and opened.filesystem.type_name != "local":
-        raise FaultsError("export", [f"--out: is required, since {opened.uri} is no local folder"])
+        raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     folder = Path(out) if out is not None else Path(opened.path) / "adapters" / chosen["trial_id"]
     screen = console(stderr=as_json)
     outcome = train_again(opened, chosen, folder, screen)
@@ -68,7 +68,7 @@ def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: C
     verdict = (
         "as recorded"
         if _is_as_recorded(outcome, chosen)
-        else f"{recorded}: another kind of device, other package versions or other pack-mates"
+        else f"{recorded}: the device, package versions or the trials packed with it differ"
     )
     screen.print(f"{_scores(outcome.validation_score, outcome.test_score)}, {verdict}")
     return outcome

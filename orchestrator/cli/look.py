@@ -38,7 +38,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
         print(json.dumps(answer))
         return 0
     screen = console()
-    screen.print("No driver is at work on this store." if holder is None else _driver_line(holder, silent_s))
+    screen.print("No sweep is running on this store." if holder is None else _driver_line(holder, silent_s))
     if working is not None:
         screen.print(f"Engines, as of {wording.duration(working.age_s)} ago:")
         for engine in working.engines:

@@ -21,7 +21,7 @@ from orchestrator.store import Store
 _SOURCES = {
     "calibration": "measured on this machine",
     "records": "from the records of earlier sweeps",
-    "arithmetic": "from the arithmetic alone; --calibrate measures",
+    "arithmetic": "from arithmetic alone; --calibrate measures this machine",
 }
 
 
@@ -61,7 +61,7 @@ def show_plan(
     for sentence in _sentences(estimated, price):
         screen.print(sentence, soft_wrap=True)
     for sentence in plan.missing:
-        screen.print(f"Not at hand here: {sentence}", soft_wrap=True)
+        screen.print(f"Not available on this machine: {sentence}", soft_wrap=True)
     return 0
 
 
@@ -85,20 +85,20 @@ def _sentences(estimated: PlanEstimate, price: float | None) -> list[str]:
     lines = [f"Time: about {_duration(found.seconds)} on {devices}, {span} ({_SOURCES[found.source]})"]
     if found.most_epochs != found.expected_epochs and found.expected_epochs is not None:
         lines.append(
-            f"Early stopping: about {found.expected_epochs:,} of {found.most_epochs:,} epochs, if scores come in "
-            f"random order; without it {_duration(found.most_seconds)}"
+            f"Early stopping: about {found.expected_epochs:,} of {found.most_epochs:,} epochs, assuming that scores "
+            f"arrive in random order; without it {_duration(found.most_seconds)}"
         )
     if price is not None:
         low, middle, high = (
             cost_of(seconds, estimated.devices, price) or 0.0
             for seconds in (found.low_seconds, found.seconds, found.high_seconds)
         )
-        lines.append(f"Cost: about {middle:,.2f}, {low:,.2f} to {high:,.2f} (at {price:g} a device and hour)")
+        lines.append(f"Cost: about {middle:,.2f}, {low:,.2f} to {high:,.2f} (at {price:g} per device and hour)")
     memory = f"{found.memory_bytes / 2**30:.1f} GiB a device, {'measured' if found.is_memory_measured else 'computed'}"
     packs = wording.plural(found.packs, "pack")
     lines.append(
         f"Memory: about {memory}; {packs} of {found.trials_per_pack:.1f} trials on average, "
-        f"at most {found.most_per_pack} together"
+        f"at most {found.most_per_pack} trials together"
     )
     return lines + [f"Note: {sentence}" for sentence in estimated.notes]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from orchestrator.analysis import wording
 from orchestrator.engine_status import EngineStatus
-from orchestrator.planning.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus, describe_trial
 from trainables import metrics
+from trainables.config import Scalar
 from trainables.outcome import EpochReport
 
 # Where nobody watches live (a log, a pipe), a line at most so often.
@@ -28,8 +29,10 @@ NO_ENGINE_S = 5.0
 class LiveProgress:
     """Shows a sweep while it runs: a live panel on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, varied: Varied) -> None:
+        """`varied`: what to mention of each method's trials, beside task and seed."""
         self._console = console
+        self._varied = varied
         self._total = self._done_before = self._loading = 0
         self._engines: Sequence[EngineStatus] = ()
         self._engines_seen = time.monotonic()
@@ -39,7 +42,7 @@ class LiveProgress:
         self._best: dict[str, TrialRecord] = {}
         self._first_start: float | None = None
         self._last_line = 0.0
-        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._panel, transient=True)
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self.panel, transient=True)
 
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
@@ -58,6 +61,9 @@ class LiveProgress:
             self._console.print(f"{trials} trials planned, {done} of them finished earlier, {trials - done} to train")
         else:
             self._console.print(f"{trials} trials planned")
+
+    def notice(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
 
     def engines_starting(self, count: int) -> None:
         self._loading = count
@@ -90,7 +96,9 @@ class LiveProgress:
             self._best[record.task] = record
         if record.status is TrialStatus.FAILED:
             last_line = (record.error or "unknown error").strip().splitlines()[-1]
-            self._console.print(f"failed: {record.task} {_words(record)}: {last_line}")
+            self._console.print(
+                f"failed: {record.task} {self._words(record.method, record.hyperparameters, record.seed)}: {last_line}"
+            )
         if not self._console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             self._console.print(self._line())
@@ -100,8 +108,8 @@ class LiveProgress:
             self._lacks_storage = True
             trials = wording.plural(waiting, "trained trial")
             self._console.print(
-                f"The store cannot be written: {reason}. The sweep waits, with {trials} to record, and goes on when it "
-                "can.",
+                f"The store cannot be written: {reason}. The sweep waits, holding {trials} to record, and continues "
+                "when it can.",
                 soft_wrap=True,
             )
 
@@ -138,7 +146,7 @@ class LiveProgress:
         hours, minutes = divmod(round(seconds / 60), 60)
         return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
-    def _panel(self) -> RenderableType:
+    def panel(self) -> RenderableType:
         done = self._done()
         bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
         head = Table.grid(padding=(0, 2))
@@ -149,13 +157,18 @@ class LiveProgress:
         table.add_column("best on validation so far", justify="right")
         table.add_column("by")
         for task, record in sorted(self._best.items()):
-            table.add_row(task, f"{record.validation_score:.3f}", _words(record))
+            table.add_row(
+                task, f"{record.validation_score:.3f}", self._words(record.method, record.hyperparameters, record.seed)
+            )
         for trial, epoch in self._running.values():
             where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
             score = f"{epoch.validation_score:.3f}" if epoch else ""
-            words = describe_trial(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
+            words = self._words(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
             table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
         return Group(head, *engines, table)
+
+    def _words(self, method: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
+        return describe_trial(method, hyperparameters, seed, self._varied.get(method, ()))
 
 
 def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:
@@ -164,7 +177,3 @@ def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:
     if best is None or best.validation_score is None:
         return True
     return metrics.get(record.metric).better(record.validation_score, best.validation_score)
-
-
-def _words(record: TrialRecord) -> str:
-    return describe_trial(record.method, record.hyperparameters, record.seed)

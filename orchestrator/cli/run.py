@@ -72,7 +72,7 @@ def _train(
         screen.print(notice, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with LiveProgress(screen) as progress, elsewhere:
+    with LiveProgress(screen, plan.varied) as progress, elsewhere:
         done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
     counts = done.results.counts()
     if as_json:

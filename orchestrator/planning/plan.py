@@ -16,14 +16,15 @@ import pyarrow as pa
 
 import trainables.config
 from orchestrator.planning.faults import clashes, method_faults, missing_data, preview_tasks, shared_space_faults
-from orchestrator.planning.grid_random import (
-    ADAPTIVE,
+from orchestrator.planning.search_algorithms import (
     Values,
     draw_configurations,
     enumerate_configurations,
+    is_adaptive,
     search_faults,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
+from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
@@ -36,9 +37,11 @@ __all__ = [
     "PlannedTrial",
     "SweepPlan",
     "TaskMethod",
+    "Varied",
     "plan_sweep",
     "plan_table",
     "planned_from_table",
+    "planned_hyperparameters",
     "remaining",
     "trials_table",
 ]
@@ -63,7 +66,7 @@ class SweepPlan:
     @property
     def is_adaptive(self) -> bool:
         """Whether the search learns from results, so that its trials are planned as it goes."""
-        return self.spec.search.algorithm in ADAPTIVE
+        return is_adaptive(self.spec.search)
 
     @property
     def configurations(self) -> int:
@@ -76,6 +79,11 @@ class SweepPlan:
     def most_trials(self) -> int:
         """How many trials the sweep has, or an adaptive search at most."""
         return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+
+    @property
+    def varied(self) -> Varied:
+        """What tells the trials of each method apart, beside task and seed; of an adaptive search, what it searches."""
+        return varied_in_spaces(self.task_methods) if self.is_adaptive else varied_in_trials(self.trials)
 
     def sample_trials(self) -> tuple[PlannedTrial, ...]:
         """The trials; of an adaptive search, as many drawn by chance in their stead, as random search would.
@@ -140,8 +148,11 @@ def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial,
 
 
 def plan_table(plan: SweepPlan) -> pa.Table:
-    """A row per planned trial; see `trials_table`."""
-    return trials_table(plan.spec.name, plan.trials)
+    """A row per planned trial; see `trials_table`. That of an adaptive plan has no row, and all columns."""
+    if not plan.is_adaptive:
+        return trials_table(plan.spec.name, plan.trials)
+    samples = [next(_drawn(task_method), ()) for task_method in plan.task_methods]
+    return trials_table(plan.spec.name, list(itertools.chain.from_iterable(samples))).slice(0, 0)
 
 
 def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
@@ -170,6 +181,13 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
 
 
 _COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
+_IDENTITY = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed")
+_ORIGIN = ("pack_key", "outcome_version", "provenance", "config")
+
+
+def planned_hyperparameters(table: pa.Table) -> pa.Table:
+    """Of a plan table the columns that hold hyperparameters, options of methods included."""
+    return table.drop_columns([name for name in (*_IDENTITY, *_COUNTS, *_ORIGIN) if name in table.column_names])
 
 
 def planned_from_table(table: pa.Table) -> list[PlannedTrial]:
@@ -246,10 +264,9 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
     """
     planned: dict[str, PlannedTrial] = {}
     faults: list[str] = []
-    is_adaptive = spec.search.algorithm in ADAPTIVE
     for task_method in task_methods:
         points: Iterable[Values] = enumerate_configurations(spec, task_method.entry, task_method.task.info.name)
-        if is_adaptive:
+        if is_adaptive(spec.search):
             points = itertools.islice(draw_configurations(spec, task_method.entry, task_method.task.info.name), TRIED)
         for values in points:
             try:
@@ -260,7 +277,7 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
             # The seed comes last in the order too: whole configurations finish one after another.
             for trial in replicates:
                 planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
-    return () if is_adaptive else tuple(planned.values()), faults
+    return () if is_adaptive(spec.search) else tuple(planned.values()), faults
 
 
 def _drawn(task_method: TaskMethod) -> Iterator[tuple[PlannedTrial, ...]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trainables.config
-from orchestrator.planning.grid_random import Space, Values
+from orchestrator.planning.search_algorithms import Space, Values
 from orchestrator.spec.space import LogUniform, RandInt, Uniform, count_values, same, values_of
 from orchestrator.spec.spec import MethodSpec, SweepSpec
 from trainables.config import HYPERPARAMETERS, Scalar, TrialConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialRecord
+from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store import Store
 from trainables.outcome import EpochReport
 
@@ -34,6 +34,9 @@ class Progress(Protocol):
 
     def planned(self, trials: int, done: int) -> None: ...
 
+    def notice(self, line: str) -> None:
+        """One line that the user should read."""
+
     def engines_starting(self, count: int) -> None: ...
 
     def engines_ready(self, names: Sequence[str]) -> None: ...
@@ -54,9 +57,12 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that nobody watches; a line that somebody should read goes to the log."""
 
     def planned(self, trials: int, done: int) -> None: ...
+
+    def notice(self, line: str) -> None:
+        logger.info("%s", line)
 
     def engines_starting(self, count: int) -> None: ...
 
@@ -92,10 +98,12 @@ class Recording:
         *,
         known: Callable[[], Sequence[TrialRecord]],
         planned: Collection[str] | None,
+        waits_s: tuple[float, float] = (FIRST_WAIT_S, LONGEST_WAIT_S),
     ) -> None:
         """`known` reads the sweep's records; `planned` holds its trials, where MLflow may lack some: None for a new
-        sweep in a new store.
+        sweep in a new store. `waits_s` are the first and the longest wait for a storage that fails.
         """
+        self._first_wait_s, self._longest_wait_s = waits_s
         self._store = store
         self._make_tracker = make_tracker
         self._progress = progress
@@ -114,10 +122,18 @@ class Recording:
             tracker.refill(self._known(), planned=self._planned)
         return tracker
 
+    def close_tracker(self, status: TrialStatus) -> None:
+        """End the sweep's run in MLflow, and with it the tracker, where it was opened."""
+        if "tracker" in self.__dict__:
+            self.tracker.close(status, self._known)
+
     @property
     def unrecorded(self) -> int:
         """How many trials have been trained whose records are not in the store."""
         return len(self._waiting)
+
+    def notice(self, line: str) -> None:
+        self._progress.notice(line)
 
     def engines_starting(self, count: int) -> None:
         self._progress.engines_starting(count)
@@ -175,7 +191,7 @@ class Recording:
 
     def _write(self, write: Callable[[], None]) -> bool:
         """Write, however long the storage refuses it; False where the user asked for the end before it took it."""
-        wait_s = FIRST_WAIT_S
+        wait_s = self._first_wait_s
         while True:
             try:
                 write()
@@ -186,7 +202,7 @@ class Recording:
                 if self._has_been_interrupted():
                     return False
                 self._wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                wait_s = min(2 * wait_s, self._longest_wait_s)
             else:
                 if self._is_failing:
                     self._is_failing = False

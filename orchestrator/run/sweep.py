@@ -27,6 +27,7 @@ from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
+from orchestrator.store.schema import with_planned_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
 
@@ -67,9 +68,9 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
         tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
     trials, epochs, ablations = tables
     try:
-        return Results(trials, epochs, plan, ablations, unproposed=unproposed)
+        return Results(with_planned_hyperparameters(trials, plan), epochs, plan, ablations, unproposed=unproposed)
     except (pa.ArrowException, KeyError) as error:
-        fault = f"what artifacts/ holds must be as adaptune wrote it, but {error}"
+        fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
 
 
@@ -80,14 +81,14 @@ def run_sweep(
     tracking_uri: str | None = None,
     address: str | None = None,
 ) -> Results:
-    """Train what is missing of a sweep and return its results.
+    """Train the trials of a sweep that have no finished record, and return its results.
 
     Args:
         sweep: a `SweepSpec`, a mapping of its shape, or a sweep file's path or packaged name.
         store: folder or URI of the store; `./sweeps/<name>` if none is named. Several sweeps may share one, and train
             nothing that any of them has trained.
         tracking_uri: MLflow's tracking store; `MLFLOW_TRACKING_URI` or `./sweeps/mlflow.db` if none is named.
-        address: a running Ray to join; one is started on this machine if none is named.
+        address: a running Ray cluster to join; Ray is started on this machine if none is named.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """
@@ -123,7 +124,7 @@ def execute(
 
     Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
     trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
-    `StoreLockedError` where another driver is at work on the store.
+    `StoreLockedError` where another driver is at work on the store, and `FaultsError` where Ray cannot be had.
     """
     # Here, not above: questions to finished sweeps come through this module too and need no MLflow.
     from orchestrator.tracking import Tracker
@@ -135,7 +136,7 @@ def execute(
         planned = _begin(plan, store)
         driver = Recording(
             store,
-            functools.partial(Tracker, name, plan.spec.to_json(), tracking_uri=tracking_uri),
+            functools.partial(Tracker, name, plan.spec.to_json(), varied=plan.varied, tracking_uri=tracking_uri),
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
@@ -155,7 +156,7 @@ def execute(
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         finally:
             store.remove_engine_snapshot()
-            driver.tracker.close(end, known)
+            driver.close_tracker(end)
     return SweepRun(
         results=results,
         trained=driver.ended,
@@ -241,9 +242,10 @@ def _train(
     """Train what is left; returns whether it was interrupted. A second Ctrl-C says what was lost by it."""
     if source.is_exhausted():
         return False
-    # Here: a sweep of which nothing is left needs no Ray.
-    from orchestrator.scheduling.tuner import run_trials
-
+    try:  # here: a sweep of which nothing is left needs no Ray
+        from orchestrator.scheduling.tuner import run_trials
+    except ImportError as error:
+        raise FaultsError("Ray", [f"Ray must be installed whole, but it cannot be imported: {error}"]) from error
     try:
         interrupted = run_trials(
             plan.spec.name,

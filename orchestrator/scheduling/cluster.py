@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import ray
+
+from orchestrator.scheduling.ray_session import connect
 
 
 def describe_cluster(address: str) -> str:
-    """Nodes, cores and GPUs of the Ray at an address. Raises `ConnectionError` where it cannot be reached."""
-    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    """Nodes, cores and GPUs of the Ray at an address. Raises `FaultsError` where it cannot be reached."""
+    connect(address)
     try:
         resources = ray.cluster_resources()
         nodes = sum(1 for node in ray.nodes() if node["Alive"])

@@ -8,7 +8,6 @@ altogether. To add a rule, write its values in `orchestrator/spec/early_stopping
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
@@ -18,7 +17,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.trial import EPOCH, SCORE
-from orchestrator.spec.early_stopping import Asha, Hyperband, Median, Rule
+from orchestrator.spec.early_stopping import Rule
 from trainables import metrics, tasks
 
 Mode = Literal["min", "max"]
@@ -107,8 +106,7 @@ def trial_scheduler(rule: Rule | str, longest: Mapping[str, int]) -> PerMethod |
     """What prunes trials; None where nothing does. `longest` holds the most epochs of any trial, by task reference."""
     if isinstance(rule, str):
         return None
-    make = SCHEDULERS[type(rule)]
-    return PerMethod(lambda mode, most: make(rule, mode, most), longest)
+    return PerMethod(lambda mode, most: _judge(rule, mode, most), longest)
 
 
 class _Halving(AsyncHyperBandScheduler):
@@ -158,37 +156,51 @@ class _Medians(MedianStoppingRule):
             self.on_trial_complete(cast(Any, None), cast(Trial, _Judged(trial_id)), dict(epoch))
 
 
-def _asha(rule: Asha, mode: Mode, longest: int, brackets: int = 1) -> Judge:
-    return _Halving(
-        time_attr=EPOCH,
-        metric=SCORE,
-        mode=mode,
-        grace_period=rule.grace_period,
-        reduction_factor=rule.reduction_factor,
-        # A grace period longer than any trial stops nobody.
-        max_t=max(rule.grace_period, rule.max_epochs or longest),
-        brackets=brackets,
-        stop_last_trials=False,  # trials end by themselves, with their test scores
-    )
+class _Own:
+    """A judge whose rule says itself who is pruned."""
+
+    def __init__(self, rule: Rule, mode: Mode) -> None:
+        self._rule = rule
+        self._sign = 1 if mode == "max" else -1
+        self._scores: dict[str, list[float]] = {}  # of every trial, also when it has ended
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._scores[trial.trial_id] = []  # it begins, or begins anew
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._scores.pop(trial.trial_id, None)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        mine = self._scores.setdefault(trial.trial_id, [])
+        mine.append(self._sign * result[SCORE])
+        others = (scores for scores in self._scores.values() if scores and scores is not mine)
+        return TrialScheduler.STOP if self._rule.prunes(mine, others) else TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        """Its last score has been heard."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """What it scored stays, for others to be compared with."""
+
+    def debug_string(self) -> str:
+        return f"{self._rule} over {len(self._scores)} trials"
+
+    def feed(self, trial_id: str, epochs: Epochs) -> None:
+        self._scores[trial_id] = [self._sign * epoch[SCORE] for epoch in epochs]
 
 
-def _hyperband(rule: Hyperband, mode: Mode, longest: int) -> Judge:
-    return _asha(rule, mode, longest, rule.brackets)
+# Tune's schedulers as they can be told of trials of an earlier run, by their own names.
+_FOLLOWERS: Mapping[str, Callable[..., Judge]] = {
+    "AsyncHyperBandScheduler": _Halving,
+    "MedianStoppingRule": _Medians,
+}
 
 
-def _median(rule: Median, mode: Mode, longest: int) -> Judge:
-    return _Medians(
-        time_attr=EPOCH,
-        metric=SCORE,
-        mode=mode,
-        grace_period=rule.grace_period,
-        min_samples_required=rule.min_trials,
-        # Never pause a trial for want of others to judge it by: it would begin anew.
-        min_time_slice=math.inf,  # type: ignore[arg-type]
-    )
-
-
-SCHEDULERS: dict[type[Any], Callable[[Any, Mode, int], Judge]] = {Asha: _asha, Hyperband: _hyperband, Median: _median}
+def _judge(rule: Rule, mode: Mode, longest: int) -> Judge:
+    scheduler = rule.tune_scheduler(longest)
+    if scheduler is None:
+        return _Own(rule, mode)
+    return _FOLLOWERS[scheduler.name](time_attr=EPOCH, metric=SCORE, mode=mode, **scheduler.settings)
 
 
 def _judged(trial: Trial) -> Any:

@@ -33,6 +33,9 @@ class Observer(Protocol):
 
     is_interrupted: Callable[[], bool] | None  # set before the first event: whether the user asked for the end
 
+    def notice(self, line: str) -> None:
+        """One line that the user should read."""
+
     def engines_starting(self, count: int) -> None:
         """Engines load in processes of their own: a good moment for what else takes its time."""
 

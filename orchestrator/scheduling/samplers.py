@@ -1,7 +1,7 @@
 """The one door to Optuna: the searcher of one task and method, Ray Tune's OptunaSearch with one of Optuna's samplers.
 
-A searcher proposes points of a space and is told what they are worth. To add an algorithm, add its name to `ADAPTIVE`
-in `orchestrator/planning/grid_random.py` and its sampler to `SAMPLERS`.
+A searcher proposes points of a space and is told what they are worth. Which samplers there are, and how they are set,
+is said in `orchestrator/planning/search_algorithms.py`; here they are made.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -20,16 +21,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, TPESampler
-from optuna.samplers.nsgaii import BLXAlphaCrossover
+from optuna.samplers import BaseSampler
 from ray.tune.search.optuna import OptunaSearch
 
-from orchestrator.planning.grid_random import Space, Values
+from orchestrator.planning.search_algorithms import SEARCH_ALGORITHMS, InOptuna, Sampled, Space, Values
 from orchestrator.spec.space import Choice, Domain, Grid, LogUniform, RandInt, Uniform, is_searched, same
 from orchestrator.spec.spec import SearchSpec
 from trainables.config import Scalar
 
-# What a searcher is told of a point. NSGA-II weighs the score against the size; the others look at the score alone.
+# What a searcher is told of a point; the size, where it weighs the score against it.
 SCORE, SIZE = "score", "trained_params"
 # Proposed numbers have so many significant digits. More would say nothing of a training, and less would be lost where a
 # range is narrow. The same number then has the same text everywhere, and so the same identity; and a sampler that has
@@ -55,17 +55,19 @@ class Searcher:
         self._fixed = {key: _only_value(entry) for key, entry in space.items() if not is_searched(entry)}
         self._searched = {key: entry for key, entry in sorted(space.items()) if is_searched(entry)}  # in any order
         self._keys = map(str, itertools.count())
-        kind = SAMPLERS[search.algorithm]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._sampler = kind(_seed(f"{search.seed}:{name}:{earlier}"), search.num_samples or 1)
-        self._has_two_aims = isinstance(self._sampler, NSGAIISampler)
+        algorithm = SEARCH_ALGORITHMS[search.algorithm]
+        if not isinstance(algorithm, Sampled):
+            raise ValueError(f"{search.algorithm}: what it tries is listed beforehand, and nobody proposes it")
+        seed = _seed(f"{search.seed}:{name}:{0 if algorithm.is_sequence else earlier}")
+        distributions = {key: _distribution(entry) for key, entry in self._searched.items()}
+        self._sampler = _make_sampler(algorithm, seed, search.num_samples or 1, distributions)
+        self._weighs_size = algorithm.weighs_size
         self._search: OptunaSearch | None = None  # of a single point nothing is to be learned
         if self._searched:
             self._search = OptunaSearch(
-                {key: _distribution(entry) for key, entry in self._searched.items()},
-                metric=[SCORE, SIZE] if self._has_two_aims else SCORE,
-                mode=[mode, "min"] if self._has_two_aims else mode,
+                distributions,
+                metric=[SCORE, SIZE] if self._weighs_size else SCORE,
+                mode=[mode, "min"] if self._weighs_size else mode,
                 sampler=self._sampler,
             )
 
@@ -93,9 +95,7 @@ class Searcher:
         if score is None:
             self._search.on_trial_complete(key, error=True)
         else:
-            self._search.on_trial_complete(
-                key, {SCORE: score, **({SIZE: trained_params} if self._has_two_aims else {})}
-            )
+            self._search.on_trial_complete(key, {SCORE: score, **({SIZE: trained_params} if self._weighs_size else {})})
 
 
 class _Retracing(BaseSampler):
@@ -107,14 +107,22 @@ class _Retracing(BaseSampler):
     """
 
     given: Mapping[str, Any] | None = None
-    has_generations = False
+    notes_draws = False
+    sequence_space: dict[str, BaseDistribution] | None = None  # of a sequence: all that is searched
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        if self.sequence_space is not None:  # Optuna's own would draw the first point by chance
+            return self.sequence_space
+        return super().infer_relative_search_space(study, trial)  # type: ignore[safe-super]
 
     def sample_relative(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         if self.given is None:
             return super().sample_relative(study, trial, search_space)  # type: ignore[safe-super]
-        if not self.has_generations:
+        if not self.notes_draws:
             return {}
         drawn = super().sample_relative(study, trial, search_space)  # type: ignore[safe-super]
         return {name: self.given[name] for name in drawn}
@@ -131,61 +139,20 @@ class _Retracing(BaseSampler):
         return self.given[param_name]
 
 
-class _Tpe(_Retracing, TPESampler):
-    """Watanabe 2023, arXiv:2304.11127."""
-
-
-class _Gp(_Retracing, GPSampler):
-    """Log expected improvement (Ament et al. 2023, arXiv:2310.20708)."""
-
-
-class _CmaEs(_Retracing, CmaEsSampler):
-    """Hansen & Ostermeier 2001. It knows numbers alone: values of a grid or a choice are drawn by chance."""
-
-    has_generations = True
-
-
-class _Nsga2(_Retracing, NSGAIISampler):
-    """Deb et al. 2002, with the crossover BLX-alpha (Eshelman & Schaffer 1993)."""
-
-    has_generations = True
-
-
-def _tpe(seed: int, num_samples: int) -> _Tpe:
-    # Points under way count as bad ones, so that those proposed meanwhile lie elsewhere.
-    return _Tpe(seed=seed, n_startup_trials=_by_chance(num_samples), multivariate=True, constant_liar=True)
-
-
-def _gp(seed: int, num_samples: int) -> _Gp:
-    return _Gp(seed=seed, n_startup_trials=_by_chance(num_samples), warn_independent_sampling=False)
-
-
-def _cmaes(seed: int, num_samples: int) -> _CmaEs:
-    return _CmaEs(seed=seed, warn_independent_sampling=False)
-
-
-def _nsga2(seed: int, num_samples: int) -> _Nsga2:
-    return _Nsga2(
-        seed=seed,
-        # Five generations or more, where that leaves each enough to choose parents from; Optuna's 50 are for thousands.
-        population_size=max(4, min(50, num_samples // 5)),
-        # Optuna's own choice swaps the parents' numbers and never tries one between or beside them. On a trade-off of
-        # accuracy and size with 100 samples it was no better than chance, this one was.
-        crossover=BLXAlphaCrossover(),
-    )
-
-
-SAMPLERS: dict[str, Callable[[int, int], _Tpe | _Gp | _CmaEs | _Nsga2]] = {
-    "tpe": _tpe,
-    "gp": _gp,
-    "cmaes": _cmaes,
-    "nsga2": _nsga2,
-}
-
-
-def _by_chance(num_samples: int) -> int:
-    """How many points to draw by chance before learning from them: a third of a small budget, never more than ten."""
-    return max(3, min(10, num_samples // 3))
+def _make_sampler(
+    algorithm: Sampled, seed: int, num_samples: int, distributions: dict[str, BaseDistribution]
+) -> _Retracing:
+    kind = getattr(optuna.samplers, algorithm.sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        settings = {
+            name: operator.attrgetter(value.name)(optuna.samplers)() if isinstance(value, InOptuna) else value
+            for name, value in algorithm.settings(num_samples).items()
+        }
+        sampler: _Retracing = type(kind.__name__, (_Retracing, kind), {})(seed=seed, **settings)
+    sampler.notes_draws = algorithm.notes_draws
+    sampler.sequence_space = distributions if algorithm.is_sequence else None
+    return sampler
 
 
 def _seed(text: str) -> int:

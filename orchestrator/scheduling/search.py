@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.planning.grid_random import Values
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, TaskMethod
+from orchestrator.planning.search_algorithms import Values
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.samplers import Searcher
 from trainables import metrics

@@ -39,9 +39,9 @@ def submit_job(
         raise FaultsError("submit", [" ".join(fault.split())]) from None
     packages = Path(trainables.__path__[0]).parent
     with tempfile.TemporaryDirectory(prefix="adaptune-job-") as folder:
-        _pack(plan, Path(folder))
+        pack_job(plan, Path(folder))
         job = client.submit_job(
-            entrypoint=_entrypoint(plan.spec.name, store, tracking_uri),
+            entrypoint=entrypoint(plan.spec.name, store, tracking_uri),
             runtime_env={
                 "working_dir": folder,
                 "py_modules": [
@@ -64,7 +64,7 @@ def submit_job(
     return details.driver_exit_code or 1
 
 
-def _pack(plan: SweepPlan, folder: Path) -> None:
+def pack_job(plan: SweepPlan, folder: Path) -> None:
     """Write the spec, and every task that is a local folder, into the job's working folder."""
     values: dict[str, Any] = json.loads(plan.spec.to_json())
     local = {task: Path(task) for task in values["tasks"] if Path(task).is_dir()}
@@ -82,7 +82,7 @@ def _pack(plan: SweepPlan, folder: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
 
 
-def _entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
+def entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
     """The job's command line; without explicit places, records outlive the job in the head's home folder."""
     place = shlex.quote(store) if store else f'"$HOME/sweeps/{name}"'
     tracking = (

@@ -6,8 +6,7 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engine_layout import lay_out
 from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.proposals import Proposals
+from orchestrator.scheduling.ray_session import ray_session
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
 from orchestrator.scheduling.trial import EngineTrial
 from orchestrator.scheduling.tune_memory import ForgetEnded, NoProgress
@@ -50,8 +50,13 @@ def run_trials(
     `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at the end of their epoch (they are
     recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
     is raised here. `earlier`: records of trials that those of the source are judged beside, where some are pruned.
+    Raises `FaultsError` where Ray cannot be reached or started; nothing has begun then.
     """
-    with _ray(address), tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch, _Interrupt() as interrupt:
+    with (
+        ray_session(address, observer.notice),
+        tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch,
+        _Interrupt() as interrupt,
+    ):
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
         with engine_pool(layout) as (pool, _):
             recorder = Recorder(sweep, source, observer, pool, lambda: interrupt.came)
@@ -144,36 +149,3 @@ class _Interrupt:
         if self.came:
             raise KeyboardInterrupt
         self.came = True
-
-
-@contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """A connected Ray: the one at `address`, or one of this machine that ends with the sweep."""
-    os.environ.update(_TUNE_ENVIRONMENT)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of a sweep who was not asked to be
-    # Tune tells of every failed trial with a traceback; the record holds it, and the progress display the terminal.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    if ray.is_initialized():  # the caller's own: joined as it is, and left running
-        yield
-        return
-    options: dict[str, Any] = {"address": address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # The object store holds only configurations and reports.
-        options |= {"include_dashboard": False, "object_store_memory": 200 * 2**20}
-    ray.init(**options)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-_TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # interrupts are ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store and the tracker record; CSV, JSON and TensorBoard do not
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # the store is what a sweep resumes from, not Tune's snapshots
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the record holds the traceback
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # references to local folders stay valid
-    "RAY_AIR_NEW_OUTPUT": "0",
-}

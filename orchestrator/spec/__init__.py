@@ -1,6 +1,6 @@
 """What was asked: a sweep, the spaces it searches, its rule of early stopping, and the files it is read from."""
 
-from orchestrator.spec.early_stopping import Asha, Hyperband, Median
+from orchestrator.spec.early_stopping import Asha, Hyperband, Median, Patience
 from orchestrator.spec.space import Choice, Grid, LogUniform, RandInt, Uniform
 from orchestrator.spec.spec import MethodSpec, SearchSpec, SweepSpec, SweepSpecError
 
@@ -12,6 +12,7 @@ __all__ = [
     "LogUniform",
     "Median",
     "MethodSpec",
+    "Patience",
     "RandInt",
     "SearchSpec",
     "SweepSpec",

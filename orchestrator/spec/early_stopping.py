@@ -1,16 +1,20 @@
 """Rules of early stopping as a sweep declares them: small comparable values that say when a trial is pruned.
 
 In a sweep file a rule is its name, `asha`, or a mapping with one key, `{asha: {grace_period: 2}}`; `none` trains every
-trial to its end. `orchestrator.scheduling.early_stopping` follows them.
+trial to its end.
+
+To add a rule, write one decorated dataclass here; the contract test of all rules runs over it the moment it exists. It
+says itself whether a trial is pruned (`prunes`), or which of Ray Tune's trial schedulers follows it (`tune_scheduler`).
+Ray is imported by `orchestrator.scheduling.early_stopping` alone, so a rule names the scheduler and its settings.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 from trainables.faults import FaultsError, unknown_name
 
@@ -18,7 +22,50 @@ NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asha:
+class TuneScheduler:
+    """One of Ray Tune's trial schedulers: its class, and the settings other than time, metric and mode."""
+
+    name: Literal["AsyncHyperBandScheduler", "MedianStoppingRule"]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What a rule is: a frozen keyword-only dataclass of settings with defaults, which holds `faults` and one more."""
+
+    def faults(self) -> list[str]:
+        """Every fault of the settings, one sentence each that begins with the setting's name and a colon."""
+        raise NotImplementedError(f"rule {type(self).__name__}: must say what is wrong with its settings (faults)")
+
+    def tune_scheduler(self, longest: int) -> TuneScheduler | None:
+        """What follows the rule, where Ray Tune does; `longest` is the most epochs of any trial of the task."""
+        return None
+
+    def prunes(self, scores: Sequence[float], others: Iterable[Sequence[float]]) -> bool:
+        """Whether a trial is pruned after its last epoch so far, where Ray Tune does not say.
+
+        `scores` are the trial's validation scores, an epoch each, and `others` those of the other trials of its task
+        and method, as far as they have come; higher is better here, whatever the task's metric.
+        """
+        raise NotImplementedError(
+            f"rule {type(self).__name__}: must say which of Tune's schedulers follows it (tune_scheduler) "
+            "or whether a trial is pruned (prunes)"
+        )
+
+
+RULES: dict[str, type[Any]] = {}
+Kind = TypeVar("Kind", bound=type[Rule])
+
+
+def early_stopper(kind: Kind) -> Kind:
+    """Make a rule one that sweeps can ask for, by its name in lower case."""
+    RULES[kind.__name__.lower()] = kind
+    return kind
+
+
+@early_stopper
+@dataclass(frozen=True, kw_only=True)
+class Asha(Rule):
     """Asynchronous successive halving (Li et al. 2020).
 
     After `grace_period` epochs, and at each `reduction_factor`-fold of that, a trial goes on if it is among the best
@@ -42,7 +89,18 @@ class Asha:
                 faults.append(f"max_epochs: {rule}, but got {self.max_epochs}")
         return faults
 
+    def tune_scheduler(self, longest: int) -> TuneScheduler:
+        settings = {
+            "grace_period": self.grace_period,
+            "reduction_factor": self.reduction_factor,
+            # A grace period longer than any trial stops nobody.
+            "max_t": max(self.grace_period, self.max_epochs or longest),
+            "stop_last_trials": False,  # trials end by themselves, with their test scores
+        }
+        return TuneScheduler(name="AsyncHyperBandScheduler", settings=settings)
 
+
+@early_stopper
 @dataclass(frozen=True, kw_only=True)
 class Hyperband(Asha):
     """HyperBand (Li et al. 2018) in its asynchronous form: successive halving that hedges its grace period.
@@ -57,9 +115,14 @@ class Hyperband(Asha):
     def faults(self) -> list[str]:
         return super().faults() + _count_faults("brackets", self.brackets)
 
+    def tune_scheduler(self, longest: int) -> TuneScheduler:
+        halving = super().tune_scheduler(longest)
+        return replace(halving, settings={**halving.settings, "brackets": self.brackets})
 
+
+@early_stopper
 @dataclass(frozen=True, kw_only=True)
-class Median:
+class Median(Rule):
     """The median rule of Google Vizier (Golovin et al. 2017).
 
     A trial is pruned where its best score so far is below the median of the other trials' mean scores up to the same
@@ -72,9 +135,29 @@ class Median:
     def faults(self) -> list[str]:
         return _count_faults("grace_period", self.grace_period) + _count_faults("min_trials", self.min_trials)
 
+    def tune_scheduler(self, longest: int) -> TuneScheduler:
+        settings = {
+            "grace_period": self.grace_period,
+            "min_samples_required": self.min_trials,
+            # Never pause a trial for want of others to judge it by: it would begin anew.
+            "min_time_slice": math.inf,
+        }
+        return TuneScheduler(name="MedianStoppingRule", settings=settings)
 
-Rule = Asha | Hyperband | Median
-RULES: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in (Asha, Hyperband, Median)}
+
+@early_stopper
+@dataclass(frozen=True, kw_only=True)
+class Patience(Rule):
+    """A trial is pruned once its best score is `num_epochs` epochs old; others have no part in it."""
+
+    num_epochs: int = 3
+
+    def faults(self) -> list[str]:
+        return _count_faults("num_epochs", self.num_epochs)
+
+    def prunes(self, scores: Sequence[float], others: Iterable[Sequence[float]]) -> bool:
+        earlier, late = scores[: -self.num_epochs], scores[-self.num_epochs :]
+        return bool(earlier) and max(late) <= max(earlier)
 
 
 def parse_rule(value: Any) -> Rule | str:

@@ -69,7 +69,10 @@ Space = dict[str, SpaceEntry]
 
 
 class MethodSpec(BaseModel):
-    """One entry of `methods`: a method and the space of its options; hyperparameters here override the shared ones."""
+    """One entry of `methods`: the name of a `method` and the `space` of its options, each a value or a domain.
+
+    Hyperparameters in the space hold for this entry, in place of the sweep's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -102,18 +105,34 @@ Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 class SearchSpec(BaseModel):
-    """Who proposes the configurations, and how many at once."""
+    """How the search algorithm of this name chooses configurations from the declared domains.
+
+    Args:
+        num_samples: configurations to try per task and entry of `methods`. Only `grid` goes without: it tries all.
+        max_concurrent_trials: trials under way at the same time; None is as many as the engines can train together.
+        seed: of what the search draws at random; trials have seeds of their own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     algorithm: Annotated[str, AfterValidator(lambda name: "cmaes" if name == "cma-es" else name)] = "grid"
-    num_samples: Count | None = None  # configurations per task and method entry; a grid has as many as it has
-    max_concurrent_trials: Count | None = None  # None: as many as there are engines
-    seed: Seed = 0  # of the search itself; trials have their own
+    num_samples: Count | None = None
+    max_concurrent_trials: Count | None = None
+    seed: Seed = 0
 
 
 class SweepSpec(BaseModel):
-    """A declared sweep: task x method x hyperparameters x seed."""
+    """A declared sweep: tasks x methods x hyperparameters x seeds.
+
+    Args:
+        name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
+        tasks, methods: folders or names of tasks; `MethodSpec`, or entries as in a sweep file.
+        backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default.
+        seeds: every configuration is trained once per seed; seeds are never searched.
+        space: hyperparameters that all methods share, each a value or a domain.
+        search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
+        early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -127,7 +146,7 @@ class SweepSpec(BaseModel):
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
 
     def to_json(self) -> str:
-        """The resolved spec, in the shape of a sweep file, as stored beside the records."""
+        """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
         plain = self.model_dump(mode="json")
         plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
         return json.dumps(plain, indent=2) + "\n"

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.planning.plan import planned_hyperparameters
 from orchestrator.record import TrialStatus
 from trainables.config import HYPERPARAMETERS, Scalar
 
@@ -110,6 +111,25 @@ def unify(tables: Sequence[pa.Table]) -> pa.Table:
     runs = [pa.concat_tables(list(run)) for _, run in itertools.groupby(tables, key=lambda table: table.schema)]
     names = column_order({*FIXED, *SHARED, PROVENANCE}.union(*(run.column_names for run in runs)))
     return pa.table({name: _unify_column(name, runs) for name in names})
+
+
+def with_planned_hyperparameters(table: pa.Table, plan: pa.Table) -> pa.Table:
+    """The same rows with a column for every planned hyperparameter, null where no record has it yet.
+
+    `plan` is a plan table. A column that both have gets the type that holds the values of both, so that it is the one
+    which it will have when everything planned is recorded. A planned column that cannot be one of a hyperparameter is
+    passed over. Raises `pyarrow.ArrowException` where values of different kinds do not go together.
+    """
+    planned = planned_hyperparameters(plan)
+    for name in planned.column_names:
+        if not (name in SHARED or is_method_option(name)):
+            continue
+        here = table[name] if name in table.column_names else pa.chunked_array([pa.nulls(len(table))])
+        used = [here.type] if here.null_count < len(here) else []
+        used += [] if pa.types.is_null(planned[name].type) else [planned[name].type]
+        column = pc.cast(here, _promote(name, used))
+        table = table.drop_columns([name] if name in table.column_names else []).append_column(name, column)
+    return table.select(column_order(table.column_names))
 
 
 def conform(table: pa.Table) -> pa.Table:

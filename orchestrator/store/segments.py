@@ -82,7 +82,7 @@ class Segments:
 
     def add(self, table: pa.Table) -> None:
         """Write one more segment. Raises `OSError`, and then there is none; trying again never makes two of it."""
-        names = self._segment_names()
+        names = self.segment_names()
         number = 1 + (_number(names[-1]) if names else 0)
         content = parquet_bytes(table)
         name = segment_name(number, content)
@@ -104,7 +104,7 @@ class Segments:
             return
         self._added = 0
         self.statuses()
-        names = self._segment_names()
+        names = self.segment_names()
         start = max(0, len(names) - MERGE_EVERY)
         total = sum(len(self._seen[name]) for name in names[start:])
         while start and len(self._seen[names[start - 1]]) <= total:
@@ -114,14 +114,14 @@ class Segments:
 
     def merge_all(self) -> None:
         """Make one segment of all, and remove what a writer that died has left. Raises `OSError`."""
-        self._merge(self._segment_names())
+        self._merge(self.segment_names())
         for name in self._folder.names():
             if name.startswith(".part-") and name.endswith(".tmp"):
                 self._folder.discard(name)
 
     def holding(self, trial_ids: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
         """The segments that hold records of these trials, each by name with just those rows."""
-        for name in self._segment_names():
+        for name in self.segment_names():
             table = self._table(name)
             rows = None if table is None else table.filter(_is_of(table, trial_ids))
             if rows is not None and rows.num_rows:
@@ -131,15 +131,15 @@ class Segments:
         """Put a segment without the records of these trials in the place of one with them. Raises `OSError`."""
         table = self._table(name)
         if table is not None:
-            self._replace([name], table.filter(pc.invert(_is_of(table, trial_ids))))
+            self.replace([name], table.filter(pc.invert(_is_of(table, trial_ids))))
 
     def _merge(self, names: Sequence[str]) -> None:
         tables = dict(zip(names, self._tables_or_none(names), strict=True))
         readable = [name for name in names if tables[name] is not None]
         if len(readable) > 1:
-            self._replace(readable, latest(unify([tables[name] for name in readable])))
+            self.replace(readable, latest(unify([tables[name] for name in readable])))
 
-    def _replace(self, names: Sequence[str], rows: pa.Table) -> None:
+    def replace(self, names: Sequence[str], rows: pa.Table) -> None:
         """Put one segment of these rows in the place of several; none, where there is no row."""
         try:
             kept = None
@@ -161,14 +161,14 @@ class Segments:
         """What `read` makes of the segments, begun again where one of them is replaced meanwhile."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return read(self._segment_names())
+                return read(self.segment_names())
             except FileNotFoundError:
                 self._forget()
                 if attempt == ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
 
-    def _segment_names(self) -> list[str]:
+    def segment_names(self) -> list[str]:
         if self._is_owner and self._listed is not None:
             return self._listed
         names = [name for name in self._folder.names() if not name.startswith(".")]

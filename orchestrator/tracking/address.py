@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trainables.faults import FaultsError
 
@@ -16,6 +17,12 @@ _SQLITE = "sqlite:///"
 def default_tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else the SQLite database `sweeps/mlflow.db` below the working folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path.cwd() / 'sweeps' / 'mlflow.db'}"
+
+
+def without_password(tracking_uri: str) -> str:
+    """A tracking store's address as it may be shown: with three stars for the password that it may hold."""
+    password = urlsplit(tracking_uri).password
+    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
 
 
 def database_file(tracking_uri: str) -> Path | None:

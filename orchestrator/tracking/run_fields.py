@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.planning.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, describe_trial
 from trainables.config import Scalar
 from trainables.outcome import EpochReport
@@ -81,9 +81,10 @@ class TrialFacts:
             hyperparameters=record.hyperparameters,
         )
 
-    def name(self) -> str:
-        """A run name to find one's way by, such as "trec adapter 64 lr=0.001 seed 0"."""
-        return f"{self.task} {describe_trial(self.method, self.hyperparameters, self.seed)}"
+    def name(self, varied: Varied) -> str:
+        """A run name to find one's way by, such as "trec adapter adapter_size=64 seed 0"; `varied`: what to mention."""
+        words = describe_trial(self.method, self.hyperparameters, self.seed, varied.get(self.method, ()))
+        return f"{self.task} {words}"
 
     def params(self) -> dict[str, str]:
         """Parameters as searched; what is left to a default (null) has none."""

@@ -56,7 +56,7 @@ class MlflowRuns:
         self.tracking_uri = tracking_uri
         self.experiment = experiment
         self._client: MlflowClient | None = None
-        self._experiment_id = ""
+        self.experiment_id = ""
 
     def connect(self) -> None:
         """Reach MLflow anew."""
@@ -70,9 +70,9 @@ class MlflowRuns:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             location = artifact_location(self.tracking_uri)
-            self._experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
+            self.experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
         else:
-            self._experiment_id = found.experiment_id
+            self.experiment_id = found.experiment_id
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
 
@@ -82,7 +82,7 @@ class MlflowRuns:
         token = None
         while True:
             page = self.client.search_runs(
-                [self._experiment_id],
+                [self.experiment_id],
                 filter_string=f"tags.`{KIND}` != ''",
                 max_results=_RUNS_A_PAGE,
                 order_by=["attributes.start_time ASC"],
@@ -115,14 +115,14 @@ class MlflowRuns:
     def create(self, name: str, tags: Mapping[str, str], start_ms: int | None) -> str:
         """Begin a run, which is then RUNNING. Returns its id."""
         tags = {**_user(), **tags}
-        run = self.client.create_run(self._experiment_id, start_time=start_ms, tags=tags, run_name=name)
+        run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def insert(self, runs: Sequence[EndedRun]) -> list[str] | None:
         """Add whole runs in one request and return their ids; None where each has to be written by itself."""
         store = getattr(getattr(self.client, "_tracking_client", None), "store", None)
         whole = [replace(run, tags={**_user(), **run.tags}) for run in runs]
-        return insert_runs(store, self._experiment_id, whole)
+        return insert_runs(store, self.experiment_id, whole)
 
     def log(self, run_id: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Add to a run, in one request where MLflow's limits allow. The tags go last: where they are, all is there."""

@@ -7,12 +7,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from orchestrator.planning.plan import PlannedTrial
+from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.tracking.address import default_tracking_uri
+from orchestrator.tracking.address import default_tracking_uri, without_password
 from orchestrator.tracking.run_fields import TrialFacts
 from orchestrator.tracking.runs import MlflowRuns, is_refusal, load_mlflow
 from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
@@ -20,16 +20,24 @@ from trainables.outcome import EpochReport
 
 logger = logging.getLogger(__name__)
 
-_MOST_HELD = 10_000  # trials remembered while MLflow is away; the others are filled in from the records
-_MOST_WAITING = 2_000  # trials that may wait for an MLflow that is there; a sweep that is faster waits for it
 _AT_ONCE = 200  # ended trials in one request, so that others who write to the database are not kept waiting
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0  # between two attempts during an outage; each is twice the one before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a tracker waits, and how much it remembers meanwhile."""
+
+    flush_interval_s: float = 5.0  # between two writes
+    first_wait_s: float = 1.0  # before the second attempt during an outage; each later wait is twice the one before
+    longest_wait_s: float = 60.0
+    most_held: int = 10_000  # trials remembered during an outage; the others are filled in from the records
+    most_waiting: int = 2_000  # trials that may wait for an MLflow that is there; a sweep that is faster waits for it
 
 
 class Tracker:
     """A sweep's window in MLflow, kept up to date by one background thread.
 
-    - What the sweep tells it is noted at once and written later, at most once every `flush_interval_s`. No method
+    - What the sweep tells it is noted at once and written later, at most every few seconds. No method
       raises because of MLflow, and none but `close` waits, unless thousands of ended trials wait to be written.
     - While MLflow cannot be written, that is said once in a warning and tried again, less and less often. What was
       missed in the end is written from the records, on `close` or on the next `refill`.
@@ -42,18 +50,20 @@ class Tracker:
         sweep: str,
         spec_json: str,
         *,
+        varied: Varied | None = None,
         tracking_uri: str | None = None,
-        flush_interval_s: float = 5.0,
+        patience: Patience = Patience(),
         window: MlflowRuns | None = None,
     ) -> None:
         """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
 
         Imports MLflow, which takes a second or two; all else happens in the background. `sweep` names the MLflow
-        experiment. `window` replaces the one made for the tracking store.
+        experiment. `varied`: what the names of the runs mention of each method, beside task and seed. `window` replaces
+        the one made for the tracking store.
         """
         self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
-        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json)
-        self._flush_interval_s = flush_interval_s
+        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, varied or {})
+        self._patience = patience
 
         self._changed = threading.Condition()  # guards what follows
         self._news: dict[str, News] = {}
@@ -64,7 +74,7 @@ class Tracker:
         self._deadline = float("inf")
 
         self._records: Callable[[], Sequence[TrialRecord]] | None = None
-        self._is_open = False
+        self.is_open = False  # whether MLflow was reached and has not failed since
         self._missed = False
         self._failures = 0  # in a row
         self._complete = False
@@ -72,6 +82,16 @@ class Tracker:
             load_mlflow()
         self._thread = threading.Thread(target=self._run, name="adaptune-tracker", daemon=True)
         self._thread.start()
+
+    @property
+    def num_waiting(self) -> int:
+        """How many trials have something that MLflow does not show yet."""
+        return len(self._news)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the last attempt to write to MLflow failed."""
+        return self._failures > 0
 
     def trial_started(self, trial: PlannedTrial) -> None:
         """A trial begins to train, for the first time or again."""
@@ -91,12 +111,12 @@ class Tracker:
         with self._changed:
             self._facts.pop(record.trial_id, None)
             self._note(News(facts=TrialFacts.of_record(record), record=record))
-            if len(self._news) >= _MOST_WAITING and not self._failures:
+            if self.num_waiting >= self._patience.most_waiting and not self.is_away:
                 self._changed.notify()
-                self._changed.wait_for(lambda: self._has_room() or self._failures > 0, timeout=60.0)
+                self._changed.wait_for(lambda: self._has_room() or self.is_away, timeout=60.0)
 
     def _has_room(self) -> bool:
-        return len(self._news) < _MOST_WAITING or not self._thread.is_alive()
+        return self.num_waiting < self._patience.most_waiting or not self._thread.is_alive()
 
     def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
         """Make MLflow equal to the records, in the background; what is equal already costs no request.
@@ -133,7 +153,8 @@ class Tracker:
                 self._changed.notify()
         self._thread.join(timeout_s + 1)
         if not self._complete:
-            logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", self._place())
+            place = without_password(self.tracking_uri)
+            logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", place)
         return self._complete
 
     def _note(self, news: News) -> None:
@@ -141,7 +162,7 @@ class Tracker:
         trial_id = news.facts.trial_id
         if trial_id in self._news:
             self._news[trial_id].add(news)
-        elif len(self._news) < _MOST_HELD or not self._failures:
+        elif self.num_waiting < self._patience.most_held or not self.is_away:
             self._news[trial_id] = news
         else:
             self._missed = True
@@ -157,22 +178,23 @@ class Tracker:
                 if end is not None:
                     self._finish(end)
                     return
-                wait_s = self._flush_interval_s
+                wait_s = self._patience.flush_interval_s
             except Exception as error:  # whatever MLflow, its database or the network raise
                 self._failed(error)
-                wait_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** min(self._failures - 1, 10))
+                first_s, longest_s = self._patience.first_wait_s, self._patience.longest_wait_s
+                wait_s = min(longest_s, first_s * 2 ** min(self._failures - 1, 10))
                 if end is not None:
                     if time.monotonic() >= self._deadline:
                         return
                     time.sleep(max(0.0, min(wait_s, 2.0, self._deadline - time.monotonic())))
 
     def _is_crowded(self) -> bool:
-        return len(self._news) >= _MOST_WAITING and not self._failures
+        return self.num_waiting >= self._patience.most_waiting and not self.is_away
 
     def _flush(self) -> None:
-        if not self._is_open:
+        if not self.is_open:
             self._writer.open()
-            self._is_open = True
+            self.is_open = True
         with self._changed:
             waiting = list(self._news)
         for trial_id in self._write_whole(waiting):
@@ -185,8 +207,8 @@ class Tracker:
                 self._keep(news, error)
                 raise
         self._end_unplanned()
-        if self._failures:
-            logger.info("MLflow at %s can be written again", self._place())
+        if self.is_away:
+            logger.info("MLflow at %s can be written again", without_password(self.tracking_uri))
             self._failures = 0
         self._write_artifacts()
 
@@ -248,7 +270,7 @@ class Tracker:
         if self._missed and records is not None:
             everything = records()
             self._missed = False
-            self._is_open = False
+            self.is_open = False
             self.refill(everything)
             self._flush()
         self._writer.end_running(keep=())
@@ -256,20 +278,15 @@ class Tracker:
         self._complete = not self._missed
 
     def _failed(self, error: Exception) -> None:
-        self._is_open = False
+        self.is_open = False
         self._failures += 1
         if self._failures == 1:
             logger.warning(
                 "MLflow at %s cannot be written (%s: %s); the sweep goes on, and it is tried again",
-                self._place(),
+                without_password(self.tracking_uri),
                 type(error).__name__,
                 _first_line(error),
             )
-
-    def _place(self) -> str:
-        """The tracking store without the password that its URI may hold."""
-        password = urlsplit(self.tracking_uri).password
-        return self.tracking_uri.replace(f":{password}@", ":***@") if password else self.tracking_uri
 
 
 def _now_ms() -> int:

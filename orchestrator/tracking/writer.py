@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.planning.plan import Varied
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.bulk_insert import EndedRun
 from orchestrator.tracking.run_fields import (
@@ -103,8 +104,10 @@ class Writer:
     request whose answer was lost is not made twice. Writing something a second time changes nothing.
     """
 
-    def __init__(self, window: MlflowRuns, sweep: str, spec_json: str) -> None:
+    def __init__(self, window: MlflowRuns, sweep: str, spec_json: str, varied: Varied) -> None:
+        """`varied`: what the names of the runs mention of each method."""
         self._window = window
+        self._varied = varied
         self._sweep = sweep
         self._spec_json = spec_json
         self._parent = ""
@@ -192,7 +195,7 @@ class Writer:
     def _whole(self, news: News, record: TrialRecord) -> EndedRun:
         points, _ = _new_points(news, ())
         return EndedRun(
-            name=news.facts.name(),
+            name=news.facts.name(self._varied),
             status=run_status(record.status),
             start_ms=_start_ms(news),
             end_ms=end_ms(record) or None,
@@ -206,7 +209,7 @@ class Writer:
 
     def _create(self, news: News) -> _Held:
         tags = {**self._first_tags(news), STATUS: TrialStatus.RUNNING.value}
-        run_id = self._window.create(news.facts.name(), tags, _start_ms(news))
+        run_id = self._window.create(news.facts.name(self._varied), tags, _start_ms(news))
         held = _Held(run_id=run_id, status="RUNNING", tags=tags, params=set(), steps=set())
         self._held[news.facts.trial_id] = held
         return held

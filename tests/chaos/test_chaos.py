@@ -12,7 +12,7 @@ from tests.chaos.rounds import Strike, draw
 from tests.chaos.session import Session
 from tests.chaos.sweep import Ground
 
-pytestmark = pytest.mark.timeout(600)  # under a minute on two idle cores
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]  # under a minute on two idle cores
 
 
 def strike(name: str, after_trials: int, *, lasts_s: float = 0.0) -> Strike:

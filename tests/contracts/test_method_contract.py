@@ -18,7 +18,7 @@ from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError
 from trainables.inference.saved_adapter import load, save
-from trainables.methods import get_method, option_names, parse_options, tokenized_by_method
+from trainables.methods import get_method, option_names, parse_options, reference_names, tokenized_by_method
 from trainables.training.evaluation import predict
 from trainables.training.model import AdaptedModel, build_model, count_parameters, statistics_of
 from trainables.training.pack import Pack
@@ -129,10 +129,10 @@ class TestOptions:
             num_layers=6,
             num_heads=12,
         )
-        if method == "adapter_fusion":  # what it fuses has no default
-            assert "must name the store" in parse_options(method, {}).faults(common)[0]
-        else:
-            assert parse_options(method, {}, common).faults(common) == []
+        # What names files that must be there has no default.
+        assert all(
+            fault.partition(":")[0] in reference_names(method) for fault in parse_options(method, {}).faults(common)
+        )
 
     def test_an_unknown_option_is_refused_with_the_valid_ones(self, method: str) -> None:
         with pytest.raises(FaultsError) as refusal:
@@ -179,9 +179,11 @@ class TestSaving:
     ) -> None:
         """Trained for an epoch, saved, loaded into a fresh copy of the backbone."""
         options = dict(case.options)
-        if case.method == "adapter_fusion":  # over adapters of the backbone that is trained here, gone once it is saved
-            (source,) = (Path(str(path)) for path in small_options(case.method, backbone.encoder).values())
-            options["adapters"] = str(shutil.copytree(source, tmp_path / "stage-one"))
+        files = (
+            tmp_path / "files"
+        )  # that the options name, made for the backbone that is trained here; gone once it is saved
+        for name in set(reference_names(case.method)) & set(options):
+            options[name] = str(shutil.copytree(str(small_options(case.method, backbone.encoder)[name]), files / name))
         trial = TrialConfig(
             task=str(tmp_path),
             backbone=str(backbone.info.folder),
@@ -199,6 +201,6 @@ class TestSaving:
         info = tasks.load(str(tmp_path / "opinion")).info
         fingerprint = str(backbone.info.fingerprint)
         save(tmp_path / "saved", model, trial, info, backbone_fingerprint=fingerprint, scores={})
-        shutil.rmtree(tmp_path / "stage-one", ignore_errors=True)
+        shutil.rmtree(files, ignore_errors=True)
         texts = [json.loads(line)["text_a"] for line in (tmp_path / "opinion" / "test.jsonl").read_text().splitlines()]
         np.testing.assert_allclose(load(tmp_path / "saved").logits(texts), outputs, rtol=0, atol=1e-6)

@@ -21,10 +21,11 @@ import pytest
 from orchestrator.analysis.ablation import SCHEMA
 from orchestrator.cli import main
 from orchestrator.planning.plan import plan_sweep, plan_table
-from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.record import TrialStatus
 from orchestrator.run.sweep import execute as execute_sweep
 from orchestrator.store import Store
 from orchestrator.store.segments import parquet_bytes
+from tests.factories import trial_record
 
 
 class AtTheDoor(BaseException):
@@ -92,7 +93,7 @@ def call() -> Iterator[Call]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("orchestrator.run.sweep.execute", execute)
         patch.setattr("orchestrator.cli.run.execute", execute)
-        patch.setattr("trainables.data.reachability._answers", lambda: False)  # no network
+        patch.setattr("trainables.data.reachability.hub_answers", lambda: False)  # no network
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("COLUMNS", "400")
         yield _call
@@ -165,17 +166,10 @@ def whole_store(sound: Callable[[], dict[str, Any]], tmp_path_factory: pytest.Te
         store.begin(plan.spec.to_json(), plan_table(plan))
     for number, trial in enumerate([*plan.trials[:3], plan.trials[2]]):
         failed = number >= 2
-        record = TrialRecord(
+        record = trial_record(
+            trial,
+            TrialStatus.FAILED if failed else TrialStatus.COMPLETED,
             sweep=plan.spec.name,
-            trial_id=trial.trial_id,
-            config_id=trial.config_id,
-            task=trial.task,
-            backbone=trial.config.backbone,
-            method=trial.config.method,
-            seed=trial.config.seed,
-            status=TrialStatus.FAILED if failed else TrialStatus.COMPLETED,
-            hyperparameters=trial.config.hyperparameters(),
-            trained_params=trial.trained_params,
             metric="accuracy",
             validation_score=None if failed else 0.5 + number / 10,
             test_score=None if failed else 0.4 + number / 10,

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.planning.search_algorithms import SEARCH_ALGORITHMS, Sampled
+
 HUGE = 10**400
-ADAPTIVE = ("tpe", "gp", "cmaes", "nsga2")
+ADAPTIVE = [name for name, algorithm in SEARCH_ALGORITHMS.items() if isinstance(algorithm, Sampled)]
 RANGE = {"learning_rate": {"loguniform": [1e-4, 1e-2]}, "num_epochs": 1}
 GRID = {"learning_rate": {"grid": [1e-4, 1e-2]}, "num_epochs": 1}
 

@@ -102,7 +102,7 @@ class FailingFileSystem(FileSystemHandler):
         self._disk = LocalFileSystem()
         self.after: int | None = None
 
-    def _change(self) -> None:
+    def change(self) -> None:
         if self.after is not None:
             if self.after == 0:
                 raise OSError("No space left on device")
@@ -133,15 +133,15 @@ class FailingFileSystem(FileSystemHandler):
         raise AssertionError("a store deletes no folder")
 
     def delete_file(self, path: str) -> None:
-        self._change()
+        self.change()
         self._disk.delete_file(path)
 
     def move(self, src: str, dest: str) -> None:
-        self._change()
+        self.change()
         self._disk.move(src, dest)
 
     def copy_file(self, src: str, dest: str) -> None:
-        self._change()
+        self.change()
         self._disk.copy_file(src, dest)
 
     def open_input_stream(self, path: str) -> Any:
@@ -151,7 +151,7 @@ class FailingFileSystem(FileSystemHandler):
         return self._disk.open_input_file(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        self._change()
+        self.change()
         return self._disk.open_output_stream(path)
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:

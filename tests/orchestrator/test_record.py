@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialStatus, make_record
-from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from orchestrator.record import TrialStatus, describe_trial, make_record
+from tests.factories import epoch_reports, outcome, planned_trial, trial_config
+from trainables.outcome import OutcomeStatus, TrialOutcome
 
-TRIAL = PlannedTrial(
-    trial_id="t",
+TRIAL = planned_trial(
+    "t",
+    trial_config(task="some/folder", backbone="minilm", method_options={"adapter_size": 2}, seed=7),
     config_id="c",
     task="opinion",
-    config=TrialConfig(
-        task="some/folder", backbone="minilm", method="adapter", method_options={"adapter_size": 2}, seed=7
-    ),
     trained_params=12,
     provenance={"data_fingerprint": "d", "backbone_fingerprint": "b"},
 )
 
 
-def outcome(status: OutcomeStatus) -> TrialOutcome:
-    epoch = EpochReport(
-        epoch=1, step=3, train_loss=0.5, validation_score=0.75, validation={"accuracy": 0.75}, duration_s=1
-    )
-    return TrialOutcome(
-        status=status,
-        started_at="2026-01-02T03:04:05+00:00",
-        duration_s=2,
-        epochs=(epoch,),
+def measured(status: OutcomeStatus) -> TrialOutcome:
+    return outcome(
+        status,
+        epochs=epoch_reports(0.75),
         metric="accuracy",
         validation_score=0.75,
         test_score=0.7,
@@ -39,20 +31,29 @@ def outcome(status: OutcomeStatus) -> TrialOutcome:
 
 
 def test_a_record_says_what_was_planned_and_what_came_of_it() -> None:
-    record = make_record("sweep", TRIAL, outcome(OutcomeStatus.COMPLETED), engine="host/cpu")
+    record = make_record("sweep", TRIAL, measured(OutcomeStatus.COMPLETED), engine="host/cpu")
     assert (record.sweep, record.trial_id, record.config_id, record.seed) == ("sweep", "t", "c", 7)
     assert (record.task, record.backbone, record.method) == ("opinion", "minilm", "adapter")
     assert record.hyperparameters == TRIAL.config.hyperparameters()
     assert record.hyperparameters["adapter_size"] == 2
-    assert (record.validation_score, record.test_score, record.epochs[0].step) == (0.75, 0.7, 3)
+    assert (record.validation_score, record.test_score, record.epochs[0].step) == (0.75, 0.7, 10)
     assert record.provenance == {"data_fingerprint": "d", "backbone_fingerprint": "b", "torch": "2"}
     assert (record.engine, record.error) == ("host/cpu", None)
 
 
 @pytest.mark.parametrize("ended", OutcomeStatus)
 def test_every_outcome_has_its_status(ended: OutcomeStatus) -> None:
-    assert make_record("sweep", TRIAL, outcome(ended)).status.value == ended.value
+    assert make_record("sweep", TRIAL, measured(ended)).status.value == ended.value
 
 
 def test_only_what_would_repeat_itself_is_finished() -> None:
     assert [status for status in TrialStatus if status.is_finished()] == [TrialStatus.COMPLETED, TrialStatus.PRUNED]
+
+
+def test_a_trial_is_described_by_what_was_asked_for_and_it_has() -> None:
+    values = {"adapter_size": 64, "learning_rate": 0.00031234567, "dropout": None, "houlsby": True, "act": "gelu_new"}
+    assert describe_trial("adapter", values, 0) == "adapter seed 0"
+    names = ("adapter_size", "act", "houlsby", "num_layers", "learning_rate", "dropout")
+    assert describe_trial("adapter", values, 7, names) == (
+        "adapter adapter_size=64 act=gelu_new houlsby=true learning_rate=0.000312346 dropout=null seed 7"
+    )

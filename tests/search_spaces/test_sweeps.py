@@ -8,7 +8,7 @@ import re
 import pytest
 
 import search_spaces
-from orchestrator.planning.grid_random import enumerate_configurations, search_faults
+from orchestrator.planning.search_algorithms import enumerate_configurations, search_faults
 from orchestrator.spec.spec import SweepSpec, parse_spec
 
 NAMES = [module.name for module in pkgutil.iter_modules(search_spaces.__path__)]

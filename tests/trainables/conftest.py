@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.factories import brief_config
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 
@@ -26,15 +27,10 @@ def config(tiny_bert: Path, task_folder: MakeTask) -> MakeConfig:
         fixed: dict[str, Any] = {
             "task": str(folders[kind]),
             "backbone": str(tiny_bert),
-            "method": "adapter",
-            "method_options": {"adapter_size": 4},
-            "learning_rate": 1e-2,
-            "num_epochs": 2,
-            "batch_size": 16,
             "max_length": 16,
             "precision": "fp32",
         }
-        return TrialConfig(**(fixed | values))
+        return brief_config(**(fixed | values))
 
     return make
 

@@ -34,11 +34,11 @@ def hurried() -> Iterator[None]:
 
 def is_worth_asking() -> bool:
     """Whether a request to the hub should be made at all."""
-    return not _hurried.get() or _answers()
+    return not _hurried.get() or hub_answers()
 
 
 @functools.cache
-def _answers() -> bool:
+def hub_answers() -> bool:
     """One short request, the first time a process wants to know. Proxies, mirrors and offline mode are respected."""
     answers = threading.Event()
 

@@ -83,11 +83,6 @@ def trial_work(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> Tria
     )
 
 
-def trial_flops(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> float:
-    """Floating-point operations of one trial, evaluation included, without what is computed once for many."""
-    return trial_work(config, shape, size).flops
-
-
 def training_flops(config: TrialConfig, shape: EncoderShape, length: float) -> float:
     """Floating-point operations of training on one word piece of a sequence of this length, forwards and backwards."""
     options = tuple(sorted(config.method_options.items()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +13,7 @@ from trainables.backbones.loading import BackboneInfo, describe_backbone, meta_e
 from trainables.config import Scalar, TrialConfig
 from trainables.data.reachability import hurried
 from trainables.faults import UnavailableError
-from trainables.methods import get_method, parse_options, resolve, shape_as_read
+from trainables.methods import parse_options, resolve
 from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -111,11 +111,3 @@ def _count(
 def _encoder(shape: EncoderShape) -> Encoder:
     """Building a model makes a view of it and leaves it as it is."""
     return meta_encoder(shape)
-
-
-def parameter_formula(config: TrialConfig, shape: EncoderShape, kind: TaskKind = "classification") -> int:
-    """The method's closed formula for the trained parameters, head left out."""
-    options = parse_options(config.method, config.method_options)
-    if kind == "extractive_qa":  # no pooler is read
-        return get_method(config.method).trained_params(replace(shape, has_pooler=False), options)
-    return get_method(config.method).trained_params(shape_as_read(options, shape), options)

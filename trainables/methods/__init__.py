@@ -7,12 +7,13 @@ methods runs over it the moment it exists.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import sys
 import typing
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Final, Protocol, cast, get_args
 
 import torch
 
@@ -26,6 +27,15 @@ from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import Task, TaskInfo
 
 AUTO = "auto"
+
+
+class Alone(enum.Enum):
+    """The type of `ALONE`."""
+
+    ALONE = "alone"
+
+
+ALONE: Final = Alone.ALONE  # the stack key of trials that cannot share a pack
 
 
 class Options(Protocol):
@@ -70,9 +80,20 @@ class Method(Protocol):
         """The closed formula of the trained parameters of one trial, head left out."""
         ...
 
-    def stack_key(self, options: Any) -> Hashable | None:
-        """Equal for trials whose trained tensors stack: equal shapes, equal uses; None for packs of one."""
+    def stack_key(self, options: Any) -> Hashable:
+        """Equal for trials whose trained tensors stack: equal shapes, equal uses. `ALONE` where none ever do."""
         ...
+
+
+def stack_key_of(method: str, options: Any) -> Hashable:
+    """A method's stack key. Raises `TypeError` where it is None, as where a `return` has been forgotten."""
+    key = get_method(method).stack_key(options)
+    if key is None:
+        raise TypeError(
+            f"method {method}: stack_key returned None; it must return what is equal for trials that can share a "
+            "pack, such as (), or trainables.methods.ALONE where trials cannot share one"
+        )
+    return key
 
 
 def kind_faults(method: str, task: TaskInfo) -> list[str]:

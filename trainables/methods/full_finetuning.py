@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainables.methods import ALONE, Alone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -31,8 +32,8 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
     return shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params
 
 
-def stack_key(options: Options) -> None:
-    return None
+def stack_key(options: Options) -> Alone:
+    return ALONE
 
 
 def starts_unchanged(options: Options) -> bool:

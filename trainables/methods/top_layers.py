@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from trainables.methods import ALONE, Alone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -44,8 +45,8 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
     return options.num_layers * shape.layer_params + shape.pooler_params + embeddings
 
 
-def stack_key(options: Options) -> None:
-    return None
+def stack_key(options: Options) -> Alone:
+    return ALONE
 
 
 def starts_unchanged(options: Options) -> bool:

@@ -59,11 +59,11 @@ PAPER_TASKS = {
 
 
 _RELEVANCE = {"yes": "relevant", "no": "not relevant"}  # and "not sure", which does not count
-_STANCE = (
+STANCE = (
     "q1_from_reading_the_tweet_which_of_the_options_below_is_most_likely_to_be_true_about_the_stance_or_outlook_of_"
     "the_tweeter_towards_the_target"
 )
-_OPINION = "q2_which_of_the_options_below_is_true_about_the_opinion_in_the_tweet"
+OPINION = "q2_which_of_the_options_below_is_true_about_the_opinion_in_the_tweet"
 _NEWS = ("ID", "TITLE", "URL", "PUBLISHER", "CATEGORY", "STORY", "HOSTNAME", "TIMESTAMP")
 
 
@@ -109,11 +109,9 @@ PUBLISHED: Mapping[str, tuple[Published, ...]] = {
         comma_separated("primary-plutchik-wheel-DFE.csv", text="sentence", label="emotion"),
     ),
     "crowdflower_progressive_opinion": (
-        comma_separated("progressive-tweet-sentiment.csv", text="tweet", label=_OPINION),
+        comma_separated("progressive-tweet-sentiment.csv", text="tweet", label=OPINION),
     ),
-    "crowdflower_progressive_stance": (
-        comma_separated("progressive-tweet-sentiment.csv", text="tweet", label=_STANCE),
-    ),
+    "crowdflower_progressive_stance": (comma_separated("progressive-tweet-sentiment.csv", text="tweet", label=STANCE),),
     "crowdflower_us_economic_performance": (
         comma_separated("us-economic-newspaper.csv", text="text", label="relevance", labels=_RELEVANCE),
     ),

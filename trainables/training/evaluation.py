@@ -52,8 +52,9 @@ def score(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[st
     if split.windows is not None:  # a row is a window, and what is scored are questions
         answers = answer_texts(outputs, split.windows, split.offsets)
         return {**metric.compute(answers, split.windows.right_answers()), "loss": loss}
-    predictions = outputs.argmax(axis=1) if metric.kind == "classification" else outputs[:, 0]
-    return {**metric.compute(predictions, labels), "loss": loss}
+    if metric.kind == "classification":  # the head has an output for each class of the task
+        return {**metric.compute(outputs.argmax(axis=1), labels, num_labels=outputs.shape[1]), "loss": loss}
+    return {**metric.compute(outputs[:, 0], labels), "loss": loss}
 
 
 def predict(

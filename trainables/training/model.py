@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.methods import get_method, parse_options, read_pooling
+from trainables.methods import ALONE, get_method, parse_options, read_pooling, stack_key_of
 from trainables.metrics import TaskKind
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.dropout import Dropout, StepKeys, number_sites
@@ -145,8 +145,8 @@ def frozen_buffers(model: nn.Module, *, statistics: bool = True) -> dict[str, Te
 def stack_key(config: TrialConfig) -> tuple[str, Hashable] | None:
     """Equal for trials that one model can hold stacked; None where a trial's weights are its alone."""
     options = parse_options(config.method, config.method_options)
-    key = get_method(config.method).stack_key(options)
-    return None if key is None else (config.method, (getattr(options, "pooling", None), key))
+    key = stack_key_of(config.method, options)
+    return None if key is ALONE else (config.method, (getattr(options, "pooling", None), key))
 
 
 def build_model(

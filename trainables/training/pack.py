@@ -129,7 +129,7 @@ class Pack:
         """One step of some trials; in halves where they do not fit into memory together."""
         statistics = self.weights.statistics[first:last].clone()
         try:
-            self._train_slice(first, last, batches[first:last])
+            self.train_slice(first, last, batches[first:last])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -146,7 +146,7 @@ class Pack:
         self._train(first, middle, batches)
         self._train(middle, last, batches)
 
-    def _train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
+    def train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
         trials, device = self.trials[first:last], self.weights.device
         laid, pieces, labels_S = to_device(self._data["train"], np.concatenate(batches), len(trials), device)
         seeds, steps = [trial.dropout_seed for trial in trials], [trial.step for trial in trials]

@@ -13,15 +13,27 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from orchestrator.analysis.answers import ANSWERS
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
 from trainables.faults import FaultsError
 
-NAMES = {
-    "report.html",
-    *(f"{stem}.{kind}" for stem in ("curve", "tasks") for kind in ("png", "svg")),
-    *(f"{stem}.{kind}" for stem in ("trials", "epochs", "best", "curve", "recommend") for kind in ("csv", "parquet")),
-}
+
+def names(results: Results) -> set[str]:
+    """The files of a report, as its answers have them."""
+    found = {"report.html"}
+    for name, answer in ANSWERS.items():
+        table = answer.ask(results)
+        found |= {f"{stem}.{kind}" for stem in answer.draw(results, table) for kind in ("png", "svg")}
+        found |= {f"{name}.{kind}" for kind in ("csv", "parquet") if len(table) or not answer.is_optional}
+    return found
+
+
+def test_the_files_are_those_that_scripts_read(finished: Results) -> None:
+    tables = {
+        f"{stem}.{kind}" for stem in ("trials", "epochs", "best", "curve", "recommend") for kind in ("csv", "parquet")
+    }
+    assert names(finished) >= tables | {f"{stem}.{kind}" for stem in ("curve", "tasks") for kind in ("png", "svg")}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +41,7 @@ def folder(finished: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the whole synthetic sweep."""
     target = tmp_path_factory.mktemp("sweep") / "report"
     files = write_report(finished, target, title="A <sweep>", spec_json='{"name": "synthetic", "seeds": [0, 1, 2]}')
-    assert {file.name for file in files} == NAMES
+    assert {file.name for file in files} == names(finished)
     return target
 
 
@@ -43,8 +55,8 @@ def write(results: Results, target: Path) -> str:
     return (target / "report.html").read_text(encoding="utf-8")
 
 
-def test_nothing_but_the_report_is_left_in_the_folder(folder: Path) -> None:
-    assert {file.name for file in folder.iterdir()} == NAMES
+def test_nothing_but_the_report_is_left_in_the_folder(folder: Path, finished: Results) -> None:
+    assert {file.name for file in folder.iterdir()} == names(finished)
 
 
 class _Reader(HTMLParser):
@@ -79,10 +91,11 @@ def test_the_page_says_first_how_many_trials_ended_how_and_then_how_was_chosen(p
     assert "reported on the validation split they were chosen on, which is optimistic: glue/cola." in protocol
 
 
-def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
+def test_the_page_loads_nothing_from_elsewhere(page: str, finished: Results) -> None:
     reader = _Reader()
     reader.feed(page)
-    assert all(source.startswith("data:image/svg+xml;base64,") or source in NAMES for source in reader.sources)
+    files = names(finished)
+    assert all(source.startswith("data:image/svg+xml;base64,") or source in files for source in reader.sources)
     assert not re.search(r"url\(|@import|<script", page)
 
 
@@ -118,7 +131,7 @@ def test_tables_are_readable_without_adaptune(folder: Path, finished: Results) -
 def test_the_same_results_give_the_same_files(folder: Path, finished: Results, tmp_path: Path) -> None:
     spec = '{"seeds": [0, 1, 2], "name": "synthetic"}'
     write_report(finished, tmp_path, title="A <sweep>", spec_json=spec)
-    for name in NAMES - {"report.html"}:  # the page shows the spec as it was declared
+    for name in names(finished) - {"report.html"}:  # the page shows the spec as it was declared
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -146,18 +159,18 @@ def test_an_unfinished_or_small_sweep_has_a_report_that_says_so(
 def test_a_report_replaces_its_predecessor(synthetic: Any, finished: Results, tmp_path: Path) -> None:
     write(synthetic.results([]), tmp_path)
     assert "144 trials" in write(finished, tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == NAMES
+    assert {file.name for file in tmp_path.iterdir()} == names(finished)
 
 
 def test_ablations_are_shown_each_with_its_heat_map_and_what_it_says(
-    synthetic: Any, ablated: Callable[..., pa.Table], tmp_path: Path
+    synthetic: Any, finished: Results, ablated: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
     ablations = pa.concat_tables([ablated("mrpc"), ablated("trec", num_layers=2)])
     page = write(synthetic.results(synthetic.rows(), ablations=ablations), tmp_path)
     assert "What each layer's adapters are worth" in page
     assert page.count("of each span of layers") == 2
     assert page.index("without any 0.704") < page.index("without any 0.784")  # by task
-    assert {file.name for file in tmp_path.iterdir()} == NAMES | {
+    assert {file.name for file in tmp_path.iterdir()} == names(finished) | {
         "ablation.csv", "ablation.parquet",
         *(f"ablation-t-{task}-0-validation.{kind}" for task in ("mrpc", "trec") for kind in ("png", "svg")),
     }  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.store import Store
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 # Learning rates and seeds of the sweep that is killed: 24 trials, and 200 where there is time for them.
 SIZES = [(6, 4), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]

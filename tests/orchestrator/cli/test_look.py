@@ -15,8 +15,9 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import plan_sweep, plan_table
-from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.record import TrialStatus
 from orchestrator.store import Store
+from tests.factories import trial_record
 
 
 @pytest.fixture
@@ -26,19 +27,10 @@ def half_finished(home: Path, values: dict[str, Any]) -> Store:
     store = Store(home / "store")
     store.create(plan.spec.to_json(), plan_table(plan))
     records = [
-        TrialRecord(
+        trial_record(
+            trial,
+            TrialStatus.FAILED if number == 3 else TrialStatus.COMPLETED,
             sweep=plan.spec.name,
-            trial_id=trial.trial_id,
-            config_id=trial.config_id,
-            task=trial.task,
-            backbone=trial.config.backbone,
-            method=trial.config.method,
-            seed=trial.config.seed,
-            status=TrialStatus.FAILED if number == 3 else TrialStatus.COMPLETED,
-            hyperparameters=trial.config.hyperparameters(),
-            trained_params=trial.trained_params,
-            trained_params_without_head=trial.trained_params_without_head,
-            total_params=trial.total_params,
             metric="accuracy",
             validation_score=None if number == 3 else 0.5 + number / 10,
             test_score=None if number == 3 else 0.4 + number / 10,

@@ -12,35 +12,31 @@ from orchestrator.cli import progress as progress_module
 from orchestrator.cli.progress import LiveProgress
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
-from orchestrator.record import TrialRecord, make_record
-from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from orchestrator.record import TrialRecord
+from tests.factories import epoch_report, planned_trial, trial_config, trial_record
+from trainables.outcome import OutcomeStatus
 
 
 def planned(seed: int, size: int = 8) -> PlannedTrial:
     options = {"adapter_size": size, "init_std": 0.01}
-    config = TrialConfig(task="t", backbone="b", method="adapter", method_options=options, seed=seed)
-    return PlannedTrial(trial_id=f"trial-{seed}", config_id=f"config-{size}", task="mood", config=config)
+    config = trial_config(method_options=options, seed=seed)
+    return planned_trial(f"trial-{seed}", config, task="mood")
 
 
 def ended(trial: PlannedTrial, status: OutcomeStatus, score: float | None = None) -> TrialRecord:
     error = "Traceback ...\nValueError: too hot" if status is OutcomeStatus.FAILED else None
-    outcome = TrialOutcome(
-        status=status, started_at="2026-01-01T00:00:00+00:00", duration_s=1.0, metric="accuracy",
-        validation_score=score, error=error,
-    )  # fmt: skip
-    return make_record("sweep", trial, outcome)
+    return trial_record(trial, status, metric="accuracy", validation_score=score, error=error)
 
 
 @pytest.fixture
 def shown() -> tuple[LiveProgress, io.StringIO]:
     text = io.StringIO()
-    return LiveProgress(Console(file=text, width=120)), text
+    return LiveProgress(Console(file=text, width=120), {"adapter": ("adapter_size",)}), text
 
 
 def panel(progress: LiveProgress) -> str:
     text = io.StringIO()
-    Console(file=text, width=120).print(progress._panel())
+    Console(file=text, width=120).print(progress.panel())
     return text.getvalue()
 
 
@@ -54,15 +50,14 @@ def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple
     progress.trial_ended(ended(planned(4), OutcomeStatus.CANCELLED))
     running = planned(5, size=64)
     progress.trial_started(running)
-    report = EpochReport(epoch=2, step=9, train_loss=0.1, validation_score=0.6, validation={}, duration_s=1.0)
-    progress.epoch_ended(running, report)
+    progress.epoch_ended(running, epoch_report(2, validation_score=0.6))
     text = panel(progress)
     # 4 finished earlier, 3 completed, 1 failed; a cancelled one is to be tried again.
     assert "8/10 trials done, 1 running, 1 failed" in text
     assert "0.900" in text
-    assert "adapter 8 lr=0.0003 seed 1" in text
-    assert "adapter 64 lr=0.0003 seed 5, epoch 2/3" in text
-    assert "failed: mood adapter 8 lr=0.0003 seed 3: ValueError: too hot" in log.getvalue()
+    assert "adapter adapter_size=8 seed 1" in text
+    assert "adapter adapter_size=64 seed 5, epoch 2/3" in text
+    assert "failed: mood adapter adapter_size=8 seed 3: ValueError: too hot" in log.getvalue()
     assert "4 of them finished earlier, 6 to train" in log.getvalue()
 
 
@@ -115,7 +110,7 @@ def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
     progress.planned(10, done=0)
     for _ in range(3):
         progress.storage_failing("No space left on device", 2)
-    assert log.getvalue().count("No space left on device. The sweep waits, with 2 trained trials to record") == 1
+    assert log.getvalue().count("No space left on device. The sweep waits, holding 2 trained trials to record") == 1
     assert "waiting for the store" in panel(progress)
     for _ in range(2):
         progress.storage_back()

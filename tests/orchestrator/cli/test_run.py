@@ -20,6 +20,7 @@ from orchestrator.cli import main
 from orchestrator.store import Store
 
 pytestmark = [
+    pytest.mark.ray,
     pytest.mark.timeout(240),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves sockets to the garbage collector
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -9,8 +9,8 @@ import pytest
 from orchestrator.estimate.makespan import Load, play
 from orchestrator.estimate.recorded_throughput import Place, place_of, recorded_throughputs
 from orchestrator.record import TrialRecord, TrialStatus
+from tests.factories import epoch_report, planned_trial, trial_config, trial_record
 from trainables.estimate.throughput import ThroughputTable, TrialWork, WorkloadKey
-from trainables.outcome import EpochReport
 
 KIND = WorkloadKey(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
 WORK = TrialWork(
@@ -35,21 +35,10 @@ def records(
         epochs = 4 * [10 * step_s + size * evaluation_s]
         # At the end, those before it in the pack are evaluated and tested first, and those after it no more.
         epochs[-1] = 10 * step_s + (place + 1) * evaluation_s + place * 2 * evaluation_s
-        reports = tuple(
-            EpochReport(epoch=e, step=10 * e, train_loss=1.0, validation_score=0.5, validation={}, duration_s=seconds)
-            for e, seconds in enumerate(epochs, start=1)
-        )
+        reports = tuple(epoch_report(e, duration_s=seconds) for e, seconds in enumerate(epochs, start=1))
         made.append(
-            TrialRecord(
-                sweep="s",
-                trial_id=f"{host}{size}{place}",
-                config_id="c",
-                task="t",
-                backbone="b",
-                method="adapter",
-                seed=place,
-                status=TrialStatus.COMPLETED,
-                hyperparameters={"batch_size": 32},
+            trial_record(
+                planned_trial(f"{host}{size}{place}", trial_config(batch_size=32, seed=place)),
                 duration_s=sum(epochs) + 2 * evaluation_s,
                 examples_per_second=32 / step_s,
                 pack_size=float(size),

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.estimate.sweep_estimate import Measurements, SweepEstimate, estimate_sweep
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.spec.early_stopping import NONE, Asha, Median, Rule
-from trainables.config import TrialConfig
+from tests.factories import planned_trial, trial_config
 from trainables.engine.pack_size import MemoryModel
 from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey
 from trainables.estimate.trial_cost import TrialCost
@@ -49,14 +49,7 @@ THROUGHPUT = Throughput(
 
 def trials(count: int) -> list[PlannedTrial]:
     return [
-        PlannedTrial(
-            trial_id=str(number),
-            config_id=str(number),
-            task="t",
-            config=TrialConfig(task="t", backbone="b", method="adapter", num_epochs=9, seed=number),
-            pack_key="k",
-        )
-        for number in range(count)
+        planned_trial(str(number), trial_config(num_epochs=9, seed=number), pack_key="k") for number in range(count)
     ]
 
 
@@ -77,7 +70,7 @@ def test_trials_are_shared_by_the_engines() -> None:
     assert found.seconds - found.start_seconds == pytest.approx(400, rel=0.07)
     assert found.low_seconds < found.seconds < found.high_seconds
     assert (found.packs, found.trials_per_pack) == (2, pytest.approx(4, rel=0.05))
-    assert found.device_seconds == {("t", "adapter"): pytest.approx(800, rel=0.07)}
+    assert found.device_seconds == {("any", "adapter"): pytest.approx(800, rel=0.07)}
     assert (found.expected_epochs, found.most_epochs) == (72, 72)
 
 

@@ -12,9 +12,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
+from orchestrator.planning.plan import (
+    SweepPlan,
+    plan_sweep,
+    plan_table,
+    planned_from_table,
+    planned_hyperparameters,
+    remaining,
+    trials_table,
+)
 from orchestrator.spec.spec import SweepSpecError
-from trainables.config import OUTCOME_VERSION, TrialConfig
+from trainables.config import HYPERPARAMETERS, OUTCOME_VERSION, TrialConfig
 from trainables.faults import FaultsError
 
 Values = dict[str, Any]
@@ -165,7 +173,9 @@ class TestTable:
         empty = plan_table(plan)
         assert (empty.num_rows, planned_from_table(empty)) == (0, [])
         rows = trials_table("s", plan.sample_trials())
-        assert set(empty.schema) <= set(rows.schema)
+        assert empty.schema == rows.schema
+        options = set(planned_hyperparameters(empty).column_names) - set(HYPERPARAMETERS)
+        assert options == {name for trial in plan.sample_trials() for name in trial.config.method_options}
 
     def test_every_row_that_holds_no_trial_is_named(self, values: Values) -> None:
         table = plan_table(plan_sweep(values))

@@ -64,13 +64,13 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(reachability, "ANSWER_TIMEOUT_S", 0.2)
     monkeypatch.setattr(reachability.huggingface_hub, "get_session", Session)
-    reachability._answers.cache_clear()
+    reachability.hub_answers.cache_clear()
     try:
         began = time.perf_counter()
         plan_sweep(read_sweep("houlsby_glue"), allow_missing=True)
         assert time.perf_counter() - began < 10
     finally:
-        reachability._answers.cache_clear()
+        reachability.hub_answers.cache_clear()
     assert asked == [0.2]
 
 

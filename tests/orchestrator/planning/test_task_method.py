@@ -12,8 +12,11 @@ import pytest
 
 import trainables.config
 from orchestrator.planning.plan import TaskMethod, plan_sweep
+from tests.conftest import smaller_options
+from tests.factories import trial_config
+from trainables.backbones.loading import describe_backbone
 from trainables.config import HYPERPARAMETERS, TrialConfig
-from trainables.methods import adapter, method_names
+from trainables.methods import adapter, method_names, parse_options, reference_names
 
 Values = dict[str, Any]
 
@@ -43,7 +46,7 @@ class TestIdentity:
         assert sorted(config_ids({**moved, "backbone": str(moved["backbone"])})) == sorted(config_ids(values))
 
     def test_defaults_written_out_and_whole_floats_change_nothing(self, values: Values) -> None:
-        default = TrialConfig(task="a", backbone="b", method="adapter")
+        default = trial_config()
         written = {name: getattr(default, name) for name in HYPERPARAMETERS} | {"num_epochs": 2, "max_length": 16}
         assert one(values, **written) == one(values)
         assert one(values, weight_decay=1) == one(values, weight_decay=1.0)
@@ -62,9 +65,15 @@ class TestIdentity:
         }
         assert other.keys() == HYPERPARAMETERS.keys()
         ids = [one(values), *(one(values, **{name: value}) for name, value in other.items())]
-        small = {"adapterdrop": {"adapter_size": 3, "num_dropped": 1}, "pals": {"size": 6}}
-        others = [name for name in method_names() if name not in ("adapter", "adapter_fusion")]
-        ids += config_ids({**values, "methods": [{name: small.get(name, {})} for name in others]})
+        shape = describe_backbone(values["backbone"], weights=False).shape
+        needs_files = [
+            name
+            for name in method_names()
+            for fault in parse_options(name, {}).faults(shape)
+            if fault.partition(":")[0] in reference_names(name)
+        ]
+        others = [name for name in method_names() if name not in ("adapter", *needs_files)]
+        ids += config_ids({**values, "methods": [{name: smaller_options(name, shape)} for name in others]})
         ids += [one(values, adapter_size=3), one(values, placement="pfeiffer"), one(values, scaling=2)]
         assert len(set(ids)) == len(ids)
 

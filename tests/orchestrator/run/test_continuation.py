@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials_table
-from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.store import Store
+from tests.factories import records_of
 from trainables.config import OUTCOME_VERSION
 from trainables.faults import FaultsError
 
@@ -37,21 +37,6 @@ def _table(made: SweepPlan, version: int | None) -> pa.Table:
         return table.drop_columns(["outcome_version"])
     place = table.column_names.index("outcome_version")
     return table.set_column(place, "outcome_version", pa.array([version] * len(table), pa.int64()))
-
-
-def _record(made: SweepPlan, number: int, status: str = "completed") -> TrialRecord:
-    trial = made.trials[number]
-    return TrialRecord(
-        sweep=made.spec.name,
-        trial_id=trial.trial_id,
-        config_id=trial.config_id,
-        task=trial.task,
-        backbone=trial.config.backbone,
-        method=trial.config.method,
-        seed=trial.config.seed,
-        status=TrialStatus(status),
-        hyperparameters=trial.config.hyperparameters(),
-    )
 
 
 def test_the_same_sweep_goes_on_a_wider_one_on_request_and_a_narrower_one_never(values: Values) -> None:
@@ -96,7 +81,7 @@ def test_records_of_an_older_adaptune_are_announced_in_one_line(
     before, now, store = older(values), plan_sweep(values), Store(tmp_path)
     assert outcome_notice(now, store) is None
     store.create(before.spec.to_json(), _table(before, 1))
-    store.append([_record(before, 0), _record(before, 1), _record(before, 2, "failed")])
+    store.append([*records_of(before, [0, 1]), *records_of(before, [2], status="failed")])
     assert outcome_notice(now, store) == (
         f"2 records are of outcome version 1, this adaptune trains version {OUTCOME_VERSION}, so they are kept in "
         "superseded/ and 2 trials are trained again"

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials_table
-from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.record import TrialRecord
 from orchestrator.run import recording as recording_module
 from orchestrator.run.recording import Recording, Silent
 from orchestrator.store import Store, StoreLockedError
+from tests.factories import records_of
 
 
 class Watched(Silent):
@@ -59,42 +60,26 @@ class Sweep:
     tracker: NoTracker
 
     def records(self, *numbers: int) -> list[TrialRecord]:
-        return [_record(self.plan, number) for number in numbers]
+        return records_of(self.plan, numbers)
 
     def stored(self) -> list[str]:
         return list(Store(self.store.path).statuses())
 
 
-def _record(plan: SweepPlan, number: int) -> TrialRecord:
-    trial = plan.trials[number]
-    return TrialRecord(
-        sweep=plan.spec.name,
-        trial_id=trial.trial_id,
-        config_id=trial.config_id,
-        task=trial.task,
-        backbone=trial.config.backbone,
-        method=trial.config.method,
-        seed=trial.config.seed,
-        status=TrialStatus.COMPLETED,
-        hyperparameters=trial.config.hyperparameters(),
-    )
-
-
 @pytest.fixture
-def start(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sweep]]:
+def start(values: dict[str, Any]) -> Iterator[Callable[..., Sweep]]:
     """`start(path, filesystem=None)`: begin a sweep of six trials there, held by its driver until the test ends."""
-    monkeypatch.setattr(recording_module, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(recording_module, "LONGEST_WAIT_S", 0.05)
     plan, locks = plan_sweep(values), []
 
-    def make(path: Path, filesystem: Any = None) -> Sweep:
+    def make(path: Path, filesystem: Any = None, waits_s: tuple[float, float] = (0.01, 0.05)) -> Sweep:
         store = Store(str(path), filesystem=filesystem)
         lock = store.lock()
         lock.__enter__()
         locks.append(lock)
         store.create(plan.spec.to_json(), plan_table(plan))
         progress, tracker = Watched(), NoTracker()
-        driver = Recording(store, lambda: tracker, progress, known=store.records, planned=None)  # type: ignore[arg-type,return-value]
+        made: Any = lambda: tracker  # noqa: E731
+        driver = Recording(store, made, progress, known=store.records, planned=None, waits_s=waits_s)
         return Sweep(plan, store, driver, progress, tracker)
 
     yield make
@@ -151,20 +136,18 @@ def test_a_storage_that_fails_now_and_then_loses_and_doubles_nothing(
     start: Callable[..., Sweep], tmp_path: Path, failing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, filesystem = failing
-    sweep, draw = start(tmp_path, filesystem), random.Random(0)
-    change = type(handler)._change
+    sweep, draw = start(tmp_path, filesystem, (0.0, 0.0)), random.Random(0)
+    change = type(handler).change
 
     def moody(self: Any) -> None:
         if draw.random() < 0.4:
             raise OSError("No space left on device")
         change(self)
 
-    monkeypatch.setattr(type(handler), "_change", moody)
-    monkeypatch.setattr(recording_module, "FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr(recording_module, "LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(type(handler), "change", moody)
     for number in range(6):
         sweep.driver.trials_ended(sweep.records(number))
-    monkeypatch.setattr(type(handler), "_change", change)
+    monkeypatch.setattr(type(handler), "change", change)
     ids = [trial.trial_id for trial in sweep.plan.trials]
     assert sweep.stored() == sweep.tracker.ended == ids
     assert [each for each in sweep.progress.told if each in ids] == ids

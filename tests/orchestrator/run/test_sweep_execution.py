@@ -12,14 +12,14 @@ import pytest
 import orchestrator.scheduling.tuner
 import orchestrator.tracking
 from orchestrator.planning.plan import plan_sweep, plan_table
-from orchestrator.record import TrialRecord, TrialStatus, make_record
+from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run import recording as recording_module
 from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.recording import Silent
 from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
 from orchestrator.store import Store
+from tests.factories import trial_record
 from trainables.faults import FaultsError
-from trainables.outcome import OutcomeStatus, TrialOutcome
 
 Values = dict[str, Any]
 
@@ -40,15 +40,9 @@ class Scheduler:
         while not observer.is_interrupted() and (trial := source.next()) is not None:
             self.before_each()
             failed = trial.config.learning_rate == 1
-            outcome = TrialOutcome(
-                status=OutcomeStatus.FAILED if failed else OutcomeStatus.COMPLETED,
-                started_at="2026-01-02T03:04:05+00:00",
-                duration_s=1.0,
-                metric="accuracy",
-                validation_score=None if failed else 0.5,
-                error="no" if failed else None,
-            )
-            record = make_record(sweep, trial, outcome)
+            status = TrialStatus.FAILED if failed else TrialStatus.COMPLETED
+            score, error = (None, "no") if failed else (0.5, None)
+            record = trial_record(trial, status, sweep=sweep, metric="accuracy", validation_score=score, error=error)
             self.trained.append(trial.trial_id)
             source.ended(record)
             observer.trials_ended([record])
@@ -60,7 +54,7 @@ class Listener:
 
     made: ClassVar[list[Listener]] = []
 
-    def __init__(self, sweep: str, spec_json: str, *, tracking_uri: str | None = None) -> None:
+    def __init__(self, sweep: str, spec_json: str, *, varied: Any, tracking_uri: str | None = None) -> None:
         self.sweep, self.refilled, self.ended, self.planned = sweep, [], [], None
         self.end: TrialStatus | None = None
         Listener.made.append(self)

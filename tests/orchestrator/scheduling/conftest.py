@@ -13,6 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, planned_from_table, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.scheduling.search import adaptive_trials
+from tests.factories import trial_record
 
 Values = dict[str, Any]
 Score = Callable[[PlannedTrial], float | None]
@@ -41,19 +42,7 @@ def finite(values: Values) -> Values:
 
 
 def record(trial: PlannedTrial, score: float | None, status: TrialStatus = TrialStatus.COMPLETED) -> TrialRecord:
-    return TrialRecord(
-        sweep="small",
-        trial_id=trial.trial_id,
-        config_id=trial.config_id,
-        task=trial.task,
-        backbone=trial.config.backbone,
-        method=trial.config.method,
-        seed=trial.config.seed,
-        status=status,
-        hyperparameters=trial.config.hyperparameters(),
-        trained_params=trial.trained_params,
-        validation_score=score,
-    )
+    return trial_record(trial, status, validation_score=score)
 
 
 class Sweep:

@@ -15,6 +15,7 @@ class Observer:
 
     def __init__(self, on_epoch: dict[int, Callable[[], None]] | None = None) -> None:
         self.is_interrupted: Callable[[], bool] | None = None
+        self.notices: list[str] = []
         self.starting = 0
         self.engines: Sequence[str] = ()
         self.working: list[EngineStatus] = []
@@ -22,6 +23,9 @@ class Observer:
         self.epochs: list[tuple[str, int]] = []
         self.records: list[TrialRecord] = []
         self._on_epoch = dict(on_epoch or {})
+
+    def notice(self, line: str) -> None:
+        self.notices.append(line)
 
     def engines_starting(self, count: int) -> None:
         self.starting = count

@@ -14,9 +14,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.scheduling.early_stopping import SCHEDULERS, trial_scheduler
+from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.trial import EPOCH, SCORE
-from orchestrator.spec.early_stopping import NONE, RULES, Asha, Hyperband, Median, Rule
+from orchestrator.spec.early_stopping import NONE, Asha, Hyperband, Median, Patience, Rule
 from trainables import metrics
 from trainables.outcome import EpochReport
 
@@ -96,10 +96,6 @@ def recorded(
 A, B = "toy/sentiment", "toy/intent"
 
 
-def test_every_rule_has_its_scheduler() -> None:
-    assert set(SCHEDULERS) == set(RULES.values())
-
-
 def test_without_a_rule_nothing_judges() -> None:
     assert trial_scheduler(NONE, {A: 3}) is None
 
@@ -153,6 +149,14 @@ def test_the_median_rule_stops_who_stays_below_and_pauses_nobody() -> None:
     assert [judged.score(f"{A}-{n}", 1, 0.8) for n in range(3)] == [CONTINUE] * 3  # too few to judge by
     assert judged.score(f"{A}-3", 1, 0.7) == STOP
     assert judged.score(f"{A}-4", 1, 0.9) == CONTINUE
+
+
+def test_patience_prunes_who_has_not_been_better_for_so_many_epochs() -> None:
+    judged = Judged(Patience(num_epochs=2), [A])
+    for epoch, (score, verdict) in enumerate(
+        [(0.5, CONTINUE), (0.4, CONTINUE), (0.6, CONTINUE), (0.6, CONTINUE), (0.59, STOP)], start=1
+    ):
+        assert judged.score(f"{A}-0", epoch, score) == verdict
 
 
 @pytest.mark.parametrize("rule", [Asha(), Hyperband(brackets=2), Median()])

@@ -11,19 +11,20 @@ import pytest
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineActor, EngineLostError
+from tests.factories import epoch_report, outcome, trial_config
 from trainables.config import TrialConfig
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_run import PackStatus
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 from trainables.training.running_trial import Job
 
-CONFIG = TrialConfig(task="a", backbone="b", method="layernorm", num_epochs=3)
-OTHER = TrialConfig(task="a", backbone="b", method="full_finetuning", num_epochs=3)
+CONFIG = trial_config("layernorm", num_epochs=3)
+OTHER = trial_config("full_finetuning", num_epochs=3)
 WAIT_S = 10.0
 
 
 def epoch(number: int) -> EpochReport:
-    return EpochReport(epoch=number, step=number, train_loss=1, validation_score=0.5, validation={}, duration_s=0.1)
+    return epoch_report(number)
 
 
 class FakeEngine:
@@ -65,8 +66,8 @@ class FakeEngine:
                 self._end(job, OutcomeStatus.COMPLETED)
 
     def _end(self, job: Job, status: OutcomeStatus) -> None:
-        last = epoch(self.pack.pop(job))
-        job.done(TrialOutcome(status=status, started_at="now", duration_s=1, epochs=(last,)))
+        last = epoch(max(1, self.pack.pop(job)))
+        job.done(outcome(status, epochs=(last,)))
 
 
 @pytest.fixture
@@ -220,7 +221,7 @@ def epochs_trained(actor: EngineActor) -> list[int]:
 
 
 def test_a_trial_that_may_be_pruned_is_never_more_than_an_epoch_ahead_of_its_verdict(actor: EngineActor) -> None:
-    config = TrialConfig(task="a", backbone="b", method="layernorm", num_epochs=5)
+    config = trial_config("layernorm", num_epochs=5)
     actor.start("t", config, may_be_pruned=True)
     until(lambda: len(fake(actor).pack) == 1)
     fake(actor).go.release(4)

@@ -49,7 +49,7 @@ def _answers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoscaler_module.ray, "get", lambda answer, timeout: answer)
 
 
-def keeper_of(cluster: Cluster, pool: FakePool, count: int | None = None) -> tuple[EngineAutoscaler, list[Any]]:
+def autoscaler_of(cluster: Cluster, pool: FakePool, count: int | None = None) -> tuple[EngineAutoscaler, list[Any]]:
     layout = EngineLayout(count=cluster.count if count is None else count, num_gpus=cluster.num_gpus, num_threads=1)
     engines: list[Any] = [object() for _ in range(layout.count)]
     return EngineAutoscaler(pool, engines, layout, cluster.room, cluster.make), engines
@@ -57,7 +57,7 @@ def keeper_of(cluster: Cluster, pool: FakePool, count: int | None = None) -> tup
 
 def test_a_node_that_joins_gets_engines_and_one_that_leaves_keeps_its_own() -> None:
     cluster, pool = Cluster(2), FakePool()
-    autoscaler, engines = keeper_of(cluster, pool)
+    autoscaler, engines = autoscaler_of(cluster, pool)
     autoscaler.look()
     assert (cluster.made, len(pool.known)) == (0, 2)
     cluster.count = 5
@@ -73,7 +73,7 @@ def test_a_node_that_joins_gets_engines_and_one_that_leaves_keeps_its_own() -> N
 
 def test_what_was_left_out_at_first_stays_left_out() -> None:
     cluster, pool = Cluster(4), FakePool()
-    autoscaler, engines = keeper_of(cluster, pool, count=1)
+    autoscaler, engines = autoscaler_of(cluster, pool, count=1)
     autoscaler.look()
     assert cluster.made == 0
     cluster.count = 6
@@ -83,7 +83,7 @@ def test_what_was_left_out_at_first_stays_left_out() -> None:
 
 def test_gpus_that_join_a_cluster_without_any_get_engines() -> None:
     cluster, pool = Cluster(2), FakePool()
-    autoscaler, engines = keeper_of(cluster, pool)
+    autoscaler, engines = autoscaler_of(cluster, pool)
     cluster.count, cluster.num_gpus = 3, 1
     autoscaler.look()
     assert (cluster.made, len(engines)) == (3, 5)
@@ -93,7 +93,7 @@ def test_an_engine_that_is_gone_for_good_is_made_anew_but_not_at_once(monkeypatc
     now = 100.0
     monkeypatch.setattr(autoscaler_module.time, "monotonic", lambda: now)
     cluster, pool = Cluster(2), FakePool()
-    autoscaler, engines = keeper_of(cluster, pool)
+    autoscaler, engines = autoscaler_of(cluster, pool)
     first, second = engines
     for waits in (autoscaler_module.FIRST_WAIT_S, 2 * autoscaler_module.FIRST_WAIT_S):
         pool.gone = [len(engines) - 1]
@@ -113,7 +113,7 @@ def test_it_looks_while_its_context_lasts_and_a_cluster_that_does_not_answer_doe
 ) -> None:
     monkeypatch.setattr(autoscaler_module, "LOOK_EVERY_S", 0.001)
     cluster, pool = Cluster(1), FakePool()
-    autoscaler, engines = keeper_of(cluster, pool)
+    autoscaler, engines = autoscaler_of(cluster, pool)
     answers = iter([ConnectionError(), EngineLayout(count=2, num_gpus=0, num_threads=1)])
 
     def room() -> EngineLayout:

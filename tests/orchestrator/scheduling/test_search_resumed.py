@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.planning.grid_random import ADAPTIVE
 from orchestrator.planning.plan import plan_sweep
+from orchestrator.planning.search_algorithms import SEARCH_ALGORITHMS, Sampled
 
 Values = dict[str, Any]
+ADAPTIVE = [name for name, algorithm in SEARCH_ALGORITHMS.items() if isinstance(algorithm, Sampled)]
 
 
 class TestResuming:

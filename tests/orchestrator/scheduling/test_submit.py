@@ -33,7 +33,7 @@ def test_task_folders_travel_with_the_job_and_plan_to_the_same_trials(
 ) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
-    submit._pack(plan, folder)
+    submit.pack_job(plan, folder)
     values = json.loads((folder / "sweep.json").read_text())
     assert values["tasks"] == ["tasks/opinion", "toy/sentiment"]
     shutil.rmtree(tmp_path / "opinion")  # the cluster has no such folder
@@ -46,7 +46,7 @@ def test_folders_too_large_to_send_are_refused(
 ) -> None:
     monkeypatch.setattr(submit, "MAX_UPLOAD_BYTES", 100)
     with pytest.raises(FaultsError, match="put them on storage that every node can read"):
-        submit._pack(plan, tmp_path)
+        submit.pack_job(plan, tmp_path)
 
 
 def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
@@ -60,10 +60,10 @@ def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
         )
         return shown.stdout.strip()
 
-    by_default = expand(submit._entrypoint("sent", None, None))
+    by_default = expand(submit.entrypoint("sent", None, None))
     assert "--store /home/head/sweeps/sent " in by_default
     assert by_default.endswith("--tracking-uri sqlite:////home/head/sweeps/mlflow.db")
-    named = expand(submit._entrypoint("sent", "s3://bucket/a b", "http://mlflow:5000"))
+    named = expand(submit.entrypoint("sent", "s3://bucket/a b", "http://mlflow:5000"))
     assert named.endswith("--store s3://bucket/a b --tracking-uri http://mlflow:5000")
 
 

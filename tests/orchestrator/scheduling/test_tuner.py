@@ -26,7 +26,7 @@ from orchestrator.scheduling.tuner import run_trials
 from orchestrator.trial_source import FixedTrials
 from tests.orchestrator.scheduling.observer import Observer
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 DIVERGING = 1e30
 LONG = 100  # epochs of a trial that is met in the middle
 

@@ -41,9 +41,12 @@ def test_a_rule_survives_the_road_through_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("value", "faults"),
     [
-        ("asah", ["unknown rule of early stopping 'asah'; did you mean 'asha'? Known: asha, hyperband, median, none"]),
-        (True, ["must be none, the name of a rule (asha, hyperband, median), or a mapping of one"]),
-        ({"asha": {}, "median": {}}, ["must be none, the name of a rule (asha, hyperband, median)"]),
+        (
+            "asah",
+            [f"unknown rule of early stopping 'asah'; did you mean 'asha'? Known: {', '.join(sorted([*RULES, NONE]))}"],
+        ),
+        (True, [f"must be none, the name of a rule ({', '.join(RULES)}), or a mapping of one"]),
+        ({"asha": {}, "median": {}}, ["must be none, the name of a rule (asha, hyperband, median"]),
         ({}, ["must be none"]),
         ({"asha": 3}, ["asha: must be a mapping of settings, but got 3"]),
         (

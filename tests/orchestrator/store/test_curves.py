@@ -4,12 +4,15 @@ import dataclasses
 
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.rows import table_from_records
+from tests.factories import measured_record
 
 
-def test_a_curve_has_a_row_per_trial_and_epoch(record):
-    one, other = record("a"), record("b")
+def test_a_curve_has_a_row_per_trial_and_epoch():
+    one, other = measured_record("a"), measured_record("b")
     f1 = dataclasses.replace(other.epochs[0], validation={"f1": 0.3, "loss": 2.0})
-    table = epochs_table(table_from_records([one, record("none", epochs=()), dataclasses.replace(other, epochs=(f1,))]))
+    table = epochs_table(
+        table_from_records([one, measured_record("none", epochs=()), dataclasses.replace(other, epochs=(f1,))])
+    )
     assert table.column_names == [
         *("sweep", "trial_id", "config_id", "task", "method", "seed", "epoch", "step", "train/loss"),
         *("validation_score", "validation/accuracy", "validation/f1", "validation/loss", "duration_s"),

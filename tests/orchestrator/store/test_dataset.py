@@ -11,6 +11,8 @@ from orchestrator.record import TrialStatus
 from orchestrator.store import Store
 from orchestrator.store.files import open_folder
 from orchestrator.store.rows import records_from_table, table_from_records
+from orchestrator.store.segments import Segments
+from tests.factories import measured_record
 from trainables.faults import FaultsError
 
 
@@ -52,11 +54,11 @@ def test_a_place_that_cannot_be_written_is_a_fault(tmp_path, plan):
         Store(tmp_path / "file" / "sweep").lock().__enter__()
 
 
-def test_records_are_read_back_in_the_order_they_were_added(tmp_path, record):
+def test_records_are_read_back_in_the_order_they_were_added(tmp_path):
     store = Store(tmp_path)
-    store.append([record("b"), record("a", "failed")])
+    store.append([measured_record("b"), measured_record("a", "failed")])
     store.append([])
-    store.append([record("c", "pruned")])
+    store.append([measured_record("c", "pruned")])
     assert store.trials()["trial_id"].to_pylist() == ["b", "a", "c"]
     assert "epochs" not in store.trials().column_names
     assert store.epochs().num_rows == 6
@@ -67,20 +69,20 @@ def test_records_are_read_back_in_the_order_they_were_added(tmp_path, record):
 
 
 @pytest.mark.parametrize("ids", [["new", "old"], ["new", "new"]])
-def test_a_second_record_of_a_trial_is_refused_before_anything_is_written(tmp_path, record, ids):
-    Store(tmp_path).append([record("old")])
+def test_a_second_record_of_a_trial_is_refused_before_anything_is_written(tmp_path, ids):
+    Store(tmp_path).append([measured_record("old")])
     with pytest.raises(ValueError, match=f"there would be a second of {ids[1]}"):
-        Store(tmp_path).append([record(trial_id) for trial_id in ids])
+        Store(tmp_path).append([measured_record(trial_id) for trial_id in ids])
     assert Store(tmp_path).trials()["trial_id"].to_pylist() == ["old"]
 
 
-def test_a_retired_record_is_moved_so_that_its_trial_can_run_again(tmp_path, record):
+def test_a_retired_record_is_moved_so_that_its_trial_can_run_again(tmp_path):
     store = Store(tmp_path)
-    store.append([record("a"), record("b", "failed", error="boom")])
-    store.append([record("c", "cancelled")])
+    store.append([measured_record("a"), measured_record("b", "failed", error="boom")])
+    store.append([measured_record("c", "cancelled")])
     assert store.retire(["b", "c", "unheard of"]) == 2
     assert store.trials()["trial_id"].to_pylist() == ["a"]
-    store.append([record("b")])
+    store.append([measured_record("b")])
     assert store.finished_ids() == {"a", "b"}
     superseded = pq.read_table(tmp_path / "superseded").select(["trial_id", "error"])
     assert sorted(superseded.to_pylist(), key=lambda row: row["trial_id"]) == [
@@ -89,26 +91,26 @@ def test_a_retired_record_is_moved_so_that_its_trial_can_run_again(tmp_path, rec
     ]
 
 
-def test_a_finished_record_cannot_be_retired(tmp_path, record):
+def test_a_finished_record_cannot_be_retired(tmp_path):
     store = Store(tmp_path)
-    store.append([record("a", "failed"), record("b", "pruned")])
+    store.append([measured_record("a", "failed"), measured_record("b", "pruned")])
     with pytest.raises(ValueError, match="but b should be retired"):
         store.retire(["a", "b"])
     assert len(store.statuses()) == 2
 
 
-def test_retiring_all_leaves_an_empty_store(tmp_path, record):
+def test_retiring_all_leaves_an_empty_store(tmp_path):
     store = Store(tmp_path)
-    store.append([record("a", "failed")])
+    store.append([measured_record("a", "failed")])
     store.retire(["a"])
     assert store.trials().num_rows == 0
     assert list((tmp_path / "trials").iterdir()) == []
 
 
-def test_compacting_makes_one_file_that_other_tools_read_whole(tmp_path, record):
+def test_compacting_makes_one_file_that_other_tools_read_whole(tmp_path):
     store = Store(tmp_path)
-    store.append([record("a", hyperparameters={"adapter_size": 8})])
-    store.append([record("b", hyperparameters={"num_layers": 2}, provenance={"device": "cpu"}, test={})])
+    store.append([measured_record("a", hyperparameters={"adapter_size": 8})])
+    store.append([measured_record("b", hyperparameters={"num_layers": 2}, provenance={"device": "cpu"}, test={})])
     before = store.trials(), store.epochs()
     store.compact()
     store.compact()
@@ -118,16 +120,16 @@ def test_compacting_makes_one_file_that_other_tools_read_whole(tmp_path, record)
     assert plain.drop_columns(["epochs"]).equals(store.trials())
 
 
-def test_segments_as_they_are_appended_are_read_by_other_tools(tmp_path, record):
+def test_segments_as_they_are_appended_are_read_by_other_tools(tmp_path):
     store = Store(tmp_path)
     for trial_id in ("a", "b"):
-        store.append([record(trial_id)])
+        store.append([measured_record(trial_id)])
     assert pyarrow.dataset.dataset(tmp_path / "trials").to_table(columns=["trial_id"]).num_rows == 2
 
 
-def test_torn_and_foreign_files_are_reported_once_and_left_alone(tmp_path, record, caplog):
+def test_torn_and_foreign_files_are_reported_once_and_left_alone(tmp_path, caplog):
     store = Store(tmp_path)
-    store.append([record("a")])
+    store.append([measured_record("a")])
     trials = tmp_path / "trials"
     (whole,) = trials.iterdir()
     torn = trials / "part-00000002-0123abcd.parquet"
@@ -140,16 +142,16 @@ def test_torn_and_foreign_files_are_reported_once_and_left_alone(tmp_path, recor
         assert store.statuses() == {"a": TrialStatus.COMPLETED}
     ignored = sorted(r.getMessage().split(" is ignored")[0].rpartition("/")[2] for r in caplog.records)
     assert ignored == ["notes.txt", "part-00000002-0123abcd.parquet", "part-00000003-0123abcd.parquet"]
-    store.append([record("b")])
+    store.append([measured_record("b")])
     store.compact()
     assert store.trials()["trial_id"].to_pylist() == ["a", "b"]
     assert torn.exists()
     assert len(list(trials.iterdir())) == 4  # the three, and the merged segment
 
 
-def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path, record, monkeypatch):
+def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    store.append([record("a")])
+    store.append([measured_record("a")])
 
     def fail(self, name):
         raise OSError("connection reset")
@@ -161,14 +163,14 @@ def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path,
 
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("change", ["append", "compact", "retire"])
-def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, record, failing, change, after):
+def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, failing, change, after):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)
     for trial_id in ("a", "b", "c"):
-        store.append([record(trial_id, "failed" if trial_id == "b" else "completed")])
+        store.append([measured_record(trial_id, "failed" if trial_id == "b" else "completed")])
     kept = store.trials()
     changes = {
-        "append": lambda: store.append([record("d")]),
+        "append": lambda: store.append([measured_record("d")]),
         "compact": store.compact,
         "retire": lambda: store.retire(["b"]),
     }
@@ -197,33 +199,33 @@ def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, record, 
     assert len(list((tmp_path / "trials").glob("part-*"))) == 1
 
 
-def test_a_reader_whose_files_are_compacted_away_begins_again(tmp_path, record, monkeypatch):
+def test_a_reader_whose_files_are_compacted_away_begins_again(tmp_path, monkeypatch):
     reader, writer = Store(tmp_path), Store(tmp_path)
     for trial_id in ("a", "b"):
-        writer.append([record(trial_id)])
-    listed = type(reader._segments)._segment_names
+        writer.append([measured_record(trial_id)])
+    listed = Segments.segment_names
     interruptions = iter([True])
 
     def compact_after_listing(self):
         names = listed(self)
-        if self is reader._segments and next(interruptions, False):
+        if next(interruptions, False):
             writer.compact()
         return names
 
-    monkeypatch.setattr(type(reader._segments), "_segment_names", compact_after_listing)
+    monkeypatch.setattr(Segments, "segment_names", compact_after_listing)
     assert reader.trials()["trial_id"].to_pylist() == ["a", "b"]
     assert next(interruptions, "used") == "used"
 
 
-def test_an_empty_store_has_the_columns_and_types_of_one_with_records(tmp_path, record):
+def test_an_empty_store_has_the_columns_and_types_of_one_with_records(tmp_path):
     empty = Store(tmp_path).trials()
-    Store(tmp_path).append([record()])
+    Store(tmp_path).append([measured_record()])
     assert set(empty.column_names) <= set(Store(tmp_path).trials().column_names)
     assert empty.schema == table_from_records([]).drop_columns(["epochs"]).schema
 
 
-def test_a_store_from_before_a_column_was_known_is_read_and_added_to(tmp_path, record):
-    older, newer = records_from_table(table_from_records([record("a"), record("b", pack_size=3.5)]))
+def test_a_store_from_before_a_column_was_known_is_read_and_added_to(tmp_path):
+    older, newer = records_from_table(table_from_records([measured_record("a"), measured_record("b", pack_size=3.5)]))
     (tmp_path / "trials").mkdir()
     before = table_from_records([older]).drop_columns(["pack_size"])
     pq.write_table(before, tmp_path / "trials" / "part-00000001-0a1b2c3d.parquet")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.store import Store
 from orchestrator.store.rows import table_from_records
+from tests.factories import measured_record
 
 OPTIONS = st.fixed_dictionaries(
     {"learning_rate": st.sampled_from([1e-3, 1, None])},
@@ -34,16 +35,16 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(steps=st.lists(STEP, max_size=12))
-def test_any_order_of_changes_gives_the_table_of_a_plain_dictionary(record, steps):
+def test_any_order_of_changes_gives_the_table_of_a_plain_dictionary(steps):
     model = {}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         for step, argument in steps:
             if step == "append":
                 new = [
-                    record(i, status, hyperparameters=options, provenance=provenance, test=test)
+                    measured_record(i, status, hyperparameters=options, provenance=provenance, test=test)
                     for i, status, options, provenance, test in argument
                     if i not in model
                 ]
@@ -75,7 +76,7 @@ def _without_nulls(struct):
     return {key: value for key, value in struct.items() if value is not None}
 
 
-def test_a_reader_beside_a_writer_sees_only_whole_and_growing_states(tmp_path, record):
+def test_a_reader_beside_a_writer_sees_only_whole_and_growing_states(tmp_path):
     writer, done, faults = Store(tmp_path), threading.Event(), []
 
     def read() -> None:
@@ -89,7 +90,7 @@ def test_a_reader_beside_a_writer_sees_only_whole_and_growing_states(tmp_path, r
     reader = threading.Thread(target=read)
     reader.start()
     for i in range(30):
-        writer.append([record(str(i))])
+        writer.append([measured_record(str(i))])
         if i % 5 == 4:
             writer.compact()
     done.set()

@@ -21,15 +21,15 @@ ENGINES = (
 def test_another_reader_sees_what_the_driver_noted_last_until_it_ends(tmp_path):
     driver, reader = Store(tmp_path), Store(tmp_path)
     with driver.lock():
-        assert reader.working() is None
+        assert reader.engine_snapshot() is None
         driver.write_engine_snapshot(ENGINES[:1])
         driver.write_engine_snapshot(ENGINES)
-        seen = reader.working()
+        seen = reader.engine_snapshot()
         assert seen.engines == ENGINES
         assert (seen.host, seen.pid) == (socket.gethostname(), os.getpid())
         assert 0 <= seen.age_s < 60
         driver.remove_engine_snapshot()
-        assert reader.working() is None
+        assert reader.engine_snapshot() is None
         driver.remove_engine_snapshot()
     assert list(tmp_path.iterdir()) == []
 
@@ -37,11 +37,11 @@ def test_another_reader_sees_what_the_driver_noted_last_until_it_ends(tmp_path):
 def test_the_note_of_a_driver_that_was_killed_is_not_shown(tmp_path):
     store = Store(tmp_path)
     store.write_engine_snapshot(ENGINES)
-    assert store.working() is None
+    assert store.engine_snapshot() is None
     note = json.loads((tmp_path / NOTE).read_text())
     (tmp_path / NOTE).write_text(json.dumps({**note, "pid": note["pid"] + 1}))
     with store.lock():  # by its successor, which has noted nothing yet
-        assert store.working() is None
+        assert store.engine_snapshot() is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_note_that_cannot_be_understood_is_left_aside(tmp_path, text):
     store = Store(tmp_path)
     with store.lock():
         (tmp_path / NOTE).write_text(text)
-        assert store.working() is None
+        assert store.engine_snapshot() is None
 
 
 def test_a_note_that_cannot_be_written_stops_nothing(failing, tmp_path, caplog):
@@ -71,4 +71,4 @@ def test_a_note_that_cannot_be_written_stops_nothing(failing, tmp_path, caplog):
         store.write_engine_snapshot(ENGINES)
     store.remove_engine_snapshot()
     assert "could not be written" in caplog.text
-    assert store.working() is None
+    assert store.engine_snapshot() is None

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.store import STALE_AFTER_S, Store, StoreLockedError, lock
 from orchestrator.store.lock import LOCK
+from tests.factories import measured_record
 from trainables.faults import FaultsError
 
 BEGAN = "2025-01-02T03:04:05+00:00"
@@ -132,14 +133,14 @@ class TestSignsOfLife:
         with pytest.raises(StoreLockedError, match="on elsewhere"):
             Store(tmp_path).lock().__enter__()
 
-    def test_a_driver_that_wakes_after_it_was_taken_over_writes_nothing_more(self, tmp_path, record, plan):
+    def test_a_driver_that_wakes_after_it_was_taken_over_writes_nothing_more(self, tmp_path, plan):
         store = Store(tmp_path)
         with store.lock():
             store.create('{"name": "a"}', plan)
-            store.append([record("t0")])
+            store.append([measured_record("t0")])
             _leave_lock(tmp_path, host="elsewhere", pid=77)
             writes = [
-                lambda: store.append([record("t1")]),
+                lambda: store.append([measured_record("t1")]),
                 lambda: store.retire(["t0"], even_finished=True),
                 lambda: store.begin('{"name": "b"}', plan),
                 lambda: store.add_planned(plan),
@@ -153,30 +154,30 @@ class TestSignsOfLife:
             assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
         assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
 
-    def test_a_lock_that_somebody_deleted_is_made_anew(self, tmp_path, record, caplog):
+    def test_a_lock_that_somebody_deleted_is_made_anew(self, tmp_path, caplog):
         store = Store(tmp_path)
         with store.lock():
             (tmp_path / LOCK).unlink()
-            store.append([record("t0")])
+            store.append([measured_record("t0")])
             with pytest.raises(StoreLockedError):
                 Store(tmp_path).lock().__enter__()
         assert "made anew" in caplog.text
         assert not (tmp_path / LOCK).exists()
 
-    def test_a_store_that_is_gone_is_a_failing_storage_and_not_written_in_its_empty_place(self, tmp_path, record, plan):
+    def test_a_store_that_is_gone_is_a_failing_storage_and_not_written_in_its_empty_place(self, tmp_path, plan):
         store = Store(tmp_path / "s")
         with store.lock():
             store.create('{"name": "a"}', plan)
-            store.append([record("t0")])
+            store.append([measured_record("t0")])
             (tmp_path / "s").rename(tmp_path / "away")
             (tmp_path / "s").mkdir()  # where the disk was mounted
             with pytest.raises(OSError, match="is gone"):
-                store.append([record("t1")])
+                store.append([measured_record("t1")])
             store.write_engine_snapshot([])
             assert list((tmp_path / "s").iterdir()) == []
             (tmp_path / "s").rmdir()
             (tmp_path / "away").rename(tmp_path / "s")
-            store.append([record("t1")])
+            store.append([measured_record("t1")])
         assert store.finished_ids() == {"t0", "t1"}
 
 

@@ -14,7 +14,8 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
 from orchestrator.tracking.runs import MlflowRuns
-from trainables.config import TrialConfig
+from orchestrator.tracking.tracker import Patience
+from tests.factories import epoch_report, measured_record, planned_trial, trial_config
 from trainables.outcome import EpochReport
 
 
@@ -24,7 +25,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     window = MlflowRuns(f"sqlite:///{path}", "first")
     window.open()
-    window.client.delete_experiment(window._experiment_id)
+    window.client.delete_experiment(window.experiment_id)
     return path
 
 
@@ -101,14 +102,18 @@ def window(tracking_uri: str) -> FlakyWindow:
 
 
 @pytest.fixture
-def start(window: FlakyWindow, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Tracker]]:
-    """`start()`: a tracker on the test's database that flushes every 20 ms, closed at the latest with the test."""
-    monkeypatch.setattr("orchestrator.tracking.tracker._FIRST_WAIT_S", 0.01)
+def start(window: FlakyWindow) -> Iterator[Callable[..., Tracker]]:
+    """`start()`: a tracker on the test's database that flushes every 20 ms, closed at the latest with the test.
+
+    Fields of its `Patience` and options of a tracker are given by name.
+    """
+    fields = {field.name for field in dataclasses.fields(Patience)}
     trackers: list[Tracker] = []
 
     def tracker(spec_json: str = '{"name": "quickstart"}', **options: Any) -> Tracker:
-        options = {"window": window, "flush_interval_s": 0.02} | options
-        trackers.append(Tracker("quickstart", spec_json, **options))
+        patience = {"flush_interval_s": 0.02, "first_wait_s": 0.01} | {k: v for k, v in options.items() if k in fields}
+        others = {"window": window} | {name: value for name, value in options.items() if name not in fields}
+        trackers.append(Tracker("quickstart", spec_json, patience=Patience(**patience), **others))
         return trackers[-1]
 
     yield tracker
@@ -166,66 +171,42 @@ def look(tracking_uri: str) -> Callable[[], tuple[Seen, dict[str, Seen]]]:
     return seen
 
 
+TREC = trial_config(task="data/trec", backbone="minilm", method_options={"adapter_size": 64}, learning_rate=1e-3)
+
+
 @pytest.fixture(scope="session")
-def planned() -> Callable[[str], PlannedTrial]:
+def planned() -> Callable[..., PlannedTrial]:
     def trial(trial_id: str = "t0") -> PlannedTrial:
-        config = TrialConfig(
-            task="data/trec",
-            backbone="minilm",
-            method="adapter",
-            method_options={"adapter_size": 64},
-            learning_rate=1e-3,
-        )
-        return PlannedTrial(trial_id=trial_id, config_id=f"c-{trial_id}", task="trec", config=config)
+        return planned_trial(trial_id, TREC, task="trec")
 
     return trial
 
 
-def _epoch(epoch: int) -> EpochReport:
-    return EpochReport(
-        epoch=epoch,
-        step=10 * epoch,
-        train_loss=1 / epoch,
-        validation_score=epoch / 10,
-        validation={"accuracy": epoch / 10, "loss": 2 / epoch},
-        duration_s=10.0,
-    )
-
-
 @pytest.fixture(scope="session")
 def epoch() -> Callable[[int], EpochReport]:
-    return _epoch
+    def report(number: int) -> EpochReport:
+        score = number / 10
+        validation = {"accuracy": score, "loss": 2 / number}
+        return epoch_report(number, validation_score=score, validation=validation, duration_s=10.0)
+
+    return report
 
 
 @pytest.fixture(scope="session")
-def record(planned: Callable[[str], PlannedTrial]) -> Callable[..., TrialRecord]:
+def record(planned: Callable[..., PlannedTrial], epoch: Callable[[int], EpochReport]) -> Callable[..., TrialRecord]:
     """`record(trial_id, status, **fields)`: the end of `planned(trial_id)` after two epochs."""
 
     def ended(trial_id: str = "t0", status: str = "completed", **changes: Any) -> TrialRecord:
-        trial = planned(trial_id)
-        whole = TrialRecord(
-            sweep="quickstart",
-            trial_id=trial.trial_id,
-            config_id=trial.config_id,
-            task=trial.task,
-            backbone=trial.config.backbone,
-            method=trial.config.method,
-            seed=trial.config.seed,
-            status=TrialStatus(status),
-            hyperparameters=trial.config.hyperparameters(),
-            trained_params=1234,
-            metric="accuracy",
-            validation_score=0.2,
-            test_score=0.25,
-            best_epoch=2,
-            duration_s=21.5,
-            started_at="2025-01-02T03:04:05+00:00",
-            engine="host/cpu",
-            provenance={"commit": "abc"},
-            validation={"accuracy": 0.2, "loss": 1.0},
-            test={"accuracy": 0.25},
-            epochs=(_epoch(1), _epoch(2)),
-        )
-        return dataclasses.replace(whole, **changes)
+        measured = {
+            "validation_score": 0.2,
+            "test_score": 0.25,
+            "duration_s": 21.5,
+            "engine": "host/cpu",
+            "provenance": {"commit": "abc"},
+            "validation": {"accuracy": 0.2, "loss": 1.0},
+            "test": {"accuracy": 0.25},
+            "epochs": (epoch(1), epoch(2)),
+        }
+        return measured_record(planned(trial_id), status, **(measured | changes))
 
     return ended

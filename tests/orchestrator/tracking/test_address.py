@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from orchestrator.tracking.address import artifact_location, default_tracking_uri, free_port, ui_command
+from orchestrator.tracking.address import (
+    artifact_location,
+    default_tracking_uri,
+    free_port,
+    ui_command,
+    without_password,
+)
 from trainables.faults import FaultsError
 
 
@@ -51,3 +57,8 @@ def test_without_a_port_a_free_one_is_taken():
 def test_a_tracking_server_has_its_own_pages():
     with pytest.raises(FaultsError, match="open http://tracking:5000"):
         ui_command("http://tracking:5000")
+
+
+def test_a_password_is_not_shown():
+    assert without_password("postgresql://user:secret@host/db") == "postgresql://user:***@host/db"
+    assert without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"

@@ -52,7 +52,7 @@ def test_a_run_written_whole_is_the_run_that_mlflow_s_own_client_writes(start, w
     for writes_whole_runs in (True, False):
         window.writes_whole_runs = writes_whole_runs
         tracker = start(flush_interval_s=30)
-        wait_until(lambda tracker=tracker: tracker._is_open)
+        wait_until(lambda tracker=tracker: tracker.is_open)
         ids = [f"{number}-{writes_whole_runs}" for number in range(len(endings))]
         for trial_id, ending in zip(ids, endings, strict=True):
             tracker.trial_ended(record(trial_id, **ending))
@@ -74,26 +74,24 @@ def _shown(run, times_are_known):
     return {name: repr(sorted(value.items()) if isinstance(value, dict) else value) for name, value in fields.items()}
 
 
-def test_a_sweep_that_is_faster_than_mlflow_waits_for_it(start, window, record, look, monkeypatch):
-    monkeypatch.setattr("orchestrator.tracking.tracker._MOST_WAITING", 3)
-    tracker = start(flush_interval_s=30)
+def test_a_sweep_that_is_faster_than_mlflow_waits_for_it(start, window, record, look):
+    tracker = start(flush_interval_s=30, most_waiting=3)
     most = 0
     for number in range(20):
         tracker.trial_ended(record(str(number)))
-        most = max(most, len(tracker._news))
+        most = max(most, tracker.num_waiting)
     assert most <= 3
     assert tracker.close(COMPLETED)
     assert len(look()[1]) == 20
 
 
-def test_a_sweep_does_not_wait_for_an_mlflow_that_is_away(start, window, record, look, monkeypatch):
-    monkeypatch.setattr("orchestrator.tracking.tracker._MOST_WAITING", 3)
+def test_a_sweep_does_not_wait_for_an_mlflow_that_is_away(start, window, record, look):
     window.is_down = True
-    tracker = start(flush_interval_s=0.01)
-    wait_until(lambda: tracker._failures)
+    tracker = start(flush_interval_s=0.01, most_waiting=3)
+    wait_until(lambda: tracker.is_away)
     for number in range(20):
         tracker.trial_ended(record(str(number)))
-    assert len(tracker._news) == 20
+    assert tracker.num_waiting == 20
     window.is_down = False
     assert tracker.close(COMPLETED)
     assert len(look()[1]) == 20

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.data import tokenized as data
+from trainables.data import tokenized
 from trainables.data.squad import SCHEMA
 from trainables.data.tokenized import TokenizedSplit, encode
 from trainables.data.windows import MAX_ANSWER_PIECES, answer_texts, window_bounds
@@ -271,9 +271,9 @@ class TestCache:
 
     def test_the_second_time_the_cache_is_used(self, bert: Any, tmp_path: Path, monkeypatch: Any) -> None:
         task = self.task()
-        first = data.tokenize(task, bert, "tiny", 20, tmp_path)
-        monkeypatch.setattr(data, "cut_windows", lambda *_: pytest.fail("tokenised again"))
-        second = data.tokenize(task, bert, "tiny", 20, tmp_path)
+        first = tokenized.tokenize(task, bert, "tiny", 20, tmp_path)
+        monkeypatch.setattr(tokenized, "cut_windows", lambda *_: pytest.fail("tokenised again"))
+        second = tokenized.tokenize(task, bert, "tiny", 20, tmp_path)
         for name in ("train", "validation"):
             for field in ("offsets", "input_ids", "token_type_ids", "labels"):
                 assert np.array_equal(getattr(first[name], field), getattr(second[name], field))
@@ -286,8 +286,8 @@ class TestCache:
         assert second["validation"].windows.right_answers().tolist() == [("w0", "w0 w1")]
 
     def test_batches_are_of_windows(self, bert: Any, tmp_path: Path) -> None:
-        split = data.tokenize(self.task(), bert, "tiny", 20, tmp_path)["train"]
-        batch = data.pad(split, np.array([len(split) - 1, 0]))
+        split = tokenized.tokenize(self.task(), bert, "tiny", 20, tmp_path)["train"]
+        batch = tokenized.pad(split, np.array([len(split) - 1, 0]))
         assert batch.labels.shape == (2, 2)
         assert batch.labels.dtype == np.int64
         assert batch.labels.tolist() == split.labels[[len(split) - 1, 0]].tolist()

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.config import TrialConfig
+from tests.factories import trial_config
 from trainables.engine.inbox import Inbox
 from trainables.training.running_trial import Job
 
 
 def job(seed: int = 0) -> Job:
-    config = TrialConfig(task="any", backbone="any", method="adapter", seed=seed)
+    config = trial_config(seed=seed)
     return Job(config=config, done=lambda outcome: None)
 
 

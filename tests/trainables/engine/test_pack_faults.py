@@ -15,7 +15,8 @@ from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 from trainables.engine.inbox import Inbox
 from trainables.outcome import OutcomeStatus, TrialOutcome
-from trainables.training import pack as train
+from trainables.training import pack as pack_room
+from trainables.training.pack import Pack
 from trainables.training.running_trial import Job
 
 PACK = 8
@@ -90,7 +91,7 @@ def test_a_nan_a_stop_within_an_epoch_a_prune_and_a_full_memory_disturb_no_other
     configs: Configs, undisturbed: list[TrialOutcome], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, full = 0, 0
-    original = train.example_losses
+    original = pack_room.example_losses
 
     def example_losses(outputs: Tensor, labels: Tensor) -> Tensor:
         """Memory is full in step 5, once the pack's dropout has been drawn, until half the trials go at a time."""
@@ -101,7 +102,7 @@ def test_a_nan_a_stop_within_an_epoch_a_prune_and_a_full_memory_disturb_no_other
             raise torch.OutOfMemoryError("out of memory")
         return original(outputs, labels)
 
-    monkeypatch.setattr(train, "example_losses", example_losses)
+    monkeypatch.setattr(pack_room, "example_losses", example_losses)
     asked = 0
 
     def stop_in_step_12() -> bool:
@@ -126,17 +127,17 @@ def test_a_nan_a_stop_within_an_epoch_a_prune_and_a_full_memory_disturb_no_other
 def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
     configs: Configs, undisturbed: list[TrialOutcome], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train.Pack._train_slice
+    original = Pack.train_slice
     largest: list[int] = []
 
-    def train_slice(pack: train.Pack, first: int, last: int, batches: Any) -> None:
+    def train_slice(pack: Pack, first: int, last: int, batches: Any) -> None:
         """Memory holds the states of three trials, whatever passes through the encoder."""
         if len(pack.trials) > 3:
             raise torch.OutOfMemoryError("out of memory")
         largest.append(len(pack.trials))
         original(pack, first, last, batches)
 
-    monkeypatch.setattr(train.Pack, "_train_slice", train_slice)
+    monkeypatch.setattr(Pack, "train_slice", train_slice)
     outcomes = run(configs, cache_dir)
     assert max(largest) <= 3
     assert_same_records(outcomes, undisturbed, set(range(PACK)))
@@ -145,14 +146,14 @@ def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
 def test_a_trial_that_does_not_fit_alone_fails_and_the_next_one_trains(
     configs: Configs, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train.Pack._train_slice
+    original = Pack.train_slice
 
-    def train_slice(pack: train.Pack, first: int, last: int, batches: Any) -> None:
+    def train_slice(pack: Pack, first: int, last: int, batches: Any) -> None:
         if any(trial.config.seed == 0 for trial in pack.trials[first:last]):
             raise torch.OutOfMemoryError("out of memory")
         original(pack, first, last, batches)
 
-    monkeypatch.setattr(train.Pack, "_train_slice", train_slice)
+    monkeypatch.setattr(Pack, "train_slice", train_slice)
     outcomes = run(configs[:1], cache_dir) + run(configs[1:2], cache_dir)
     assert [outcome.status for outcome in outcomes] == [OutcomeStatus.FAILED, OutcomeStatus.COMPLETED]
     assert "OutOfMemoryError" in str(outcomes[0].error)

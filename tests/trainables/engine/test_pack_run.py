@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import trainables
+from tests.factories import brief_config
 from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
@@ -23,12 +24,12 @@ from trainables.training.pack import Pack
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job, RunningTrial
 
-MakeGround = Callable[..., PackContext]
+MakeContext = Callable[..., PackContext]
 STEPS = 4  # of an epoch: 64 rows in batches of 16
 
 
 @pytest.fixture
-def context(task_folder: Callable[..., Path], backbone: Backbone, tmp_path: Path) -> MakeGround:
+def context(task_folder: Callable[..., Path], backbone: Backbone, tmp_path: Path) -> MakeContext:
     """Writes a task folder and makes the context of its trials."""
 
     def make(**task: Any) -> PackContext:
@@ -43,12 +44,6 @@ def context(task_folder: Callable[..., Path], backbone: Backbone, tmp_path: Path
         )
 
     return make
-
-
-def config(method: str = "adapter", **values: Any) -> TrialConfig:
-    small: dict[str, Any] = {"adapter": {"adapter_size": 4}}
-    fixed: dict[str, Any] = {"task": "any", "backbone": "any", "learning_rate": 1e-2, "batch_size": 16} | values
-    return TrialConfig(method=method, method_options=small.get(method, {}), **{"num_epochs": 2, **fixed})
 
 
 def train(
@@ -86,9 +81,9 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> list[list[RunningTrial]]:
 
 
 class TestCompletion:
-    def test_epochs_are_reported_as_they_end_and_scores_are_the_last_one_s(self, context: MakeGround) -> None:
+    def test_epochs_are_reported_as_they_end_and_scores_are_the_last_one_s(self, context: MakeContext) -> None:
         reports: list[EpochReport] = []
-        (outcome,) = train(context(), config(num_epochs=3), report=lambda epoch: reports.append(epoch) is None)
+        (outcome,) = train(context(), brief_config(num_epochs=3), report=lambda epoch: reports.append(epoch) is None)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.epochs == tuple(reports)
         assert [epoch.step for epoch in reports] == [STEPS, 2 * STEPS, 3 * STEPS]
@@ -99,14 +94,14 @@ class TestCompletion:
         assert outcome.examples_per_second is not None
         assert outcome.examples_per_second > 0
 
-    def test_a_task_without_a_test_split_has_no_test_score(self, context: MakeGround) -> None:
-        (outcome,) = train(context(splits="train validation"), config())
+    def test_a_task_without_a_test_split_has_no_test_score(self, context: MakeContext) -> None:
+        (outcome,) = train(context(splits="train validation"), brief_config())
         assert (outcome.status, outcome.test_score, outcome.test) == (OutcomeStatus.COMPLETED, None, {})
 
     @pytest.mark.parametrize("method", ["adapter", "top_layers"])
-    def test_further_splits_are_scored_once_with_the_final_model(self, context: MakeGround, method: str) -> None:
+    def test_further_splits_are_scored_once_with_the_final_model(self, context: MakeContext, method: str) -> None:
         mine = context(splits="train validation test validation_far test_far")
-        (outcome,) = train(mine, config(method))
+        (outcome,) = train(mine, brief_config(method))
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.validation.keys() == {"accuracy", "loss", "far_accuracy", "far_loss"} == outcome.test.keys()
         last = outcome.epochs[-1].validation
@@ -114,38 +109,39 @@ class TestCompletion:
         assert {name: outcome.validation[name] for name in last} == last
         assert (outcome.validation_score, outcome.test_score) == (last["accuracy"], outcome.test["accuracy"])
         same = train(
-            dataclasses.replace(mine, data={**mine.data, "validation": mine.data["validation_far"]}), config(method)
+            dataclasses.replace(mine, data={**mine.data, "validation": mine.data["validation_far"]}),
+            brief_config(method),
         )
         assert outcome.validation["far_accuracy"] == same[0].validation["accuracy"]
 
-    def test_a_trial_that_was_cut_short_has_no_scores_on_further_splits(self, context: MakeGround) -> None:
+    def test_a_trial_that_was_cut_short_has_no_scores_on_further_splits(self, context: MakeContext) -> None:
         mine = context(splits="train validation test validation_far test_far")
-        (outcome,) = train(mine, config(), report=lambda epoch: False)
+        (outcome,) = train(mine, brief_config(), report=lambda epoch: False)
         assert (outcome.status, outcome.test) == (OutcomeStatus.PRUNED, {})
         assert outcome.validation.keys() == {"accuracy", "loss"}
 
-    def test_fewer_steps_than_epochs_still_report_every_epoch(self, context: MakeGround) -> None:
+    def test_fewer_steps_than_epochs_still_report_every_epoch(self, context: MakeContext) -> None:
         reports: list[int] = []
-        trial = config(batch_size=32, num_epochs=3)
+        trial = brief_config(batch_size=32, num_epochs=3)
         (outcome,) = train(context(rows=10), trial, report=lambda epoch: reports.append(epoch.epoch) is None)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert reports == [1, 2, 3]
         assert [epoch.step for epoch in outcome.epochs] == [1, 1, 1]
 
     def test_trials_of_different_lengths_end_one_by_one(
-        self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps = stepped(monkeypatch)
-        outcomes = train(context(), *(config(num_epochs=epochs, seed=epochs) for epochs in (2, 1, 3)))
+        outcomes = train(context(), *(brief_config(num_epochs=epochs, seed=epochs) for epochs in (2, 1, 3)))
         assert [len(trials) for trials in steps] == [3] * STEPS + [2] * STEPS + [1] * STEPS
         assert [outcome.pack_size for outcome in outcomes] == pytest.approx([2.5, 3, 2])
         assert [len(outcome.epochs) for outcome in outcomes] == [2, 1, 3]
         assert len({outcome.validation["loss"] for outcome in outcomes}) == 3
 
-    def test_what_is_saved_is_what_scored(self, context: MakeGround, tiny_bert: Path, tmp_path: Path) -> None:
+    def test_what_is_saved_is_what_scored(self, context: MakeContext, tiny_bert: Path, tmp_path: Path) -> None:
         mine = context()
-        trial = config(backbone=str(tiny_bert), task=mine.task.name, max_length=16)
-        saved, _ = train(mine, trial, config(seed=1), save_to=tmp_path / "saved")
+        trial = brief_config(backbone=str(tiny_bert), task=mine.task.name, max_length=16)
+        saved, _ = train(mine, trial, brief_config(seed=1), save_to=tmp_path / "saved")
         predictor = trainables.load(tmp_path / "saved")
         assert predictor.scores == {
             **{f"validation/{name}": value for name, value in saved.validation.items()},
@@ -153,10 +149,10 @@ class TestCompletion:
         }
 
     def test_what_cannot_be_saved_is_a_failure_and_its_pack_mates_go_on(
-        self, context: MakeGround, tmp_path: Path
+        self, context: MakeContext, tmp_path: Path
     ) -> None:
         (tmp_path / "file").write_text("in the way")
-        failed, other = train(context(), config(), config(seed=1), save_to=tmp_path / "file" / "saved")
+        failed, other = train(context(), brief_config(), brief_config(seed=1), save_to=tmp_path / "file" / "saved")
         assert (failed.status, other.status) == (OutcomeStatus.FAILED, OutcomeStatus.COMPLETED)
         assert "NotADirectoryError" in str(failed.error)
         assert len(failed.epochs) == 2
@@ -164,9 +160,12 @@ class TestCompletion:
 
 
 class TestEndingEarly:
-    def test_a_report_that_answers_no_prunes(self, context: MakeGround) -> None:
+    def test_a_report_that_answers_no_prunes(self, context: MakeContext) -> None:
         pruned, other = train(
-            context(), config(num_epochs=4), config(num_epochs=4, seed=1), report=lambda epoch: epoch.epoch < 2
+            context(),
+            brief_config(num_epochs=4),
+            brief_config(num_epochs=4, seed=1),
+            report=lambda epoch: epoch.epoch < 2,
         )
         assert pruned.status is OutcomeStatus.PRUNED
         assert [epoch.epoch for epoch in pruned.epochs] == [1, 2]
@@ -174,81 +173,84 @@ class TestEndingEarly:
         assert pruned.validation_score == pruned.epochs[-1].validation_score
         assert (other.status, len(other.epochs)) == (OutcomeStatus.COMPLETED, 4)
 
-    def test_after_the_last_epoch_there_is_nothing_to_prune(self, context: MakeGround) -> None:
-        (outcome,) = train(context(), config(num_epochs=1), report=lambda epoch: False)
+    def test_after_the_last_epoch_there_is_nothing_to_prune(self, context: MakeContext) -> None:
+        (outcome,) = train(context(), brief_config(num_epochs=1), report=lambda epoch: False)
         assert outcome.status is OutcomeStatus.COMPLETED
         assert outcome.test_score is not None
 
-    def test_a_pruned_trial_reports_no_epoch_more_even_where_one_step_ends_several(self, context: MakeGround) -> None:
-        (outcome,) = train(context(rows=10), config(batch_size=32, num_epochs=3), report=lambda epoch: False)
+    def test_a_pruned_trial_reports_no_epoch_more_even_where_one_step_ends_several(self, context: MakeContext) -> None:
+        (outcome,) = train(context(rows=10), brief_config(batch_size=32, num_epochs=3), report=lambda epoch: False)
         assert (outcome.status, len(outcome.epochs)) == (OutcomeStatus.PRUNED, 1)
 
     def test_a_cancelled_trial_stops_at_the_next_step_and_the_others_do_not(
-        self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         steps = stepped(monkeypatch)
         steps_before = STEPS + 2
         outcomes = train(
-            context(), config(num_epochs=3), config(num_epochs=3, seed=1), cancelled=lambda: len(steps) == steps_before
+            context(),
+            brief_config(num_epochs=3),
+            brief_config(num_epochs=3, seed=1),
+            cancelled=lambda: len(steps) == steps_before,
         )
         assert [len(trials) for trials in steps] == [2] * steps_before + [1] * (3 * STEPS - steps_before)
         assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED, OutcomeStatus.COMPLETED]
         assert [epoch.step for epoch in outcomes[0].epochs] == [STEPS]
         assert (outcomes[0].test_score, outcomes[0].validation_score) == (None, outcomes[0].epochs[0].validation_score)
 
-    def test_a_trial_cancelled_before_its_first_step_has_measured_nothing(self, context: MakeGround) -> None:
-        (outcome,) = train(context(), config(), cancelled=lambda: True)
+    def test_a_trial_cancelled_before_its_first_step_has_measured_nothing(self, context: MakeContext) -> None:
+        (outcome,) = train(context(), brief_config(), cancelled=lambda: True)
         assert (outcome.status, outcome.epochs) == (OutcomeStatus.CANCELLED, ())
         assert (outcome.examples_per_second, outcome.pack_size, outcome.validation_score) == (None, None, None)
         assert outcome.trained_params is not None
 
     def test_the_speed_of_a_trial_is_that_of_its_steps_evaluation_left_out(
-        self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clock, calls = itertools.count(), itertools.count()
         mine = context()
         monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-        (outcome,) = train(mine, config(num_epochs=3), cancelled=lambda: next(calls) == STEPS + 2)
+        (outcome,) = train(mine, brief_config(num_epochs=3), cancelled=lambda: next(calls) == STEPS + 2)
         assert outcome.examples_per_second == 16 / 1.0  # a step is two looks at the clock, a second apart
 
     def test_a_step_that_breaks_is_the_end_of_all_who_took_it(
-        self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(self: Pack) -> None:
             raise RuntimeError("the device is gone")
 
         monkeypatch.setattr(Pack, "step", broken)
-        outcomes = train(context(), config(), config(seed=1))
+        outcomes = train(context(), brief_config(), brief_config(seed=1))
         assert [outcome.status for outcome in outcomes] == [OutcomeStatus.FAILED] * 2
         assert all("the device is gone" in str(outcome.error) for outcome in outcomes)
 
 
 class TestMemory:
-    def test_a_pack_takes_up_no_more_than_its_memory_holds(self, context: MakeGround) -> None:
+    def test_a_pack_takes_up_no_more_than_its_memory_holds(self, context: MakeContext) -> None:
         inbox = Inbox()
         outcomes: list[TrialOutcome] = []
-        waiting = Job(config=config(seed=1), done=outcomes.append)
+        waiting = Job(config=brief_config(seed=1), done=outcomes.append)
         inbox.put(waiting)
-        first = Job(config=config(), done=outcomes.append)
+        first = Job(config=brief_config(), done=outcomes.append)
         PackRun(context(), first, inbox, lambda job: True, memory_bytes=1).run()
         assert [outcome.pack_size for outcome in outcomes] == [1]
         assert inbox.take(2, lambda job: True) == [waiting]  # the next pack's
 
     def test_who_had_to_give_way_has_ended_its_epoch_if_it_took_the_step(
-        self, context: MakeGround, monkeypatch: pytest.MonkeyPatch
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Slices of one trial; in their last step the fourth does not fit beside the others, after the third did."""
-        trials = [config(seed=seed, num_epochs=1) for seed in range(4)]
+        trials = [brief_config(seed=seed, num_epochs=1) for seed in range(4)]
         mine = context()
         undisturbed = train(mine, *trials)
-        original = Pack._train_slice
+        original = Pack.train_slice
 
         def train_slice(self: Pack, first: int, last: int, batches: Any) -> None:
             if last - first > 1 or (len(self.trials) == 4 and first == 3 and self.trials[3].step == STEPS - 1):
                 raise torch.OutOfMemoryError("out of memory")
             original(self, first, last, batches)
 
-        monkeypatch.setattr(Pack, "_train_slice", train_slice)
+        monkeypatch.setattr(Pack, "train_slice", train_slice)
         outcomes = train(mine, *trials)
         for ours, expected in zip(outcomes, undisturbed, strict=True):
             assert ours.status is OutcomeStatus.COMPLETED, ours.error
@@ -257,11 +259,11 @@ class TestMemory:
             assert ours.validation["loss"] == pytest.approx(expected.validation["loss"], abs=1e-5)
 
 
-def test_a_status_tells_what_trains_now(context: MakeGround, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_tells_what_trains_now(context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = Inbox()
     outcomes: list[TrialOutcome] = []
-    inbox.put(Job(config=config(seed=1), done=outcomes.append))
-    run = PackRun(context(), Job(config=config(), done=outcomes.append), inbox, lambda job: True)
+    inbox.put(Job(config=brief_config(seed=1), done=outcomes.append))
+    run = PackRun(context(), Job(config=brief_config(), done=outcomes.append), inbox, lambda job: True)
     assert (run.status.num_trials, run.status.examples_per_second) == (1, None)
     seen: list[int] = []
     original = Pack.end_epochs

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.factories import trial_config
 from trainables import tasks
 from trainables.backbones.loading import describe_backbone
-from trainables.config import TrialConfig
 from trainables.estimate.benchmark import BenchmarkEngine, Findings, Sample
 from trainables.estimate.calibration import Calibration, combine
 from trainables.estimate.calibration_file import calibration_path, keep_calibration, read_calibration
@@ -29,10 +29,10 @@ def sample(tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path) -
     folder = task_folder(rows=64)
 
     def make(method: str = "adapter", pack_size: int = 2, **options: int) -> Sample:
-        config = TrialConfig(
+        config = trial_config(
+            method,
             task=str(folder),
             backbone=str(tiny_bert),
-            method=method,
             method_options=options,
             batch_size=8,
             max_length=16,
@@ -76,7 +76,7 @@ def test_what_a_frozen_encoder_gives_is_told_apart_from_the_steps(sample: MakeSa
 
 def test_a_trial_that_cannot_be_measured_is_named_and_the_others_are_measured(sample: MakeSample) -> None:
     broken = sample(adapter_size=4)
-    broken = replace(broken, config=TrialConfig(**{**dict(broken.config.items()), "task": "/nowhere"}))
+    broken = replace(broken, config=replace(broken.config, task="/nowhere"))
     found = measure(broken, sample(adapter_size=2))
     assert [throughput is None for throughput in found.throughputs] == [True, False]
     assert any("/nowhere" in fault for fault in found.faults)

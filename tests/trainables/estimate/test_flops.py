@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
-from trainables.config import TrialConfig
-from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_flops, trial_work
+from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_work
 from trainables.estimate.throughput import TrialWork
 from trainables.nn.encoder import EncoderShape
 
@@ -17,10 +17,8 @@ SIZE = TaskSize(train_rows=320, evaluation_rows=0, test_rows=0, mean_length=10.0
 
 
 def flops(tiny_bert: Path, method: str, size: TaskSize = SIZE, **options: int) -> float:
-    config = TrialConfig(
-        task="any", backbone=str(tiny_bert), method=method, method_options=options, num_epochs=1, batch_size=32
-    )
-    return trial_flops(config, describe_backbone(str(tiny_bert)).shape, size)
+    config = trial_config(method, backbone=str(tiny_bert), method_options=options, num_epochs=1, batch_size=32)
+    return trial_work(config, describe_backbone(str(tiny_bert)).shape, size).flops
 
 
 def layer_flops(shape: EncoderShape, *, is_last: bool) -> tuple[float, float]:
@@ -69,10 +67,11 @@ def test_evaluation_costs_one_forward_pass_a_row(tiny_bert: Path) -> None:
 
 
 def test_training_costs_a_word_piece_what_it_costs_a_trial(tiny_bert: Path) -> None:
-    config = TrialConfig(task="any", backbone=str(tiny_bert), method="adapter", method_options={"adapter_size": 4})
+    config = trial_config(backbone=str(tiny_bert))
     shape = describe_backbone(str(tiny_bert)).shape
     pieces = SIZE.train_rows * SIZE.mean_length * config.num_epochs
-    assert pieces * training_flops(config, shape, SIZE.mean_length) == pytest.approx(trial_flops(config, shape, SIZE))
+    whole = trial_work(config, shape, SIZE).flops
+    assert pieces * training_flops(config, shape, SIZE.mean_length) == pytest.approx(whole)
 
 
 def test_a_task_is_measured_by_its_rows_and_words(task_folder: Callable[..., Path]) -> None:
@@ -90,9 +89,7 @@ def test_the_rate_of_this_device_is_a_positive_number_and_threads_are_left_as_th
 
 
 def work(tiny_bert: Path, method: str, *, dropout: float | None = None, **options: int) -> TrialWork:
-    config = TrialConfig(
-        task="any", backbone=str(tiny_bert), method=method, method_options=options, num_epochs=2, dropout=dropout
-    )
+    config = trial_config(method, backbone=str(tiny_bert), method_options=options, num_epochs=2, dropout=dropout)
     size = TaskSize(train_rows=320, evaluation_rows=100, test_rows=50, mean_length=10.0)
     return trial_work(config, describe_backbone(str(tiny_bert)).shape, size)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainables.config import TrialConfig
+from tests.factories import trial_config
 from trainables.estimate.throughput import (
     Source,
     Throughput,
@@ -103,14 +103,14 @@ def test_packs_of_several_sizes_say_what_is_the_packs_and_what_each_trials() -> 
 
 
 def test_the_kind_of_a_trial_forgets_what_takes_no_time() -> None:
-    first = TrialConfig(task="a", backbone="b", method="adapter", method_options={"adapter_size": 4})
-    twin = TrialConfig(**{**dict(first.items()), "learning_rate": 0.1, "seed": 5, "num_epochs": 9})
-    wider = TrialConfig(**{**dict(first.items()), "method_options": {"adapter_size": 8}})
+    first = trial_config()
+    twin = replace(first, learning_rate=0.1, seed=5, num_epochs=9)
+    wider = replace(first, method_options={"adapter_size": 8})
     kinds = [workload_key(config, task="t", backbone="b") for config in (first, twin, wider)]
     assert kinds[0] == kinds[1] != kinds[2]
 
 
-def test_a_pace_survives_json() -> None:
+def test_a_throughput_survives_json() -> None:
     import json
 
     assert Throughput.from_json(json.loads(json.dumps(throughput().to_json()))) == throughput()

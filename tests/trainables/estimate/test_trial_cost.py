@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
+from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
-from trainables.config import TrialConfig
 from trainables.estimate.flops import TaskSize
 from trainables.estimate.throughput import arithmetic_timing
 from trainables.estimate.trial_cost import TrialCost, trial_cost
 
 
 def make(tiny_bert: Path, method: str = "adapter", length: float = 8.0, **options: int) -> TrialCost:
-    config = TrialConfig(task="any", backbone=str(tiny_bert), method=method, method_options=options, precision="fp32")
+    config = trial_config(method, backbone=str(tiny_bert), method_options=options, precision="fp32")
     size = TaskSize(train_rows=320, evaluation_rows=100, test_rows=0, mean_length=length, longest=int(2 * length))
     return trial_cost(
         config,

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.factories import trial_config
 from trainables.backbones.loading import Backbone
-from trainables.config import Scalar, TrialConfig
+from trainables.config import Scalar
 from trainables.estimate.preview import complete_options
 from trainables.faults import FaultsError
 from trainables.methods import identity_of, parse_options
@@ -44,7 +45,7 @@ def faults(backbone: Backbone, **options: Scalar) -> list[str]:
 
 
 def build(backbone: Backbone, **options: Scalar) -> AdaptedModel:
-    trial = TrialConfig(task="any", backbone="any", method="adapter_fusion", method_options=options)
+    trial = trial_config("adapter_fusion", method_options=options)
     return build_model(backbone.encoder, [trial], 2)
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.factories import trial_config
 from trainables.backbones import shape_of
 from trainables.backbones.loading import PUBLISHED_CONFIGS, Backbone
-from trainables.config import Scalar, TrialConfig
+from trainables.config import Scalar
 from trainables.faults import FaultsError
 from trainables.methods import parse_options
 from trainables.nn.adapters import PLACEMENTS, Adapter, Bottleneck, parse_layers
@@ -128,7 +129,7 @@ def test_the_formula_counts_its_parameters(values: dict[str, Any]) -> None:
 
 class TestWhere:
     def model(self, backbone: Backbone, **options: Scalar) -> AdaptedModel:
-        trial = TrialConfig(task="any", backbone="any", method="adapter", method_options={"adapter_size": 4, **options})
+        trial = trial_config(method_options={"adapter_size": 4, **options})
         return build_model(backbone.encoder, [trial], 2)
 
     @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_comma_separated_files_are_read_as_published(name: str, file: str, root:
 
 
 def test_the_two_questions_about_progressive_tweets_are_two_tasks(root: Path) -> None:
-    header = ",".join(["_unit_id", additional._STANCE, additional._OPINION, "target", "tweet"])
+    header = ",".join(["_unit_id", additional.STANCE, additional.OPINION, "target", "tweet"])
     lines = [
         f'{row},{("for", "against", "neutral")[row % 3]},{row % 2} fact,"Atheism","tweet {row}"' for row in range(30)
     ]

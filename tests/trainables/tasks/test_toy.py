@@ -76,12 +76,12 @@ def test_a_paraphrase_is_never_the_same_words_again() -> None:
 def test_quantifiers_conclude_what_logic_says(
     premise: tuple[str, bool, bool], hypothesis: tuple[str, bool, bool], label: int
 ) -> None:
-    assert (premise, hypothesis) in grammars._inferences()[label]
+    assert (premise, hypothesis) in grammars.inferences()[label]
 
 
 def test_negations_turn_an_opinion_round() -> None:
-    good, bad = set(grammars._GOOD), set(grammars._BAD)
+    good, bad = set(grammars.GOOD), set(grammars.BAD)
     for seed in range(200):
-        clause = grammars._opinion(Random(seed), 1)
-        turned = any(f" {verb} " in clause for verb in grammars._TURNED)
+        clause = grammars.opinion(Random(seed), 1)
+        turned = any(f" {verb} " in clause for verb in grammars.TURNED)
         assert clause.split()[-1] in (bad if turned else good)

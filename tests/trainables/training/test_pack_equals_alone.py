@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.factories import trial_config
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.methods import method_names
@@ -51,7 +52,7 @@ SmallOptions = Callable[[str, Encoder], dict[str, Scalar]]
 def _config(method: str, options: Mapping[str, Scalar], **values: Any) -> TrialConfig:
     init_std = values.pop("init_std", None)
     own = dict(options) | ({"init_std": init_std} if "init_std" in options and init_std is not None else {})
-    return TrialConfig(task="any", backbone="any", method=method, method_options=own, batch_size=4, **values)
+    return trial_config(method, method_options=own, batch_size=4, **values)
 
 
 PACKABLE = [method for method in method_names() if stack_key(_config(method, {})) is not None]
@@ -174,7 +175,7 @@ def _packs(draw: st.DrawFn, method: str, options: Mapping[str, Scalar]) -> tuple
 
 
 @pytest.mark.parametrize("method", PACKABLE)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_a_packed_trial_equals_the_trial_alone_whatever_its_pack_mates_do(
     method: str, small_options: SmallOptions, data: st.DataObject

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from trainables.faults import unknown_name
+from trainables.methods import ALONE, Alone
 from trainables.methods.peft.body import build_body
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -94,8 +95,8 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
     return sum(parameter.numel() for parameter in body.parameters() if parameter.requires_grad)
 
 
-def stack_key(options: Options) -> None:
-    return None
+def stack_key(options: Options) -> Alone:
+    return ALONE
 
 
 def _refuse(constant: str) -> None:

@@ -61,18 +61,18 @@ def sentiment(rng: Random, label: int) -> Texts:
     sign = 1 if label else -1
     shape = rng.randrange(10)
     if shape < 5:
-        return _sentence(f"{_opinion(rng, sign)} {rng.choice(_TIMES)}")
+        return _sentence(f"{opinion(rng, sign)} {rng.choice(_TIMES)}")
     if shape == 5:
-        return _sentence(f"although {_opinion(rng, -sign)}, {_opinion(rng, sign)}")
+        return _sentence(f"although {opinion(rng, -sign)}, {opinion(rng, sign)}")
     if shape == 6:
-        return _sentence(f"{_opinion(rng, sign)}, even though {_opinion(rng, -sign)}")
+        return _sentence(f"{opinion(rng, sign)}, even though {opinion(rng, -sign)}")
     if shape == 7:
-        return _sentence(f"{_opinion(rng, -sign)}, but {_opinion(rng, sign)}")
+        return _sentence(f"{opinion(rng, -sign)}, but {opinion(rng, sign)}")
     if shape == 8:
         friend = rng.choice(("my sister", "my neighbour", "the critic", "everyone else"))
-        return _sentence(f"{friend} found it {_adjective(rng, rng.choice((-1, 1)))}, but {_opinion(rng, sign)}")
+        return _sentence(f"{friend} found it {_adjective(rng, rng.choice((-1, 1)))}, but {opinion(rng, sign)}")
     turned = rng.choice(("nobody believes that", "I do not think that", "it is not true that", "I doubt that"))
-    return _sentence(f"{turned} {_opinion(rng, -sign)}")
+    return _sentence(f"{turned} {opinion(rng, -sign)}")
 
 
 def intent(rng: Random, label: int) -> Texts:
@@ -117,7 +117,7 @@ def paraphrase(rng: Random, label: int) -> Texts:
 
 def inference(rng: Random, label: int) -> Texts:
     """What a premise says of a hypothesis: entailment (0), neutral (1), contradiction (2), by quantifiers alone."""
-    premise, hypothesis = rng.choice(_inferences()[label])
+    premise, hypothesis = rng.choice(inferences()[label])
     narrow, wide = rng.choice(_KINDS)
     colour = rng.choice(("", "", "old ", "young ", "small ", "tall ", "pretty ", "famous "))
     doing, place = rng.choice(_DOINGS), rng.choice(("in the garden", "by the river", "on the hill", "in the barn"))
@@ -164,10 +164,10 @@ _REQUESTS = (
 _STATES = ("happy", "tired", "late", "ready", "famous", "angry", "busy", "young", "proud", "hungry", "calm", "rich")
 _LEAVINGS = ("at last", "without a word", "for good", "on foot", "in a hurry", "too early", "by train", "in silence")
 _REFLEXIVE_VERBS = ("hurt", "blamed", "praised", "washed", "taught", "introduced", "surprised", "defended")
-_GOOD = ("wonderful", "charming", "clever", "brilliant", "lovely", "touching", "superb", "fresh", "delightful")
-_BAD = ("dull", "awful", "clumsy", "boring", "terrible", "tedious", "weak", "stale", "dreadful")
+GOOD = ("wonderful", "charming", "clever", "brilliant", "lovely", "touching", "superb", "fresh", "delightful")
+BAD = ("dull", "awful", "clumsy", "boring", "terrible", "tedious", "weak", "stale", "dreadful")
 _ASPECTS = ("plot", "acting", "music", "ending", "cast", "script", "food", "service", "staff", "view", "sound", "pace")
-_TURNED = ("was not", "was never", "was hardly", "was far from", "was anything but", "did not seem")
+TURNED = ("was not", "was never", "was hardly", "was far from", "was anything but", "did not seem")
 _PLAIN = ("was", "was really", "was without doubt", "seemed", "was nothing if not", "was truly")
 # Meanings, each in two wordings: active with a gap for the patient, and passive.
 _DEEDS = (
@@ -198,7 +198,7 @@ _Statement = tuple[str, bool, bool]  # quantifier; of the narrow kind; did the n
 
 
 @cache
-def _inferences() -> tuple[list[tuple[_Statement, _Statement]], ...]:
+def inferences() -> tuple[list[tuple[_Statement, _Statement]], ...]:
     """Every pair of statements by its relation, found by trying all small worlds.
 
     A world says which of six sorts of individuals exist: of the narrow kind or only of the wide one; doing the
@@ -225,15 +225,15 @@ def _inferences() -> tuple[list[tuple[_Statement, _Statement]], ...]:
     return found
 
 
-def _opinion(rng: Random, sign: int) -> str:
+def opinion(rng: Random, sign: int) -> str:
     """A clause of the given polarity, turned by a negation a third of the time."""
     turned = rng.random() < 1 / 3
-    verb = rng.choice(_TURNED if turned else _PLAIN)
+    verb = rng.choice(TURNED if turned else _PLAIN)
     return f"the {rng.choice(_ASPECTS)} {verb} {_adjective(rng, -sign if turned else sign)}"
 
 
 def _adjective(rng: Random, sign: int) -> str:
-    return rng.choice(_GOOD if sign > 0 else _BAD)
+    return rng.choice(GOOD if sign > 0 else BAD)
 
 
 def _deed(

@@ -29,6 +29,7 @@ import pytest
 from orchestrator.record import TrialStatus
 from orchestrator.tracking import Tracker
 from orchestrator.tracking.address import LOOPBACK, free_port
+from orchestrator.tracking.tracker import Patience
 
 START_WITHIN_S = 150.0
 # Without its background jobs, which serve other uses of MLflow.
@@ -191,15 +192,14 @@ Start = Callable[..., Tracker]
 
 
 @pytest.fixture
-def track(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+def track(server: Server) -> Iterator[Start]:
     """`track(sweep)`: a tracker on the server that flushes every 50 ms, closed at the latest with the test."""
-    monkeypatch.setattr("orchestrator.tracking.tracker._FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr("orchestrator.tracking.tracker._LONGEST_WAIT_S", 0.5)
+    patience = Patience(flush_interval_s=0.05, first_wait_s=0.05, longest_wait_s=0.5)
     trackers: list[Tracker] = []
 
     def start(sweep: str, **options: Any) -> Tracker:
         spec = f'{{"name": "{sweep}"}}'
-        trackers.append(Tracker(sweep, spec, tracking_uri=server.uri, **{"flush_interval_s": 0.05, **options}))
+        trackers.append(Tracker(sweep, spec, tracking_uri=server.uri, **{"patience": patience, **options}))
         return trackers[-1]
 
     yield start

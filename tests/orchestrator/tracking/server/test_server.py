@@ -14,6 +14,7 @@ import pytest
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking import Tracker
+from orchestrator.tracking.tracker import Patience
 from trainables.outcome import EpochReport
 
 pytestmark = pytest.mark.timeout(240)  # a server takes ten seconds to start, and longer on a busy machine
@@ -81,7 +82,7 @@ def test_a_sweep_is_shown_by_a_tracking_server(
 def test_trials_that_end_between_two_flushes_cost_three_requests_each(
     server: Any, track: Start, planned: Plan, record: MakeRecord, epoch: MakeEpoch
 ) -> None:
-    tracker = track("cheap", flush_interval_s=60)
+    tracker = track("cheap", patience=Patience(flush_interval_s=60))
     wait_until(lambda: server_holds(server, "cheap"))
     before = server.requests()
     for number in range(20):
@@ -98,7 +99,7 @@ def test_trials_that_live_for_several_flushes_cost_one_more_for_each(
     server: Any, track: Start, planned: Plan, record: MakeRecord, epoch: MakeEpoch
 ) -> None:
     interval_s = 0.25
-    tracker = track("long", flush_interval_s=interval_s)
+    tracker = track("long", patience=Patience(flush_interval_s=interval_s))
     wait_until(lambda: server_holds(server, "long"))
     before, began = server.requests(), time.monotonic()
     for trial_id in ("a", "b"):

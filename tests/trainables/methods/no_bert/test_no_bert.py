@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import trainables
+from tests.factories import trial_config
 from trainables.config import Scalar, TrialConfig
 from trainables.engine.engine import Engine
 from trainables.estimate.preview import meta_encoder
@@ -41,7 +42,7 @@ Train = Callable[..., TrialOutcome]
 
 def build(**options: Scalar) -> tuple[Any, no_bert.Options]:
     """A model on the meta device, which has sizes and no values."""
-    config = TrialConfig(task="any", backbone="any", method="no_bert", method_options={**SMALL, **options})
+    config = trial_config("no_bert", method_options={**SMALL, **options})
     with torch.device("meta"):
         return build_model(meta_encoder(SHAPE), [config], 3), parse_options("no_bert", config.method_options)
 
@@ -101,7 +102,7 @@ def test_static_vectors_decide_the_width_and_a_trials_identity_by_their_content(
 def test_what_is_learned_begins_at_the_static_vectors(vectors: Path, tune: bool) -> None:
     options: dict[str, Scalar] = {"vectors": str(vectors), "embedding_dim": 3, "tune_embeddings": tune}
     options |= {"convolution": False, "hidden_layers": 0, "wide_size": 0}
-    config = TrialConfig(task="any", backbone="any", method="no_bert", method_options=options)
+    config = trial_config("no_bert", method_options=options)
     model = build_model(meta_encoder(SHAPE).to_empty(device="cpu"), [config], 2)
     ids = torch.tensor([[hash_word("good"), hash_word("bad"), hash_word("new")]])
     features = model.encoder(ids, torch.zeros_like(ids))

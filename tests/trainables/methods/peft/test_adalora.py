@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainables.config import TrialConfig
+from tests.factories import brief_config
 from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -30,13 +30,9 @@ SHAPE = EncoderShape(
     type_vocab_size=2,
     embedding_size=16,
 )
-CONFIG = TrialConfig(
-    task="any",
-    backbone="any",
-    method="peft",
+CONFIG = brief_config(
+    "peft",
     method_options={"peft_type": "ADALORA", "rank": 2, "settings": '{"tinit": 3, "tfinal": 4, "deltaT": 2}'},
-    learning_rate=1e-2,
-    num_epochs=2,
     batch_size=8,
     dropout=0.0,
 )

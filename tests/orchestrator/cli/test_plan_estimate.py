@@ -13,14 +13,14 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.estimate.sweep_calibration import representatives
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table
-from orchestrator.record import TrialRecord, make_record
+from orchestrator.record import TrialRecord
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
+from tests.factories import epoch_report, trial_record
 from trainables.device.hardware import default_device, device_name
-from trainables.estimate import calibration as calibrating
+from trainables.estimate import calibration
 from trainables.estimate.benchmark import BenchmarkEngine, Sample
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 Plan = Callable[..., dict[str, Any]]
 WriteSweep = Callable[..., str]
@@ -107,13 +107,13 @@ def test_a_store_to_learn_from_must_be_one(write_sweep: WriteSweep, capsys: pyte
 def test_a_calibration_measures_and_serves_later_plans(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Sample] = []
 
-    def here(samples: Sequence[Sample], **options: Any) -> calibrating.Calibration:
+    def here(samples: Sequence[Sample], **options: Any) -> calibration.Calibration:
         """In this process, which spares the start of others."""
         measured.extend(samples)
         engine = BenchmarkEngine(device="cpu", num_threads=1)
-        return calibrating.combine([engine.measure_all(samples, seconds=0.2, wait=lambda: None)])
+        return calibration.combine([engine.measure_all(samples, seconds=0.2, wait=lambda: None)])
 
-    monkeypatch.setattr(calibrating, "calibrate", here)
+    monkeypatch.setattr(calibration, "calibrate", here)
     assert plan()["estimate"]["source"] == "arithmetic"
     calibrated = plan("--calibrate")["estimate"]
     assert calibrated["source"] == "calibration"
@@ -131,7 +131,7 @@ def test_engines_measure_in_processes_of_their_own(write_sweep: WriteSweep) -> N
     planned = _planned(write_sweep())
     heard: list[str] = []
     samples = [_sample(planned)]
-    found = calibrating.calibrate(samples, engines=2, num_threads=1, seconds=0.2, note=heard.append)
+    found = calibration.calibrate(samples, engines=2, num_threads=1, seconds=0.2, note=heard.append)
     assert (found.engines, len(found.throughputs), found.faults) == (2, 1, ())
     assert found.start_s > 0
     assert heard
@@ -216,34 +216,20 @@ def _store(place: str, planned: SweepPlan, records: Sequence[TrialRecord]) -> No
 
 def _records(planned: SweepPlan, *, step_s: float, host: str | None = None) -> list[TrialRecord]:
     """Of trials that trained alone, 4 steps an epoch, with an evaluation of a quarter of a step."""
-    outcomes = []
-    for trial in planned.trials:
-        epochs = tuple(
-            EpochReport(
-                epoch=number,
-                step=4 * number,
-                train_loss=1.0,
-                validation_score=0.5,
-                validation={},
-                duration_s=4 * step_s + step_s / 4,
-            )
-            for number in (1, 2)
-        )
-        outcomes.append(
-            TrialOutcome(
-                status=OutcomeStatus.COMPLETED,
-                started_at="2026-01-01T00:00:00.000+00:00",
-                duration_s=8 * step_s + step_s,
-                epochs=epochs,
-                metric="accuracy",
-                validation_score=0.5,
-                examples_per_second=trial.config.batch_size / step_s,
-                pack_size=1.0,
-                provenance={"device": device_name(default_device())},
-            )
-        )
     engine = f"{host or platform.node()}/cpu"
+    epochs = tuple(epoch_report(number, step=4 * number, duration_s=4 * step_s + step_s / 4) for number in (1, 2))
     return [
-        make_record(planned.spec.name, trial, outcome, engine=engine)
-        for trial, outcome in zip(planned.trials, outcomes, strict=True)
+        trial_record(
+            trial,
+            sweep=planned.spec.name,
+            engine=engine,
+            duration_s=8 * step_s + step_s,
+            epochs=epochs,
+            metric="accuracy",
+            validation_score=0.5,
+            examples_per_second=trial.config.batch_size / step_s,
+            pack_size=1.0,
+            provenance={**trial.provenance, "device": device_name(default_device())},
+        )
+        for trial in planned.trials
     ]

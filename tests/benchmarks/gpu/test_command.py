@@ -1,0 +1,129 @@
+"""The command from its arguments to its exit status, with parts that do as they are told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import NotMeasuredError
+from benchmarks.__main__ import default_names
+from benchmarks.gpu import command, requirements
+from benchmarks.gpu.clock import Budget
+from benchmarks.gpu.record import Record, measured
+from benchmarks.gpu.sizes import REHEARSAL
+
+ROOT = Path(__file__).parents[3]
+STRANGERS = ("ray", "mlflow", "datasets", "optuna", "orchestrator", "adaptune")
+
+
+def run_parts(tmp_path: Path, measures: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The exit status, and what is on disk."""
+    record = Record(tmp_path / "r.json", {}, list(measures))
+    budget = Budget(60, dict.fromkeys(measures, 1.0))
+    given = {"device": torch.device("cpu"), "sizes": REHEARSAL, "record": record, "scratch": tmp_path}
+    status = command.run_parts(measures, budget, record, given)
+    return status, json.loads(record.path.read_text(encoding="utf-8"))["parts"]
+
+
+def good(run: Any) -> None:
+    run.add({"K": 1}, {"step": measured(0.5, "s")})
+
+
+def test_without_a_name_the_gpu_is_not_measured():
+    assert "gpu" not in default_names()
+    assert {"packing", "makespan", "startup"} <= set(default_names())
+
+
+def test_a_part_that_breaks_or_cannot_be_measured_does_not_keep_the_others(tmp_path):
+    def broken(run: Any) -> None:
+        good(run)
+        raise RuntimeError("out of luck")
+
+    def impossible(run: Any) -> None:
+        raise NotMeasuredError("pip install luck")
+
+    def short(run: Any) -> None:
+        run.leave_out({"K": 2}, {"step": "s"})
+
+    status, parts = run_parts(tmp_path, {"a": broken, "b": impossible, "c": short, "d": good})
+    assert status == 1
+    assert [part["status"] for part in parts.values()] == ["failed", "not measured", "cut short", "finished"]
+    assert parts["a"]["reason"].endswith("RuntimeError: out of luck\n")
+    assert len(parts["a"]["points"]) == 1
+    assert parts["b"]["reason"] == "pip install luck"
+    assert parts["c"]["reason"] == "no time was left for: K 2"
+    assert parts["c"]["points"][0]["measured"]["step"]["value"] is None
+    assert all(part["seconds"]["unit"] == "s" for part in parts.values())
+
+
+def test_an_interrupted_run_keeps_what_it_has_measured(tmp_path):
+    def interrupted(run: Any) -> None:
+        good(run)
+        raise KeyboardInterrupt
+
+    status, parts = run_parts(tmp_path, {"a": good, "b": interrupted, "c": good})
+    assert status == 130
+    assert [part["status"] for part in parts.values()] == ["finished", "interrupted", "waiting"]
+    assert parts["b"]["points"] == parts["a"]["points"]
+    assert parts["c"]["seconds"] == {"value": None, "unit": "s", "reason": "the part has not begun"}
+
+
+def test_what_is_missing_is_said_before_anything_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(requirements, "NEEDED", {"torch": "torch", "no_such_module": "no-such-package"})
+    assert command.main(["--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "pip install no-such-package" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_library_that_only_some_parts_need_is_named_with_what_is_lost(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    (said,) = requirements.limits()
+    assert said.startswith("scikit-learn is not installed: the sweep is scored by")
+
+
+def test_a_task_that_is_no_folder_is_refused(tmp_path, monkeypatch, capsys):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    given = ["--out", str(tmp_path / "out"), "--device", "cpu", "--task", str(tmp_path / "nowhere")]
+    assert command.main(given) == 2
+    assert "must be a task folder" in capsys.readouterr().err
+
+
+def test_a_rehearsal_is_labelled_and_keeps_json_and_table(tmp_path, monkeypatch, capsys):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setattr(command, "_measures", lambda: dict.fromkeys(command.PARTS, good))
+    assert command.main(["--out", str(tmp_path / "out"), "--device", "cpu", "--quick"]) == 0
+    (path,) = (tmp_path / "out").glob("rehearsal-*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["kind"].startswith("REHEARSAL ON A CPU")
+    assert content["card"]["name"] == {"value": None, "unit": "", "reason": "run on a CPU"}
+    assert list(content["parts"]) == list(command.PARTS)
+    assert content["seconds"]["value"] > 0
+    assert {"taken_at", "commit", "machine", "processor", "cpus", "python", "versions", "settings"} <= set(content)
+    assert path.with_suffix(".txt").read_text(encoding="utf-8").startswith("REHEARSAL ON A CPU")
+    assert "== kernels: finished" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(180)  # a fresh interpreter loads torch and transformers
+def test_every_file_of_it_opens_without_ray_mlflow_datasets_optuna_and_the_orchestrator():
+    # None in sys.modules makes an import of that name fail, and of nothing else.
+    code = f"""
+import importlib, pkgutil, sys
+for name in {STRANGERS!r}:
+    sys.modules[name] = None
+import benchmarks.gpu
+for module in pkgutil.iter_modules(benchmarks.gpu.__path__, "benchmarks.gpu."):
+    importlib.import_module(module.name)
+from benchmarks.__main__ import default_names
+print(len(default_names()) > 3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr

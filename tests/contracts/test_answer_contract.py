@@ -1,0 +1,132 @@
+"""What an answer must do, whichever it is. Every entry of ANSWERS is tested the moment it exists."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from orchestrator.analysis import figures
+from orchestrator.analysis.answers import ANSWERS, Answer, Picture, Shown
+from orchestrator.analysis.report import write_report
+from orchestrator.analysis.results import Results
+from tests.orchestrator.analysis.conftest import ablation_of, fail, results_of, sweep_rows
+
+ROWS = sweep_rows()
+SWEEPS: dict[str, Callable[[], Results]] = {
+    "nothing has ended": lambda: results_of([]),
+    "one trial": lambda: results_of(ROWS[:1]),
+    "all failed": lambda: results_of([fail(row) for row in ROWS]),
+    "one task": lambda: results_of([row for row in ROWS if row["task"] == "trec"]),
+    "no reference": lambda: results_of([row for row in ROWS if row["method"] != "full_finetuning"]),
+    "all of it": lambda: results_of(
+        ROWS, ablations=pa.concat_tables([ablation_of("mrpc"), ablation_of("trec", num_layers=2)])
+    ),
+}
+
+
+@pytest.fixture(params=ANSWERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def answer(name: str) -> Answer:
+    return ANSWERS[name]
+
+
+@pytest.fixture(params=SWEEPS)
+def results(request: pytest.FixtureRequest) -> Results:
+    return SWEEPS[request.param]()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The report of each sweep."""
+    folders = {name: tmp_path_factory.mktemp("report") for name in SWEEPS}
+    for name, folder in folders.items():
+        write_report(SWEEPS[name](), folder, title="sweep")
+    return folders
+
+
+def test_it_is_a_table_and_the_same_of_the_same_results(answer: Answer, results: Results) -> None:
+    table = answer.ask(results)
+    assert isinstance(table, pa.Table)
+    assert len(set(table.column_names)) == table.num_columns > 0
+    assert answer.ask(results).equals(table)
+
+
+def test_numbers_that_are_not_known_are_null(answer: Answer, results: Results) -> None:
+    table = answer.ask(results)
+    for column in table.column_names:
+        if pa.types.is_floating(table.schema.field(column).type):
+            assert not pc.any(pc.is_nan(table[column])).as_py(), f"{column} holds NaN where null is meant"
+
+
+def test_nothing_was_asked_of_a_sweep_without_trials(answer: Answer) -> None:
+    nothing = SWEEPS["nothing has ended"]()
+    table = answer.ask(nothing)
+    assert len(table) == 0
+    assert not answer.show(nothing, table)
+
+
+def test_what_is_shown_is_text_and_figures_that_there_are(answer: Answer, results: Results) -> None:
+    table = answer.ask(results)
+    blocks, drawn = answer.show(results, table), answer.draw(results, table)
+    assert not blocks or answer.heading, "what is shown needs a heading"
+    for block in blocks:
+        match block:
+            case Picture():
+                assert block.figure in drawn
+                assert block.alt, "a figure needs words for those who do not see it"
+            case Shown():
+                assert block.table.title
+                assert block.table.rows, "a table without rows is better not shown"
+                for row in block.table.rows:
+                    assert len(row) == len(block.table.left) + len(block.table.right)
+                    assert all(isinstance(cell, str) for cell in row), row
+            case _:
+                assert block.text.strip()
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_its_figures_are_drawn_the_same_from_the_same_results(answer: Answer, kind: str) -> None:
+    results = SWEEPS["all of it"]()
+    first, again = (answer.draw(results, answer.ask(results)) for _ in range(2))
+    assert first.keys() == again.keys()
+    for stem in first:
+        assert figures.render(first[stem], kind) == figures.render(again[stem], kind)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_the_report_has_its_files_and_its_section(
+    name: str, answer: Answer, sweep: str, reports: dict[str, Path]
+) -> None:
+    results, folder = SWEEPS[sweep](), reports[sweep]
+    table = answer.ask(results)
+    files = {f"{name}.csv", f"{name}.parquet"}
+    assert {file for file in files if (folder / file).exists()} == (
+        files if len(table) or not answer.is_optional else set()
+    )
+    if (folder / f"{name}.parquet").exists():
+        assert pyarrow.parquet.read_table(folder / f"{name}.parquet").equals(table)
+        options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        assert pyarrow.csv.read_csv(folder / f"{name}.csv", parse_options=options).column_names == table.column_names
+    for stem in answer.draw(results, table):
+        assert (folder / f"{stem}.png").exists()
+        assert (folder / f"{stem}.svg").exists()
+    page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+    assert (f"<h2>{answer.heading}</h2>" in page) == bool(answer.show(results, table))
+
+
+def test_no_two_answers_write_the_same_file() -> None:
+    results = SWEEPS["all of it"]()
+    stems = [stem for answer in ANSWERS.values() for stem in answer.draw(results, answer.ask(results))]
+    assert len(set(stems)) == len(stems)
+    assert "report" not in ANSWERS
