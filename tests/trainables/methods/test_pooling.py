@@ -17,9 +17,17 @@ from tests.pieces import laid_out
 from trainables.backbones.loading import POOLING_FILE, Backbone, describe_backbone, load_backbone
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
-from trainables.estimate.preview import complete_options, parameter_formula
+from trainables.estimate.preview import complete_options
 from trainables.faults import FaultsError
-from trainables.methods import identity_of, method_names, option_names, parse_options, read_pooling, shape_as_read
+from trainables.methods import (
+    get_method,
+    identity_of,
+    method_names,
+    option_names,
+    parse_options,
+    read_pooling,
+    shape_as_read,
+)
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.training.model import build_model, count_parameters
 
@@ -42,6 +50,12 @@ def declare(folder: Path, text: str) -> Path:
     (folder / POOLING_FILE).parent.mkdir(exist_ok=True)
     (folder / POOLING_FILE).write_text(text, encoding="utf-8")
     return folder
+
+
+def formula(config: TrialConfig, shape: EncoderShape) -> int:
+    """The method's closed formula of what is trained and read."""
+    options = parse_options(config.method, config.method_options)
+    return get_method(config.method).trained_params(shape_as_read(options, shape), options)
 
 
 class TestResolving:
@@ -146,9 +160,9 @@ class TestReading:
         model = build_model(backbone.encoder, [config], 2)
         assert (model.encoder.pooler is not None) == (pooling == "pooler")
         counts = count_parameters(model)
-        assert counts.trained_without_head == parameter_formula(config, shape)
+        assert counts.trained_without_head == formula(config, shape)
         read = dataclasses.replace(config, method_options={"pooling": "pooler"})
-        missing = parameter_formula(read, shape) - parameter_formula(config, shape)
+        missing = formula(read, shape) - formula(config, shape)
         assert (missing > 0) == (pooling != "pooler")
         options = parse_options(method, config.method_options)
         assert shape_as_read(options, shape).has_pooler == (pooling == "pooler")
