@@ -71,12 +71,13 @@ def piece_bytes(method: str, shape: EncoderShape, length: int, dtype: torch.dtyp
 def activation_bytes(shape: EncoderShape, length: int, dtype: torch.dtype) -> int:
     """Bytes one word piece of a sequence of this length keeps for the backward pass through adapted layers.
 
-    A layer keeps in the compute dtype: queries, keys and values (3D); attention with and without dropout (2HL); the
-    context (D); of each of its two sub-layers a dropout mask, an adapter's input and output, and LayerNorm's input
-    (4D); the feed-forward layer before its activation (I). A fifth of one layer's worth each way is in flight.
+    A layer keeps in the compute dtype: queries, keys and values (3D); attention with and without dropout (2HL), which
+    the kernels in C do without; of each of its two sub-layers an adapter's input and the normalised rows (2D); what
+    adapters have inside (at most D); the feed-forward layer before its activation (I). Masks are drawn again instead
+    of kept. A fifth of one layer's worth each way is in flight.
     """
     width, heads, inner = shape.hidden_size, shape.num_heads, shape.intermediate_size
-    layer = (3 + 1 + 2 * 4) * width + 2 * heads * length + inner
+    layer = (3 + 2 * 2 + 1) * width + 2 * heads * length + inner
     in_flight = 4 * width + 3 * inner + 4 * heads * length
     return dtype.itemsize * (shape.num_layers * layer + in_flight)
 

@@ -25,6 +25,7 @@ from trainables.engine.pack_size import (
 )
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.kernels import native
 from trainables.training.model import build_model
 
 MEMORY = MemoryModel(bytes_per_trial=1000, bytes_per_token=10, tokens_per_trial=100, tokens_per_slice=400)
@@ -84,15 +85,21 @@ class TestMemory:
         assert most == MAX_TRIALS or MEMORY.pack_bytes(most + 1) > SAFETY * free_bytes
 
     @pytest.mark.parametrize("length", [8, 32])
-    def test_a_layer_keeps_what_the_arithmetic_says(self, length: int, backbone: Backbone) -> None:
-        """What a layer more adds to all that autograd saves, at Transformer proportions."""
+    @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+    def test_a_layer_keeps_what_the_arithmetic_says(
+        self, compiled: bool, length: int, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a layer more adds to all that autograd saves, at Transformer proportions. Kernels in C keep less."""
+        if not compiled:
+            monkeypatch.setattr(native, "library", lambda: None)
         thin = dataclasses.replace(backbone.info.shape, hidden_size=32, embedding_size=32, intermediate_size=128)
         deep = [dataclasses.replace(thin, num_layers=num_layers) for num_layers in (2, 3)]
         saved, promised = (
             float(np.diff([measure(shape, 4, length) for shape in deep])[0])
             for measure in (saved_bytes, lambda *given: 4 * length * activation_bytes(given[0], length, torch.float32))
         )
-        assert 0.8 * promised < saved <= promised
+        assert saved <= promised
+        assert compiled or saved > 0.9 * promised
 
     def test_activations_of_bf16_take_half(self, backbone: Backbone) -> None:
         wide, narrow = (activation_bytes(backbone.info.shape, 32, dtype) for dtype in (torch.float32, torch.bfloat16))

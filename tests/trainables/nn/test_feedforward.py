@@ -41,16 +41,16 @@ def test_values_and_gradients_are_those_of_the_plain_layer(
     name: str, block_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
-    hidden = random(3, 5, WIDTH, seed=7).requires_grad_()
+    hidden = random(15, WIDTH, seed=7).requires_grad_()
     ours = with_gradient(feed_forward(hidden, weights(), ACTIVATIONS[name]), hidden)
     for mine, expected in zip(ours, with_gradient(plain(hidden, weights(), ACTIVATIONS[name]), hidden), strict=True):
-        assert mine.shape == (3, 5, WIDTH)
+        assert mine.shape == (15, WIDTH)
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_new"])
 def test_bf16_stays_near_float32(name: str) -> None:
-    hidden = random(3, 5, WIDTH, seed=7).requires_grad_()
+    hidden = random(15, WIDTH, seed=7).requires_grad_()
     rounded = hidden.detach().bfloat16().requires_grad_()
     ours = with_gradient(feed_forward(rounded, weights(torch.bfloat16), ACTIVATIONS[name]), rounded)
     for mine, expected in zip(ours, with_gradient(plain(hidden, weights(), ACTIVATIONS[name]), hidden), strict=True):
@@ -59,7 +59,7 @@ def test_bf16_stays_near_float32(name: str) -> None:
 
 
 def test_a_gradient_that_is_not_contiguous_is_understood() -> None:
-    hidden = random(3, 5, WIDTH, seed=7).requires_grad_()
+    hidden = random(15, WIDTH, seed=7).requires_grad_()
     (ours,) = torch.autograd.grad(feed_forward(hidden, weights(), F.gelu).sum(), hidden)  # one expanded number
     (expected,) = torch.autograd.grad(plain(hidden, weights(), F.gelu).sum(), hidden)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -67,6 +67,6 @@ def test_a_gradient_that_is_not_contiguous_is_understood() -> None:
 
 def test_evaluation_keeps_nothing_for_a_backward_pass() -> None:
     with torch.inference_mode():
-        output = feed_forward(random(3, 5, WIDTH, seed=7), weights(), F.gelu)
+        output = feed_forward(random(15, WIDTH, seed=7), weights(), F.gelu)
     assert output.grad_fn is None
-    torch.testing.assert_close(output, plain(random(3, 5, WIDTH, seed=7), weights(), F.gelu))
+    torch.testing.assert_close(output, plain(random(15, WIDTH, seed=7), weights(), F.gelu))

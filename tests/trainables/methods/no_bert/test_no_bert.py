@@ -14,6 +14,7 @@ import torch
 
 import trainables
 from tests.factories import trial_config
+from tests.pieces import laid_out
 from trainables.config import Scalar, TrialConfig
 from trainables.engine.engine import Engine
 from trainables.estimate.preview import meta_encoder
@@ -105,7 +106,7 @@ def test_what_is_learned_begins_at_the_static_vectors(vectors: Path, tune: bool)
     config = trial_config("no_bert", method_options=options)
     model = build_model(meta_encoder(SHAPE).to_empty(device="cpu"), [config], 2)
     ids = torch.tensor([[hash_word("good"), hash_word("bad"), hash_word("new")]])
-    features = model.encoder(ids, torch.zeros_like(ids))
+    features = model.encoder(laid_out(ids))
     torch.testing.assert_close(features, torch.tensor([[1.0, 1.0, 0.0]]) / 3**0.5)
     features.sum().backward()
     has_moved = [name for name, p in model.named_parameters() if p.grad is not None and "encoder" in name]
