@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.conftest import CHECKPOINT_VARIANTS
+from tests.pieces import laid_out
 from trainables.backbones import checkpoint_names, families, map_tensors, shape_of
 from trainables.backbones.loading import describe_backbone, load_backbone
 from trainables.nn.encoder import Encoder
@@ -69,25 +70,25 @@ class TestComputation:
         ids, types = inputs(encoder, reference.config.pad_token_id or 0)
         is_word = torch.arange(9) < LENGTHS[:, None]
         expected = hidden_states(reference, ids, types, is_word.long())
-        torch.testing.assert_close(encoder(ids, types, LENGTHS)[is_word], expected[is_word], rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder(laid_out(ids, types, LENGTHS)), expected[is_word], rtol=0, atol=1e-5)
         assert expected[is_word].std() > 0.1  # the comparison is not one of zeros
 
     @torch.no_grad()
-    def test_a_batch_without_padding_needs_no_lengths(self, folder: Path) -> None:
+    def test_sequences_of_one_length_are_rows_without_dummies(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         ids, types = (each[[0, 3]] for each in inputs(encoder, 0))
         expected = hidden_states(reference, ids, types, torch.ones_like(ids))
-        torch.testing.assert_close(encoder(ids, types), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder(laid_out(ids, types)), expected.flatten(0, 1), rtol=0, atol=1e-5)
 
     @torch.no_grad()
     def test_the_longest_sequence_is_the_one_its_positions_allow(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         longest = encoder.shape.max_length
         fits, exceeds = torch.full((1, longest), 5), torch.full((1, longest + 1), 5)
-        assert encoder(fits, torch.zeros_like(fits)).shape == (1, longest, 16)
+        assert encoder(laid_out(fits)).shape == (longest, 16)
         assert hidden_states(reference, fits, torch.zeros_like(fits), torch.ones_like(fits)).shape == (1, longest, 16)
         with pytest.raises((IndexError, RuntimeError)):
-            encoder(exceeds, torch.zeros_like(exceeds))
+            encoder(laid_out(exceeds))
         with pytest.raises((IndexError, RuntimeError)):
             hidden_states(reference, exceeds, torch.zeros_like(exceeds), torch.ones_like(exceeds))
 

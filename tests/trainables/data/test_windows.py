@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from trainables.data.tokenized import TokenizedSplit, encode
 from trainables.data.windows import MAX_ANSWER_PIECES, answer_texts, window_bounds
 from trainables.faults import FaultsError
 from trainables.task import Task, TaskInfo, fingerprint
+from trainables.training.evaluation import to_device
 from trainables.training.loss import NOWHERE
 
 Answer = tuple[str, int]
@@ -287,8 +289,9 @@ class TestCache:
 
     def test_batches_are_of_windows(self, bert: Any, tmp_path: Path) -> None:
         split = tokenized.tokenize(self.task(), bert, "tiny", 20, tmp_path)["train"]
-        batch = tokenized.pad(split, np.array([len(split) - 1, 0]))
-        assert batch.labels.shape == (2, 2)
-        assert batch.labels.dtype == np.int64
-        assert batch.labels.tolist() == split.labels[[len(split) - 1, 0]].tolist()
-        assert batch.input_ids.shape == (2, 20)
+        rows = np.array([len(split) - 1, 0])
+        _, pieces, labels = to_device(split, rows, 1, torch.device("cpu"))
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == split.labels[rows].tolist()
+        assert pieces.num_rows == split.lengths[rows].sum()
+        assert pieces.sequences.lengths_S.tolist() == split.lengths[rows].tolist()

@@ -105,7 +105,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
     undisturbed.step()
     undisturbed.step()
     tokens = pack.tokens_per_slice
-    original, sizes = Pack._train_slice, []
+    original, sizes = Pack.train_slice, []
 
     def refuse(self: Pack, first: int, last: int, batches: Any) -> None:
         sizes.append(last - first)
@@ -116,7 +116,7 @@ def test_a_slice_that_does_not_fit_is_halved_and_takes_the_same_step(
         self.model.head.weight.grad = torch.ones_like(self.model.head.weight)
         raise MemoryError
 
-    monkeypatch.setattr(Pack, "_train_slice", refuse)
+    monkeypatch.setattr(Pack, "train_slice", refuse)
     pack.step()
     assert sizes == [4, 2, 2]
     assert pack.tokens_per_slice == tokens // 2
@@ -167,7 +167,7 @@ def test_a_single_trial_that_does_not_fit_says_so_and_is_as_before(
     undisturbed, pack = (join(data, config()) for _ in range(2))
     undisturbed.step()
     with monkeypatch.context() as patch:
-        patch.setattr(Pack, "_train_slice", refuse)
+        patch.setattr(Pack, "train_slice", refuse)
         with pytest.raises(MemoryError):
             pack.step()
     assert pack.trials[0].step == 0
@@ -181,7 +181,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(
     def refuse(self: Pack, *given: Any) -> None:
         raise RuntimeError("the products do not fit")
 
-    monkeypatch.setattr(Pack, "_train_slice", refuse)
+    monkeypatch.setattr(Pack, "train_slice", refuse)
     pack = join(splits(), *trials())
     with pytest.raises(RuntimeError, match="do not fit"):
         pack.step()
