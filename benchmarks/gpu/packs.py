@@ -57,7 +57,6 @@ def ragged_split(longest: int, vocab_size: int, rows: int) -> TokenizedSplit:
         input_ids=rng.integers(5, vocab_size, offsets[-1], dtype=np.int32),
         token_type_ids=np.zeros(offsets[-1], dtype=np.int8),
         labels=rng.integers(0, 2, rows),
-        pad_token_id=0,
     )
 
 
@@ -82,7 +81,7 @@ class MeasuredPack:
         self._pack = Pack(encoder, {"train": split}, num_outputs=num_labels)
         jobs = [Job(config=config, done=lambda outcome: None) for config in configs]
         began = time.perf_counter()
-        self._pack.join([RunningTrial(job, split.lengths, self.device) for job in jobs])
+        self._pack.join([RunningTrial(job, len(split)) for job in jobs])
         self.wait()
         self.join_s = time.perf_counter() - began
         self._steps_left = min(len(trial.batches) for trial in self._pack.trials)
@@ -107,9 +106,9 @@ class MeasuredPack:
 
     def take_losses(self) -> np.ndarray:
         """Each trial's training loss since the last call, summed over steps: float64 (K,)."""
-        losses = np.array([trial.loss_sum.item() for trial in self._pack.trials])
-        for trial in self._pack.trials:
-            trial.loss_sum.zero_()
+        sums = self._pack.weights.loss_sums
+        losses = sums.double().cpu().numpy()
+        sums.zero_()
         return losses
 
     def weights(self) -> np.ndarray:

@@ -104,7 +104,6 @@ def test_where_masks_differ_only_means_are_compared_and_the_rest_says_why():
 
 
 def test_other_dropout_seeds_count_as_other_masks(make_run, monkeypatch):
-    """What the two devices do today: each draws a stream of its own."""
     made: list[packs.MeasuredPack] = []
 
     class Shifted(packs.MeasuredPack):
@@ -113,7 +112,7 @@ def test_other_dropout_seeds_count_as_other_masks(make_run, monkeypatch):
             made.append(self)
             if len(made) % 2:
                 for trial in self._pack.trials:
-                    trial.dropout._bits.draw(7)
+                    trial.dropout_seed += 1
 
     monkeypatch.setattr("benchmarks.gpu.correctness.MeasuredPack", Shifted)
     without, with_dropout = measure(make_run("correctness"))
