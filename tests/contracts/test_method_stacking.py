@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.pieces import drop_out
-from trainables.methods import get_method, parse_options
+from trainables.methods import ALONE, get_method, parse_options
 from trainables.nn.dropout import Dropout
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.weights import TrainedWeights
@@ -26,7 +26,7 @@ class TestStacking:
     def models(self, case: Any, small: Any, rates: tuple[float, ...]) -> tuple[AdaptedModel, list[AdaptedModel]]:
         """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
         options = parse_options(case.method, case.options)
-        num_trials = 1 if get_method(case.method).stack_key(options) is None else len(rates)
+        num_trials = 1 if get_method(case.method).stack_key(options) is ALONE else len(rates)
         encoder = small.encoder()
         configs = [case.config(seed=seed, dropout=rates[seed]) for seed in range(num_trials)]
         alone = [build_model(encoder, [each], small.num_outputs) for each in configs]
