@@ -23,7 +23,8 @@ from trainables.backbones.loading import load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 from trainables.inference.predictor import Predictor
-from trainables.methods import option_names, reference_names, references_of, uses_backbone
+from trainables.methods import AUTO, option_names, reference_names, references_of, uses_backbone
+from trainables.nn.encoder import POOLINGS
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model, frozen_buffers
 
@@ -51,7 +52,7 @@ def save(
         "library": "adaptune",
         "backbone": config.backbone,
         "backbone_fingerprint": backbone_fingerprint,
-        "trial_config": config.to_dict(),
+        "trial_config": _with_what_is_read(config, model).to_dict(),
         "task": asdict(task),
         "scores": dict(scores),
         "trained_params": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -128,6 +129,15 @@ def _with_own_references(config: TrialConfig, folder: Path) -> TrialConfig:
         if copies := sorted((folder / REFERENCES / name).glob("*")):
             options[name] = ",".join(str(path) for path in copies)
     return dataclasses.replace(config, method_options=options)
+
+
+def _with_what_is_read(config: TrialConfig, model: AdaptedModel) -> TrialConfig:
+    """A configuration that says what its head reads, since what "auto" means is not part of the weights."""
+    if config.method_options.get("pooling", AUTO) != AUTO or model.encoder.pooling not in POOLINGS:
+        return config
+    if "pooling" not in option_names(config.method):
+        return config
+    return dataclasses.replace(config, method_options={**config.method_options, "pooling": model.encoder.pooling})
 
 
 def _as_it_was_read(config: TrialConfig) -> TrialConfig:
