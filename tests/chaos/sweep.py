@@ -40,6 +40,7 @@ class Ground:
         return {
             **os.environ,
             "ADAPTUNE_CACHE": str(self.home / "cache"),
+            "ADAPTUNE_NATIVE": "0",  # else each test's engines compile them anew
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "PYTHONUNBUFFERED": "1",

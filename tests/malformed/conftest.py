@@ -217,4 +217,5 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("ADAPTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ADAPTUNE_NATIVE", "0")  # else each test's engines compile them anew
         yield folder

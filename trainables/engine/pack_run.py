@@ -205,8 +205,11 @@ class PackRun:
     def _settle(self) -> None:
         """After a step: look at losses, end epochs and trials."""
         for trial, reason in self._pack.diverged():
-            logger.warning("trial failed: %s: %s", trial.config, reason)
-            self._let_go([trial], OutcomeStatus.FAILED, _as_traceback(TrainingDivergedError(reason)))
+            try:
+                raise TrainingDivergedError(reason)
+            except TrainingDivergedError:
+                logger.warning("trial failed: %s: %s", trial.config, reason)
+                self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
         has_ended_epoch = False
         # With fewer steps than epochs a step ends several.
         while ended := [trial for trial in self._pack.trials if trial.has_ended_epoch]:
@@ -317,7 +320,3 @@ class PackRun:
         fingerprint = str(self._context.backbone.info.fingerprint)
         model = self._pack.show(trial, masters=True)
         save(folder, model, trial.config, self._context.task, backbone_fingerprint=fingerprint, scores=named)
-
-
-def _as_traceback(error: Exception) -> str:
-    return "".join(traceback.format_exception(error))

@@ -19,6 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ADAPTUNE_NATIVE", "0")  # else each test's engines compile them anew
     return tmp_path
 
 

@@ -35,6 +35,7 @@ LONG = 100  # epochs of a trial that is met in the middle
 def _ray_of_two_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADAPTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ADAPTUNE_NATIVE", "0")  # else each test's engines compile them anew
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(
