@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from hypothesis import settings
 
 from tests import ray_guard
 from trainables import metrics, tasks
@@ -30,6 +31,10 @@ from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
+
+# A machine that does other things too is no fault of a test's; and tests that want more examples say so.
+settings.register_profile("adaptune", deadline=None, max_examples=40)
+settings.load_profile("adaptune")
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
 SIZES = {
