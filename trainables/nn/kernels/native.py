@@ -76,10 +76,15 @@ def library_for(rows: Tensor) -> ctypes.CDLL | None:
     return library()
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None with a line in the log that says why there are none."""
-    if os.environ.get("ADAPTUNE_NATIVE") == "0":
+    return load(is_off=os.environ.get("ADAPTUNE_NATIVE") == "0")
+
+
+@functools.cache
+def load(*, is_off: bool) -> ctypes.CDLL | None:
+    """What `library` gives, found out once."""
+    if is_off:
         logger.info("steps are computed by torch alone: ADAPTUNE_NATIVE is 0")
         return None
     compiler = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)
