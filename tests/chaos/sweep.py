@@ -24,9 +24,11 @@ class Ground:
 
     def write(self) -> None:
         """Write the backbone and the tasks. Takes a few seconds, most of them imports."""
+        from tests.compiled import cache_with_kernels
         from tests.orchestrator.conftest import write_backbone
 
         write_backbone(self.home / "backbone")
+        cache_with_kernels(self.home / "cache")
         for name, words in TASKS.items():
             _write_task(self.home / name, words, self.rows)
 
@@ -40,7 +42,6 @@ class Ground:
         return {
             **os.environ,
             "ADAPTUNE_CACHE": str(self.home / "cache"),
-            "ADAPTUNE_NATIVE": "0",  # else each test's engines compile them anew
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "PYTHONUNBUFFERED": "1",

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.compiled import cache_with_kernels
+
 SweepValues = dict[str, Any]
 WriteSweep = Callable[..., str]
 
@@ -18,14 +20,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of a user without any settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("ADAPTUNE_NATIVE", "0")  # else each test's engines compile them anew
+    monkeypatch.setenv("ADAPTUNE_CACHE", str(cache_with_kernels(tmp_path / "cache")))
     return tmp_path
 
 
 @pytest.fixture
 def values(tiny_bert: Path, task_folder: Callable[..., Path]) -> SweepValues:
-    """Two methods, two sizes, two seeds: six trials of a second each."""
+    """Two methods, two sizes, two seeds: six trials of a second each, two at once: each has a process to start."""
     return {
         "name": "small",
         "backbone": str(tiny_bert),
@@ -33,6 +34,7 @@ def values(tiny_bert: Path, task_folder: Callable[..., Path]) -> SweepValues:
         "seeds": [0, 1],
         "space": {"num_epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
         "methods": [{"adapter": {"adapter_size": {"grid": [1, 4]}}}, "full_finetuning"],
+        "search": {"algorithm": "grid", "max_concurrent_trials": 2},
     }
 
 

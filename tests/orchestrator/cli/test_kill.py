@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow.dataset
 import pytest
+from mlflow import MlflowClient
 
 from orchestrator.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-# Learning rates and seeds of the sweep that is killed: 24 trials, and 200 where there is time for them.
-SIZES = [(6, 4), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]
+# Learning rates and seeds of the sweep that is killed: 12 trials, and 200 where there is time for them.
+SIZES = [(4, 3), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]
 
 
 def adaptune(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -66,5 +67,11 @@ def test_a_killed_driver_s_sweep_is_resumed_wider_and_trains_exactly_what_has_no
     ids = Counter(rows["trial_id"].to_pylist())
     assert ids == dict.fromkeys(store.plan_table()["trial_id"].to_pylist(), 1)
     assert len(ids) == planned
+    client = MlflowClient(f"sqlite:///{home / 'sweeps' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert Counter(run.info.status for run in runs) == {"FINISHED": planned + 1}
+    assert {run.data.tags.get("adaptune.trial_id") for run in runs} == {*ids, None}
     after = {record.trial_id: record for record in Store(store.uri).records()}
     assert {trial_id: after[trial_id] for trial_id in before} == before

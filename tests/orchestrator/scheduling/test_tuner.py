@@ -24,6 +24,7 @@ from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
 from orchestrator.trial_source import FixedTrials
+from tests.compiled import cache_with_kernels
 from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -34,8 +35,7 @@ LONG = 100  # epochs of a trial that is met in the middle
 @pytest.fixture(scope="module", autouse=True)
 def _ray_of_two_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("ADAPTUNE_NATIVE", "0")  # else each test's engines compile them anew
+        patch.setenv("ADAPTUNE_CACHE", str(cache_with_kernels(tmp_path_factory.mktemp("cache"))))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(
@@ -179,7 +179,7 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
             "backbone": str(small_backbone),
             "tasks": [str(write_task())],
             "seeds": [0, 1],
-            "space": {"num_epochs": 3 * LONG, "batch_size": 16, "learning_rate": {"grid": [1e-3, 1e-2]}},
+            "space": {"num_epochs": LONG, "batch_size": 16, "learning_rate": {"grid": [1e-3, 1e-2]}},
             "methods": ["layernorm"],
         }
     )
@@ -231,7 +231,7 @@ def test_tune_keeps_neither_ended_trials_nor_starts_a_process_for_each(
             "name": "many",
             "backbone": str(small_backbone),
             "tasks": [str(write_task())],
-            "seeds": list(range(24)),
+            "seeds": list(range(12)),
             "space": {"num_epochs": 1, "batch_size": 16},
             "methods": ["layernorm"],
         }
@@ -251,7 +251,7 @@ def test_tune_keeps_neither_ended_trials_nor_starts_a_process_for_each(
     monkeypatch.setattr(Recorder, "on_trial_result", remember)
     observer = Observer()
     assert not run_trials("many", FixedTrials(plan.trials), observer, max_concurrent_trials=3)
-    assert len(observer.by_id()) == 24
+    assert len(observer.by_id()) == 12
     assert max(held) <= 6
     assert len(processes) <= 4
 

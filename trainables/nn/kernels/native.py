@@ -100,6 +100,11 @@ def load(*, is_off: bool) -> ctypes.CDLL | None:
     return _declare(loaded)
 
 
+def cache() -> Path:
+    """Where compiled kernels are kept."""
+    return Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune").expanduser() / "native"
+
+
 def addresses(*tensors: Tensor | None) -> list[int | None]:
     """Where the numbers of contiguous tensors lie; NULL for those that are None."""
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
@@ -117,7 +122,7 @@ def _build(compiler: str) -> Path:
     digest = hashlib.sha256(f"{_run([compiler, '--version'], 10)}\n{_cpu()}\n{_FLAGS}".encode())
     for source in sources:
         digest.update(source.read_bytes())
-    folder = Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune").expanduser() / "native"
+    folder = cache()
     built = folder / f"{digest.hexdigest()[:24]}.so"
     if built.exists():
         return built
