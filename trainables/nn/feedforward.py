@@ -8,17 +8,17 @@ Suffixes: N rows (word pieces of all sequences), D hidden width, I intermediate 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from trainables.nn.kernels.activation import Activation, activate, differentiate
+from trainables.nn.kernels.frozen_product import linear
 
 # Rows of a block on a CPU: its part of the hidden layer and of that one's gradient fit a typical second-level cache.
 BLOCK_ROWS = 512
-
-Activation = Callable[[Tensor], Tensor]
 
 
 def feed_forward(hidden_ND: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], activation: Activation) -> Tensor:
@@ -28,28 +28,29 @@ def feed_forward(hidden_ND: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tenso
 
 
 class _FeedForward(torch.autograd.Function):
-    """Keeps the hidden layer before its activation."""
+    """Keeps the hidden layer before its activation, block by block."""
 
     @staticmethod
     def forward(
         ctx: Any, rows_ND: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, activation: Activation
     ) -> Tensor:
-        before_NI = rows_ND.new_empty(rows_ND.shape[0], up.shape[0])
-        out_ND = torch.empty_like(rows_ND)
+        kept, out = [], []
         for block in _blocks(rows_ND):
-            torch.addmm(up_bias, rows_ND[block], up.t(), out=before_NI[block])
-            torch.addmm(down_bias, activation(before_NI[block]), down.t(), out=out_ND[block])
-        ctx.save_for_backward(before_NI, up, down)
+            before = linear(rows_ND[block], up, up_bias)
+            out.append(linear(activate(before, activation), down, down_bias))
+            if ctx.needs_input_grad[0]:
+                kept.append(before)
+        ctx.save_for_backward(up, down, *kept)
         ctx.activation = activation
-        return out_ND
+        return torch.cat(out) if len(out) > 1 else out[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        before_NI, up, down = ctx.saved_tensors
+        up, down, *kept = ctx.saved_tensors
         grad_out_ND = grads[0].contiguous()
         grad_ND = torch.empty_like(grad_out_ND)
-        for block in _blocks(grad_ND):
-            grad_before = _differentiate(ctx.activation, before_NI[block], grad_out_ND[block] @ down)
+        for block, before in zip(_blocks(grad_ND), kept, strict=True):
+            grad_before = differentiate(before, grad_out_ND[block] @ down, ctx.activation)
             torch.mm(grad_before, up, out=grad_ND[block])
         return grad_ND, None, None, None, None, None
 
@@ -58,11 +59,3 @@ def _blocks(rows_ND: Tensor) -> Iterator[slice]:
     size = BLOCK_ROWS if rows_ND.device.type == "cpu" else rows_ND.shape[0]
     for first in range(0, rows_ND.shape[0], size):
         yield slice(first, first + size)
-
-
-def _differentiate(activation: Activation, before: Tensor, grad: Tensor) -> Tensor:
-    if activation is F.gelu:  # nearly every checkpoint's; its derivative needs no second forward pass
-        return torch.ops.aten.gelu_backward(grad, before)
-    with torch.enable_grad():
-        before = before.detach().requires_grad_()
-        return torch.autograd.grad(activation(before), before, grad)[0]

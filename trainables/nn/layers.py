@@ -16,6 +16,7 @@ from trainables.nn.dropout import Dropout
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.feedforward import feed_forward
 from trainables.nn.kernels.attention import attend, attend_first
+from trainables.nn.kernels.frozen_product import frozen_linear
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.pieces import Pieces
 
@@ -50,6 +51,8 @@ class Linear(nn.Linear):
         return self.is_plain and self.weight.dtype is dtype and not trained
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.is_frozen_in(input.dtype):
+            return frozen_linear(input, self.weight, self.bias)
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
         if bias.dim() == 1:
             return F.linear(input, weight, bias)
@@ -126,8 +129,9 @@ class Attention(nn.Module):
         width = hidden_ND.shape[-1]
         if isinstance(self.qkv, Linear) and self.qkv.is_plain:
             weight, bias = self.qkv.weight.to(hidden_ND.dtype), self.qkv.bias.to(hidden_ND.dtype)
-            query_SD = F.linear(hidden_ND[pieces.first_rows_S], weight[:width], bias[:width])
-            key_ND, value_ND = F.linear(hidden_ND, weight[width:], bias[width:]).split(width, dim=-1)
+            linear = frozen_linear if self.qkv.is_frozen_in(hidden_ND.dtype) else F.linear
+            query_SD = linear(hidden_ND[pieces.first_rows_S], weight[:width], bias[:width])
+            key_ND, value_ND = linear(hidden_ND, weight[width:], bias[width:]).split(width, dim=-1)
         else:
             query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
             query_SD = query_ND[pieces.first_rows_S]

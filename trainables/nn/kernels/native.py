@@ -174,6 +174,10 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     ]  # fmt: skip
     loaded.attention_forward.argtypes = [ctypes.POINTER(Attention), pointer]
     loaded.attention_backward.argtypes = [ctypes.POINTER(Attention), pointer, pointer, pointer, pointer, size, size]
+    loaded.look_up.argtypes = [size] + [pointer] * 3
+    loaded.look_up.restype = None
+    loaded.look_up_and_multiply.argtypes = [size] + [pointer] * 4
+    loaded.look_up_and_multiply.restype = None
     loaded.adamw.argtypes = [size] * 3 + [pointer] * 9 + [double] * 3
     loaded.adamw.restype = None
     return loaded
