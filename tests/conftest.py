@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import gc
 import itertools
 import json
 import os
@@ -71,6 +73,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         del os.environ[ray_guard.VARIABLE]
+
+
+def pytest_collection_finish() -> None:
+    """Takes what is imported and collected, and stays, out of every later search for garbage: most of its time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -258,6 +266,11 @@ def smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
     They suit an encoder as wide as this one with two layers, and so with more. What starts at random starts far enough
     from zero to be seen.
     """
+    return dict(_smaller_options(method, shape))
+
+
+@functools.cache
+def _smaller_options(method: str, shape: EncoderShape) -> Mapping[str, Scalar]:
     shape = dataclasses.replace(shape, num_layers=2)
     defaults = dataclasses.asdict(parse_options(method, {}))
     numbers = {name: value for name, value in defaults.items() if type(value) is int}

@@ -12,10 +12,8 @@ Suffixes: K trials, B sequences a trial, S = K*B, N rows (word pieces), D hidden
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +22,7 @@ from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
 from trainables.nn.pieces import Pieces
+from trainables.nn.structure import copy_structure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +105,7 @@ class Encoder(nn.Module):
 
     def view(self) -> Encoder:
         """A structural copy that shares every tensor: its modules may be replaced, its tensors must not be written."""
-        view = _structure(self)
+        view = copy_structure(self)
         view.batch = Batch()
         return view
 
@@ -201,18 +200,3 @@ class Encoder(nn.Module):
         for layer in self.layers[:num_layers]:
             hidden_ND = layer(hidden_ND, pieces)
         return hidden_ND
-
-
-_Module = TypeVar("_Module", bound=nn.Module)
-
-
-def _structure(module: _Module) -> _Module:
-    """A copy of a tree of modules over the same tensors; `copy.deepcopy` takes ten times as long for the same."""
-    found = module.__new__(type(module))
-    for name, value in vars(module).items():
-        # Torch keeps parameters, buffers, modules and hooks in tables of its own; any other attribute is a value.
-        is_table = name.startswith("_") and type(value) in (dict, OrderedDict, set)
-        vars(found)[name] = value.copy() if is_table else value
-    for name, child in module._modules.items():
-        found._modules[name] = None if child is None else _structure(child)
-    return found
