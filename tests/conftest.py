@@ -28,6 +28,7 @@ from trainables.inference.saved_adapter import save
 from trainables.methods import parse_options
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.kernels import native
 from trainables.task import TaskInfo
 from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
@@ -90,6 +91,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kernels() -> None:
+    """Compiles them, or finds them compiled, in the user's cache, before a test names an empty cache of its own."""
+    native.library()
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
     """The folder of a random checkpoint with a WordPiece tokenizer, by model_type; written once. Not to be changed."""
@@ -137,30 +144,7 @@ def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
 @pytest.fixture
 def task_folder(tmp_path: Path) -> MakeTask:
     """Writes a task folder whose label is whether "good" or "bad" is said; for regression, how often "good" is."""
-
-    def make(
-        name: str = "opinion", *, rows: int = 64, kind: str = "classification", splits: str = "train validation test"
-    ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        rng = np.random.default_rng(0)
-        for split in splits.split():
-            lines = []
-            for row in range(rows if split == "train" else 32):
-                words = [f"w{number}" for number in rng.integers(0, 6, size=rng.integers(1, 5))]
-                label: float = row % 2
-                opinions = ["bad", "good"][row % 2 : row % 2 + 1]
-                if kind == "regression":
-                    count = row % 5
-                    label, opinions = count / 4, ["good"] * count + ["bad"] * (4 - count)
-                text = " ".join(str(word) for word in rng.permutation([*words, *opinions]))
-                lines.append(json.dumps({"text_a": text, "label": label}))
-            (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        metric = {"metric": "pearson"} if kind == "regression" else {}
-        (folder / "task.json").write_text(json.dumps({"kind": kind, **metric}), encoding="utf-8")
-        return folder
-
-    return make
+    return functools.partial(write_task_folder, tmp_path)
 
 
 @pytest.fixture
@@ -258,6 +242,31 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
 
     yield add
     forget()
+
+
+def write_task_folder(
+    root: Path, name: str = "opinion", *, rows: int = 64, kind: str = "classification",
+    splits: str = "train validation test",
+) -> Path:  # fmt: skip
+    """What `task_folder` writes, below a root."""
+    folder = root / name
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split in splits.split():
+        lines = []
+        for row in range(rows if split == "train" else 32):
+            words = [f"w{number}" for number in rng.integers(0, 6, size=rng.integers(1, 5))]
+            label: float = row % 2
+            opinions = ["bad", "good"][row % 2 : row % 2 + 1]
+            if kind == "regression":
+                count = row % 5
+                label, opinions = count / 4, ["good"] * count + ["bad"] * (4 - count)
+            text = " ".join(str(word) for word in rng.permutation([*words, *opinions]))
+            lines.append(json.dumps({"text_a": text, "label": label}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    metric = {"metric": "pearson"} if kind == "regression" else {}
+    (folder / "task.json").write_text(json.dumps({"kind": kind, **metric}), encoding="utf-8")
+    return folder
 
 
 def smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
