@@ -152,8 +152,7 @@ class Pack:
         seeds, steps = [trial.dropout_seed for trial in trials], [trial.step for trial in trials]
         self.model.drop_out(StepKeys(seeds, steps, [trial.config.dropout for trial in trials], pieces))
         self.weights.show(self.model, first, last)
-        if not self.model.training:  # telling every module so anew takes a twentieth of a small model's step
-            self.model.train()
+        self.model.train()
         prefix_of = self._prefix_of("train", trials)
         outputs = self.model(pieces, None if prefix_of is None else prefix_of(laid))
         losses_K = example_losses(outputs, labels_S).view(len(trials), -1).mean(dim=1)
