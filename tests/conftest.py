@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import gc
 import itertools
 import json
 import os
@@ -26,6 +28,7 @@ from trainables.inference.saved_adapter import save
 from trainables.methods import parse_options
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.kernels import native
 from trainables.task import TaskInfo
 from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import AdaptedModel, build_model
@@ -73,6 +76,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         del os.environ[ray_guard.VARIABLE]
 
 
+def pytest_collection_finish() -> None:
+    """Takes what is imported and collected, and stays, out of every later search for garbage: most of its time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """One thread: tiny products gain nothing from more, and sums keep their order."""
@@ -80,6 +89,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels() -> None:
+    """Compiles them, or finds them compiled, in the user's cache, before a test names an empty cache of its own."""
+    native.library()
 
 
 @pytest.fixture(scope="session")
@@ -129,30 +144,7 @@ def small_options(tmp_path_factory: pytest.TempPathFactory) -> SmallOptions:
 @pytest.fixture
 def task_folder(tmp_path: Path) -> MakeTask:
     """Writes a task folder whose label is whether "good" or "bad" is said; for regression, how often "good" is."""
-
-    def make(
-        name: str = "opinion", *, rows: int = 64, kind: str = "classification", splits: str = "train validation test"
-    ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        rng = np.random.default_rng(0)
-        for split in splits.split():
-            lines = []
-            for row in range(rows if split == "train" else 32):
-                words = [f"w{number}" for number in rng.integers(0, 6, size=rng.integers(1, 5))]
-                label: float = row % 2
-                opinions = ["bad", "good"][row % 2 : row % 2 + 1]
-                if kind == "regression":
-                    count = row % 5
-                    label, opinions = count / 4, ["good"] * count + ["bad"] * (4 - count)
-                text = " ".join(str(word) for word in rng.permutation([*words, *opinions]))
-                lines.append(json.dumps({"text_a": text, "label": label}))
-            (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        metric = {"metric": "pearson"} if kind == "regression" else {}
-        (folder / "task.json").write_text(json.dumps({"kind": kind, **metric}), encoding="utf-8")
-        return folder
-
-    return make
+    return functools.partial(write_task_folder, tmp_path)
 
 
 @pytest.fixture
@@ -252,12 +244,42 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddDa
     forget()
 
 
+def write_task_folder(
+    root: Path, name: str = "opinion", *, rows: int = 64, kind: str = "classification",
+    splits: str = "train validation test",
+) -> Path:  # fmt: skip
+    """What `task_folder` writes, below a root."""
+    folder = root / name
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split in splits.split():
+        lines = []
+        for row in range(rows if split == "train" else 32):
+            words = [f"w{number}" for number in rng.integers(0, 6, size=rng.integers(1, 5))]
+            label: float = row % 2
+            opinions = ["bad", "good"][row % 2 : row % 2 + 1]
+            if kind == "regression":
+                count = row % 5
+                label, opinions = count / 4, ["good"] * count + ["bad"] * (4 - count)
+            text = " ".join(str(word) for word in rng.permutation([*words, *opinions]))
+            lines.append(json.dumps({"text_a": text, "label": label}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    metric = {"metric": "pearson"} if kind == "regression" else {}
+    (folder / "task.json").write_text(json.dumps({"kind": kind, **metric}), encoding="utf-8")
+    return folder
+
+
 def smaller_options(method: str, shape: EncoderShape) -> dict[str, Scalar]:
     """A method's options at their defaults, but for whole numbers that are too large: those become 4, 2 or 1.
 
     They suit an encoder as wide as this one with two layers, and so with more. What starts at random starts far enough
     from zero to be seen.
     """
+    return dict(_smaller_options(method, shape))
+
+
+@functools.cache
+def _smaller_options(method: str, shape: EncoderShape) -> Mapping[str, Scalar]:
     shape = dataclasses.replace(shape, num_layers=2)
     defaults = dataclasses.asdict(parse_options(method, {}))
     numbers = {name: value for name, value in defaults.items() if type(value) is int}

@@ -7,6 +7,7 @@ Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in 
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import logging
 import os
@@ -207,13 +208,19 @@ def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: J
     return examine(address=address, tracking_uri=tracking_uri, as_json=as_json)
 
 
+@functools.cache
+def _command() -> Any:
+    """What Typer makes of all that is declared above. Calling `app` would make it anew each time."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (and is what the console script calls)."""
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
     logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
     try:
-        result: Any = app(arguments, standalone_mode=False)
+        result: Any = _command()(arguments, standalone_mode=False)
         return int(result or 0)
     except FaultsError as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from orchestrator.estimate.recorded_throughput import Place, recorded_throughputs
@@ -102,7 +101,7 @@ def _measurements(calibration: Calibration | None, throughputs: Sequence[Through
         free //= os.cpu_count() or 1
     return Measurements(
         throughputs=[*(calibration.throughputs if calibration else ()), *throughputs],
-        rate_of=lru_cache(lambda precision: EFFICIENCY * measure_rate(precision, num_threads=1)),
+        rate_of=lambda precision: EFFICIENCY * measure_rate(precision, num_threads=1),
         start_s=calibration.start_s if calibration else None,
         task_s=calibration.task_s if calibration else None,
         free_bytes=free,

@@ -67,16 +67,23 @@ class Held:
         That happens to a process that slept for `STALE_AFTER_S`. A lock that was deleted under its hands is made anew.
         Raises `OSError` where the lock cannot be read.
         """
+        if self._is_there():
+            return
+        if _create(self._folder, self._mine):
+            logger.warning("%s was gone, though this driver is at work: made anew", self._folder.at(LOCK))
+        elif not self._is_there():
+            raise self._taken_over_by("another driver")
+
+    def _is_there(self) -> bool:
+        """Whether there is a lock. Raises `StoreLockedError` where it is another driver's."""
         found = _read(self._folder)
-        if found is None:
-            if _create(self._folder, self._mine):
-                logger.warning("%s was gone, though this driver is at work: made anew", self._folder.at(LOCK))
-                return
-            found = _read(self._folder)
-        if found is None or found.token != self._mine.token:
-            who = "another driver" if found is None else f"process {found.pid} on {found.host}"
-            fault = f"{who} has taken this store over, since nothing was heard of this one; what it recorded is kept"
-            raise StoreLockedError(f"store {self._folder.path}", [fault])
+        if found is not None and found.token != self._mine.token:
+            raise self._taken_over_by(f"process {found.pid} on {found.host}")
+        return found is not None
+
+    def _taken_over_by(self, who: str) -> StoreLockedError:
+        fault = f"{who} has taken this store over, since nothing was heard of this one; what it recorded is kept"
+        return StoreLockedError(f"store {self._folder.path}", [fault])
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
@@ -93,7 +100,9 @@ class Held:
     def _beat(self, ended: threading.Event) -> None:
         while not ended.wait(BEAT_EVERY_S):
             try:
-                self.check()
+                # A lock that is gone is made anew by the next write, which first asks whether the whole store is gone.
+                if not self._is_there():
+                    continue
                 if self._folder.is_local:
                     os.utime(self._folder.at(LOCK))
                 else:

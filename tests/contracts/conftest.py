@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,6 +56,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Scalar]]] = {
 NUM_OUTPUTS = 3
 
 
+@functools.cache
+def _encoder(shape: EncoderShape, dtype: torch.dtype) -> Encoder:
+    generator = torch.Generator().manual_seed(0)
+    masters = {
+        name: torch.randn(parameter.shape, generator=generator) * 0.3 + (1.0 if name.endswith("norm.weight") else 0.0)
+        for name, parameter in Encoder(shape).named_parameters()
+    }
+    return Encoder(shape, masters).load(torch.device("cpu"), dtype)
+
+
 class Case(NamedTuple):
     """A method with options that suit the small encoder."""
 
@@ -75,14 +86,8 @@ class Small(NamedTuple):
 
     @staticmethod
     def encoder(shape: EncoderShape = SHAPE, dtype: torch.dtype = torch.float32) -> Encoder:
-        """An encoder as a checkpoint gives it, with random values."""
-        generator = torch.Generator().manual_seed(0)
-        masters = {
-            name: torch.randn(parameter.shape, generator=generator) * 0.3
-            + (1.0 if name.endswith("norm.weight") else 0.0)
-            for name, parameter in Encoder(shape).named_parameters()
-        }
-        return Encoder(shape, masters).load(torch.device("cpu"), dtype)
+        """An encoder as a checkpoint gives it, with random values. Frozen: no test may change it."""
+        return _encoder(shape, dtype)
 
     @staticmethod
     def batches(num_trials: int) -> list[tuple[Tensor, Tensor, Tensor]]:

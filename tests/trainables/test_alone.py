@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Finders that do not find the control plane and its libraries, as on a machine where they are not installed.
 WITHOUT = """
-import runpy, sys
+import importlib, pkgutil, runpy, sys
 ABSENT = {"ray", "mlflow", "optuna", "orchestrator", "search_spaces"}
 class Without:
     def __init__(self, finder):
@@ -29,13 +29,20 @@ for name in ABSENT:
     raise SystemExit(f"{name} is not hidden")
 try:
     runpy.run_module("trainables", run_name="__main__", alter_sys=True)
-finally:
-    found = {name.partition(".")[0] for name in sys.modules} & ABSENT
-    assert not found, found
+except SystemExit as end:
+    if end.code:
+        raise
+import trainables
+rooms = [room.name for room in pkgutil.walk_packages(trainables.__path__, "trainables.")]
+for room in rooms:
+    importlib.import_module(room)
+print("rooms:", *rooms, file=sys.stderr)
+found = {name.partition(".")[0] for name in sys.modules} & ABSENT
+assert not found, found
 """
 
 
-def test_a_trial_trains_without_ray_mlflow_and_optuna(
+def test_a_trial_trains_and_every_room_opens_without_ray_mlflow_optuna_and_the_orchestrator(
     tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path
 ) -> None:
     arguments = f"--task {task_folder()} --backbone {tiny_bert} --option adapter_size=4 --num-epochs 2 --threads 1"
@@ -52,3 +59,5 @@ def test_a_trial_trains_without_ray_mlflow_and_optuna(
     assert [event["event"] for event in events] == ["epoch", "epoch", "outcome"]
     assert events[-1]["status"] == "completed"
     assert events[-1]["test_score"] is not None
+    (rooms,) = [line.split() for line in done.stderr.splitlines() if line.startswith("rooms:")]
+    assert "trainables.training.pack" in rooms

@@ -151,7 +151,11 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     assert info.folder is not None  # weights were asked for
     try:
         masters = map_tensors(info.shape, _read_tensors(info.folder))
-        encoder = Encoder(info.shape, masters).load(device, compute_dtype)
+        with torch.device(
+            "meta"
+        ):  # else it would draw initial values for every weight, to be replaced by the next line
+            encoder = Encoder(info.shape, masters)
+        encoder.load(device, compute_dtype)
     except ValueError as fault:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
     encoder.requires_grad_(False)

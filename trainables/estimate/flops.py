@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -146,8 +146,12 @@ def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> li
     return costs
 
 
+@cache
 def measure_rate(precision: str = "auto", *, num_threads: int | None = None) -> float:
-    """Operations a second of this device's matrix products, in the dtype a trial of that precision computes in."""
+    """Operations a second of this device's matrix products, in the dtype a trial of that precision computes in.
+
+    Measured once a process, and again after `measure_rate.cache_clear()`.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = torch.get_num_threads()
     if num_threads is not None:

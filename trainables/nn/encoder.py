@@ -12,7 +12,6 @@ Suffixes: K trials, B sequences a trial, S = K*B, N rows (word pieces), D hidden
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
 from trainables.nn.pieces import Pieces
+from trainables.nn.structure import copy_structure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,9 +105,9 @@ class Encoder(nn.Module):
 
     def view(self) -> Encoder:
         """A structural copy that shares every tensor: its modules may be replaced, its tensors must not be written."""
-        shared: dict[int, object] = {id(parameter): parameter for parameter in self.parameters()}
-        shared[id(self.masters)] = self.masters
-        return copy.deepcopy(self, shared)
+        view = copy_structure(self)
+        view.batch = Batch()
+        return view
 
     def train_copy(self, prefix: str, *, num_trials: int = 1) -> None:
         """Replace the parameters named `prefix` or below it by trained float32 copies of the checkpoint's values.

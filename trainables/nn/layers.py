@@ -40,6 +40,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Linear(nn.Linear):
     """A product in the dtype of its input, whatever dtype its weight is kept in; its bias may be one a trial (K, D)."""
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # there nothing is drawn, but torch takes its time
+            super().reset_parameters()
+
     @property
     def is_plain(self) -> bool:
         """Whether it is one product for all trials."""
@@ -87,7 +91,10 @@ class Embeddings(nn.Module):
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
     """What `nn.Embedding` makes, without importing torch's compiler where there is no memory to initialise."""
-    return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
+    weight = torch.empty(rows, width)
+    if not weight.is_meta:
+        weight.normal_()
+    return nn.Embedding.from_pretrained(weight, freeze=False)
 
 
 class SelfAttention(nn.Module):

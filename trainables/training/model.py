@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -88,8 +88,10 @@ class AdaptedModel(nn.Module):
         self.head = head
         self.has_features = encoder.gives_features
         self._sites = number_sites(self)
-        self._penalised = [module for module in encoder.modules() if isinstance(module, Penalised)]
-        self.followers = [module for module in encoder.modules() if isinstance(module, Follower)]
+        # Asked of classes, whose answers Python keeps; of each module it would look anew.
+        modules = [(module, type(module)) for module in encoder.modules()]
+        self._penalised = [cast(Penalised, module) for module, kind in modules if issubclass(kind, Penalised)]
+        self.followers = [cast(Follower, module) for module, kind in modules if issubclass(kind, Follower)]
 
     @property
     def num_trials(self) -> int:

@@ -197,7 +197,7 @@ def _label_directly(
 ) -> None:
     """Write each method's name beside its own curve, in its own colour, where nothing is covered."""
     canvas = FigureCanvasAgg(axes.get_figure(root=True))
-    canvas.draw()  # fixes the axis limits
+    axes.autoscale_view()  # fixes the limits, which are else left open until the figure is drawn
     with_backbone = len({backbone for _, backbone in series}) > 1
     texts, labels = [], []
     for key, points in series.items():

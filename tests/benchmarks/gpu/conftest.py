@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +43,7 @@ MINI = replace(
 )
 
 MakeRun = Callable[..., Run]
+Complete = Callable[[str], tuple[Run, list[Mapping[str, Any]]]]
 
 
 class Ticking:
@@ -57,21 +61,43 @@ class Ticking:
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     """Makes what a part is given; `ticks` is after how many looks at the clock its time is up."""
     monkeypatch.setattr(packing, "measure_rate", lambda: 1e12)
+    return functools.partial(_make_run, tmp_path)
 
-    def make(part: str, *, ticks: int | None = None, sizes: Sizes = MINI, task: str | None = None) -> Run:
-        record = Record(tmp_path / f"{part}.json", {}, [part])
-        record.begin(part)
-        scratch = tmp_path / "scratch"
-        scratch.mkdir(exist_ok=True)
-        deadline = Deadline(time.monotonic() + MINUTE, time.monotonic) if ticks is None else Deadline(ticks, Ticking())
-        return Run(
-            part=part,
-            device=torch.device("cpu"),
-            sizes=sizes,
-            deadline=deadline,
-            record=record,
-            scratch=scratch,
-            task=task,
-        )
 
-    return make
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Complete]:
+    """A part measured with all the time it takes, once for all who look at it: the run and its points."""
+
+    @functools.cache
+    def run_of(part: str) -> tuple[Run, list[Mapping[str, Any]]]:
+        run = _make_run(tmp_path_factory.mktemp(part), part)
+        return run, measure(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "measure_rate", lambda: 1e12)
+        yield run_of
+
+
+def measure(run: Run) -> list[Mapping[str, Any]]:
+    """Measure a part; gives its points."""
+    importlib.import_module(f"benchmarks.gpu.{run.part}").measure(run)
+    return run.record.content["parts"][run.part]["points"]
+
+
+def _make_run(
+    folder: Path, part: str, *, ticks: int | None = None, sizes: Sizes = MINI, task: str | None = None
+) -> Run:
+    record = Record(folder / f"{part}.json", {}, [part])
+    record.begin(part)
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    deadline = Deadline(time.monotonic() + MINUTE, time.monotonic) if ticks is None else Deadline(ticks, Ticking())
+    return Run(
+        part=part,
+        device=torch.device("cpu"),
+        sizes=sizes,
+        deadline=deadline,
+        record=record,
+        scratch=scratch,
+        task=task,
+    )

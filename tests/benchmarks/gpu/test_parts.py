@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +11,11 @@ import pytest
 from benchmarks.gpu import packs, trace
 from benchmarks.gpu.correctness import BothSides, compare
 from benchmarks.gpu.packing import largest
-from benchmarks.gpu.run import NO_TIME, Run
+from benchmarks.gpu.run import NO_TIME
+from tests.benchmarks.gpu.conftest import measure
 from trainables.device import memory
 
 PARTS = ("correctness", "launches", "packing", "sweep", "memory", "kernels")
-
-
-def measure(run: Run) -> list[Mapping[str, Any]]:
-    importlib.import_module(f"benchmarks.gpu.{run.part}").measure(run)
-    return run.record.content["parts"][run.part]["points"]
 
 
 def values(point: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,9 +23,8 @@ def values(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_quantity_has_a_unit_and_a_value_or_the_reason_for_none(part, make_run):
-    run = make_run(part)
-    points = measure(run)
+def test_every_quantity_has_a_unit_and_a_value_or_the_reason_for_none(part, complete):
+    run, points = complete(part)
     assert run.left_out == []
     for quantity in (quantity for point in points for quantity in point["measured"].values()):
         assert isinstance(quantity["unit"], str)
@@ -49,18 +43,18 @@ def test_without_time_nothing_is_measured_and_every_point_says_so(part, make_run
 
 
 @pytest.mark.parametrize(("part", "ticks"), [("launches", 2), ("memory", 2), ("packing", 12), ("kernels", 12)])
-def test_time_that_ends_in_the_middle_leaves_the_first_points_measured(part, ticks, make_run):
-    complete = measure(make_run(part))
+def test_time_that_ends_in_the_middle_leaves_the_first_points_measured(part, ticks, make_run, complete):
+    _, all_points = complete(part)
     cut = make_run(part, ticks=ticks)
     points = measure(cut)
     assert cut.left_out
-    assert len(cut.left_out) < len(complete)
+    assert len(cut.left_out) < len(all_points)
     assert NO_TIME not in str(points[0])
     assert NO_TIME in str(points[-1])
 
 
-def test_the_same_device_twice_gives_the_same_numbers_with_dropout_and_without(make_run):
-    for point in measure(make_run("correctness")):
+def test_the_same_device_twice_gives_the_same_numbers_with_dropout_and_without(complete):
+    for point in complete("correctness")[1]:
         found = values(point)
         assert found["masks"] == "agree"
         assert found["largest_weight_difference"] == found["largest_loss_difference"] == 0
@@ -121,8 +115,8 @@ def test_other_dropout_seeds_count_as_other_masks(make_run, monkeypatch):
     assert values(with_dropout)["mean_loss"] is not None
 
 
-def test_a_cpu_counts_operations_and_says_that_it_launches_no_kernels(make_run):
-    points = measure(make_run("launches"))
+def test_a_cpu_counts_operations_and_says_that_it_launches_no_kernels(complete):
+    _, points = complete("launches")
     assert [point["where"]["trials"] for point in points] == [1, 2]
     assert all(values(point)["dispatched_operations"] > 100 for point in points)
     assert "a CPU launches no kernels" in points[0]["measured"]["kernels"]["reason"]
@@ -151,8 +145,8 @@ def test_kernels_copies_and_launches_are_read_from_a_trace():
     ]
 
 
-def test_the_ten_largest_are_ranked_and_their_shares_are_of_all_kernels(make_run):
-    points = measure(make_run("kernels"))
+def test_the_ten_largest_are_ranked_and_their_shares_are_of_all_kernels(complete):
+    _, points = complete("kernels")
     ranked = [point for point in points if "rank" in point["where"] and point["where"]["length"] == 32]
     assert [point["where"]["rank"] for point in ranked] == list(range(1, 11))
     shares = [values(point)["share"] for point in ranked]
@@ -171,8 +165,8 @@ def test_the_largest_pack_is_bounded_by_memory_time_or_what_is_tried(make_run, m
     assert memory.free_bytes(run.device) != 3 * 2**20  # only the benchmark was told so
 
 
-def test_a_sweep_tells_of_trials_in_a_pack_and_alone(make_run):
-    whole, alone = measure(make_run("sweep"))
+def test_a_sweep_tells_of_trials_in_a_pack_and_alone(complete):
+    _, (whole, alone) = complete("sweep")
     assert values(whole)["trials"] == values(whole)["completed"] == 2
     assert values(whole)["trials_per_second"] > 0
     assert values(alone)["difference"] == pytest.approx(
@@ -187,10 +181,7 @@ def test_a_sweep_can_train_on_a_task_folder(make_run, task_folder):
     assert "8 training rows" in run.record.content["parts"]["sweep"]["notes"][0]
 
 
-def test_a_sweep_is_scored_without_the_library_that_usually_counts(make_run, monkeypatch):
-    expected = values(measure(make_run("sweep"))[0])
+def test_a_sweep_is_scored_without_the_library_that_usually_counts(make_run, complete, monkeypatch):
+    expected = values(complete("sweep")[1][0])
     monkeypatch.setattr("benchmarks.gpu.materials.is_installed", lambda name: False)
-    run = make_run("sweep")
-    run.scratch = run.scratch / "again"
-    run.scratch.mkdir()
-    assert values(measure(run)[0])["best_validation"] == pytest.approx(expected["best_validation"])
+    assert values(measure(make_run("sweep"))[0])["best_validation"] == pytest.approx(expected["best_validation"])

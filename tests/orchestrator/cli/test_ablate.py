@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus, make_record
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from tests.conftest import write_task_folder
 from trainables.engine.engine import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")
@@ -23,16 +25,34 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy i
 FILES = {"ablation.csv", "ablation.png", "ablation.svg", "ablation.parquet"}
 
 
-@pytest.fixture
-def swept(home: Path, values: dict[str, Any]) -> Store:
-    """A finished sweep of two trials with adapters and one without, trained here instead of by Ray."""
-    methods = [{"adapter": {"adapter_size": {"grid": [2, 4]}, "learning_rate": 1e-2}}, "layernorm"]
-    plan = plan_sweep({**values, "methods": methods, "seeds": [0]})
-    store = Store(home / "store")
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a finished sweep of two trials with adapters and one without, trained here instead of by Ray."""
+    root = tmp_path_factory.mktemp("trained")
+    plan = plan_sweep(
+        {
+            "name": "small",
+            "backbone": str(tiny_bert),
+            "tasks": [str(write_task_folder(root))],
+            "seeds": [0],
+            "space": {"num_epochs": 2, "learning_rate": 1e-3, "batch_size": 16},
+            "methods": [{"adapter": {"adapter_size": {"grid": [2, 4]}, "learning_rate": 1e-2}}, "layernorm"],
+        }
+    )
+    store = Store(root / "store")
     store.create(plan.spec.to_json(), plan_table(plan))
-    engine = Engine(device="cpu", num_threads=1)
-    store.append([make_record(plan.spec.name, trial, engine.run(trial.config)) for trial in plan.trials])
-    return store
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADAPTUNE_CACHE", str(root / "cache"))
+        patch.setenv("ADAPTUNE_NATIVE", "0")  # as in `home`
+        engine = Engine(device="cpu", num_threads=1)
+        store.append([make_record(plan.spec.name, trial, engine.run(trial.config)) for trial in plan.trials])
+    return root / "store"
+
+
+@pytest.fixture
+def swept(home: Path, trained: Path) -> Store:
+    """A copy of the trained sweep's store, to be written to."""
+    return Store(shutil.copytree(trained, home / "store"))
 
 
 def ids(store: Store, method: str) -> list[str]:

@@ -171,6 +171,7 @@ class TestSignsOfLife:
             store.append([measured_record("t0")])
             (tmp_path / "s").rename(tmp_path / "away")
             (tmp_path / "s").mkdir()  # where the disk was mounted
+            time.sleep(0.1)  # for some signs of life, of which none must make the lock anew there
             with pytest.raises(OSError, match="is gone"):
                 store.append([measured_record("t1")])
             store.write_engine_snapshot([])

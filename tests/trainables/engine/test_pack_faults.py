@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import write_task_folder
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 from trainables.engine.inbox import Inbox
@@ -25,10 +25,10 @@ DIVERGING, STOPPED, PRUNED = 2, 4, 6
 Configs = list[TrialConfig]
 
 
-@pytest.fixture
-def configs(tiny_bert: Path, task_folder: Callable[..., Path]) -> Configs:
+@pytest.fixture(scope="module")
+def eight(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Configs:
     """Eight trials that share a pack: 3 epochs of 8 steps."""
-    folder = str(task_folder(rows=128))
+    folder = str(write_task_folder(tmp_path_factory.mktemp("task"), rows=128))
     return [
         TrialConfig(
             task=folder,
@@ -47,8 +47,14 @@ def configs(tiny_bert: Path, task_folder: Callable[..., Path]) -> Configs:
 
 
 @pytest.fixture
-def undisturbed(configs: Configs, cache_dir: Path) -> list[TrialOutcome]:
-    return Engine(device="cpu", cache_dir=cache_dir).run_all(configs)
+def configs(eight: Configs) -> Configs:
+    """A list of the eight of the test's own."""
+    return list(eight)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(eight: Configs, tmp_path_factory: pytest.TempPathFactory) -> list[TrialOutcome]:
+    return Engine(device="cpu", cache_dir=tmp_path_factory.mktemp("cache")).run_all(eight)
 
 
 def run(configs: Configs, cache_dir: Path, **callbacks: dict[int, Any]) -> list[TrialOutcome]:

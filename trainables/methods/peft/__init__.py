@@ -91,8 +91,15 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 def trained_params(shape: EncoderShape, options: Options) -> int:
     """Counted from the library's own modules, built without memory; the tests hold closed formulas of common ones."""
     with torch.device("meta"):
-        body = build_body(Encoder(shape), _configuration(shape, options), torch.Generator("cpu"))
+        body = build_body(_encoder(shape), _configuration(shape, options), torch.Generator("cpu"))
     return sum(parameter.numel() for parameter in body.parameters() if parameter.requires_grad)
+
+
+@functools.lru_cache(maxsize=8)
+def _encoder(shape: EncoderShape) -> Encoder:
+    """Without memory; building a body leaves it as it is."""
+    with torch.device("meta"):
+        return Encoder(shape)
 
 
 def stack_key(options: Options) -> Alone:
@@ -164,7 +171,8 @@ _FIELDS = {
 }
 
 
-def _types() -> dict[str, Any]:
+@functools.cache
+def _types() -> Mapping[str, Any]:
     """The types of tuners the installed library knows, with their configurations."""
     from peft import LoraConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING

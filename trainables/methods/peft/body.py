@@ -9,6 +9,7 @@ Suffixes: S sequences, L length, N virtual tokens, D hidden width.
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device
 from trainables.nn.pieces import Pieces
+from trainables.nn.structure import copy_structure
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -202,12 +204,11 @@ def _by_their_names(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[
 
 def _hugging_face_model(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The library's model over these tensors, by their names in a checkpoint."""
-    from transformers import AutoConfig, AutoModel
-
-    config = AutoConfig.for_model(shape.model_type, **_sizes(shape))
-    pooling = {} if shape.model_type in ("electra", "distilbert") else {"add_pooling_layer": False}
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, attn_implementation="sdpa", **pooling)
+    model = copy_structure(_without_tensors(shape))
+    config = copy.deepcopy(model.config)
+    for module in model.modules():
+        if "config" in vars(module):  # tuners may note something in it
+            module.config = config
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor, requires_grad=False))
@@ -219,6 +220,17 @@ def _hugging_face_model(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> n
             setattr(module, leaf, values.expand(buffer.shape).to(device))
     assert model.state_dict().keys() == tensors.keys(), model.state_dict().keys() ^ tensors.keys()
     return model
+
+
+@functools.lru_cache(maxsize=8)
+def _without_tensors(shape: EncoderShape) -> Any:
+    """The library's model without memory, which takes longer to build than to copy. Not to be changed."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(shape.model_type, **_sizes(shape))
+    pooling = {} if shape.model_type in ("electra", "distilbert") else {"add_pooling_layer": False}
+    with torch.device("meta"):
+        return AutoModel.from_config(config, attn_implementation="sdpa", **pooling)
 
 
 def _sizes(shape: EncoderShape) -> dict[str, Any]:

@@ -178,6 +178,7 @@ class Sweeps:
             tracker.trial_ended(self._record(trial_id, sweep=name))
 
 
+@pytest.mark.chaos
 def test_sweeps_outlive_an_outage_and_fill_the_gap(
     outage: Any,
     server: Any,

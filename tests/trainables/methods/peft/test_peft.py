@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@functools.cache  # frozen: no test may change it
 def encoder(shape: EncoderShape = BERT, dtype: torch.dtype = torch.float32) -> Encoder:
     generator = torch.Generator().manual_seed(0)
     masters = {
@@ -254,6 +256,7 @@ class TestFaults:
     def test_without_the_library_the_fault_says_how_to_install_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "peft", None)
         peft._faults.cache_clear()
+        peft._types.cache_clear()
         assert "pip install 'adaptune[peft]'" in refused(peft_type="IA3")
         peft._faults.cache_clear()
 
