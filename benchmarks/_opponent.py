@@ -21,13 +21,17 @@ import pyarrow.parquet
 
 from benchmarks import NotMeasuredError
 from trainables import tasks
+from trainables.faults import unknown_name
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "opponents"
 REQUIREMENTS = SCRIPTS / "requirements.txt"
 ENVIRONMENT = ROOT / "build" / "opponents" / "venv"
 TASK_VARIABLE = "ADAPTUNE_BENCH_TASK"
-TUNED_VARIABLE = "ADAPTUNE_BENCH_TUNED"
+OPPONENTS_VARIABLE = "ADAPTUNE_BENCH_OPPONENTS"
+# name -> the arguments by which its Trainer departs from the documented defaults, where one trial is raced.
+OPPONENTS: Mapping[str, Mapping[str, bool]] = {"loop": {"bf16": True, "group_by_length": True}, "documented": {}}
+METRICS = ("accuracy", "f1_and_accuracy")  # that opponents/recipe.py can score by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,34 +42,40 @@ class Finished:
     events: Sequence[Mapping[str, Any]]  # the JSON objects with an "event" that it printed, a line each
 
 
-def task_for_both(folder: Path, *, rows: int | None = None) -> tasks.Task:
-    """Write the task to measure on as a task folder of Parquet files, its training rows cut to the first `rows`.
+def named_tasks(environment: Mapping[str, str]) -> list[str]:
+    """References of the tasks to measure on, in the order in which they are named.
 
-    Raises `NotMeasuredError` where no task is named, or one that the opponents' recipe is not written for.
+    Raises `NotMeasuredError` where none is.
     """
-    reference = os.environ.get(TASK_VARIABLE)
-    if not reference:
+    if not (names := _list(environment.get(TASK_VARIABLE, ""))):
         raise NotMeasuredError(f"set {TASK_VARIABLE} to a task folder")
+    return names
+
+
+def named_opponents(environment: Mapping[str, str]) -> list[str]:
+    """Who is raced against, all known ones where none is named. Raises `NotMeasuredError` for one that is unknown."""
+    names = _list(environment.get(OPPONENTS_VARIABLE, "")) or list(OPPONENTS)
+    if faults := [unknown_name("opponent", name, OPPONENTS) for name in names if name not in OPPONENTS]:
+        raise NotMeasuredError(f"{OPPONENTS_VARIABLE}: {'; '.join(faults)}")
+    return names
+
+
+def task_for_both(folder: Path, reference: str, *, rows: int | None = None) -> tasks.Task:
+    """Write a task as a task folder of Parquet files, its training rows cut to the first `rows`.
+
+    Raises `FaultsError` where there is no such task, and `NotMeasuredError` for one that the opponents' recipe is not
+    written for.
+    """
     task = tasks.load(reference)
-    if (task.info.kind, task.info.metric) != ("classification", "accuracy"):
+    if task.info.kind != "classification" or task.info.metric not in METRICS:
         came = f"{task.info.name} is {task.info.kind} by {task.info.metric}"
-        raise NotMeasuredError(f"set {TASK_VARIABLE} to a classification task measured by accuracy; {came}")
-    folder.mkdir()
+        rule = f"classification tasks measured by {' or '.join(METRICS)}"
+        raise NotMeasuredError(f"set {TASK_VARIABLE} to {rule}; {came}")
+    folder.mkdir(parents=True)
     for split, table in task.splits.items():
         pyarrow.parquet.write_table(table[:rows] if split == "train" else table, folder / f"{split}.parquet")
     (folder / "task.json").write_text(json.dumps(dataclasses.asdict(task.info)), encoding="utf-8")
     return tasks.load(str(folder))
-
-
-def recipes() -> dict[str, dict[str, bool]]:
-    """The opponents to race: what the names of their results begin with -> arguments of their Trainer.
-
-    The documented defaults; and where ADAPTUNE_BENCH_TUNED is set also the two arguments that its documentation
-    offers to whoever looks for speed and that suit CPU cores with bf16. They tell how much of a ratio is not owed to
-    training many trials at once.
-    """
-    plain: dict[str, dict[str, bool]] = {"": {}}
-    return plain | {"tuned_": {"bf16": True, "group_by_length": True}} if os.environ.get(TUNED_VARIABLE) else plain
 
 
 def opponent_python() -> str:
@@ -139,6 +149,11 @@ def parse_events(printed: str) -> list[dict[str, Any]]:
     """The events among the lines that a command printed; its libraries print on the same stream."""
     lines = [line.strip() for line in printed.splitlines()]
     return [json.loads(line) for line in lines if line.startswith('{"event"')]
+
+
+def _list(text: str) -> list[str]:
+    """The parts between commas, each once."""
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _last_line(text: str) -> str:

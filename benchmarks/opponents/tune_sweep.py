@@ -1,7 +1,7 @@
-"""The recipe makespan.py is measured against: Ray Tune over Hugging Face's Trainer with adapters, told to MLflow.
+"""The opponent "documented": Ray Tune over Hugging Face's Trainer, told to MLflow, as their documentation says.
 
-A function trainable a trial, a core a trial, as the documentation of Ray Tune, adapters and MLflow's Ray callback puts
-them together. `python tune_sweep.py SETTINGS.json` prints one JSON line a trial.
+A function trainable a trial, a core a trial, float32; the model is `adapter_bert.py`, the recipe `recipe.py`.
+`python tune_sweep.py SETTINGS.json` prints one JSON line a trial.
 """
 
 from __future__ import annotations
@@ -17,49 +17,40 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 
 def train_trial(config: dict[str, Any], settings: dict[str, Any]) -> None:
-    """One trial: load, tokenise, adapt, train, reporting validation accuracy after each epoch; then test."""
-    began = time.perf_counter()
+    """One trial: load, tokenise, adapt, train, reporting the validation score after each epoch; then test."""
     # Imported here, where they are used: the driver needs none of them.
     import torch
-    from adapters import AdapterTrainer, AutoAdapterModel, DoubleSeqBnConfig
-    from recipe import BACKBONE, tokenized, trainer_inputs, training_arguments
-    from transformers import TrainerCallback, set_seed
+    from adapter_bert import AdapterBert
+    from recipe import last_score, pretrained_encoder, training_arguments
+    from rows_by_datasets import tokenized, trainer_inputs
+    from transformers import Trainer, TrainerCallback, set_seed
 
+    trial = config["trial"]
     torch.set_num_threads(1)  # the trial's core; Ray sets OMP_NUM_THREADS to the same
-    set_seed(config["seed"])
+    set_seed(trial["seed"])
     splits, tokenizer = tokenized(settings["data"])
-    model = AutoAdapterModel.from_pretrained(BACKBONE)
-    # The paper's head, one layer on the frozen pooler: the same trained model on both sides, so that scores compare.
-    model.add_classification_head("task", num_labels=settings["num_labels"], layers=1, use_pooler=True)
-    # Houlsby's two adapters a layer; the preset's other choices (swish) are its own.
-    size = DoubleSeqBnConfig(reduction_factor=model.config.hidden_size / config["adapter_size"])
-    model.add_adapter("task", config=size)
-    model.train_adapter("task")  # freezes the rest and activates the adapter
-    for name, parameter in model.named_parameters():
-        if "LayerNorm" in name:  # trained in the paper and in adaptune, frozen by the preset
-            parameter.requires_grad = True
+    model = AdapterBert(pretrained_encoder(), adapter_size=trial["adapter_size"], num_labels=settings["num_labels"])
 
     class ReportEpoch(TrainerCallback):
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **rest: Any) -> None:
-            tune.report({"validation_accuracy": metrics["eval_accuracy"], "epoch": state.epoch})
+            tune.report({"validation_score": metrics["eval_score"], "epoch": state.epoch})
 
     arguments = training_arguments(
         str(Path.cwd() / "trainer"),
-        seed=config["seed"],
-        learning_rate=config["learning_rate"],
-        num_train_epochs=settings["num_epochs"],
+        num_rows=len(splits["train"]),
+        num_epochs=settings["num_epochs"],
+        seed=trial["seed"],
+        learning_rate=trial["learning_rate"],
         eval_strategy="epoch",
-        **settings["trainer"],
     )
-    trainer = AdapterTrainer(
-        model=model, args=arguments, callbacks=[ReportEpoch()], **trainer_inputs(splits, tokenizer)
-    )
+    inputs = trainer_inputs(splits, tokenizer, settings["metric"])
+    trainer = Trainer(model=model, args=arguments, callbacks=[ReportEpoch()], **inputs)
+    began = time.time()
     trainer.train()
-    last = next(entry for entry in reversed(trainer.state.log_history) if "eval_accuracy" in entry)
-    scores = {"validation_accuracy": last["eval_accuracy"]}
+    scores = {"validation_score": last_score(trainer.state.log_history)}
     if "test" in splits:
-        scores["test_accuracy"] = trainer.predict(splits["test"]).metrics["test_accuracy"]
-    tune.report({**scores, "seconds": time.perf_counter() - began})
+        scores["test_score"] = trainer.predict(splits["test"]).metrics["test_score"]
+    tune.report({**scores, "began_at": began, "ended_at": time.time()})
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -67,7 +58,7 @@ def main(settings: dict[str, Any]) -> int:
     init(address="local", num_cpus=settings["cores"])
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(train_trial, settings=settings), {"cpu": 1}),
-        param_space={name: tune.grid_search(values) for name, values in settings["grid"].items()},
+        param_space={"trial": tune.grid_search(settings["trials"])},
         # A process trains one trial after the other, so that imports are paid once; off by default.
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(
@@ -79,8 +70,8 @@ def main(settings: dict[str, Any]) -> int:
     results = tuner.fit()
     for result in results:
         if result.error is None:
-            values = ("validation_accuracy", "test_accuracy", "seconds")
-            line = {**result.config, **{name: result.metrics.get(name) for name in values}}
+            values = ("validation_score", "test_score", "began_at", "ended_at")
+            line = {**result.config["trial"], **{name: result.metrics.get(name) for name in values}}
             print(json.dumps({"event": "trial", **line}), flush=True)
     return 1 if results.num_errors else 0
 

@@ -8,7 +8,6 @@ import pytest
 
 import benchmarks
 from benchmarks import NotMeasuredError, _opponent
-from benchmarks.makespan import GRID, summarize
 from trainables.discovery import plugin_names
 
 
@@ -18,22 +17,20 @@ def test_the_opponents_are_not_taken_for_benchmarks():
     assert not {"opponents", "_opponent"} & set(names)
 
 
-def test_without_a_task_nothing_is_measured_and_the_message_says_what_to_set(tmp_path, monkeypatch):
-    monkeypatch.delenv("ADAPTUNE_BENCH_TASK", raising=False)
+def test_without_a_task_nothing_is_measured_and_the_message_says_what_to_set():
     with pytest.raises(NotMeasuredError, match="set ADAPTUNE_BENCH_TASK to a task folder"):
-        _opponent.task_for_both(tmp_path / "task")
+        _opponent.named_tasks({"ADAPTUNE_BENCH_TASK": " , "})
 
 
-def test_a_task_that_the_recipe_cannot_learn_is_not_measured(tmp_path, monkeypatch, task_folder):
-    monkeypatch.setenv("ADAPTUNE_BENCH_TASK", str(task_folder(kind="regression")))
+def test_a_task_that_the_recipe_cannot_learn_is_not_measured(tmp_path, task_folder):
     with pytest.raises(NotMeasuredError, match="regression by pearson"):
-        _opponent.task_for_both(tmp_path / "task")
+        _opponent.task_for_both(tmp_path / "task", str(task_folder(kind="regression")))
 
 
-def test_both_sides_get_the_named_tasks_rows_its_training_rows_cut(tmp_path, monkeypatch, task_folder):
-    monkeypatch.setenv("ADAPTUNE_BENCH_TASK", str(task_folder(rows=64)))
-    whole = _opponent.task_for_both(tmp_path / "whole")
-    cut = _opponent.task_for_both(tmp_path / "cut", rows=10)
+def test_both_sides_get_the_named_tasks_rows_its_training_rows_cut(tmp_path, task_folder):
+    folder = str(task_folder(rows=64))
+    whole = _opponent.task_for_both(tmp_path / "whole", folder)
+    cut = _opponent.task_for_both(tmp_path / "cut", folder, rows=10)
     assert {split: len(table) for split, table in whole.splits.items()} == {"train": 64, "validation": 32, "test": 32}
     assert cut.splits["train"].equals(whole.splits["train"][:10])
     assert cut.splits["test"].equals(whole.splits["test"])
@@ -50,31 +47,3 @@ def test_a_command_is_timed_whole_and_its_events_are_told_from_what_its_librarie
 def test_a_command_that_fails_ends_the_race_with_the_end_of_its_log(tmp_path):
     with pytest.raises(RuntimeError, match="out of luck"):
         _opponent.run([sys.executable, "-c", "raise SystemExit('out of luck')"], tmp_path / "run")
-
-
-def trials(**changes: object) -> list[dict[str, object]]:
-    """One of each of the grid, in no particular order."""
-    return [
-        {"adapter_size": size, "learning_rate": rate, "seed": seed, "seconds": size + seed}
-        | {"validation_score": rate, "test_score": None}
-        | changes
-        for seed in GRID["seed"]
-        for rate in GRID["learning_rate"]
-        for size in reversed(GRID["adapter_size"])
-    ]
-
-
-def test_a_side_is_summed_up_in_the_order_of_the_grid_and_unmeasured_stays_unmeasured():
-    summary = summarize("ours", trials())
-    assert summary["ours_validation_scores"] == [1e-3, 1e-3, 3e-4, 3e-4] * 2
-    assert summary["ours_mean_validation_score"] == pytest.approx(6.5e-4)
-    assert summary["ours_trial_s"] == [8, 9, 8, 9, 64, 65, 64, 65]
-    assert summary["ours_mean_test_score"] is summary["ours_test_scores"] is None
-
-
-@pytest.mark.parametrize(
-    "given", [trials()[1:], [*trials(), trials()[0]], trials(seed=7)], ids=["lost", "twice", "other"]
-)
-def test_a_side_that_did_not_train_the_whole_grid_has_not_raced(given):
-    with pytest.raises(RuntimeError, match="ours should have trained"):
-        summarize("ours", given)
