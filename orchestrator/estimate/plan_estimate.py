@@ -94,14 +94,14 @@ def estimate_plan(
 def _measurements(calibration: Calibration | None, throughputs: Sequence[Throughput], device: Device) -> Measurements:
     """What was measured, the calibration first; this device's own rate is measured only where that tells nothing."""
     from trainables.device.memory import free_bytes
-    from trainables.estimate.flops import EFFICIENCY, measure_rate
+    from trainables.estimate.flops import measure_device
 
     free = free_bytes(device)
     if free is not None and device.type == "cpu":  # a core's share
         free //= os.cpu_count() or 1
     return Measurements(
         throughputs=[*(calibration.throughputs if calibration else ()), *throughputs],
-        rate_of=lambda precision: EFFICIENCY * measure_rate(precision, num_threads=1),
+        rate_of=lambda precision: measure_device(precision, num_threads=1),
         start_s=calibration.start_s if calibration else None,
         task_s=calibration.task_s if calibration else None,
         free_bytes=free,

@@ -18,7 +18,7 @@ from orchestrator.estimate.memory import memory_at_most
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.scheduling.engine_layout import lay_out
 from orchestrator.spec.early_stopping import NONE, Rule
-from trainables.estimate.throughput import Source, Throughput, ThroughputTable, Timing
+from trainables.estimate.throughput import DeviceRate, Source, Throughput, ThroughputTable, Timing
 
 if TYPE_CHECKING:
     from trainables.estimate.trial_cost import TrialCost
@@ -43,14 +43,14 @@ class Measurements:
 
     Args:
         throughputs: what was measured, the best source first.
-        rate_of: operations a second of this device by precision, where nothing was measured.
+        rate_of: what this device does in a second, by precision, where nothing was measured.
         start_s: until engines stood, and `task_s` until each took up a task, by fingerprint; None where not measured.
         free_bytes: what an engine's packs may use; None where the system cannot tell.
         is_gpu: whether devices are GPUs; else they are cores.
     """
 
     throughputs: Sequence[Throughput]
-    rate_of: Callable[[str], float]
+    rate_of: Callable[[str], DeviceRate]
     start_s: float | None = None
     task_s: Mapping[str, float] | None = None
     free_bytes: int | None = None

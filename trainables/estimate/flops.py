@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -16,16 +17,18 @@ from trainables.backbones.loading import meta_encoder
 from trainables.config import Scalar, TrialConfig
 from trainables.data.order import num_steps
 from trainables.device.dtype import compute_dtype
-from trainables.estimate.throughput import TrialWork
+from trainables.estimate.throughput import DeviceRate, TrialWork
 from trainables.methods import uses_backbone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.kernels.layernorm import residual_layernorm
 from trainables.training.model import build_model, count_parameters
 
 # Word pieces a word of running text is cut into, on average, by the vocabularies of the BERT family.
 PIECES_PER_WORD = 1.35
-# Share of the device's own rate of matrix products that a training step reaches; the rest is everything else.
-EFFICIENCY = 0.4
+# What an activation costs beside products on its way through a layer, in normalisations of one: attention, dropout,
+# activations, residuals and their gradients. The same for a trained number that the optimizer moves.
+NORMALISATIONS_A_NUMBER, NORMALISATIONS_A_TRAINED_NUMBER = 10.0, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +73,20 @@ def trial_work(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> Tria
     costs = _piece_costs(config.method, options, shape, size.mean_length, config.dropout == 0)
     pieces = size.mean_length
     once_rows = size.evaluation_rows + size.test_rows + (size.train_rows if costs.is_kept_in_training else 0)
+    step_pieces = config.batch_size * pieces
     return TrialWork(
         num_steps=num_steps(size.train_rows, batch_size=config.batch_size, num_epochs=config.num_epochs),
         num_epochs=config.num_epochs,
-        step_flops=config.batch_size * pieces * costs.training,
+        step_flops=step_pieces * costs.training,
+        step_numbers=step_pieces * costs.training_numbers + costs.optimizer_numbers,
         evaluation_rows=size.evaluation_rows,
         evaluation_flops=size.evaluation_rows * pieces * costs.evaluation,
+        evaluation_numbers=size.evaluation_rows * pieces * costs.evaluation_numbers,
         test_rows=size.test_rows,
         test_flops=size.test_rows * pieces * costs.evaluation,
+        test_numbers=size.test_rows * pieces * costs.evaluation_numbers,
         once_flops=once_rows * pieces * costs.kept,
+        once_numbers=once_rows * pieces * costs.kept_numbers,
         once_key=f"{config.task} {config.max_length} {config.precision} {costs.kept:.0f}" if costs.kept else None,
     )
 
@@ -91,12 +99,19 @@ def training_flops(config: TrialConfig, shape: EncoderShape, length: float) -> f
 
 @dataclass(frozen=True, kw_only=True)
 class _PieceCosts:
-    """Operations a word piece: in training, in evaluation, and once where the result is kept for every trial."""
+    """A word piece's operations, and the activations it passes through, once for each layer and way.
+
+    In training, in evaluation, and once where the result is kept for every trial.
+    """
 
     training: float
     evaluation: float
     kept: float = 0.0
     is_kept_in_training: bool = False  # and not in evaluation alone
+    training_numbers: float = 0.0
+    evaluation_numbers: float = 0.0
+    kept_numbers: float = 0.0
+    optimizer_numbers: float = 0.0  # a step, whatever its word pieces
 
 
 @lru_cache(maxsize=4096)
@@ -108,22 +123,48 @@ def _piece_costs(
     with torch.device("meta"):
         model = build_model(meta_encoder(shape), [config], 2)
     encoder, trained_params = model.encoder, count_parameters(model).trained
+    moved = trained_params * NORMALISATIONS_A_TRAINED_NUMBER / NORMALISATIONS_A_NUMBER
     if not uses_backbone(method):  # a row is read at once, by what is trained alone
-        return _PieceCosts(training=6 * trained_params / length, evaluation=2 * trained_params / length)
+        each_row = trained_params / length
+        return _PieceCosts(training=6 * each_row, evaluation=2 * each_row, optimizer_numbers=moved)
+    width, num_layers = float(shape.hidden_size), shape.num_layers
     if model.has_features:  # what a frozen encoder gives is computed once a task
         forward = sum(each[0] for each in _flops_of_layers(encoder, shape, length))
         each_row = trained_params / length
-        return _PieceCosts(training=6 * each_row, evaluation=2 * each_row, kept=forward, is_kept_in_training=True)
+        return _PieceCosts(
+            training=6 * each_row,
+            evaluation=2 * each_row,
+            kept=forward,
+            is_kept_in_training=True,
+            kept_numbers=width * num_layers,
+            optimizer_numbers=moved,
+        )
     if encoder.body is not None:  # the backbone in another's hands, with trained tensors all along it
         with torch.device("meta"):
             encoder = meta_encoder(shape)
         forward = sum(each[0] for each in _flops_of_layers(encoder, shape, length))
-        return _PieceCosts(training=2 * forward + 6 * trained_params, evaluation=forward + 2 * trained_params)
+        return _PieceCosts(
+            training=2 * forward + 6 * trained_params,
+            evaluation=forward + 2 * trained_params,
+            training_numbers=3 * width * num_layers,
+            evaluation_numbers=width * num_layers,
+            optimizer_numbers=moved,
+        )
     layers = _flops_of_layers(encoder, shape, length)
     forward, backward = (sum(each) for each in zip(*layers, strict=True))
     kept = sum(each[0] for each in layers[: encoder.num_frozen_layers])
-    training = forward + backward - (kept if is_undropped else 0)
-    return _PieceCosts(training=training, evaluation=forward - kept, kept=kept, is_kept_in_training=is_undropped)
+    num_kept, num_reached = encoder.num_frozen_layers, sum(each[1] > 0 for each in layers)
+    return _PieceCosts(
+        training=forward + backward - (kept if is_undropped else 0),
+        evaluation=forward - kept,
+        kept=kept,
+        is_kept_in_training=is_undropped,
+        # What comes back through a layer takes twice as long as what goes up.
+        training_numbers=width * (num_layers - (num_kept if is_undropped else 0) + 2 * num_reached),
+        evaluation_numbers=width * (num_layers - num_kept),
+        kept_numbers=width * num_kept,
+        optimizer_numbers=moved,
+    )
 
 
 def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> list[tuple[float, float]]:
@@ -161,17 +202,43 @@ def measure_rate(precision: str = "auto", *, num_threads: int | None = None) -> 
         rows, width = (512, 768) if device.type == "cpu" else (8192, 4096)
         hidden = torch.randn(rows, width, device=device).to(dtype)
         weight = torch.randn(4 * width, width, device=device).to(dtype)
-        best = float("inf")
-        for _ in range(8):
-            _wait(device)
-            started = time.perf_counter()
-            for _ in range(5):
-                F.linear(hidden, weight)
-            _wait(device)
-            best = min(best, time.perf_counter() - started)
-        return 5 * 2 * rows * width * 4 * width / best
+        return 2 * rows * width * 4 * width / _fastest(lambda: F.linear(hidden, weight), device)
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def measure_device(precision: str = "auto", *, num_threads: int | None = None) -> DeviceRate:
+    """What this device does in a second for a trial of that precision: its products, and everything beside them.
+
+    Measured once a process, and again after `measure_device.cache_clear()`.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    products = measure_rate(precision, num_threads=num_threads)
+    threads = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        rows, width = (512, 384) if device.type == "cpu" else (65_536, 768)
+        hidden = torch.randn(rows, width, device=device).to(compute_dtype(precision, device))
+        weight, bias = torch.ones(width, device=device), torch.zeros(width, device=device)
+        seconds = _fastest(lambda: residual_layernorm(hidden, hidden, weight, bias, 1e-5), device)
+        return DeviceRate(products=products, numbers=rows * width / (seconds * NORMALISATIONS_A_NUMBER))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fastest(call: Callable[[], object], device: torch.device, *, calls: int = 5, times: int = 8) -> float:
+    """Seconds of a call, the best of a few averages."""
+    best = float("inf")
+    for _ in range(times):
+        _wait(device)
+        started = time.perf_counter()
+        for _ in range(calls):
+            call()
+        _wait(device)
+        best = min(best, (time.perf_counter() - started) / calls)
+    return best
 
 
 def _wait(device: torch.device) -> None:

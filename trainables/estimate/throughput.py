@@ -41,11 +41,30 @@ class TrialWork:
     test_flops: float
     once_flops: float = 0.0
     once_key: str | None = None
+    step_numbers: float = 0.0  # activations that a step passes through, once for each layer and way
+    evaluation_numbers: float = 0.0
+    test_numbers: float = 0.0
+    once_numbers: float = 0.0
 
     @property
     def flops(self) -> float:
         """Of the whole trial, without what is computed once for many."""
         return self.num_steps * self.step_flops + self.num_epochs * self.evaluation_flops + self.test_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRate:
+    """What a device does in a second: operations of matrix products, and activations that pass through a layer.
+
+    The two follow from different parts of a device. On a CPU whose products are four times as fast as another's,
+    dropout, normalisation and attention take as long as there.
+    """
+
+    products: float
+    numbers: float
+
+    def seconds(self, flops: float, numbers: float) -> float:
+        return flops / self.products + numbers / self.numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,18 +138,18 @@ def workload_key(config: TrialConfig, *, task: str, backbone: str) -> WorkloadKe
     )
 
 
-def arithmetic_timing(work: TrialWork, rate: float) -> Timing:
-    """What a trial takes by its operations alone, at so many of them a second."""
-    evaluations = [(work.evaluation_flops, work.evaluation_rows), (work.test_flops, work.test_rows)]
-    evaluation_s, test_s = (
-        flops / rate + EVALUATION_ROW_S * rows + (EVALUATION_S if rows else 0) for flops, rows in evaluations
-    )
+def arithmetic_timing(work: TrialWork, rate: DeviceRate) -> Timing:
+    """What a trial takes by its operations alone, on a device of this rate."""
+
+    def evaluation_s(flops: float, numbers: float, rows: int) -> float:
+        return rate.seconds(flops, numbers) + EVALUATION_ROW_S * rows + (EVALUATION_S if rows else 0)
+
     return Timing(
         fixed_s=STEP_S,
-        trial_s=TRIAL_STEP_S + work.step_flops / rate,
-        evaluation_s=evaluation_s,
-        test_s=test_s,
-        once_s=work.once_flops / rate,
+        trial_s=TRIAL_STEP_S + rate.seconds(work.step_flops, work.step_numbers),
+        evaluation_s=evaluation_s(work.evaluation_flops, work.evaluation_numbers, work.evaluation_rows),
+        test_s=evaluation_s(work.test_flops, work.test_numbers, work.test_rows),
+        once_s=rate.seconds(work.once_flops, work.once_numbers),
         source="arithmetic",
         error=ARITHMETIC_ERROR,
     )
@@ -141,10 +160,10 @@ class ThroughputTable:
 
     Args:
         throughputs: what was measured, the best source first; of one kind, the first counts.
-        rate_of: operations a second for a precision, asked for only where no throughput tells.
+        rate_of: this device's rate for a precision, asked for only where no throughput tells.
     """
 
-    def __init__(self, throughputs: Iterable[Throughput], rate_of: Callable[[str], float]) -> None:
+    def __init__(self, throughputs: Iterable[Throughput], rate_of: Callable[[str], DeviceRate]) -> None:
         self._paces = list(throughputs)
         self._rate_of = rate_of
 

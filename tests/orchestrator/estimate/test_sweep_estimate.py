@@ -12,7 +12,7 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.spec.early_stopping import NONE, Asha, Median, Rule
 from tests.factories import planned_trial, trial_config
 from trainables.engine.pack_size import MemoryModel
-from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey
+from trainables.estimate.throughput import DeviceRate, Throughput, TrialWork, WorkloadKey
 from trainables.estimate.trial_cost import TrialCost
 
 KIND = WorkloadKey(task="t", backbone="b", method="adapter", precision="fp32", shape="{}")
@@ -60,7 +60,9 @@ def ask(
     throughputs: Sequence[Throughput] = (THROUGHPUT,),
     rate: float = 1e9,
 ) -> SweepEstimate:
-    measurements = Measurements(throughputs=throughputs, rate_of=lambda precision: rate, start_s=0.0)
+    measurements = Measurements(
+        throughputs=throughputs, rate_of=lambda precision: DeviceRate(products=rate, numbers=1e9), start_s=0.0
+    )
     return estimate_sweep(trials(count), [COST] * count, measurements, devices=devices, early_stopping=rule)
 
 

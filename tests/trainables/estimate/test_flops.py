@@ -9,7 +9,7 @@ import pytest
 
 from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
-from trainables.estimate.flops import TaskSize, measure_rate, measure_task, training_flops, trial_work
+from trainables.estimate.flops import TaskSize, measure_device, measure_rate, measure_task, training_flops, trial_work
 from trainables.estimate.throughput import TrialWork
 from trainables.nn.encoder import EncoderShape
 
@@ -89,6 +89,29 @@ def test_the_rate_of_this_device_is_a_positive_number_and_threads_are_left_as_th
     assert rate > 1e8
     assert torch.get_num_threads() == before
     assert measure_rate("fp32", num_threads=1) == rate  # measured once
+
+
+def test_a_device_is_measured_beside_its_products_too() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    measure_device.cache_clear()
+    device = measure_device("fp32", num_threads=1)
+    assert device.products == measure_rate("fp32", num_threads=1)
+    assert device.numbers > 1e6
+    assert torch.get_num_threads() == before
+    assert measure_device("fp32", num_threads=1) is device
+
+
+def test_activations_are_counted_once_up_and_twice_back_for_each_layer(tiny_bert: Path) -> None:
+    """Two layers of width 16, rows of 10 word pieces: 320 a step, of 32 rows."""
+    whole, top = work(tiny_bert, "full_finetuning"), work(tiny_bert, "top_layers", num_layers=1)
+    assert whole.step_numbers > top.step_numbers > 320 * 16 * 2
+    assert top.evaluation_numbers == 100 * 10 * 16  # the lowest layer's were kept
+    assert top.once_numbers == (100 + 50) * 10 * 16
+    probe = work(tiny_bert, "feature_based")
+    assert probe.step_numbers < 320 * 16
+    assert probe.once_numbers == (100 + 50 + 320) * 10 * 16 * 2
 
 
 def work(tiny_bert: Path, method: str, *, dropout: float | None = None, **options: int) -> TrialWork:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.factories import trial_config
 from trainables.estimate.throughput import (
+    DeviceRate,
     Source,
     Throughput,
     ThroughputTable,
@@ -75,21 +76,36 @@ def test_another_task_or_method_lends_its_seconds_an_operation_and_the_error_say
     assert other_task.error > book.timing(replace(KIND, shape="other"), WORK).error
 
 
+def rate(products: float) -> DeviceRate:
+    return DeviceRate(products=products, numbers=1e9)
+
+
+def test_products_and_what_is_beside_them_take_time_of_their_own() -> None:
+    work = replace(WORK, step_numbers=5e8, evaluation_numbers=1e9)
+    slow, fast = (arithmetic_timing(work, DeviceRate(products=products, numbers=1e9)) for products in (1e10, 4e10))
+    saved_s = WORK.step_flops / 1e10 - WORK.step_flops / 4e10
+    assert slow.trial_s - fast.trial_s == pytest.approx(saved_s)
+    assert fast.trial_s > 0.5  # what is beside the products stays
+    assert fast.evaluation_s > 1.0
+
+
 def test_without_any_pace_arithmetic_stands_in() -> None:
-    bare = ThroughputTable([], lambda precision: {"fp32": 1e10}[precision]).timing(KIND, WORK)
-    assert bare == arithmetic_timing(WORK, 1e10)
+    bare = ThroughputTable([], lambda precision: {"fp32": rate(1e10)}[precision]).timing(KIND, WORK)
+    assert bare == arithmetic_timing(WORK, rate(1e10))
     assert bare.source == "arithmetic"
     assert bare.error == 1.0
     assert bare.trial_s == pytest.approx(0.1, rel=0.05)
     # A throughput of products says nothing of what reads no backbone.
     featureless = replace(KIND, backbone="", method="no_bert")
-    assert ThroughputTable([throughput()], lambda precision: 1e10).timing(featureless, WORK).source == "arithmetic"
+    assert (
+        ThroughputTable([throughput()], lambda precision: rate(1e10)).timing(featureless, WORK).source == "arithmetic"
+    )
 
 
 def test_a_task_without_test_rows_is_not_tested() -> None:
     untested = replace(WORK, test_rows=0, test_flops=0.0)
     assert ThroughputTable([throughput()], no_rate).timing(KIND, untested).test_s == 0
-    assert arithmetic_timing(untested, 1e9).test_s == 0
+    assert arithmetic_timing(untested, rate(1e9)).test_s == 0
 
 
 def test_packs_of_several_sizes_say_what_is_the_packs_and_what_each_trials() -> None:

@@ -10,8 +10,10 @@ import torch
 from tests.factories import trial_config
 from trainables.backbones.loading import describe_backbone
 from trainables.estimate.flops import TaskSize
-from trainables.estimate.throughput import arithmetic_timing
+from trainables.estimate.throughput import DeviceRate, arithmetic_timing
 from trainables.estimate.trial_cost import TrialCost, trial_cost
+
+RATE = DeviceRate(products=1e12, numbers=1e12)
 
 
 def make(tiny_bert: Path, method: str = "adapter", length: float = 8.0, **options: int) -> TrialCost:
@@ -29,7 +31,7 @@ def make(tiny_bert: Path, method: str = "adapter", length: float = 8.0, **option
 
 def test_a_pack_fills_a_pass_and_grows_as_long_as_that_is_quicker(tiny_bert: Path) -> None:
     short = make(tiny_bert, adapter_size=4)
-    by_trials = arithmetic_timing(short.work, 1e12)
+    by_trials = arithmetic_timing(short.work, RATE)
     slow_pack = replace(by_trials, fixed_s=1.0, trial_s=0.01)
     steady = replace(by_trials, fixed_s=0.0, trial_s=1.0)
     assert short.limit(steady, None) == 8  # 8 trials of 32 rows of 8 word pieces are 2048
@@ -39,12 +41,12 @@ def test_a_pack_fills_a_pass_and_grows_as_long_as_that_is_quicker(tiny_bert: Pat
 
 def test_a_trial_that_cannot_be_stacked_trains_alone(tiny_bert: Path) -> None:
     whole = make(tiny_bert, "full_finetuning")
-    assert whole.limit(arithmetic_timing(whole.work, 1e12), None) == 1
+    assert whole.limit(arithmetic_timing(whole.work, RATE), None) == 1
 
 
 def test_memory_bounds_a_pack(tiny_bert: Path) -> None:
     short = make(tiny_bert, adapter_size=4)
-    steady = replace(arithmetic_timing(short.work, 1e12), fixed_s=1.0)
+    steady = replace(arithmetic_timing(short.work, RATE), fixed_s=1.0)
     assert short.limit(steady, 1) == 1
     sizes = [short.pack_bytes(size) for size in (1, 2, 4)]
     assert sizes == sorted(sizes)
