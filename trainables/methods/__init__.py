@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import sys
 import typing
@@ -217,7 +218,7 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
     Raises `FaultsError` with every unknown name, wrong type and broken rule (rules need the shape).
     """
     kind = get_method(method).Options
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     faults = [unknown_name(f"option of method {method}", key, hints) for key in values if key not in hints]
     faults += [
         f"{method}.{key}: must be {_type_name(hints[key])}, but got {value!r}"
@@ -231,6 +232,12 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
     if faults:
         raise FaultsError(f"method {method}", faults)
     return options
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """The type of every option. Reading them takes longer than building a trial's options from them."""
+    return typing.get_type_hints(kind)
 
 
 def _plain(hint: Any) -> Any:
