@@ -35,6 +35,7 @@ from trainables.training.model import AdaptedModel, build_model
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
 
+gc.disable()  # until everything is imported and collected, none of which is garbage
 # A machine that does other things too is no fault of a test's; and tests that want more examples say so.
 settings.register_profile("adaptune", deadline=None, max_examples=40)
 settings.load_profile("adaptune")
@@ -80,6 +81,8 @@ def pytest_collection_finish() -> None:
     """Takes what is imported and collected, and stays, out of every later search for garbage: most of its time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
+    gc.set_threshold(100_000)
 
 
 @pytest.fixture(scope="session", autouse=True)

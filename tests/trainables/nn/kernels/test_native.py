@@ -12,7 +12,8 @@ import pytest
 
 from trainables.nn.kernels import native
 
-PROBE = "from trainables.nn.kernels import native; print(native.library() is not None)"
+# Without optimization, which takes most of the seconds of compiling.
+PROBE = "from trainables.nn.kernels import native; native._FLAGS += ('-O0',); print(native.library() is not None)"
 
 
 def fresh() -> bool:
@@ -22,6 +23,7 @@ def fresh() -> bool:
 
 def test_they_are_compiled_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_FLAGS", (*native._FLAGS, "-O0"))
     assert fresh()
     (built,) = (tmp_path / "native").iterdir()
     stamp = built.stat().st_mtime_ns
