@@ -1,9 +1,10 @@
 """What packing buys: examples a second, share of the device's own rate of products, and memory, at K = 1 to 32.
 
 Synthetic rows of one length, adapters of size 64, batches of 32: the shapes of real training without its data. An
-engine is measured as it is laid out (on a CPU one thread an engine), and at length 16 the whole machine as well: one
-trial with every core, against K trials spread over an engine a core. Ratios are within one run.
-ADAPTUNE_BENCH_BACKBONES chooses among the shapes of MiniLM, BERT-base (both by default) and BERT-large.
+engine is measured as it is laid out (on a CPU one thread an engine), and at the shortest length the whole machine as
+well: one trial with every core, against K trials spread over an engine a core. Ratios are within one run.
+ADAPTUNE_BENCH_BACKBONES chooses among the shapes of MiniLM, BERT-base (both by default) and BERT-large,
+ADAPTUNE_BENCH_LENGTHS the word pieces of a row and ADAPTUNE_BENCH_PACKS the sizes of packs, separated by commas.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,14 +37,14 @@ SHAPES = {
     "bert-base": PUBLISHED_CONFIGS["bert-base-uncased"],
     "bert-large": PUBLISHED_CONFIGS["bert-large-uncased"],
 }
-PACKS = (1, 2, 4, 8, 16, 32)
-LENGTHS = (16, 32, 128)
+PACKS = "1,2,4,8,16,32"
+LENGTHS = "13,64,128"
 BATCH_SIZE = 32
 ADAPTER_SIZE = 64
 # Steps before the first that counts, and the least number and seconds of those that do; the middle one is the figure.
 WARM_UP_STEPS, STEPS, SECONDS = 2, 3, 2.0
 # A step that would take longer than this at half the device's rate is left out, and kept as not measured.
-LONGEST_STEP_S = 15.0
+LONGEST_STEP_S = 30.0
 
 
 def measure() -> Mapping[str, float | None]:
@@ -51,27 +52,34 @@ def measure() -> Mapping[str, float | None]:
     keep_freed_memory()  # as an engine does
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     names = os.environ.get("ADAPTUNE_BENCH_BACKBONES", "minilm,bert-base").split(",")
+    lengths, packs = _numbers("LENGTHS", LENGTHS), _numbers("PACKS", PACKS)
     cores = torch.get_num_threads()
     results: dict[str, float | None] = {}
     if device.type == "cpu":
-        results |= _measure_machine(names[0], length=16, cores=cores)
+        results |= _measure_machine(names[0], length=lengths[0], cores=cores)
         torch.set_num_threads(1)
     rate = measure_rate()
     results["products_gflops"] = rate / 1e9
     for name in names:
         encoder = random_encoder(name, device)
-        for length in LENGTHS:
-            results |= _measure_engine(f"{name}.length{length}", encoder, length, rate)
+        for length in lengths:
+            results |= _measure_engine(f"{name}.length{length}", encoder, length, rate, packs)
     torch.set_num_threads(cores)
     return results
 
 
-def _measure_engine(prefix: str, encoder: Encoder, length: int, rate: float) -> dict[str, float | None]:
+def _numbers(name: str, default: str) -> list[int]:
+    return [int(number) for number in os.environ.get(f"ADAPTUNE_BENCH_{name}", default).split(",")]
+
+
+def _measure_engine(
+    prefix: str, encoder: Encoder, length: int, rate: float, packs: Sequence[int]
+) -> dict[str, float | None]:
     """One engine at every K: throughput, its ratio to K = 1, its share of the rate of products, and memory."""
     results: dict[str, float | None] = {}
     flops = training_flops(config(0), encoder.shape, length) * length  # of an example
     alone: tuple[float, int] | None = None
-    for num_trials in PACKS:
+    for num_trials in packs:
         name = f"{prefix}.k{num_trials}"
         if num_trials * BATCH_SIZE * flops / (rate / 2) > LONGEST_STEP_S:
             results[f"{name}.examples_per_second"] = None

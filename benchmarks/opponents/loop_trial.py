@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from adapter_bert import AdapterBert
 from recipe import last_score, pretrained_encoder, scorer, training_arguments
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import BertModel, Trainer, set_seed
+from transformers import BertModel, Trainer, TrainerCallback, set_seed
 
 EVALUATION_BATCH_SIZE = 256
 
@@ -69,10 +69,26 @@ def prepare() -> None:
     encoder()
 
 
+class TellScore(TrainerCallback):
+    """Tells the validation score of each epoch as soon as it is known."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell = tell
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **rest: Any) -> None:
+        self._tell(metrics["eval_score"])
+
+
 def train_trial(
-    trial: Mapping[str, Any], settings: Mapping[str, Any], splits: Mapping[str, Mapping[str, np.ndarray]]
+    trial: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    splits: Mapping[str, Mapping[str, np.ndarray]],
+    tell: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """The trial with its scores, and when it began and ended in seconds since 1970."""
+    """The trial with its scores, and when it began and ended in seconds since 1970.
+
+    `tell` is called with the validation score of each epoch; it may raise to end the trial.
+    """
     began = time.time()
     rows = {name: Rows(arrays) for name, arrays in splits.items()}
     set_seed(trial["seed"])
@@ -99,6 +115,7 @@ def train_trial(
             eval_dataset=rows["validation"],
             data_collator=collate,
             compute_metrics=scorer(settings["metric"]),
+            callbacks=[TellScore(tell)] if tell is not None else None,
         )
         trainer.train()
         test = trainer.predict(rows["test"]).metrics["test_score"] if "test" in rows else None

@@ -151,9 +151,7 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     assert info.folder is not None  # weights were asked for
     try:
         masters = map_tensors(info.shape, _read_tensors(info.folder))
-        with torch.device(
-            "meta"
-        ):  # else it would draw initial values for every weight, to be replaced by the next line
+        with torch.device("meta"):  # else initial values would be drawn, only to be replaced
             encoder = Encoder(info.shape, masters)
         encoder.load(device, compute_dtype)
     except ValueError as fault:
