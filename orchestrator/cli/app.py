@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.visible import Lines, visible
 from trainables.faults import FaultsError
 
 app = typer.Typer(
@@ -218,12 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (and is what the console script calls)."""
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
-    logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), format="%(name)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(Lines("%(name)s: %(message)s"))
+    logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), handlers=[lines])
     try:
         result: Any = _command()(arguments, standalone_mode=False)
         return int(result or 0)
     except FaultsError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
@@ -236,5 +239,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = getattr(error, "format_message", None)  # click's own faults of the command line
         if usage is None:
             raise
-        print(f"adaptune: {usage()}", file=sys.stderr)
+        print(visible(f"adaptune: {usage()}"), file=sys.stderr)
         return 2

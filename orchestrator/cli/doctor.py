@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.cli.screen import console
 from trainables.faults import FaultsError
@@ -49,7 +50,7 @@ def examine(*, address: str | None, tracking_uri: str | None, as_json: bool) -> 
     else:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for finding in findings:
-            table.add_row("ok" if finding.ok else "[red]stops[/red]", finding.what, finding.found)
+            table.add_row("ok" if finding.ok else Text("stops", "red"), finding.what, finding.found)
         console().print(table)
     return 0 if all(finding.ok for finding in findings) else 1
 
