@@ -60,6 +60,9 @@ def measure() -> dict[str, Any]:
                 _race_on(Path(scratch), reference, race, measured)
             except FAULTS as reason:
                 _keep(measured, {f"{Path(reference).name}_not_measured": str(reason)})
+            except KeyboardInterrupt:  # hours may have been raced already
+                _keep(measured, {f"{Path(reference).name}_not_measured": "interrupted"})
+                break
     return measured
 
 
