@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.visible import Lines, visible
+from orchestrator.analysis.visible import visible
 from trainables.faults import FaultsError
 
 app = typer.Typer(
@@ -209,6 +209,13 @@ def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: J
     return examine(address=address, tracking_uri=tracking_uri, as_json=as_json)
 
 
+class _Lines(logging.Formatter):
+    """Lines of the log as text that can be seen."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 @functools.cache
 def _command() -> Any:
     """What Typer makes of all that is declared above. Calling `app` would make it anew each time."""
@@ -220,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
     lines = logging.StreamHandler()
-    lines.setFormatter(Lines("%(name)s: %(message)s"))
+    lines.setFormatter(_Lines("%(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), handlers=[lines])
     try:
         result: Any = _command()(arguments, standalone_mode=False)

@@ -235,7 +235,7 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
 
 
 @functools.cache
-def _hints(kind: type) -> Mapping[str, Any]:
+def _hints(kind: Any) -> Mapping[str, Any]:
     """The type of every option. Reading them takes longer than building a trial's options from them."""
     return typing.get_type_hints(kind)
 

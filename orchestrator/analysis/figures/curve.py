@@ -19,6 +19,7 @@ from orchestrator.analysis import wording
 from orchestrator.analysis.figures.style import headline, new_figure, style
 from orchestrator.analysis.placement import Box, Label, place
 from orchestrator.analysis.tables import quantile_columns, several_backbones
+from orchestrator.analysis.visible import visible
 
 Row = dict[str, Any]
 
@@ -105,7 +106,7 @@ def tasks_figure(points: pa.Table) -> Figure:
                 _draw_means(axes, series, looks[key])
             _parameter_axis(axes, [row["trained_params"] for row in rows], margin=1.6, dense=False)
             axes.margins(y=0.12)
-            axes.set_title(task, loc="left", fontsize=10, fontweight="bold", color="#222222", pad=17)
+            axes.set_title(visible(task), loc="left", fontsize=10, fontweight="bold", color="#222222", pad=17)
             scored = f"{own[0]['split']} {(own[0]['metric'] or 'score').replace('_', ' ')}"
             axes.text(0, 1.035, scored, transform=axes.transAxes, fontsize=8.5, color="#666666")
             axes.tick_params(labelsize=8.5)
