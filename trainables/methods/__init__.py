@@ -217,7 +217,7 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
 
     Raises `FaultsError` with every unknown name, wrong type and broken rule (rules need the shape).
     """
-    kind = get_method(method).Options
+    kind: Any = get_method(method).Options
     hints = _hints(kind)
     faults = [unknown_name(f"option of method {method}", key, hints) for key in values if key not in hints]
     faults += [
