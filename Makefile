@@ -70,7 +70,7 @@ wheel-test: wheel ## install the wheel with all it needs into a new environment 
 	build/clean/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/*.whl)[offline]"
 	cd build/clean && env -u PYTHONPATH bin/python -I ../../tests/installed_sweep.py minilm
 
-lock: ## pin in constraints.txt the newest versions that fit, also the oldest Python 3.11; torch is moved by hand
+lock: ## pin in constraints.txt the newest versions that fit the Python that runs it, so run it with the oldest
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check -e ".[offline,dev]" "$$(grep ^torch== constraints.txt)"
 	{ sed -n '/^#/p' constraints.txt; build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ]*$$//'; } \
