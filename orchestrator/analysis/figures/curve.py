@@ -13,6 +13,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from orchestrator.analysis import wording
@@ -204,6 +205,7 @@ def _label_directly(
     for key, points in series.items():
         name = _method_name(points[0], with_backbone)
         text = axes.figure.text(0, 0, name, color=looks[key].color, fontweight="bold", fontsize=10.5, va="bottom")
+        text.set_path_effects([withStroke(linewidth=4, foreground="white")])  # where the line of the reference passes
         extent = text.get_window_extent(canvas.get_renderer())
         corners = [axes.transData.transform([(p["trained_params"], scale * p[name]) for p in points]) for name in outer]
         band = np.column_stack([corners[0], corners[1][:, 1]])
