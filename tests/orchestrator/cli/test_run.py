@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -16,12 +15,11 @@ from typing import Any
 
 import pyarrow.dataset
 import pytest
-import ray
 
 from adaptune import load_results
 from orchestrator.cli import main
 from orchestrator.store import Store
-from tests.compiled import cache_with_kernels
+from tests.local_ray import local_ray
 
 pytestmark = [
     pytest.mark.ray,
@@ -36,19 +34,8 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def _ray_of_one_core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Ray that the commands run here join, with one engine; a driver of its own starts one of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTUNE_CACHE", str(cache_with_kernels(tmp_path_factory.mktemp("cache"))))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 * 2**20,
-        )
+    with local_ray(tmp_path_factory.mktemp("cache"), num_cpus=1):
         yield
-        ray.shutdown()
 
 
 def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:

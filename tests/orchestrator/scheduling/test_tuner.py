@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
@@ -24,7 +23,7 @@ from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.recorder import Recorder
 from orchestrator.scheduling.tuner import run_trials
 from orchestrator.trial_source import FixedTrials
-from tests.compiled import cache_with_kernels
+from tests.local_ray import local_ray
 from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -34,20 +33,8 @@ LONG = 100  # epochs of a trial that is met in the middle
 
 @pytest.fixture(scope="module", autouse=True)
 def _ray_of_two_cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ADAPTUNE_CACHE", str(cache_with_kernels(tmp_path_factory.mktemp("cache"))))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=100 * 2**20,
-        )
+    with local_ray(tmp_path_factory.mktemp("cache"), num_cpus=2):
         yield
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
