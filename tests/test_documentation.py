@@ -5,15 +5,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-GENERATED = {"build", "dist", "sweeps", "node_modules"}
+from tests.sources import ROOT, ours
 
-
-def is_ours(path: Path) -> bool:
-    return not any(part.startswith(".") or part in GENERATED for part in path.relative_to(ROOT).parts)
-
-
-PAGES = sorted(path for path in ROOT.rglob("*.md") if is_ours(path))
+PAGES = [ROOT / path for path in ours("*.md")]
 
 
 def prose(page: Path) -> str:

@@ -165,8 +165,8 @@ def test_c_and_torch_agree(data: st.DataObject, in_torch: InTorch) -> None:
     ours = with_gradients(dropout_residual_layernorm(*tensors, EPS, batch.keys, 3), tensors)
     with in_torch():
         expected = with_gradients(dropout_residual_layernorm(*tensors, EPS, batch.keys, 3), tensors)
-    # Of float32 the tolerance is that of sums of up to 250 rows in another order; of bf16, one unit of the last place, in
-    # sums over rows that of a normalised number between 2 and 4 which one side has rounded up and the other down.
+    # Of float32 the tolerance is that of sums of up to 250 rows in another order; of bf16, one unit of the last place,
+    # and in sums over rows that of a number between 2 and 4, which one side has rounded up and the other down.
     rtol, atol = (1e-5, 1e-5) if dtype is torch.float32 else (2**-7, 2**-6)
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=rtol, atol=atol)
