@@ -32,7 +32,7 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 test: test-fast ## the test suite, under eight minutes on two cores
 	$(BIN)/python -m pytest -m "ray or chaos"
 
-test-fast: $(INSTALLED) ## the tests that start no Ray, under two minutes on two cores
+test-fast: $(INSTALLED) ## the tests that start no Ray, some two minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not chaos"
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
