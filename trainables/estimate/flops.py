@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -194,17 +195,12 @@ def measure_rate(precision: str = "auto", *, num_threads: int | None = None) -> 
     Measured once a process, and again after `measure_rate.cache_clear()`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = torch.get_num_threads()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    try:
+    with _on_threads(num_threads):
         dtype = compute_dtype(precision, device)
         rows, width = (512, 768) if device.type == "cpu" else (8192, 4096)
         hidden = torch.randn(rows, width, device=device).to(dtype)
         weight = torch.randn(4 * width, width, device=device).to(dtype)
         return 2 * rows * width * 4 * width / _fastest(lambda: F.linear(hidden, weight), device)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @cache
@@ -215,17 +211,24 @@ def measure_device(precision: str = "auto", *, num_threads: int | None = None) -
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     products = measure_rate(precision, num_threads=num_threads)
-    threads = torch.get_num_threads()
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    try:
+    with _on_threads(num_threads):
         rows, width = (512, 384) if device.type == "cpu" else (65_536, 768)
         hidden = torch.randn(rows, width, device=device).to(compute_dtype(precision, device))
         weight, bias = torch.ones(width, device=device), torch.zeros(width, device=device)
         seconds = _fastest(lambda: residual_layernorm(hidden, hidden, weight, bias, 1e-5), device)
         return DeviceRate(products=products, numbers=rows * width / (seconds * NORMALISATIONS_A_NUMBER))
+
+
+@contextmanager
+def _on_threads(number: int | None) -> Iterator[None]:
+    """Compute on so many threads, or as before where None."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _fastest(call: Callable[[], object], device: torch.device, *, calls: int = 5, times: int = 8) -> float:
