@@ -209,7 +209,7 @@ def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: J
     return examine(address=address, tracking_uri=tracking_uri, as_json=as_json)
 
 
-class _Lines(logging.Formatter):
+class TextLines(logging.Formatter):
     """Lines of the log as text that can be seen."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
     lines = logging.StreamHandler()
-    lines.setFormatter(_Lines("%(name)s: %(message)s"))
+    lines.setFormatter(TextLines("%(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), handlers=[lines])
     try:
         result: Any = _command()(arguments, standalone_mode=False)

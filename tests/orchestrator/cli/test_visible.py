@@ -14,7 +14,7 @@ from rich.table import Table
 
 from orchestrator.analysis.visible import visible
 from orchestrator.cli import main
-from orchestrator.cli.app import _Lines
+from orchestrator.cli.app import TextLines
 from orchestrator.cli.screen import console
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus
@@ -52,7 +52,7 @@ def test_a_table_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_line_of_the_log_is_text() -> None:
     record = logging.LogRecord("name", logging.WARNING, "", 0, "%s", (HOSTILE,), None)
-    assert _Lines("%(message)s").format(record) == SEEN
+    assert TextLines("%(message)s").format(record) == SEEN
 
 
 def test_a_hostile_name_in_a_store_is_shown_by_every_command_that_looks(
