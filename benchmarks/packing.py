@@ -1,7 +1,7 @@
 """What packing buys: examples a second, share of the device's own rate of products, and memory, at K = 1 to 32.
 
 Synthetic rows of one length, adapters of size 64, batches of 32: the shapes of real training without its data. An
-engine is measured as it is laid out (on a CPU one thread an engine), and at the shortest length the whole machine as
+engine is measured as it is laid out (on a CPU one thread an engine), and at the first length the whole machine as
 well: one trial with every core, against K trials spread over an engine a core. Ratios are within one run.
 ADAPTUNE_BENCH_BACKBONES chooses among the shapes of MiniLM, BERT-base (both by default) and BERT-large,
 ADAPTUNE_BENCH_LENGTHS the word pieces of a row and ADAPTUNE_BENCH_PACKS the sizes of packs, separated by commas.
