@@ -107,20 +107,22 @@ static __attribute__((unused)) void product(const float *a, int64_t a_row, int64
         block[r + step] = SHUFFLE(upper, lower, HIGH_##step);    \
     }
 
-/* The transpose of (rows, width) as (width, to), padded with zeros; width and `to` are multiples of LANES. */
-static __attribute__((unused)) void turn(const float *from, int64_t rows, int64_t width, float *out, int64_t to) {
+/* The transpose of (rows, width), `step` apart, as (width, to), padded with zeros; width and `to` are multiples of LANES.
+   Numbers are only moved, so they may be anything of 32 bits. */
+static __attribute__((unused)) void turn(const void *from, int64_t step, int64_t rows, int64_t width, void *out,
+                                         int64_t to) {
     for (int64_t j = 0; j < to; j += LANES) {
         for (int64_t e = 0; e < width; e += LANES) {
             lanes_t block[LANES];
             for (int r = 0; r < LANES; r++)
-                block[r] = j + r < rows ? load_lanes(from + (j + r) * width + e) : (lanes_t){0};
+                block[r] = j + r < rows ? load_lanes((const float *)from + (j + r) * step + e) : (lanes_t){0};
             EXCHANGE(block, 1)
             EXCHANGE(block, 2)
             EXCHANGE(block, 4)
 #if LANES == 16
             EXCHANGE(block, 8)
 #endif
-            for (int r = 0; r < LANES; r++) store_lanes(out + (e + r) * to + j, block[r]);
+            for (int r = 0; r < LANES; r++) store_lanes((float *)out + (e + r) * to + j, block[r]);
         }
     }
 }
