@@ -58,6 +58,9 @@ __all__ = [
     "run_sweep",
 ]
 
+# What IPython asks an extension for: `%load_ext adaptune` shows tables in a notebook as tables.
+_OF_IPYTHON = ("load_ipython_extension", "unload_ipython_extension")
+
 # Where each name is defined; those of a sweep's spec come from `orchestrator.spec`.
 _DEFINED_IN = {
     "FaultsError": "trainables.faults",
@@ -65,13 +68,14 @@ _DEFINED_IN = {
     "load": "trainables",
     "load_results": "orchestrator.run.sweep",
     "run_sweep": "orchestrator.run.sweep",
+    **dict.fromkeys(_OF_IPYTHON, "orchestrator.analysis.notebook"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version_here()
-    if name not in __all__:
+    if name not in __all__ and name not in _OF_IPYTHON:
         near = difflib.get_close_matches(name, __all__, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(__all__)}"
         raise AttributeError(f"module 'adaptune' has no attribute {name!r}{hint}")

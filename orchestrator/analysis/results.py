@@ -221,6 +221,12 @@ class Results:
         """
         return varying_hyperparameters(self._trials)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from orchestrator.analysis.notebook import results_html
+
+        return results_html(self)
+
     @cached_property
     def _configurations(self) -> list[Configuration]:
         return group_by_configuration(self._trials)

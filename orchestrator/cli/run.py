@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.analysis import tables, wording
-from orchestrator.cli.progress import LiveProgress
+from orchestrator.cli.progress import TerminalProgress
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.run.continuation import outcome_notice
@@ -72,7 +72,7 @@ def _train(
         screen.print(notice, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with LiveProgress(screen, plan.varied) as progress, elsewhere:
+    with TerminalProgress(screen, plan.varied) as progress, elsewhere:
         done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
     counts = done.results.counts()
     if as_json:

@@ -80,6 +80,7 @@ def run_sweep(
     *,
     tracking_uri: str | None = None,
     address: str | None = None,
+    progress: Progress | None = None,
 ) -> Results:
     """Train the trials of a sweep that have no finished record, and return its results.
 
@@ -89,14 +90,20 @@ def run_sweep(
             nothing that any of them has trained.
         tracking_uri: MLflow's tracking store; `MLFLOW_TRACKING_URI` or `./sweeps/mlflow.db` if none is named.
         address: a running Ray cluster to join; Ray is started on this machine if none is named.
+        progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """
+    from orchestrator.run import notebook  # here: questions to finished sweeps draw nothing
+
     values = read_sweep(str(sweep)) if isinstance(sweep, str | Path) else sweep
     plan, opened = prepare(values, store)
     if notice := outcome_notice(plan, opened):
         logger.warning("%s", notice)
-    return execute(plan, opened, Silent(), tracking_uri=tracking_uri, address=address).results
+    if progress is None and notebook.is_notebook():
+        with notebook.NotebookProgress(plan.varied) as shown:
+            return execute(plan, opened, shown, tracking_uri=tracking_uri, address=address).results
+    return execute(plan, opened, progress or Silent(), tracking_uri=tracking_uri, address=address).results
 
 
 def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False) -> tuple[SweepPlan, Store]:

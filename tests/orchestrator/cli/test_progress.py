@@ -8,11 +8,11 @@ import time
 import pytest
 from rich.console import Console
 
-from orchestrator.cli import progress as progress_module
-from orchestrator.cli.progress import LiveProgress
+from orchestrator.cli.progress import TerminalProgress
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
+from orchestrator.run.live import NO_ENGINE_S
 from tests.factories import epoch_report, planned_trial, trial_config, trial_record
 from trainables.outcome import OutcomeStatus
 
@@ -29,18 +29,20 @@ def ended(trial: PlannedTrial, status: OutcomeStatus, score: float | None = None
 
 
 @pytest.fixture
-def shown() -> tuple[LiveProgress, io.StringIO]:
+def shown() -> tuple[TerminalProgress, io.StringIO]:
     text = io.StringIO()
-    return LiveProgress(Console(file=text, width=120), {"adapter": ("adapter_size",)}), text
+    return TerminalProgress(Console(file=text, width=120), {"adapter": ("adapter_size",)}), text
 
 
-def panel(progress: LiveProgress) -> str:
+def panel(progress: TerminalProgress) -> str:
     text = io.StringIO()
     Console(file=text, width=120).print(progress.panel())
     return text.getvalue()
 
 
-def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple[LiveProgress, io.StringIO]) -> None:
+def test_the_panel_counts_trials_and_names_the_best_and_the_running(
+    shown: tuple[TerminalProgress, io.StringIO],
+) -> None:
     progress, log = shown
     progress.planned(10, done=4)
     for seed, score in ((0, 0.7), (1, 0.9), (2, 0.8)):
@@ -61,7 +63,7 @@ def test_the_panel_counts_trials_and_names_the_best_and_the_running(shown: tuple
     assert "4 of them finished earlier, 6 to train" in log.getvalue()
 
 
-def test_the_panel_has_a_line_for_every_engine(shown: tuple[LiveProgress, io.StringIO]) -> None:
+def test_the_panel_has_a_line_for_every_engine(shown: tuple[TerminalProgress, io.StringIO]) -> None:
     progress, _ = shown
     progress.planned(10, done=0)
     progress.engines_starting(2)
@@ -77,11 +79,11 @@ def test_the_panel_has_a_line_for_every_engine(shown: tuple[LiveProgress, io.Str
 
 
 def test_it_says_once_that_trials_wait_for_engines(
-    shown: tuple[LiveProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
+    shown: tuple[TerminalProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress, log = shown
     now = time.monotonic()
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     progress.planned(10, done=0)
     progress.engines_starting(1)
     progress.engines_working([])
@@ -90,7 +92,7 @@ def test_it_says_once_that_trials_wait_for_engines(
     progress.engines_working([EngineStatus(engine="host/cpu")])
     assert "waiting" not in panel(progress)
     progress.engines_working([])
-    now += progress_module.NO_ENGINE_S - 1
+    now += NO_ENGINE_S - 1
     progress.engines_working([])
     assert "waiting" not in panel(progress)  # it may be back in a moment
     now += 2
@@ -104,7 +106,7 @@ def test_it_says_once_that_trials_wait_for_engines(
 
 
 def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
-    shown: tuple[LiveProgress, io.StringIO],
+    shown: tuple[TerminalProgress, io.StringIO],
 ) -> None:
     progress, log = shown
     progress.planned(10, done=0)

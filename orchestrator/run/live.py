@@ -1,0 +1,174 @@
+"""What is shown of a running sweep: trials done, running and failed, the engines, the best per task, time left.
+
+Where it is shown is told elsewhere: on a terminal by `orchestrator.cli.progress`, in a notebook by
+`orchestrator.run.notebook`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.analysis import wording
+from orchestrator.engine_status import EngineStatus
+from orchestrator.planning.plan import PlannedTrial, Varied
+from orchestrator.record import TrialRecord, TrialStatus, describe_trial
+from trainables import metrics
+from trainables.config import Scalar
+from trainables.outcome import EpochReport
+
+# Without any engine for so long, the user is told: engines that are started again are back within moments.
+NO_ENGINE_S = 5.0
+
+
+class LiveProgress:
+    """Keeps what is shown of a sweep while it runs; a `Progress`."""
+
+    def __init__(self, varied: Varied) -> None:
+        """`varied`: what to mention of each method's trials, beside task and seed."""
+        self._varied = varied
+        self._total = self._done_before = self._loading = 0
+        self._engines: Sequence[EngineStatus] = ()
+        self._engines_seen = time.monotonic()
+        self._lacks_engines = self._lacks_storage = False
+        self._ended: dict[TrialStatus, int] = {}
+        self._running: dict[str, tuple[PlannedTrial, EpochReport | None]] = {}
+        self._best: dict[str, TrialRecord] = {}
+        self._first_start: float | None = None
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        raise NotImplementedError
+
+    def changed(self) -> None:
+        """What `panel` shows has changed."""
+
+    def planned(self, trials: int, done: int) -> None:
+        self._total, self._done_before = trials, done
+        if done:
+            self.say(f"{trials} trials planned, {done} of them finished earlier, {trials - done} to train")
+        else:
+            self.say(f"{trials} trials planned")
+
+    def notice(self, line: str) -> None:
+        self.say(line)
+
+    def engines_starting(self, count: int) -> None:
+        self._loading = count
+
+    def engines_ready(self, names: Sequence[str]) -> None:
+        self._loading = 0
+        shown = ", ".join(sorted(set(names)))
+        self.say(f"{len(names)} engine{'' if len(names) == 1 else 's'} ready on {shown}")
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        self._engines = engines
+        self.changed()
+        if engines or self._loading:
+            self._engines_seen = time.monotonic()
+        lacks = time.monotonic() - self._engines_seen >= NO_ENGINE_S
+        if lacks is not self._lacks_engines:
+            self._lacks_engines = lacks
+            self.say("No engine is left: trials wait until one is back." if lacks else "An engine is back.")
+
+    def trial_started(self, trial: PlannedTrial) -> None:
+        self._first_start = self._first_start or time.monotonic()
+        self._running[trial.trial_id] = (trial, None)
+        self.changed()
+
+    def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
+        self._running[trial.trial_id] = (trial, epoch)
+        self.changed()
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        self._running.pop(record.trial_id, None)
+        self._ended[record.status] = self._ended.get(record.status, 0) + 1
+        if record.status is TrialStatus.COMPLETED and _beats(record, self._best.get(record.task)):
+            self._best[record.task] = record
+        if record.status is TrialStatus.FAILED:
+            last_line = (record.error or "unknown error").strip().splitlines()[-1]
+            self.say(
+                f"failed: {record.task} {self._words(record.method, record.hyperparameters, record.seed)}: {last_line}"
+            )
+        self.changed()
+
+    def storage_failing(self, reason: str, waiting: int) -> None:
+        if not self._lacks_storage:
+            self._lacks_storage = True
+            trials = wording.plural(waiting, "trained trial")
+            self.say(
+                f"The store cannot be written: {reason}. The sweep waits, holding {trials} to record, and continues "
+                "when it can."
+            )
+
+    def storage_back(self) -> None:
+        if self._lacks_storage:
+            self._lacks_storage = False
+            self.say("The store can be written again: nothing was lost, and the sweep goes on.")
+
+    def _done(self) -> int:
+        """Trials that have ended for good; a cancelled one will be tried again."""
+        return self._done_before + sum(n for status, n in self._ended.items() if status is not TrialStatus.CANCELLED)
+
+    def line(self) -> str:
+        """How far it is, in a line."""
+        done = self._done()
+        failed = self._ended.get(TrialStatus.FAILED, 0)
+        parts = [f"{done}/{self._total} trials done", f"{len(self._running)} running", f"{failed} failed"]
+        if self._loading:
+            parts.append(f"{wording.plural(self._loading, 'engine')} loading")
+        elif self._lacks_engines:
+            parts.append("waiting for engines")
+        if self._lacks_storage:
+            parts.append("waiting for the store")
+        if speed := sum(engine.examples_per_second or 0 for engine in self._engines):
+            parts.append(f"{wording.rate(speed)} examples/s")
+        return ", ".join([*parts, *([f"about {left} left"] if (left := self._time_left()) else [])])
+
+    def _time_left(self) -> str | None:
+        ended = sum(self._ended.values())
+        left = self._total - self._done_before - ended
+        if not ended or not left or self._first_start is None:
+            return None
+        # Rate of this run so far: trials differ in cost, so it settles as the sweep goes on.
+        seconds = (time.monotonic() - self._first_start) / ended * left
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+    def panel(self) -> RenderableType:
+        """How far it is: a bar, the engines, the best trial of each task and those that run."""
+        done = self._done()
+        bar = ProgressBar(total=max(1, self._total), completed=done, width=40)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(bar, Text(self.line()))
+        engines = [Text(wording.engine(engine), "dim") for engine in self._engines]
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(self._best or self._running))
+        table.add_column("task")
+        table.add_column("best on validation so far", justify="right")
+        table.add_column("by")
+        for task, record in sorted(self._best.items()):
+            table.add_row(
+                task, f"{record.validation_score:.3f}", self._words(record.method, record.hyperparameters, record.seed)
+            )
+        for trial, epoch in self._running.values():
+            where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
+            score = f"{epoch.validation_score:.3f}" if epoch else ""
+            words = self._words(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
+            table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
+        return Group(head, *engines, table)
+
+    def _words(self, method: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
+        return describe_trial(method, hyperparameters, seed, self._varied.get(method, ()))
+
+
+def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:
+    if record.validation_score is None or record.metric is None:
+        return False
+    if best is None or best.validation_score is None:
+        return True
+    return metrics.get(record.metric).better(record.validation_score, best.validation_score)

@@ -1,0 +1,43 @@
+"""Results and tables in a notebook."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pyarrow as pa
+
+import adaptune
+from orchestrator.analysis.notebook import MAX_ROWS, table_html
+from orchestrator.analysis.results import Results
+
+
+def test_a_table_shows_its_first_rows_and_says_what_it_leaves_out() -> None:
+    columns = {"task": ["<i>a</i>"] * 100, "score": [0.123456] * 100, "never": pa.nulls(100, pa.int64())}
+    page = table_html(pa.table(columns))
+    assert page.count("<tr>") == 1 + MAX_ROWS
+    assert "100 rows, 3 columns; the first 40 are shown; empty: never" in page
+    assert "&lt;i&gt;a&lt;/i&gt;" in page
+    assert "<i>" not in page
+    assert "<td>0.1235</td>" in page
+    assert '<th scope=col style="text-align:left">task</th>' in page
+
+
+def test_a_table_without_rows_keeps_its_columns() -> None:
+    assert "<th scope=col>seed</th>" in table_html(pa.table({"seed": pa.array([], pa.int64())}))
+
+
+def test_the_extension_shows_tables_until_it_is_unloaded() -> None:
+    shown: dict[type, object] = {}
+    formatter = SimpleNamespace(for_type=shown.__setitem__, pop=shown.pop)
+    ipython = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
+    adaptune.load_ipython_extension(ipython)
+    assert shown == {pa.Table: table_html}
+    adaptune.unload_ipython_extension(ipython)
+    assert shown == {}
+
+
+def test_results_show_how_far_it_is_and_what_to_ship(finished: Results) -> None:
+    page = finished._repr_html_()
+    assert "144 trials: 142 completed, 2 failed." in page
+    assert "Recommended" in page
+    assert page.count("<table>") == 2
