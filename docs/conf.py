@@ -15,7 +15,7 @@ author = "the adaptune authors"
 copyright = "the adaptune authors, Apache-2.0"
 version = release = version_of("adaptune")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/*.yaml"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]

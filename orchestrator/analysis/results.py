@@ -7,7 +7,7 @@ chosen by its mean validation score over seeds (`configurations.contenders`); it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -58,15 +58,15 @@ class Results:
     def __init__(
         self,
         trials: pa.Table,
-        epochs: pa.Table,
+        epochs: pa.Table | Callable[[], pa.Table],
         plan: pa.Table | None = None,
         ablations: pa.Table | None = None,
         *,
         unproposed: int = 0,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
-        `ablations` a row per span of layers of an ablated trial. `unproposed`: trials that an adaptive search has yet
-        to plan, at most.
+        `ablations` a row per span of layers of an ablated trial. `epochs` may be a function that makes its table when
+        that is asked for. `unproposed`: trials that an adaptive search has yet to plan, at most.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -88,6 +88,8 @@ class Results:
 
     def epochs(self) -> pa.Table:
         """A row per trial and epoch: the learning curves."""
+        if callable(self._epochs):
+            self._epochs = self._epochs()
         return self._epochs
 
     def counts(self) -> dict[TrialStatus, int]:

@@ -27,6 +27,7 @@ from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
+from orchestrator.store.curves import epochs_table
 from orchestrator.store.schema import with_planned_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
@@ -62,13 +63,15 @@ def load_results(store: str | Path, sweep: str | None = None) -> Results:
 def results_of(store: Store, sweep: str | None = None) -> Results:
     """As `load_results`, of a store that is open."""
     plan, unproposed = store.plan_table(sweep), store.unproposed(sweep)
-    tables: list[pa.Table | None] = [*store.read(), store.ablations()]
+    rows, ablations = store.rows(), store.ablations()
     if sweep is not None:
         ids = plan["trial_id"].combine_chunks()
-        tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
-    trials, epochs, ablations = tables
+        rows = rows.filter(pc.is_in(rows["trial_id"], ids))
+        ablations = ablations and ablations.filter(pc.is_in(ablations["trial_id"], ids))
+    epochs = functools.partial(epochs_table, rows)  # most questions do without
     try:
-        return Results(with_planned_hyperparameters(trials, plan), epochs, plan, ablations, unproposed=unproposed)
+        trials = with_planned_hyperparameters(rows.drop_columns(["epochs"]), plan)
+        return Results(trials, epochs, plan, ablations, unproposed=unproposed)
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error

@@ -23,7 +23,7 @@ def epochs_table(trials: pa.Table) -> pa.Table:
     columns["train/loss"] = pc.struct_field(epochs, "train_loss")
     columns["validation_score"] = pc.struct_field(epochs, "validation_score")
     components = pc.struct_field(epochs, "validation")
-    for name in sorted(set(components.keys.to_pylist())):
+    for name in sorted(pc.unique(components.keys).to_pylist()):
         columns[f"validation/{name}"] = pc.map_lookup(components, query_key=name, occurrence="first")
     columns["duration_s"] = pc.struct_field(epochs, "duration_s")
     return pa.table(columns)

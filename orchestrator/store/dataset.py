@@ -211,17 +211,16 @@ class Store:
 
         The columns and their types are those of `orchestrator.store.schema`, which an empty store has too.
         """
-        return self.read()[0]
+        return self.rows().drop_columns(["epochs"])
 
     def epochs(self) -> pa.Table:
         """One row per trial and epoch; see `orchestrator.store.curves`."""
-        return self.read()[1]
+        return epochs_table(self.rows())
 
-    def read(self) -> tuple[pa.Table, pa.Table]:
-        """`trials` and `epochs` of one and the same moment."""
+    def rows(self) -> pa.Table:
+        """`trials`, and in the column "epochs" each one's own: what `epochs_table` lays out."""
         with self._reading():
-            table = self._segments.read()
-        return table.drop_columns(["epochs"]), epochs_table(table)
+            return self._segments.read()
 
     def records(self, trial_ids: Collection[str] | None = None) -> list[TrialRecord]:
         """All records, or those of some trials, in the order in which they were added."""

@@ -210,3 +210,17 @@ class _NoRows:
 
     def __len__(self) -> int:
         return len(self._table)
+
+
+def test_epochs_are_laid_out_once_and_only_when_asked_for(finished: Results) -> None:
+    made: list[pa.Table] = []
+
+    def make() -> pa.Table:
+        made.append(pa.table({"epoch": [1]}))
+        return made[-1]
+
+    results = Results(finished.trials(), make)
+    results.best()
+    assert made == []
+    assert results.epochs() is results.epochs()
+    assert len(made) == 1
