@@ -45,16 +45,24 @@ def score(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[st
 
     Raises `TrainingDivergedError` where the loss is not finite.
     """
+    return evaluated(outputs, split, metric)[0]
+
+
+def evaluated(
+    outputs: np.ndarray, split: TokenizedSplit, metric: Metric
+) -> tuple[dict[str, float], np.ndarray | list[str]]:
+    """As `score`, and beside it what it scored: classes or numbers (N,) of the rows, or a text for each question."""
     labels = np.asarray(split.labels)
     loss = example_losses(torch.from_numpy(outputs), torch.tensor(labels)).mean().item()  # labels may be read-only
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"the evaluation loss became {loss}")
     if split.windows is not None:  # a row is a window, and what is scored are questions
         answers = answer_texts(outputs, split.windows, split.offsets)
-        return {**metric.compute(answers, split.windows.right_answers()), "loss": loss}
+        return {**metric.compute(answers, split.windows.right_answers()), "loss": loss}, answers
     if metric.kind == "classification":  # the head has an output for each class of the task
-        return {**metric.compute(outputs.argmax(axis=1), labels, num_labels=outputs.shape[1]), "loss": loss}
-    return {**metric.compute(outputs[:, 0], labels), "loss": loss}
+        predicted = outputs.argmax(axis=1)
+        return {**metric.compute(predicted, labels, num_labels=outputs.shape[1]), "loss": loss}, predicted
+    return {**metric.compute(outputs[:, 0], labels), "loss": loss}, outputs[:, 0]
 
 
 def predict(
