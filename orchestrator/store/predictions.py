@@ -276,7 +276,8 @@ class PredictionFiles:
                 is_it = pc.and_(pc.equal(table["trial_id"], trial_id), pc.equal(table["started_at"], started_at))
                 table = table.filter(pc.invert(is_it))
             seen |= own
-            tables.append(table)
+            if table.num_rows:
+                tables.append(table)
         if len(merged) < 2:
             return
         content = file_bytes(tables)

@@ -23,7 +23,7 @@ from trainables.nn.dropout import StepKeys
 from trainables.nn.encoder import Encoder
 from trainables.outcome import EpochReport
 from trainables.predictions import predictions_from
-from trainables.training.evaluation import PrefixOf, evaluated, predict_stacked, to_device
+from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.prefix_cache import PrefixCache
@@ -234,13 +234,13 @@ class Pack:
             stacked = predict_stacked(self.model, self._data[split], self._prefix_of(split))
             for trial, outputs in zip(trials[start : start + together], stacked, strict=True):
                 try:
-                    scores, predicted = evaluated(outputs, self._data[split], metric)
+                    found.append(score(outputs, self._data[split], metric))
                 except TrainingDivergedError as error:
                     found.append(error)
                     continue
-                found.append(scores)
                 if trial.rows_of is not None and trial.keeps(split):
-                    trial.predictions[split] = predictions_from(outputs, predicted, trial.rows_of(split), metric.kind)
+                    picked = pick(outputs, self._data[split], metric.kind)
+                    trial.predictions[split] = predictions_from(outputs, picked, trial.rows_of(split), metric.kind)
         return found
 
     def _prefix_of(self, split: str, trials: Sequence[RunningTrial] = ()) -> PrefixOf | None:
