@@ -194,7 +194,8 @@ class Recording:
         self._keep_predictions()
         if lost := self._unkept + len(self._predicted):
             self._predicted.clear()
-            self._progress.notice(f"The predictions of {lost} trials are not kept: {self._predictions_fault}")
+            number = "1 trial" if lost == 1 else f"{lost} trials"
+            self._progress.notice(f"The predictions of {number} are not kept: {self._predictions_fault}")
 
     def _keep_predictions(self) -> None:
         """Write the predictions that are held; records do without them where the storage refuses it."""
