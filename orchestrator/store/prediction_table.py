@@ -16,7 +16,7 @@ from trainables.predictions import Predictions, lists
 
 # Trials are put into one row group until it has so many rows: whoever asks for one trial reads no more than these.
 GROUP_ROWS = 20_000
-TRAININGS = b"adaptune.trainings"  # in a file's metadata: trial_id -> when the trainings started that it is of
+_TRAININGS = b"adaptune.trainings"  # in a file's metadata: trial_id -> when the trainings started that it is of
 
 SCHEMA = pa.schema(
     {
@@ -36,7 +36,7 @@ COLUMN = {"classification": "class", "regression": "number", "extractive_qa": "t
 def trial_table(trial_id: str, started_at: str, split: str, found: Predictions) -> pa.Table:
     count = len(found.rows)
     texts = {"trial_id": trial_id, "started_at": started_at, "split": split, "kind": found.kind, "rows": found.rows.id}
-    columns = {name: pa.array([text] * count, pa.string()) for name, text in texts.items()}
+    columns = {name: pa.repeat(pa.scalar(text, pa.string()), count) for name, text in texts.items()}
     columns["row"] = pa.array(np.arange(count, dtype=np.int32))
     for kind, name in COLUMN.items():
         is_its = kind == found.kind
@@ -58,7 +58,7 @@ def file_bytes(tables: Iterable[pa.Table]) -> bytes:
             parts.setdefault(table["trial_id"][start].as_py(), []).append(table.slice(start, end - start))
     by_trial = {trial_id: pa.concat_tables(parts[trial_id]) for trial_id in sorted(parts)}
     trainings = {trial_id: pc.unique(table["started_at"]).to_pylist() for trial_id, table in by_trial.items()}
-    schema = SCHEMA.with_metadata({TRAININGS: json.dumps(trainings).encode()})
+    schema = SCHEMA.with_metadata({_TRAININGS: json.dumps(trainings).encode()})
     sink = io.BytesIO()
     # Numbers that follow each other, and halves whose first bytes are alike, take the least room so.
     encodings = {"row": "DELTA_BINARY_PACKED", "scores.list.element": "BYTE_STREAM_SPLIT"}
@@ -69,6 +69,20 @@ def file_bytes(tables: Iterable[pa.Table]) -> bytes:
         for group in _groups(by_trial.values()):
             writer.write_table(group.replace_schema_metadata(schema.metadata), row_group_size=group.num_rows)
     return sink.getvalue()
+
+
+def read_file(content: pa.Buffer) -> tuple[pa.Table, dict[str, list[str]]]:
+    """All of a file, and the trainings that it is of. Raises whatever comes of bytes that are no such file."""
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    table = file.read()
+    table.validate(full=True)
+    return table.cast(SCHEMA), trainings_in(file.metadata)
+
+
+def trainings_in(metadata: pq.FileMetaData) -> dict[str, list[str]]:
+    """trial_id -> when the trainings of it started whose predictions a file holds. Raises where it is no such file."""
+    found = json.loads((metadata.metadata or {})[_TRAININGS])
+    return {str(trial_id): [str(at) for at in times] for trial_id, times in found.items()}
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -6,7 +6,6 @@ but a question for predictions reads them.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.store.files import Folder
-from orchestrator.store.prediction_table import COLUMN, SCHEMA, TRAININGS, file_bytes, trial_table
+from orchestrator.store.prediction_table import COLUMN, SCHEMA, file_bytes, read_file, trainings_in, trial_table
 from orchestrator.store.segments import ATTEMPTS, MERGE_EVERY, NAME, parquet_bytes, segment_name
 from trainables.faults import FaultsError
 from trainables.predictions import VALUE_TYPES, Predictions, hash_texts, label_array
@@ -27,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER, ROWS = "predictions", "rows"
 # A file of so many bytes is not merged again.
-LARGE = 16 * 2**20
+LARGE = 4 * 2**20
+# So many smaller ones are merged once they have as many bytes together: a fraction of a second's work now and then.
+FEW_FILES = 8
 _READERS = 8  # requests under way at once
 _REMEDY = (
     "put back a copy of the file or delete it, which no other answer needs; `python -m trainables --predictions` "
@@ -56,8 +57,9 @@ class PredictionFiles:
         self._index: dict[str, Mapping[str, list[str]] | None] = {}  # file -> its trainings; None: it is torn
         self._known_rows: set[str] = set()
         self._is_owner = False
-        self._last: int | None = None  # the owner's number of the last file
-        self._added = 0  # since files were last merged
+        # The owner's number of the last file, and the bytes of those that are not large.
+        self._last: int | None = None
+        self._small: dict[str, int] | None = None
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -66,7 +68,7 @@ class PredictionFiles:
         try:
             yield
         finally:
-            self._is_owner, self._last = False, None
+            self._is_owner, self._last, self._small = False, None, None
 
     def add(self, trials: Mapping[str, TrialPredictions]) -> None:
         """Write the predictions of trials as one file, and the rows they are of, where these are new.
@@ -82,26 +84,19 @@ class PredictionFiles:
             return
         content = file_bytes(tables)
         number = 1 + self._last_number()
-        self._folder.write(segment_name(number, content), content)
+        name = segment_name(number, content)
+        self._folder.write(name, content)
         self._last = number
-        self._added += 1
+        if self._small is not None and len(content) < LARGE:
+            self._small[name] = len(content)
 
     def tidy(self) -> None:
-        """Merge small files once there are `MERGE_EVERY` new ones, and older ones no larger than these together.
-
-        Raises `OSError`; it is tried again after as many more.
-        """
-        if self._added < MERGE_EVERY:
-            return
-        self._added = 0
-        sizes = self._sizes()
-        names = sorted(sizes)
-        start = max(0, len(names) - MERGE_EVERY)
-        total = sum(sizes[name] for name in names[start:])
-        while start and sizes[names[start - 1]] <= total:
-            start -= 1
-            total += sizes[names[start]]
-        self._merge({name: sizes[name] for name in names[start:]})
+        """Merge small files once together they are `LARGE`, or `MERGE_EVERY` of them. Raises `OSError`."""
+        if self._small is None or not self._is_owner:
+            self._small = {name: size for name, size in self._sizes().items() if size < LARGE}
+        small = self._small
+        if len(small) >= MERGE_EVERY or (len(small) >= FEW_FILES and sum(small.values()) >= LARGE):
+            self._merge(small)
 
     def merge_all(self) -> None:
         """Merge all small files, and remove what a writer that died has left. Raises `OSError`."""
@@ -221,9 +216,7 @@ class PredictionFiles:
     def _trainings(self, name: str) -> Mapping[str, list[str]] | None:
         with self._folder.filesystem.open_input_file(self._folder.at(name)) as source:
             try:
-                metadata: dict[bytes, bytes] = pq.read_metadata(source).metadata or {}
-                found = json.loads(metadata[TRAININGS])
-                return {str(trial_id): [str(at) for at in times] for trial_id, times in found.items()}
+                return trainings_in(pq.read_metadata(source))
             except Exception:  # whatever Arrow makes of bytes that are anybody's
                 self._folder.read(name)  # a failing file system is not a torn file, and raises
                 logger.debug("%s is torn or not the store's", self._folder.at(name), exc_info=True)
@@ -249,17 +242,18 @@ class PredictionFiles:
         return self._last
 
     def _merge(self, sizes: Mapping[str, int]) -> None:
-        """Merge neighbours that are small, up to a large file each."""
+        """Merge neighbours that are small, until they are large."""
+        self._small = None
         together: list[str] = []
         total = 0
         for name, size in sizes.items():
             if size >= LARGE:
                 continue
-            if together and total + size > LARGE:
-                self._replace(together)
-                together, total = [], 0
             together.append(name)
             total += size
+            if total >= LARGE:
+                self._replace(together)
+                together, total = [], 0
         self._replace(together)
 
     def _replace(self, names: Iterable[str]) -> None:
@@ -267,8 +261,11 @@ class PredictionFiles:
         merged: list[str] = []
         seen: set[tuple[str, str]] = set()
         for name in sorted(names, reverse=True):
-            table, trainings = self._whole(name), self._trainings(name)
-            if table is None or trainings is None:
+            content = self._folder.read(name)
+            try:
+                table, trainings = read_file(content)
+            except Exception as error:  # whatever Arrow makes of bytes that are anybody's
+                logger.warning("%s is torn or not the store's, and is left alone: %s", self._folder.at(name), error)
                 continue
             merged.append(name)
             own = {(trial_id, at) for trial_id, times in trainings.items() for at in times}
@@ -280,22 +277,12 @@ class PredictionFiles:
                 tables.append(table)
         if len(merged) < 2:
             return
-        content = file_bytes(tables)
-        kept = segment_name(_number(merged[0]), content)
-        self._folder.write(kept, content, durable=True)
+        whole = file_bytes(tables)
+        kept = segment_name(_number(merged[0]), whole)
+        self._folder.write(kept, whole, durable=True)
         for name in merged:
             if name != kept:
                 self._folder.discard(name)
-
-    def _whole(self, name: str) -> pa.Table | None:
-        content = self._folder.read(name)
-        try:
-            table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
-            table.validate(full=True)
-            return table.cast(SCHEMA)
-        except Exception as error:
-            logger.warning("%s is torn or not the store's, and is left alone: %s", self._folder.at(name), error)
-            return None
 
 
 def _number(name: str) -> int:

@@ -135,10 +135,11 @@ class TestFiles:
         with store.lock():
             for number in range(2 * MERGE_EVERY + 3):
                 store.keep_predictions({f"t{number}": of_trial(number)})
-            assert len(files(tmp_path)) == 4
+            few = len(files(tmp_path))
+            assert 1 < few < 10
             monkeypatch.setattr(module, "LARGE", 1)
             store.compact()
-            assert len(files(tmp_path)) == 4
+            assert len(files(tmp_path)) == few
             monkeypatch.setattr(module, "LARGE", LARGE)
             store.compact()
             assert len(files(tmp_path)) == 1
@@ -147,12 +148,25 @@ class TestFiles:
         for trial_id, seed in (("t0", 0), ("t100", 100), ("last", 5)):
             assert_same(found[trial_id], trial_id, of_trial(seed))
 
+    def test_files_that_are_large_together_are_merged_before_they_are_many(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = Store(tmp_path)
+        monkeypatch.setattr(module, "LARGE", 20_000)
+        with store.lock():
+            for number in range(40):
+                store.keep_predictions({f"t{number}": of_trial(number)})
+                assert len(files(tmp_path)) < 12
+        sizes = [each.stat().st_size for each in (tmp_path / "predictions").glob("*.parquet")]
+        assert max(sizes) < 40_000
+        assert len(store.predictions({f"t{number}": STARTED_AT for number in range(40)})) == 40
+
     def test_merging_stops_at_the_size_of_a_large_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store = Store(tmp_path)
         for number in range(6):
             store.keep_predictions({f"t{number}": of_trial(number)})
-        sizes = PredictionFiles(Folder(store.filesystem, f"{store.path}/predictions"))._sizes()
-        monkeypatch.setattr(module, "LARGE", 2 * max(sizes.values()))
+        size = max(each.stat().st_size for each in (tmp_path / "predictions").glob("*.parquet"))
+        monkeypatch.setattr(module, "LARGE", size + 1)
         store.compact()
         assert len(files(tmp_path)) == 3
         found = store.predictions({f"t{number}": STARTED_AT for number in range(6)})
