@@ -16,7 +16,7 @@ from typing import Any
 
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
-from trainables.outcome import EpochReport, OutcomeStatus
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config = TrialConfig.from_dict(json.loads(given.config.read_text(encoding="utf-8")))
         else:
             config = _config(given)
-        _check(config)
+        _check(config, given.predictions)
     except (FaultsError, OSError, json.JSONDecodeError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -37,16 +37,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     outcome = Engine(device=given.device, num_threads=given.threads).run(
-        config, report=_print_epoch, save_to=given.save
+        config, report=_print_epoch, save_to=given.save, keep_predictions=given.predictions is not None
     )
-    values = dataclasses.asdict(outcome)
-    del values["epochs"]  # printed as they came
+    values = dataclasses.asdict(dataclasses.replace(outcome, predictions={}))
+    del values["epochs"], values["predictions"]  # printed as they came, and written to their file
     print(json.dumps({"event": "outcome", **values}), flush=True)
-    return 0 if outcome.status is OutcomeStatus.COMPLETED else 1
+    if outcome.status is not OutcomeStatus.COMPLETED:
+        return 1
+    if given.predictions is not None:
+        try:
+            _write_predictions(given.predictions, outcome)
+        except OSError as error:
+            print(f"--predictions: the file must be writable, but {error}", file=sys.stderr)
+            return 2
+    return 0
 
 
-def _check(config: TrialConfig) -> None:
-    """Raise one `FaultsError` with every fault of the task, the backbone and the method."""
+def _write_predictions(path: Path, outcome: TrialOutcome) -> None:
+    import pyarrow.parquet
+
+    from trainables.predictions import predictions_table
+
+    pyarrow.parquet.write_table(predictions_table(outcome.predictions), path, compression="zstd")
+
+
+def _check(config: TrialConfig, predictions: Path | None) -> None:
+    """Raise one `FaultsError` with every fault of the task, the backbone, the method and the file to write."""
     from trainables import tasks
     from trainables.backbones.loading import STAND_IN_SHAPE, describe_backbone
     from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
@@ -69,6 +85,8 @@ def _check(config: TrialConfig) -> None:
             faults += kind_faults(config.method, task.info)
     except FaultsError as error:
         faults += error.faults
+    if predictions is not None and not predictions.parent.is_dir():
+        faults.append(f"--predictions: must be a file in a folder that exists, but got {predictions}")
     if shape is not None and config.max_length > shape.max_length:
         rule = f"must be at most {shape.max_length}, the backbone's positions"
         faults.append(f"max_length: {rule}, but got {config.max_length}")
@@ -92,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in HYPERPARAMETERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write what it predicts of each row, as Parquet"
+    )
     parser.add_argument("--device", type=_device, help="cpu, cuda, cuda:1; the first GPU by default")
     parser.add_argument("--threads", type=_threads, help="CPU threads")
     return parser

@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainables.predictions import Predictions
 
 
 class OutcomeStatus(StrEnum):
@@ -52,6 +56,8 @@ class TrialOutcome:
     peak_memory_bytes: int | None = None  #: of the device; of the process where the device is a CPU
     error: str | None = None  #: the traceback of a failed trial
     provenance: Mapping[str, str] = field(default_factory=dict)
+    #: Of a completed trial that was asked to keep them, by split; no part of what makes two outcomes equal.
+    predictions: Mapping[str, Predictions] = field(default_factory=dict, compare=False, repr=False)
 
 
 # Called after each epoch; False asks the training to stop there (the trial is then pruned).

@@ -28,6 +28,7 @@ from orchestrator.analysis.configurations import (
     varying_hyperparameters,
 )
 from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.predictions import PredictionSource, predictions_of_trials
 from orchestrator.analysis.throughput import throughput
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -63,10 +64,12 @@ class Results:
         ablations: pa.Table | None = None,
         *,
         unproposed: int = 0,
+        predictions: PredictionSource | None = None,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
         `ablations` a row per span of layers of an ablated trial. `epochs` may be a function that makes its table when
         that is asked for. `unproposed`: trials that an adaptive search has yet to plan, at most.
+        `predictions`: where what trials predicted is read when it is asked for.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -81,6 +84,7 @@ class Results:
             trials = trials.drop_columns("epochs")
         self._trials, self._epochs, self._plan, self._unproposed = trials, epochs, plan, unproposed
         self._ablations = ablation.conform(ablations)
+        self._predictions = predictions
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status."""
@@ -198,6 +202,28 @@ class Results:
         if trial_id not in (known := set(self._ablations["trial_id"].to_pylist())):
             raise FaultsError("ablation", [unknown_name("ablated trial", trial_id, known)])
         return self._ablations.filter(pc.equal(self._ablations["trial_id"], trial_id))
+
+    def predictions(self, trial_id: str, split: str | None = None) -> pa.Table:
+        """What a completed trial predicted, a row per row of its validation and test splits, or of one `split`.
+
+        Columns: trial_id, split; row, counted from 0 in the order of the split's file; row_hash, that of the row's
+        texts (`trainables.predictions.row_hash`); label, the true one; prediction, a class, a number or an answer;
+        scores, natural logarithms of the classes' probabilities in half precision, null unless classes are predicted;
+        classes, those that the scores are of, best first, null where scores has all of them in order.
+
+        Read from the store at this moment. Raises `FaultsError` where there is no such trial or split, where nothing
+        is kept of the trial, saying why, and where a file is torn, naming it.
+        """
+        return self.predictions_of([trial_id], split)
+
+    def predictions_of(self, trial_ids: Sequence[str], split: str | None = None) -> pa.Table:
+        """The `predictions` of several trials, one under the other, in the order given.
+
+        All are of the same rows in the same order, so a column of one split can be reshaped to (trials, rows). Raises
+        `FaultsError` as `predictions` does, and where trials were evaluated on different rows.
+        """
+        planned = frozenset(() if self._plan is None else self._plan["trial_id"].to_pylist())
+        return predictions_of_trials(self._predictions, self._trials, planned, list(trial_ids), split)
 
     def glue_score(self) -> pa.Table:
         """The GLUE score as the benchmark's server computes it, on validation, a row per backbone and method.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.store import Store
+from orchestrator.store import Store, TrialPredictions
 from trainables.outcome import EpochReport
+from trainables.predictions import Predictions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 NOTE_EVERY_S = 5.0
 # Between two attempts to write to a storage that fails; each is twice the one before.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
+# Of so many trials predictions that the storage refuses are held, to be written with later ones.
+MOST_HELD = 64
 # An interrupt ends such a wait within so long.
 _LOOK_EVERY_S = 0.2
 
@@ -112,6 +115,9 @@ class Recording:
         self._next_note = 0.0
         self._is_failing = False
         self._waiting: list[TrialRecord] = []
+        self._predicted: dict[str, TrialPredictions] = {}
+        self._predictions_fault: str | None = None
+        self._unkept = 0  # trials whose predictions the storage refused too long
         self.ended = 0
 
     @cached_property
@@ -156,6 +162,11 @@ class Recording:
         self.tracker.epoch(trial.trial_id, epoch)
         self._progress.epoch_ended(trial, epoch)
 
+    def trial_predicted(self, record: TrialRecord, predictions: Mapping[str, Predictions]) -> None:
+        """Hold what a trial predicts until its record comes, and write it before that."""
+        assert record.started_at is not None  # it has been trained
+        self._predicted[record.trial_id] = TrialPredictions(started_at=record.started_at, splits=predictions)
+
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         """Keep the records of trials that ended, in one segment of the store."""
         self._waiting += records
@@ -164,13 +175,46 @@ class Recording:
     def record_waiting(self) -> None:
         """Write the records that wait, if any; after an interrupt one attempt is made, and they wait on."""
         records = list(self._waiting)
-        if not records or not self._write(lambda: self._store.append(records)):
+
+        def write() -> None:
+            self._keep_predictions()
+            self._store.append(records)
+
+        if not records or not self._write(write):
             return
+        self._let_go_of_predictions()
         self._waiting.clear()
         self.ended += len(records)
         for record in records:
             self.tracker.trial_ended(record)
             self._progress.trial_ended(record)
+
+    def settle_predictions(self) -> None:
+        """Write what predictions are still held, in one attempt, and say of how many trials there are none."""
+        self._keep_predictions()
+        if lost := self._unkept + len(self._predicted):
+            self._predicted.clear()
+            number = "1 trial" if lost == 1 else f"{lost} trials"
+            self._progress.notice(f"The predictions of {number} are not kept: {self._predictions_fault}")
+
+    def _keep_predictions(self) -> None:
+        """Write the predictions that are held; records do without them where the storage refuses it."""
+        if not self._predicted:
+            return
+        try:
+            self._store.keep_predictions(self._predicted)
+        except OSError as error:
+            self._predictions_fault = _first_line(error)
+        else:
+            self._predicted.clear()
+
+    def _let_go_of_predictions(self) -> None:
+        """Once records are written: of predictions that could not be, hold those of the last trials."""
+        if self._predicted and not self._unkept:
+            logger.warning("predictions could not be written, and are tried again: %s", self._predictions_fault)
+        while len(self._predicted) > MOST_HELD:
+            del self._predicted[next(iter(self._predicted))]
+            self._unkept += 1
 
     def trial_known(self, record: TrialRecord) -> None:
         """A trial of this sweep need not be trained: another sweep that shares the store has its record."""

@@ -21,6 +21,7 @@ from orchestrator.analysis.results import Results
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
+from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
@@ -71,7 +72,8 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
     epochs = functools.partial(epochs_table, rows)  # most questions do without
     try:
         trials = with_planned_hyperparameters(rows.drop_columns(["epochs"]), plan)
-        return Results(trials, epochs, plan, ablations, unproposed=unproposed)
+        kept = KeptPredictions(store)
+        return Results(trials, epochs, plan, ablations, unproposed=unproposed, predictions=kept)
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
@@ -265,6 +267,7 @@ def _train(
             max_concurrent_trials=plan.spec.search.max_concurrent_trials,
             early_stopping=plan.spec.early_stopping,
             earlier=() if plan.spec.early_stopping == NONE else known(),
+            keep_predictions=plan.spec.keep_predictions,
         )
     except KeyboardInterrupt:
         if not driver.unrecorded:
@@ -272,6 +275,7 @@ def _train(
         lost = f"{driver.unrecorded} trained trials could not be recorded and will be trained again"
         raise KeyboardInterrupt(lost) from None
     driver.record_waiting()
+    driver.settle_predictions()
     return interrupted
 
 

@@ -43,13 +43,19 @@ class _Run:
     `waits` says at the end of an epoch whether the trial waits for the verdict on the epoch before.
     """
 
-    def __init__(self, config: TrialConfig, waits: Callable[[], bool]) -> None:
+    def __init__(self, config: TrialConfig, waits: Callable[[], bool], keep_predictions: bool) -> None:
         from trainables.training.running_trial import Job  # here: only an engine's process pays for torch
 
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self.stop = threading.Event()
         self.ended = threading.Event()
-        self.job = Job(config=config, done=self.end, report=self._report, cancelled=self.stop.is_set)
+        self.job = Job(
+            config=config,
+            done=self.end,
+            report=self._report,
+            cancelled=self.stop.is_set,
+            keep_predictions=keep_predictions,
+        )
         self._waits = waits
         self._asked = threading.Semaphore(0)
         self._ends_with_epoch = threading.Event()
@@ -136,13 +142,16 @@ class EngineActor:
                 process=self._process, node=_node(), status=status, trials=trials, is_cancelled=self._all_cancelled
             )
 
-    def start(self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False) -> str:
+    def start(
+        self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False, keep_predictions: bool = False
+    ) -> str:
         """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
 
         It trains with the others if it can share their pack, and after them if it cannot. One that may be pruned waits
-        after an epoch until the news of it has been asked for, unless others train with it.
+        after an epoch until the news of it has been asked for, unless others train with it. With `keep_predictions` the
+        outcome of a completed one brings what it predicts.
         """
-        run = _Run(config, waits=lambda: may_be_pruned and self._is_alone())
+        run = _Run(config, waits=lambda: may_be_pruned and self._is_alone(), keep_predictions=keep_predictions)
         with self._lock:
             earlier = self._runs.get(trial_id)
             self._runs[trial_id] = run

@@ -20,6 +20,7 @@ from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.predictions import Predictions
 
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
@@ -47,6 +48,9 @@ class Observer(Protocol):
     def trial_started(self, trial: PlannedTrial) -> None: ...
 
     def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None: ...
+
+    def trial_predicted(self, record: TrialRecord, predictions: Mapping[str, Predictions]) -> None:
+        """What a completed trial predicts, by split, told before its record; only where that is to be kept."""
 
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         """Records of trials that ended a moment ago; none is handed on twice."""
@@ -206,6 +210,8 @@ class Recorder(tune.Callback):
         self._let_go(trial.trial_id)
         self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
         self._tell(self._trial_source.ended, record)
+        if outcome.predictions:
+            self._tell(self._observer.trial_predicted, record, outcome.predictions)
         if not self._gathered:
             self._gathered_since = time.monotonic()
         self._gathered.append(record)

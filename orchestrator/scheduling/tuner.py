@@ -43,6 +43,7 @@ def run_trials(
     threads_per_engine: int | None = None,
     early_stopping: Rule | str = NONE,
     earlier: Sequence[TrialRecord] = (),
+    keep_predictions: bool = False,
 ) -> bool:
     """Train every trial of a source and tell the observer of each; returns whether it was interrupted.
 
@@ -50,6 +51,7 @@ def run_trials(
     `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at the end of their epoch (they are
     recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
     is raised here. `earlier`: records of trials that those of the source are judged beside, where some are pruned.
+    `keep_predictions`: whether the observer is told what completed trials predict.
     Raises `FaultsError` where Ray cannot be reached or started; nothing has begun then.
     """
     with (
@@ -77,6 +79,7 @@ def run_trials(
                 may_be_pruned=judge is not None,
                 has_ended=lambda: interrupt.came,
                 handed_out=recorder.handed_out,
+                keep_predictions=keep_predictions,
             )
             try:
                 _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch).fit()

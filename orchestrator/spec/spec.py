@@ -132,6 +132,7 @@ class SweepSpec(BaseModel):
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
         early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+        keep_predictions: whether the store keeps what each completed trial predicts of every validation and test row.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,6 +145,7 @@ class SweepSpec(BaseModel):
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
+    keep_predictions: Annotated[bool, Field(strict=True)] = True
 
     def to_json(self) -> str:
         """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
@@ -257,6 +259,7 @@ def _drop(container: Any, loc: Sequence[Any]) -> None:
 _RULES = {
     "string_type": "must be text",
     "string_too_short": "must not be empty",
+    "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "tuple_type": "must be a list",

@@ -3,5 +3,6 @@
 from orchestrator.store.dataset import Store
 from orchestrator.store.engine_snapshot import EngineSnapshot
 from orchestrator.store.lock import STALE_AFTER_S, Holder, StoreLockedError
+from orchestrator.store.predictions import TrialPredictions
 
-__all__ = ["STALE_AFTER_S", "EngineSnapshot", "Holder", "Store", "StoreLockedError"]
+__all__ = ["STALE_AFTER_S", "EngineSnapshot", "Holder", "Store", "StoreLockedError", "TrialPredictions"]

@@ -23,6 +23,7 @@ from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.lock import Held, Holder, hold, holder, last_sign
 from orchestrator.store.plans import Plans
+from orchestrator.store.predictions import FOLDER, PredictionFiles, TrialPredictions
 from orchestrator.store.rows import records_from_table, table_from_records
 from orchestrator.store.segments import Segments, parquet_bytes
 from trainables.faults import FaultsError
@@ -54,6 +55,7 @@ class Store:
         self._name = re.sub("//[^/]*@", "//", self.uri).partition("?")[0]  # to be shown: no keys, no settings
         self._segments = Segments(self._folder.folder("trials"))
         self._plans = Plans(self._folder, self._name)
+        self._predictions = PredictionFiles(self._folder.folder(FOLDER))
         self._held: Held | None = None
         self._is_there = False
 
@@ -122,7 +124,7 @@ class Store:
         Raises `StoreLockedError` on entering where another driver is at work, with its host and process; and from
         whatever writes within the block, should another have taken the store over from a driver that seemed dead.
         """
-        with hold(self._folder) as held, self._segments.owned():
+        with hold(self._folder) as held, self._segments.owned(), self._predictions.owned():
             self._held = held
             try:
                 yield
@@ -205,6 +207,7 @@ class Store:
         self._segments.merge_all()
         if self._plans.exist():
             self._plans.merge(is_final=plan_is_final)
+        self._predictions.merge_all()
 
     def trials(self) -> pa.Table:
         """One row a trial that has ended, in the order in which they were recorded.
@@ -238,6 +241,26 @@ class Store:
     def finished_ids(self) -> frozenset[str]:
         """The trials that need no more training."""
         return frozenset(trial_id for trial_id, status in self.statuses().items() if status.is_finished())
+
+    def keep_predictions(self, trials: Mapping[str, TrialPredictions]) -> None:
+        """Keep what trials predicted, as one file, before their records are added. Raises `OSError`.
+
+        They are of no use without the records, and harm nothing: what a driver that dies in between has kept is never
+        read. Keeping the same again doubles nothing.
+        """
+        self._check_lock()
+        self._predictions.add(trials)
+        with _tolerating("files of predictions could not be merged, and are later"):
+            self._predictions.tidy()
+
+    def predictions(self, trainings: Mapping[str, str | None], split: str | None = None) -> dict[str, pa.Table]:
+        """What trials predicted, by trial, given when the training of each started; of one split or of all.
+
+        See `orchestrator.store.predictions`. Raises `FaultsError` naming what is torn, and otherwise leaves out a trial
+        of which nothing is kept.
+        """
+        with self._reading():
+            return self._predictions.read(trainings, split)
 
     def ablations(self) -> pa.Table | None:
         """Every ablation of a trial that is kept here, one under the other; None where there is none."""

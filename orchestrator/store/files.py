@@ -44,11 +44,15 @@ class Folder:
 
         Raises `FileNotFoundError` where a file was removed while the folder was being listed.
         """
+        return list(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """The files directly in this folder and their bytes, sorted by name. Raises as `names`."""
         infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
         for info in infos:
             if info.type == FileType.NotFound:
                 raise FileNotFoundError(f"{info.path} was removed while its folder was being listed")
-        return sorted(info.base_name for info in infos if info.type == FileType.File)
+        return {i.base_name: i.size for i in sorted(infos, key=lambda i: i.base_name) if i.type == FileType.File}
 
     def folders(self) -> list[str]:
         """The folders directly in this folder, sorted by name; none where the folder does not exist."""

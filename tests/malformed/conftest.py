@@ -25,7 +25,8 @@ from orchestrator.record import TrialStatus
 from orchestrator.run.sweep import execute as execute_sweep
 from orchestrator.store import Store
 from orchestrator.store.segments import parquet_bytes
-from tests.factories import trial_record
+from tests.factories import STARTED_AT, trial_record
+from tests.predicted import of_trial
 
 
 class AtTheDoor(BaseException):
@@ -174,7 +175,10 @@ def whole_store(sound: Callable[[], dict[str, Any]], tmp_path_factory: pytest.Te
             validation_score=None if failed else 0.5 + number / 10,
             test_score=None if failed else 0.4 + number / 10,
             error="ValueError: no" if failed else None,
+            started_at=STARTED_AT,
         )
+        if not failed:
+            store.keep_predictions({trial.trial_id: of_trial(number)})
         store.append([record])
         if number == 2:
             store.retire([trial.trial_id])

@@ -37,6 +37,10 @@ UNKNOWN_KEYS = [
     fault("task", [], "unknown key 'task'", "did you mean 'tasks'"),
     fault("method", {}, "unknown key 'method'", "did you mean 'methods'"),
     fault("seed", 0, "unknown key 'seed'", "did you mean 'seeds'"),
+    *(
+        fault("keep_predictions", value, "keep_predictions: must be true or false, but got")
+        for value in (None, 0, 1, "no", "false", [], {})
+    ),
     fault("early-stopping", "asha", "unknown key 'early-stopping'", "did you mean 'early_stopping'"),
     fault("", 1, "unknown key ''"),
     fault("größe", 1, "unknown key 'größe'"),

@@ -87,6 +87,8 @@ PARTS = {
     "an earlier spec": Part("history/*-spec.json"),
     "an earlier plan": Part("history/*-plan.parquet"),
     "an ablation": Part("artifacts/*/ablation.parquet"),
+    "predictions": Part("predictions/part-00000001-*"),
+    "the rows of predictions": Part("predictions/rows/t.parquet"),
     "the note of the engines": Part("engines.json"),
     "the report": Part("report/report.html"),
 }
@@ -163,7 +165,9 @@ def test_a_report_is_written_of_what_can_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orchestrator.analysis.figures.render", lambda figure, form: b"<svg></svg>")  # takes long
-    for pattern in ("trials/part-00000001-*", "artifacts/*/ablation.parquet", "report/report.html"):
+    for pattern in (
+        "trials/part-00000001-*", "artifacts/*/ablation.parquet", "predictions/part-00000001-*", "report/report.html"
+    ):  # fmt: skip
         (path,) = store.glob(pattern)
         DAMAGES[damage](path)
     before = snapshot(store, but="report")
@@ -177,7 +181,18 @@ def test_a_report_is_written_of_what_can_be_read(
 
 
 def names_in_the_way(store: Path) -> None:
-    for place in ("", "trials", "sweeps", "sweeps/other", "history", "superseded", "artifacts", "planned", "report"):
+    for place in (
+        "",
+        "trials",
+        "sweeps",
+        "sweeps/other",
+        "history",
+        "superseded",
+        "artifacts",
+        "planned",
+        "report",
+        "predictions",
+    ):
         (store / place).mkdir(exist_ok=True)
         for name in ("notes.txt", ".hidden", "größe 🐢", "part-1.parquet", "x.parquet", ".part-00000009-0.parquet.tmp"):
             (store / place / name).write_bytes(b"not ours")
@@ -198,7 +213,7 @@ def test_foreign_files_are_left_alone(
     assert foreign.items() <= snapshot(store).items()
 
 
-FOLDERS = ("trials", "sweeps", "history", "superseded", "artifacts", "report", "planned")
+FOLDERS = ("trials", "sweeps", "history", "superseded", "artifacts", "report", "planned", "predictions")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

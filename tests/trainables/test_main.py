@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet
 import pytest
 
 from trainables.__main__ import main
@@ -68,6 +70,36 @@ def test_a_failed_trial_is_exit_status_1_and_its_traceback_is_in_the_outcome(
     outcome = lines(capsys.readouterr().out)[-1]
     assert outcome["status"] == "failed"
     assert "TrainingDivergedError" in str(outcome["error"])
+
+
+class TestPredictions:
+    def test_are_written_as_they_were_scored(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([*arguments, "--predictions", str(tmp_path / "out.parquet")]) == 0
+        outcome = lines(capsys.readouterr().out)[-1]
+        assert "predictions" not in outcome
+        table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+        assert set(table["split"].to_pylist()) == {"validation", "test"}
+        for split in ("validation", "test"):
+            rows = table.filter(pc.equal(table["split"], split))
+            assert pc.mean(pc.equal(rows["label"], rows["prediction"])).as_py() == outcome[f"{split}_score"]
+
+    def test_without_a_place_for_them_nothing_is_trained(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([*arguments, "--predictions", str(tmp_path / "nowhere" / "out.parquet")]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "--predictions: must be a file in a folder that exists" in printed.err
+
+    def test_a_place_that_cannot_be_written_is_said_when_the_trial_has_been_told_of(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([*arguments, "--predictions", str(tmp_path)]) == 2
+        printed = capsys.readouterr()
+        assert lines(printed.out)[-1]["status"] == "completed"
+        assert "--predictions: the file must be writable" in printed.err
 
 
 class TestFaults:

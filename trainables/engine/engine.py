@@ -29,6 +29,7 @@ from trainables.faults import FaultsError
 from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
 from trainables.nn.encoder import Encoder
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
+from trainables.predictions import SplitRows, rows_of
 from trainables.training.model import stack_key
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import Job
@@ -67,6 +68,7 @@ class Engine:
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
         self._prefixes: dict[Encoder, PrefixCache] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
+        self._rows: dict[tuple[str, str], SplitRows] = {}
         self._sizers: dict[Hashable, PackSizer] = {}
         self._pack: PackRun | None = None
 
@@ -88,14 +90,25 @@ class Engine:
         report: Report = lambda epoch: True,
         cancelled: Callable[[], bool] = lambda: False,
         save_to: Path | None = None,
+        keep_predictions: bool = False,
     ) -> TrialOutcome:
         """Train one trial, and save its trained weights where a folder is given and it completed.
 
+        With `keep_predictions` the outcome of a completed one holds what it predicts of every row of every split.
         Never raises for a fault of the trial: a failed one is an outcome with its traceback.
         """
         outcomes: list[TrialOutcome] = []
         inbox = Inbox()
-        inbox.put(Job(config=config, done=outcomes.append, report=report, cancelled=cancelled, save_to=save_to))
+        inbox.put(
+            Job(
+                config=config,
+                done=outcomes.append,
+                report=report,
+                cancelled=cancelled,
+                save_to=save_to,
+                keep_predictions=keep_predictions,
+            )
+        )
         self.work(inbox)
         return outcomes[0]
 
@@ -145,6 +158,7 @@ class Engine:
             data=self._tokenized(task, backbone, config),
             prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder)),
             provenance=self._provenance(config),
+            rows_of=functools.partial(self._rows_of, task),
         )
 
     def _backbone(self, config: TrialConfig) -> Backbone:
@@ -166,6 +180,12 @@ class Engine:
         if key not in self._data:
             self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, config.max_length, self.cache_dir)
         return self._data[key]
+
+    def _rows_of(self, task: tasks.Task, split: str) -> SplitRows:
+        key = (task.fingerprint, split)
+        if key not in self._rows:
+            self._rows[key] = rows_of(task.splits[split], task.info.kind)
+        return self._rows[key]
 
     def _provenance(self, config: TrialConfig) -> dict[str, str]:
         return provenance(self.device, compute_dtype(config.precision, self.device))

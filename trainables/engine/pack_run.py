@@ -17,6 +17,7 @@ from trainables.engine.pack_size import MemoryModel, PackSizer, batch_tokens, pi
 from trainables.inference.saved_adapter import save
 from trainables.metrics import Metric
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
+from trainables.predictions import SplitRows
 from trainables.task import TaskInfo
 from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import count_parameters
@@ -38,6 +39,7 @@ class PackContext:
     data: Mapping[str, TokenizedSplit]
     prefixes: PrefixCache
     provenance: Mapping[str, str]
+    rows_of: Callable[[str], SplitRows] | None = None  # which rows a split has; no predictions are kept without it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ class PackRun:
         newcomers = []
         for job in jobs:
             try:
-                newcomers.append(RunningTrial(job, num_rows))
+                newcomers.append(RunningTrial(job, num_rows, self._context.rows_of))
             except Exception:
                 self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
         if not newcomers:
@@ -301,6 +303,7 @@ class PackRun:
             peak_memory_bytes=trial.peak_bytes,
             error=error,
             provenance=context.provenance,
+            predictions=trial.predictions if status is OutcomeStatus.COMPLETED else {},
         )
 
     def _final_scores(self, trial: RunningTrial) -> Mapping[str, Mapping[str, float]]:

@@ -16,7 +16,7 @@ from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
 from trainables.data.windows import answer_texts
 from trainables.device.memory import is_out_of_memory
-from trainables.metrics import Metric
+from trainables.metrics import Metric, TaskKind
 from trainables.nn.encoder import Prefix
 from trainables.nn.pieces import Laid, Pieces, lay, pieces_of
 from trainables.training.loss import NOWHERE, TrainingDivergedError, example_losses
@@ -49,12 +49,19 @@ def score(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[st
     loss = example_losses(torch.from_numpy(outputs), torch.tensor(labels)).mean().item()  # labels may be read-only
     if not math.isfinite(loss):
         raise TrainingDivergedError(f"the evaluation loss became {loss}")
+    picked = pick(outputs, split, metric.kind)
     if split.windows is not None:  # a row is a window, and what is scored are questions
-        answers = answer_texts(outputs, split.windows, split.offsets)
-        return {**metric.compute(answers, split.windows.right_answers()), "loss": loss}
+        return {**metric.compute(picked, split.windows.right_answers()), "loss": loss}
     if metric.kind == "classification":  # the head has an output for each class of the task
-        return {**metric.compute(outputs.argmax(axis=1), labels, num_labels=outputs.shape[1]), "loss": loss}
-    return {**metric.compute(outputs[:, 0], labels), "loss": loss}
+        return {**metric.compute(picked, labels, num_labels=outputs.shape[1]), "loss": loss}
+    return {**metric.compute(picked, labels), "loss": loss}
+
+
+def pick(outputs: np.ndarray, split: TokenizedSplit, kind: TaskKind) -> np.ndarray | list[str]:
+    """What such outputs predict: of each row a class or a number (N,), or a text for each question."""
+    if split.windows is not None:
+        return answer_texts(outputs, split.windows, split.offsets)
+    return outputs.argmax(axis=1) if kind == "classification" else outputs[:, 0]
 
 
 def predict(

@@ -22,7 +22,8 @@ from trainables.metrics import Metric, TaskKind
 from trainables.nn.dropout import StepKeys
 from trainables.nn.encoder import Encoder
 from trainables.outcome import EpochReport
-from trainables.training.evaluation import PrefixOf, predict_stacked, score, to_device
+from trainables.predictions import predictions_from
+from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.prefix_cache import PrefixCache
@@ -221,17 +222,25 @@ class Pack:
     def evaluate(
         self, trials: Sequence[RunningTrial], split: str, metric: Metric
     ) -> list[dict[str, float] | TrainingDivergedError]:
-        """Scores of some trials on a split, in passes of as many as fit; the error of those that are not finite."""
+        """Scores of some trials on a split, in passes of as many as fit; the error of those that are not finite.
+
+        What a trained model predicts stays with its trial, where the trial keeps it.
+        """
         found: list[dict[str, float] | TrainingDivergedError] = []
         together = EVALUATED_TOGETHER[self.weights.device.type]
         places = [self.trials.index(trial) for trial in trials]
         for start in range(0, len(places), together):
             self.weights.show_places(self.model, places[start : start + together])
-            for outputs in predict_stacked(self.model, self._data[split], self._prefix_of(split)):
+            stacked = predict_stacked(self.model, self._data[split], self._prefix_of(split))
+            for trial, outputs in zip(trials[start : start + together], stacked, strict=True):
                 try:
                     found.append(score(outputs, self._data[split], metric))
                 except TrainingDivergedError as error:
                     found.append(error)
+                    continue
+                if trial.rows_of is not None and trial.keeps(split):
+                    picked = pick(outputs, self._data[split], metric.kind)
+                    trial.predictions[split] = predictions_from(outputs, picked, trial.rows_of(split), metric.kind)
         return found
 
     def _prefix_of(self, split: str, trials: Sequence[RunningTrial] = ()) -> PrefixOf | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from trainables.config import TrialConfig
 from trainables.data.order import epoch_ends, training_batches
 from trainables.outcome import EpochReport, Report, TrialOutcome, now
+from trainables.predictions import Predictions, SplitRows
 from trainables.training.model import derive_seed
 
 
@@ -25,12 +26,16 @@ class Job:
     report: Report = lambda epoch: True  # after each epoch; False prunes the trial
     cancelled: Callable[[], bool] = lambda: False  # asked before every step
     save_to: Path | None = None  # where to keep the trained weights
+    keep_predictions: bool = False  # whether its outcome brings what the trained model predicts of each row
 
 
 class RunningTrial:
-    """One trial of a pack: its order of batches, where its epochs end, and its reports."""
+    """One trial of a pack: its order of batches, where its epochs end, and its reports.
 
-    def __init__(self, job: Job, num_rows: int) -> None:
+    `rows_of` tells of a split which rows it has; a trial whose job wants predictions needs it.
+    """
+
+    def __init__(self, job: Job, num_rows: int, rows_of: Callable[[str], SplitRows] | None = None) -> None:
         config = job.config
         self.job = job
         self.config = config
@@ -44,6 +49,8 @@ class RunningTrial:
         self.dropout_seed = derive_seed(config.seed, "dropout")
         self.step = 0
         self.epochs: list[EpochReport] = []
+        self.rows_of = rows_of if job.keep_predictions else None
+        self.predictions: dict[str, Predictions] = {}  # of the trained model, by split
         self.started_at = now()
         self.clock = self.epoch_clock = time.perf_counter()
         self.training_s = 0.0
@@ -54,6 +61,11 @@ class RunningTrial:
     def has_ended_epoch(self) -> bool:
         """Whether the step just taken was an epoch's last; with fewer steps than epochs, one ends several."""
         return len(self.epochs) < len(self.epoch_ends) and self.step >= self.epoch_ends[len(self.epochs)]
+
+    def keeps(self, split: str) -> bool:
+        """Whether what it predicts of this split now is to be kept: of validation, not before its last epoch."""
+        is_last = split != "validation" or len(self.epochs) == len(self.epoch_ends) - 1
+        return self.rows_of is not None and is_last
 
     @property
     def steps_in_epoch(self) -> int:

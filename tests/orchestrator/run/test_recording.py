@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from orchestrator.record import TrialRecord
 from orchestrator.run import recording as recording_module
 from orchestrator.run.recording import Recording, Silent
 from orchestrator.store import Store, StoreLockedError
-from tests.factories import records_of
+from tests.factories import STARTED_AT, records_of
+from tests.predicted import of_trial
 
 
 class Watched(Silent):
@@ -28,6 +29,10 @@ class Watched(Silent):
 
     def __init__(self) -> None:
         self.told: list[Any] = []
+        self.notices: list[str] = []
+
+    def notice(self, line: str) -> None:
+        self.notices.append(line)
 
     def trial_ended(self, record: TrialRecord) -> None:
         self.told.append(record.trial_id)
@@ -260,3 +265,97 @@ def _wait_for(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+class TestPredictions:
+    def tell(self, sweep: Sweep, *numbers: int) -> list[TrialRecord]:
+        """The driver hears what trials predict, and then has their records."""
+        records = [dataclasses.replace(record, started_at=STARTED_AT) for record in sweep.records(*numbers)]
+        for number, record in zip(numbers, records, strict=True):
+            sweep.driver.trial_predicted(record, of_trial(number).splits)
+        return records
+
+    def kept(self, sweep: Sweep) -> set[str]:
+        return set(Store(sweep.store.path).predictions({t.trial_id: STARTED_AT for t in sweep.plan.trials}))
+
+    def test_of_trials_that_end_together_go_into_one_file_before_their_records(
+        self, start: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sweep = start(tmp_path)
+        seen: list[set[str]] = []
+        append = Store.append
+
+        def looking(store: Store, records: Sequence[TrialRecord]) -> None:
+            seen.append(self.kept(sweep))
+            append(store, records)
+
+        monkeypatch.setattr(Store, "append", looking)
+        sweep.driver.trials_ended(self.tell(sweep, 0, 1, 2))
+        assert seen == [{trial.trial_id for trial in sweep.plan.trials[:3]}]
+        assert len(list((tmp_path / "predictions").glob("*.parquet"))) == 1
+        sweep.driver.trials_ended(sweep.records(3))  # of one that brought none
+        assert len(sweep.stored()) == 4
+        sweep.driver.settle_predictions()
+        assert len(list((tmp_path / "predictions").glob("*.parquet"))) == 1
+
+    def test_records_are_kept_though_the_storage_refuses_predictions_which_come_later(
+        self, start: Callable[..., Sweep], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sweep = start(tmp_path)
+        (tmp_path / "predictions").write_text("in the way")
+        sweep.driver.trials_ended(self.tell(sweep, 0))
+        assert len(sweep.stored()) == 1
+        assert "predictions could not be written, and are tried again" in caplog.text
+        (tmp_path / "predictions").unlink()
+        sweep.driver.trials_ended(self.tell(sweep, 1))
+        assert self.kept(sweep) == {trial.trial_id for trial in sweep.plan.trials[:2]}
+
+    def test_no_more_are_held_than_fit_and_it_is_said_how_many_are_lost(
+        self, start: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(recording_module, "MOST_HELD", 2)
+        sweep = start(tmp_path)
+        (tmp_path / "predictions").write_text("in the way")
+        for number in range(5):
+            sweep.driver.trials_ended(self.tell(sweep, number))
+        sweep.driver.settle_predictions()
+        assert len(sweep.stored()) == 5
+        (notice,) = sweep.progress.notices
+        assert notice.startswith("The predictions of 5 trials are not kept: ")
+
+    def test_those_that_were_held_to_the_end_are_written_then(
+        self, start: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(recording_module, "MOST_HELD", 2)
+        sweep = start(tmp_path)
+        (tmp_path / "predictions").write_text("in the way")
+        for number in range(3):
+            sweep.driver.trials_ended(self.tell(sweep, number))
+        (tmp_path / "predictions").unlink()
+        sweep.driver.settle_predictions()
+        assert self.kept(sweep) == {trial.trial_id for trial in sweep.plan.trials[1:3]}
+        assert sweep.progress.notices[0].startswith("The predictions of 1 trial are not kept: ")
+
+    def test_a_storage_that_refuses_all_loses_neither(
+        self, start: Callable[..., Sweep], tmp_path: Path, failing: Any
+    ) -> None:
+        handler, filesystem = failing
+        sweep = start(tmp_path, filesystem)
+        records = self.tell(sweep, 0, 1)
+        handler.after = 0
+        waiting = threading.Thread(target=sweep.driver.trials_ended, args=[records])
+        waiting.start()
+        _wait_for(lambda: bool(sweep.progress.told))
+        handler.after = None
+        waiting.join(20)
+        assert set(sweep.stored()) == self.kept(sweep) == {record.trial_id for record in records}
+
+    def test_a_driver_whose_store_was_taken_over_stops_before_it_writes_any(
+        self, start: Callable[..., Sweep], tmp_path: Path
+    ) -> None:
+        sweep = start(tmp_path)
+        records = self.tell(sweep, 0)
+        (tmp_path / "lock.json").unlink()
+        with Store(tmp_path).lock(), pytest.raises(StoreLockedError, match="taken this store over"):
+            sweep.driver.trials_ended(records)
+        assert not (tmp_path / "predictions").exists()

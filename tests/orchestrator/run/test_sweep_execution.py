@@ -18,7 +18,9 @@ from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.recording import Silent
 from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
 from orchestrator.store import Store
+from orchestrator.store.files import Folder
 from tests.factories import trial_record
+from tests.predicted import of_trial
 from trainables.faults import FaultsError
 
 Values = dict[str, Any]
@@ -32,6 +34,7 @@ class Scheduler:
     stop_after: int | None = None  # trials, and then an interrupt comes
     before_each: Callable[[], None] = lambda: None
     earlier: Sequence[TrialRecord] = ()
+    asked_to_keep: list[bool] = dataclasses.field(default_factory=list)
 
     def run(self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any) -> bool:
         self.earlier = earlier
@@ -44,7 +47,11 @@ class Scheduler:
             score, error = (None, "no") if failed else (0.5, None)
             record = trial_record(trial, status, sweep=sweep, metric="accuracy", validation_score=score, error=error)
             self.trained.append(trial.trial_id)
+            self.asked_to_keep.append(settings["keep_predictions"])
             source.ended(record)
+            if settings["keep_predictions"] and not failed:
+                record = dataclasses.replace(record, started_at=f"training {len(self.trained)}")
+                observer.trial_predicted(record, of_trial(len(self.trained)).splits)
             observer.trials_ended([record])
         return bool(observer.is_interrupted())
 
@@ -266,3 +273,98 @@ def test_what_was_widened_meanwhile_is_not_narrowed(values: Values, scheduler: S
     with pytest.raises(FaultsError, match="3 of the 9 trials"):
         execute(plan, store, Silent(), make_report=False)
     assert store.plan_table().num_rows == 9
+
+
+class TestPredictions:
+    def test_are_kept_unless_the_sweep_says_no_and_a_resume_may_change_its_mind(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        scheduler.stop_after = 2
+        _run({**values, "keep_predictions": False}, tmp_path)
+        assert scheduler.asked_to_keep == [False, False]
+        assert not (tmp_path / "predictions").exists()
+        without = list(scheduler.trained)
+        results = load_results(tmp_path)
+        with pytest.raises(FaultsError, match="because sweep small says keep_predictions: false"):
+            results.predictions(without[0])
+        scheduler.stop_after = None
+        results = _run(values, tmp_path).results
+        assert scheduler.asked_to_keep[2:] == [True] * 4
+        assert len(scheduler.trained) == len(set(scheduler.trained)) == 6
+        for trial_id in scheduler.trained[2:]:
+            assert results.predictions(trial_id, "test").num_rows == 4
+        with pytest.raises(
+            FaultsError, match="none were kept when it was trained, or their file in predictions/ is gone"
+        ):
+            results.predictions(without[0])
+        assert results.counts() == {TrialStatus.COMPLETED: 6}
+
+    def test_asking_for_them_or_not_makes_no_other_trials(self, values: Values) -> None:
+        with_them, without = (plan_sweep({**values, "keep_predictions": keep}) for keep in (True, False))
+        assert with_them.trials == without.trials == plan_sweep(values).trials
+
+    def test_of_a_training_that_was_never_recorded_are_not_taken_for_those_of_the_next(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Killed(BaseException):
+            """The driver dies after it has kept predictions and before it has kept the record."""
+
+        def die(store: Store, records: Sequence[TrialRecord]) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "append", die)
+            with pytest.raises(Killed):
+                _run(values, tmp_path)
+        (first,) = scheduler.trained
+        assert list(Store(tmp_path).statuses()) == []
+        assert Store(tmp_path).predictions({first: "training 1"})
+        results = _run(values, tmp_path).results
+        assert scheduler.trained.count(first) == 2  # without a record it has to be trained
+        assert len(scheduler.trained) == 7
+        again = scheduler.trained.index(first, 1) + 1
+        expected = of_trial(again).splits["test"].values
+        assert results.predictions(first, "test")["prediction"].to_pylist() == list(expected)
+        assert load_results(tmp_path).counts() == {TrialStatus.COMPLETED: 6}
+
+    def test_older_and_newer_trials_answer_everything_else_side_by_side(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        done = _run(values, tmp_path)
+        best = done.results.best().to_pylist()
+        spec = (tmp_path / "spec.json").read_text(encoding="utf-8")
+        (tmp_path / "spec.json").write_text(spec.replace(',\n  "keep_predictions": true', ""), encoding="utf-8")
+        for path in sorted((tmp_path / "predictions").rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        results = load_results(tmp_path)
+        assert results.best().to_pylist() == best
+        with pytest.raises(FaultsError, match="because it was trained by an adaptune that kept none"):
+            results.predictions(scheduler.trained[0])
+
+    def test_are_read_by_no_other_question(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _run(values, tmp_path)
+        opened: list[str] = []
+        for name in ("names", "sizes", "read", "exists"):
+            original = getattr(Folder, name)
+
+            def noting(self: Folder, *rest: Any, original: Any = original) -> Any:
+                opened.append(self.path)
+                return original(self, *rest)
+
+            monkeypatch.setattr(Folder, name, noting)
+        results = load_results(tmp_path)
+        for ask in (
+            results.trials,
+            results.epochs,
+            results.best,
+            results.recommend,
+            results.counts,
+            results.throughput,
+        ):
+            ask()
+        assert opened
+        assert not [path for path in opened if "predictions" in path]
+        results.predictions(scheduler.trained[0])
+        assert [path for path in opened if "predictions" in path]

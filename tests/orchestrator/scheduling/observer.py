@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
 from trainables.outcome import EpochReport
+from trainables.predictions import Predictions
 
 
 class Observer:
@@ -22,6 +23,7 @@ class Observer:
         self.started: list[str] = []
         self.epochs: list[tuple[str, int]] = []
         self.records: list[TrialRecord] = []
+        self.predictions: dict[str, Mapping[str, Predictions]] = {}
         self._on_epoch = dict(on_epoch or {})
 
     def notice(self, line: str) -> None:
@@ -42,6 +44,10 @@ class Observer:
     def epoch_ended(self, trial: PlannedTrial, epoch: EpochReport) -> None:
         self.epochs.append((trial.trial_id, epoch.epoch))
         self._on_epoch.pop(trial.config.num_epochs, lambda: None)()
+
+    def trial_predicted(self, record: TrialRecord, predictions: Mapping[str, Predictions]) -> None:
+        assert record.trial_id not in {told.trial_id for told in self.records}  # before the record
+        self.predictions[record.trial_id] = predictions
 
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         self.records += records

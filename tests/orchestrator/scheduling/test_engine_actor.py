@@ -269,3 +269,12 @@ def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_wait
     outcome = end_of(actor, "v")
     assert outcome is not None
     assert outcome.status is OutcomeStatus.COMPLETED
+
+
+def test_a_trial_is_asked_for_predictions_only_where_they_are_wanted(actor: EngineActor) -> None:
+    actor.start("t", CONFIG, False, True)
+    until(lambda: len(fake(actor).pack) == 1)
+    (job,) = fake(actor).pack
+    assert job.keep_predictions
+    actor.start("u", CONFIG)
+    assert not actor._runs["u"].job.keep_predictions

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
@@ -72,6 +73,7 @@ def test_every_trial_ends_in_one_record_and_a_failed_one_does_not_stop_the_other
     assert records.keys() == {trial.trial_id for trial in trials}
     assert sorted(undisturbed.started) == sorted(records)
     assert undisturbed.starting == len(undisturbed.engines) == 2
+    assert undisturbed.predictions == {}  # nobody asked for them
     for trial in trials:
         record = records[trial.trial_id]
         assert (record.sweep, record.config_id, record.task) == ("small", trial.config_id, "opinion")
@@ -172,8 +174,12 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
     )
     assert len({trial.pack_key for trial in plan.trials}) == 1
     observer = Observer()
-    assert not run_trials("packed", FixedTrials(plan.trials), observer)
+    assert not run_trials("packed", FixedTrials(plan.trials), observer, keep_predictions=True)
     records = observer.by_id().values()
+    for record in records:
+        assert observer.predictions[record.trial_id].keys() == {"validation", "test"}
+        found = observer.predictions[record.trial_id]["test"]
+        assert record.test_score == np.mean(found.values == found.rows.labels)
     assert {record.status for record in records} == {TrialStatus.COMPLETED}
     assert max(record.pack_size or 0 for record in records) > 1.5
     assert max(engine.num_trials for engine in observer.working) > 1
