@@ -41,7 +41,7 @@ class PlannedTrial:
     total_params: int | None = None
     pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
     provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
-    unused: tuple[str, ...] = ()  # hyperparameters that the method does not use; the configuration has their defaults
+    unused: tuple[str, ...] = ()  # hyperparameters that the method does not use, though the configuration has values
 
     @property
     def hyperparameters(self) -> dict[str, Scalar]:
@@ -153,6 +153,8 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     )
     counts = preview_parameters(first, shape, task.info) if shape else None
     config_id = task_method.identity(first)
+    idle = unused_hyperparameters(method)
+    unused = tuple(name for name in HYPERPARAMETERS if name in idle and getattr(first, name) is not None)
     key = pack_key(first)  # the seed has no part in it
     steps = num_steps(first, task.train_rows) if task.train_rows else None
     return tuple(
@@ -170,7 +172,7 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
             },
-            unused=unused_hyperparameters(method),
+            unused=unused,
         )
         for seed in spec.seeds
     )

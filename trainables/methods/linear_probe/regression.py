@@ -87,6 +87,7 @@ class SoftmaxRegression:
         Raises `NotConvergedError` where rounding keeps it from getting there.
         """
         self._values_EC = self._newton(self._values_EC, l2, tolerance)
+        self._values_EC[-1] -= self._values_EC[-1].mean()  # which no probability depends on
         weight_RC, bias_C = self._values_EC[:-1], self._values_EC[-1]
         directions = self._directions
         weight = weight_RC.new_zeros(len(weight_RC), self._num_classes)
