@@ -29,7 +29,7 @@ UNUSED = ("learning_rate", "num_epochs", "batch_size", "warmup_ratio", "weight_d
 # Two a decade, the strongest first: each fit starts where the last one ended.
 PENALTIES = tuple(10 ** (exponent / 2) for exponent in range(2, -11, -1))
 PATIENCE = 2
-# Length of the gradient that a fit is left with while strengths are compared; the chosen one goes on to its optimum.
+# While strengths are compared, a fit may be so much above its least loss; the chosen one goes on to its optimum.
 COMPARED = 1e-4
 
 
@@ -76,7 +76,9 @@ def fit(train: LabelledFeatures, options: Options, judge: Judge) -> LinearHead:
         (best,) = fit_number(directions, train.labels, [options.l2 or _chosen(heads, judge)])
         return best
     regression = SoftmaxRegression(directions, train.labels, train.num_classes)
-    return regression.fit(options.l2 or _chosen(((l2, regression.fit(l2, COMPARED)) for l2 in PENALTIES), judge))
+    # A loss that curves by l2 or more in every direction is at most length**2 / (2 l2) above its least.
+    heads = ((l2, regression.fit(l2, math.sqrt(2 * COMPARED * l2))) for l2 in PENALTIES)
+    return regression.fit(options.l2 or _chosen(heads, judge))
 
 
 def _chosen(heads: Iterable[tuple[float, LinearHead]], judge: Judge) -> float:
