@@ -45,7 +45,8 @@ class TrialRecord:
     method: str
     seed: int
     status: TrialStatus
-    hyperparameters: Mapping[str, Scalar]  # method options included; a key the method does not know is absent
+    # Method options included. A key that the method does not know is absent, a hyperparameter it does not use is None.
+    hyperparameters: Mapping[str, Scalar]
     trained_params: int | None = None  # counts the head, as the paper does
     trained_params_without_head: int | None = None
     total_params: int | None = None
@@ -78,7 +79,7 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
         method=trial.config.method,
         seed=trial.config.seed,
         status=TrialStatus(outcome.status.value),
-        hyperparameters=trial.config.hyperparameters(),
+        hyperparameters=trial.hyperparameters,
         trained_params=outcome.trained_params,
         trained_params_without_head=outcome.trained_params_without_head,
         total_params=outcome.total_params,

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             config = _config(given)
         _check(config, given.predictions)
+        config = _used_alone(config)
     except (FaultsError, OSError, json.JSONDecodeError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -92,6 +93,12 @@ def _check(config: TrialConfig, predictions: Path | None) -> None:
         faults.append(f"max_length: {rule}, but got {config.max_length}")
     if faults:
         raise FaultsError("trial", faults)
+
+
+def _used_alone(config: TrialConfig) -> TrialConfig:
+    from trainables.methods import used_alone
+
+    return used_alone(config)
 
 
 def _print_epoch(epoch: EpochReport) -> bool:

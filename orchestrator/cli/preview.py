@@ -203,7 +203,7 @@ def _answer(
                 "backbone": trial.config.backbone,
                 "method": trial.config.method,
                 "seed": trial.config.seed,
-                **trial.config.hyperparameters(),
+                **trial.hyperparameters,
                 "num_steps": trial.num_steps,
                 "trained_params": trial.trained_params,
                 "trained_params_without_head": trial.trained_params_without_head,

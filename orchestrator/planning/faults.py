@@ -30,7 +30,7 @@ def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[
 def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
     """Every fault of a method, its options and the hyperparameters below it."""
     from trainables.estimate.preview import complete_options
-    from trainables.methods import backbone_faults, option_names
+    from trainables.methods import backbone_faults, option_names, unused_hyperparameters
 
     try:
         options = option_names(entry.method)
@@ -39,7 +39,10 @@ def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]
     faults: list[str] = []
     own: dict[str, Any] = {}
     for name, domain in entry.space.items():
-        if name in HYPERPARAMETERS:
+        if name in unused_hyperparameters(entry.method):
+            rule = "must not be given, since the method does not use it (of a `space` that all share, it is left out)"
+            faults.append(f"{entry.method}.{name}: {rule}")
+        elif name in HYPERPARAMETERS:
             faults += _value_faults(f"{entry.method}.{name}", name, domain, backbone)
         elif name in options:
             own[name] = domain

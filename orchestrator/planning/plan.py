@@ -26,7 +26,7 @@ from orchestrator.planning.search_algorithms import (
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
 from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
-from trainables.config import TrialConfig
+from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
     `config` holds the TrialConfig as JSON and `provenance` the fingerprints; `outcome_version` is that of the code
     which gave the trial its identity.
     """
-    hyperparameters = [trial.config.hyperparameters() for trial in trials]
+    hyperparameters = [trial.hyperparameters for trial in trials]
     names = list(dict.fromkeys(name for row in hyperparameters for name in row))
     text, whole = pa.string(), pa.int64()
     return pa.table(
@@ -196,7 +196,8 @@ def planned_from_table(table: pa.Table) -> list[PlannedTrial]:
     What a table written by older code does not say is unknown; such a trial trains alone. Raises `FaultsError` naming
     every row that holds no trial of this version.
     """
-    rows = table.select([name for name in _READ if name in table.column_names]).to_pylist()
+    shared = [name for name in HYPERPARAMETERS if name in table.column_names]
+    rows = table.select([*(name for name in _READ if name in table.column_names), *shared]).to_pylist()
     planned, faults = [], []
     for row in rows:
         try:
@@ -209,7 +210,8 @@ def planned_from_table(table: pa.Table) -> list[PlannedTrial]:
         else:
             known = {name: row.get(name) for name in (*_COUNTS, "pack_key")}
             ids = {name: row[name] for name in ("trial_id", "config_id", "task")}
-            planned.append(PlannedTrial(**ids, config=config, provenance=provenance, **known))
+            unused = tuple(name for name in shared if row[name] is None and getattr(config, name) is not None)
+            planned.append(PlannedTrial(**ids, config=config, provenance=provenance, unused=unused, **known))
     if faults:
         raise FaultsError("planned trials", faults)
     return planned

@@ -68,6 +68,18 @@ class Sampled:
     is_sequence: bool = False
 
 
+def space_of(spec: SweepSpec, entry: MethodSpec) -> Space:
+    """Where a search of one entry of `methods` looks: what stands below the method, else what all methods share.
+
+    Without the shared hyperparameters that the method does not use: their values would be one configuration.
+    """
+    # Here, not above: a method is code that needs torch, and `report` and `status` do without it.
+    from trainables.methods import method_names, unused_hyperparameters
+
+    unused = unused_hyperparameters(entry.method) if entry.method in method_names() else ()
+    return {**{name: domain for name, domain in spec.space.items() if name not in unused}, **entry.space}
+
+
 def is_adaptive(search: SearchSpec) -> bool:
     """Whether configurations are proposed one after another while others train, so that no plan can list them."""
     return isinstance(SEARCH_ALGORITHMS.get(search.algorithm), Sampled)
@@ -76,17 +88,17 @@ def is_adaptive(search: SearchSpec) -> bool:
 def enumerate_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
     """The configurations of one method entry on the task of this name, none twice; none of an adaptive search.
 
-    A random search that draws a configuration again has so many fewer of them. What stands below the method overrides
-    the shared space. The spec must be free of `search_faults`.
+    A random search that draws a configuration again has so many fewer of them. The spec must be free of
+    `search_faults`.
     """
     algorithm = SEARCH_ALGORITHMS.get(spec.search.algorithm)
     if isinstance(algorithm, Enumerated):
-        yield from _distinct(algorithm.points({**spec.space, **method.space}, spec.search, f"{task}:{method.method}"))
+        yield from _distinct(algorithm.points(space_of(spec, method), spec.search, f"{task}:{method.method}"))
 
 
 def draw_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
     """The configurations that a random search of the same spec would draw, none twice."""
-    return _distinct(_random({**spec.space, **method.space}, spec.search, f"{task}:{method.method}"))
+    return _distinct(_random(space_of(spec, method), spec.search, f"{task}:{method.method}"))
 
 
 # More would take minutes to plan and gigabytes to hold; nobody trains so many.
@@ -125,7 +137,7 @@ def _count_at_most(spec: SweepSpec) -> int:
     if not _is_exhaustive(spec.search.algorithm):
         configurations = len(spec.methods) * (spec.search.num_samples or 0)
     else:
-        spaces = [{**spec.space, **method.space} for method in spec.methods]
+        spaces = [space_of(spec, method) for method in spec.methods]
         sizes = [[len(entry.values) for entry in s.values() if isinstance(entry, Grid | Choice)] for s in spaces]
         configurations = sum(math.prod(numbers) for numbers in sizes)
     return len(spec.tasks) * configurations * len(spec.seeds)

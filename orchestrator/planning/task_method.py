@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trainables.config
-from orchestrator.planning.search_algorithms import Space, Values
+from orchestrator.planning.search_algorithms import Space, Values, space_of
 from orchestrator.spec.space import LogUniform, RandInt, Uniform, count_values, same, values_of
 from orchestrator.spec.spec import MethodSpec, SweepSpec
 from trainables.config import HYPERPARAMETERS, Scalar, TrialConfig
@@ -41,6 +41,12 @@ class PlannedTrial:
     total_params: int | None = None
     pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
     provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+    unused: tuple[str, ...] = ()  # hyperparameters that the method does not use, though the configuration has values
+
+    @property
+    def hyperparameters(self) -> dict[str, Scalar]:
+        """Of the configuration, method options included; None where the method does not use one."""
+        return self.config.hyperparameters() | dict.fromkeys(self.unused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +62,8 @@ class TaskMethod:
 
     @property
     def space(self) -> Space:
-        """What stands below the method overrides what all methods share."""
-        return {**self.spec.space, **self.entry.space}
+        """The entry's, with what all methods share and this one uses."""
+        return space_of(self.spec, self.entry)
 
     @property
     def size(self) -> float:
@@ -73,6 +79,10 @@ class TaskMethod:
     @property
     def most_epochs(self) -> int:
         """The most epochs that any of its configurations trains."""
+        from trainables.methods import unused_hyperparameters
+
+        if "num_epochs" in unused_hyperparameters(self.entry.method):
+            return 1
         return int(max(map(float, values_of(self.space.get("num_epochs", TrialConfig.num_epochs)))))  # type: ignore[arg-type]
 
     def trials(self, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
@@ -121,7 +131,8 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     from trainables.backbones.loading import STAND_IN_SHAPE
     from trainables.engine.engine import pack_key
     from trainables.estimate.preview import complete_options, preview_parameters
-    from trainables.methods import uses_backbone
+    from trainables.methods import unused_hyperparameters, used_alone, uses_backbone
+    from trainables.training.running_trial import num_steps
 
     spec, task, backbone, method = task_method.spec, task_method.task, task_method.backbone, task_method.entry.method
     shared: dict[str, Any] = {name: value for name, value in values.items() if name in HYPERPARAMETERS}
@@ -130,18 +141,22 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     options = complete_options(method, given, shape)
     if backbone:  # the default is for encoders that read so much; what the user asked for was checked
         shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
-    first = TrialConfig(
-        task=task_method.reference,
-        backbone=spec.backbone,
-        method=method,
-        method_options=options,
-        seed=spec.seeds[0],
-        **shared,
+    first = used_alone(
+        TrialConfig(
+            task=task_method.reference,
+            backbone=spec.backbone,
+            method=method,
+            method_options=options,
+            seed=spec.seeds[0],
+            **shared,
+        )
     )
     counts = preview_parameters(first, shape, task.info) if shape else None
     config_id = task_method.identity(first)
+    idle = unused_hyperparameters(method)
+    unused = tuple(name for name in HYPERPARAMETERS if name in idle and getattr(first, name) is not None)
     key = pack_key(first)  # the seed has no part in it
-    steps = max(1, task.train_rows * first.num_epochs // first.batch_size) if task.train_rows else None
+    steps = num_steps(first, task.train_rows) if task.train_rows else None
     return tuple(
         PlannedTrial(
             trial_id=_digest([config_id, seed]),
@@ -157,15 +172,17 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
             },
+            unused=unused,
         )
         for seed in spec.seeds
     )
 
 
 def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
-    from trainables.methods import identity_of, uses_backbone
+    from trainables.methods import identity_of, unused_hyperparameters, uses_backbone
 
-    shared = {name: value for name, value in config.hyperparameters().items() if name in HYPERPARAMETERS}
+    used = HYPERPARAMETERS.keys() - unused_hyperparameters(config.method)
+    shared = {name: value for name, value in config.hyperparameters().items() if name in used}
     return _digest(
         {
             "outcome_version": trainables.config.OUTCOME_VERSION,

@@ -158,7 +158,7 @@ class LiveProgress:
         for trial, epoch in self._running.values():
             where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
             score = f"{epoch.validation_score:.3f}" if epoch else ""
-            words = self._words(trial.config.method, trial.config.hyperparameters(), trial.config.seed)
+            words = self._words(trial.config.method, trial.hyperparameters, trial.config.seed)
             table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
         return Group(head, *engines, table)
 

@@ -66,7 +66,7 @@ class TrialFacts:
             backbone=trial.config.backbone,
             method=trial.config.method,
             seed=trial.config.seed,
-            hyperparameters=trial.config.hyperparameters(),
+            hyperparameters=trial.hyperparameters,
         )
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -50,4 +51,6 @@ def _keep(notebook: Path) -> None:
 if __name__ == "__main__":
     for each in NOTEBOOKS:
         _keep(each)
-        print(f"{each.relative_to(ROOT)}: {'; '.join(faults(nbformat.read(each, as_version=4))) or 'fine'}")
+        sys.stdout.write(
+            f"{each.relative_to(ROOT)}: {'; '.join(faults(nbformat.read(each, as_version=4))) or 'fine'}\n"
+        )

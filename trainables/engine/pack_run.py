@@ -80,7 +80,9 @@ class PackRun:
         self._accept = accept
         self._device = context.backbone.encoder.device
         task = context.task
-        self._pack = Pack(context.backbone.encoder, context.data, task.num_labels, context.prefixes, task.kind)
+        self._pack = Pack(
+            context.backbone.encoder, context.data, task.num_labels, context.prefixes, task.kind, context.metric
+        )
         self._suspended: list[tuple[RunningTrial, TrialState]] = []
         self._used_before = used_bytes(self._device)
         self._peak = PeakMemory(self._device)
@@ -185,7 +187,7 @@ class PackRun:
         for trial in trials:
             trial.training_s += seconds
             trial.steps_shared += len(trials)
-        examples = len(trials) * trials[0].config.batch_size
+        examples = len(trials) * trials[0].batch_size
         self._rate = examples / seconds
         if self.sizer is not None:
             self.sizer.observe(len(trials), seconds / examples)

@@ -23,7 +23,7 @@ from trainables.estimate.throughput import Throughput, TrialWork, WorkloadKey, f
 from trainables.faults import FaultsError
 from trainables.training.evaluation import predict
 from trainables.training.pack import Pack
-from trainables.training.running_trial import Job, RunningTrial
+from trainables.training.running_trial import Job, RunningTrial, rows_a_step
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,8 @@ class BenchmarkEngine(Engine):
         packs = [(1, seconds / 3), (sample.pack_size, 2 * seconds / 3)] if sample.pack_size > 1 else [(1, seconds)]
         step_s: dict[float, float] = {}
         evaluation_s = once_s = 0.0
-        mean_tokens = float(context.data["train"].lengths.mean()) * sample.config.batch_size
+        train = context.data["train"]
+        mean_tokens = float(train.lengths.mean()) * rows_a_step(sample.config, len(train))
         peak = PeakMemory(self.device)
         self._clock.start()
         for size, share_s in packs:

@@ -23,7 +23,7 @@ from trainables.backbones.loading import load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 from trainables.inference.predictor import Predictor
-from trainables.methods import AUTO, option_names, reference_names, references_of, uses_backbone
+from trainables.methods import AUTO, option_names, reference_names, references_of, unused_hyperparameters, uses_backbone
 from trainables.nn.encoder import POOLINGS
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model, frozen_buffers
@@ -157,6 +157,12 @@ def _card(about: Mapping[str, Any]) -> str:
     config, task = about["trial_config"], about["task"]
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in about["scores"].items())
     options = ", ".join(f"{name} {value}" for name, value in config["method_options"].items()) or "no options"
+    unused = unused_hyperparameters(config["method"])
+    said = {
+        "learning_rate": f"learning rate {config['learning_rate']:g}, ",
+        "num_epochs": f"{config['num_epochs']} epochs,",
+    }
+    training = "".join(words for name, words in said.items() if name not in unused) or "fitted at once,"
     return f"""---
 library_name: adaptune
 base_model: {about["backbone"]}
@@ -166,7 +172,7 @@ tags: [adaptune, {config["method"]}]
 # {config["method"]} for {task["name"]}
 
 Trained with adaptune on the task {task["name"]} ({task["kind"]}, measured by {task["metric"]}) over
-{about["backbone"]}: {options}, learning rate {config["learning_rate"]:g}, {config["num_epochs"]} epochs,
+{about["backbone"]}: {options}, {training}
 seed {config["seed"]}. {about["trained_params"]:,} trained parameters, head included.
 
 | score | value |

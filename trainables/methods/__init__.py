@@ -12,11 +12,13 @@ import functools
 import hashlib
 import sys
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, cast, get_args
 
 import torch
+from torch import Tensor
 
 from trainables.config import Scalar, TrialConfig
 from trainables.data.tokenized import TokenizedSplit
@@ -37,6 +39,33 @@ class Alone(enum.Enum):
 
 
 ALONE: Final = Alone.ALONE  # the stack key of trials that cannot share a pack
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledFeatures:
+    """What a method that fits its head is given of a split: features (N, D) and labels (N,), on the CPU.
+
+    Features are float64. Labels are int64, classes of `num_classes`; or float64, a number each, and that is None.
+    """
+
+    features: Tensor
+    labels: Tensor
+    num_classes: int | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearHead:
+    """A fitted head, which gives outputs (N, C) of features (N, D); float64."""
+
+    weight: Tensor  # (D, C)
+    bias: Tensor  # (C,)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return torch.addmm(self.bias, features, self.weight)
+
+
+# Of a head, its score on the validation rows by the task's metric, the higher the better, and its mean loss on them.
+Judge = Callable[[LinearHead], tuple[float, float]]
 
 
 class Options(Protocol):
@@ -63,6 +92,10 @@ class Method(Protocol):
     - `resolve(options)`, the same options with what they leave open pinned, as they are planned and trained;
     - an option `pooling`, "auto" by default: what the head reads, see `read_pooling`;
     - `backbone_faults(options, fingerprint)`, why they do not go with the weights of a backbone;
+    - `fit(train, options, judge)`, the linear head of a frozen encoder as it is fitted at once, where it is not trained
+      step by step; `train` are `LabelledFeatures`, what comes back is a `LinearHead`. Such a method's key is `ALONE`;
+    - `UNUSED`, the hyperparameters that decide nothing of what it trains. They have no part in a trial's identity,
+      and a space that all methods share is for this one without them;
     - `starts_unchanged(options)`, whether what the head reads is, before the first step, what the backbone gives.
     """
 
@@ -119,6 +152,25 @@ def tokenized_by_method(task: Task, config: TrialConfig) -> Mapping[str, Tokeniz
 def uses_backbone(method: str) -> bool:
     """Whether what a method computes depends on the backbone."""
     return bool(getattr(get_method(method), "USES_BACKBONE", True))
+
+
+def is_fitted(method: str) -> bool:
+    """Whether a method fits its head at once, by all training rows, instead of training it step by step."""
+    return hasattr(get_method(method), "fit")
+
+
+def unused_hyperparameters(method: str) -> tuple[str, ...]:
+    """The hyperparameters that decide nothing of what a method trains."""
+    return tuple(getattr(get_method(method), "UNUSED", ()))
+
+
+def used_alone(config: TrialConfig) -> TrialConfig:
+    """The configuration with what its method does not use at its default, and at one epoch where it has none."""
+    unused = unused_hyperparameters(config.method)
+    resting = {name: getattr(TrialConfig, name) for name in unused} | (
+        {"num_epochs": 1} if "num_epochs" in unused else {}
+    )
+    return dataclasses.replace(config, **resting)
 
 
 def references_of(method: str, options: Mapping[str, Scalar]) -> dict[str, tuple[Path, ...]]:

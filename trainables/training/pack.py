@@ -24,6 +24,7 @@ from trainables.nn.encoder import Encoder
 from trainables.outcome import EpochReport
 from trainables.predictions import predictions_from
 from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
+from trainables.training.fit import fit_head
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.prefix_cache import PrefixCache
@@ -48,6 +49,7 @@ class Pack:
         num_outputs: classes of the task, or 1.
         prefixes: where hidden states above frozen layers are kept; None keeps none.
         kind: of the task.
+        metric: of the task, by which a method that fits its head chooses among heads; None has it choose by the loss.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Pack:
         num_outputs: int,
         prefixes: PrefixCache | None = None,
         kind: TaskKind = "classification",
+        metric: Metric | None = None,
     ) -> None:
         self.trials: list[RunningTrial] = []
         self.tokens_per_slice = TOKENS_PER_SLICE[encoder.device.type]
@@ -65,6 +68,7 @@ class Pack:
         self._num_outputs = num_outputs
         self._prefixes = prefixes
         self._kind: TaskKind = kind
+        self._metric = metric
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
 
@@ -108,11 +112,15 @@ class Pack:
         self.trials += returning
 
     def step(self) -> None:
-        """One optimizer step of every trial.
+        """One optimizer step of every trial; a trial that is fitted is at its optimum after it.
 
         Raises the device's out-of-memory error where even a single trial does not fit; trials whose turn had come
         before have then taken their step, and the others have not.
         """
+        if self.trials[0].is_fitted:
+            for trial in self.trials:
+                self._fit(trial)
+            return
         split = self._data["train"]
         batches = [trial.batches[trial.step] for trial in self.trials]
         # Instead of word pieces, each row of features has one.
@@ -168,6 +176,20 @@ class Pack:
         for module in self.model.followers:
             with self.weights.opened(self.model, first, last, grads_KP):
                 module.after_step(trials[0].step, len(trials[0].batches))
+
+    def _fit(self, trial: RunningTrial) -> None:
+        """Put the head in place that the trial's method fits to the features of all training rows."""
+        place = self.trials.index(trial)
+        loss = fit_head(
+            self.show(trial, masters=True),
+            trial.config,
+            self._data,
+            self._prefixes or PrefixCache(self._encoder),
+            self._metric,
+        )
+        self.weights.refresh(place, place + 1)
+        self.weights.loss_sums[place] += loss
+        trial.step += 1
 
     def diverged(self) -> list[tuple[RunningTrial, str]]:
         """The trials whose loss is no longer finite, and what is to be said of each.

@@ -65,6 +65,10 @@ class Features:
         hidden = _to_device(self.values[laid.rows_S], self.dtype, device)
         return Prefix(hidden=hidden, num_layers=self.num_layers, is_features=True)
 
+    def in_float64(self) -> torch.Tensor:
+        """The features of all rows (N, D), on the CPU."""
+        return torch.from_numpy(self.values).view(self.dtype).double()
+
 
 def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(values).view(dtype)

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.config import TrialConfig
+from trainables.data import order
 from trainables.data.order import epoch_ends, training_batches
+from trainables.methods import is_fitted
 from trainables.outcome import EpochReport, Report, TrialOutcome, now
 from trainables.predictions import Predictions, SplitRows
 from trainables.training.model import derive_seed
+
+
+def rows_a_step(config: TrialConfig, num_rows: int) -> int:
+    """How many of a task's training rows a step is made by: a batch, or all where the head is fitted at once."""
+    return num_rows if is_fitted(config.method) else config.batch_size
+
+
+def num_steps(config: TrialConfig, num_rows: int) -> int:
+    """The steps of a trial on so many training rows; a fit is a step an epoch."""
+    return order.num_steps(num_rows, batch_size=rows_a_step(config, num_rows), num_epochs=config.num_epochs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,13 +51,15 @@ class RunningTrial:
         config = job.config
         self.job = job
         self.config = config
+        self.is_fitted = is_fitted(config.method)  # its head at each step, rather than trained
+        self.batch_size = rows_a_step(config, num_rows)
         self.batches = training_batches(
             num_rows,
-            batch_size=config.batch_size,
+            batch_size=self.batch_size,
             num_epochs=config.num_epochs,
             seed=derive_seed(config.seed, "data order"),
         )
-        self.epoch_ends = epoch_ends(num_rows, batch_size=config.batch_size, num_epochs=config.num_epochs)
+        self.epoch_ends = epoch_ends(num_rows, batch_size=self.batch_size, num_epochs=config.num_epochs)
         self.dropout_seed = derive_seed(config.seed, "dropout")
         self.step = 0
         self.epochs: list[EpochReport] = []
@@ -75,7 +89,7 @@ class RunningTrial:
     @property
     def examples_per_second(self) -> float | None:
         """Of training alone, as it went, pack-mates and all."""
-        return self.step * self.config.batch_size / self.training_s if self.training_s > 0 else None
+        return self.step * self.batch_size / self.training_s if self.training_s > 0 else None
 
     @property
     def pack_size(self) -> float | None:
