@@ -72,8 +72,8 @@ def fit(train: LabelledFeatures, options: Options, judge: Judge) -> LinearHead:
     """The head that is best for the training rows; how strong its penalty is, `judge` decides where no option does."""
     directions = Directions(train.features)
     if train.num_classes is None:
-        heads = zip(PENALTIES, fit_number(directions, train.labels, PENALTIES), strict=True)
-        (best,) = fit_number(directions, train.labels, [options.l2 or _chosen(heads, judge)])
+        ridges = zip(PENALTIES, fit_number(directions, train.labels, PENALTIES), strict=True)
+        (best,) = fit_number(directions, train.labels, [options.l2 or _chosen(ridges, judge)])
         return best
     regression = SoftmaxRegression(directions, train.labels, train.num_classes)
     # A loss that curves by l2 or more in every direction is at most length**2 / (2 l2) above its least.

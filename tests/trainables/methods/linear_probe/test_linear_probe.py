@@ -14,6 +14,7 @@ from trainables import tasks
 from trainables.backbones.loading import STAND_IN_SHAPE
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
+from trainables.estimate.flops import TaskSize, trial_work
 from trainables.faults import FaultsError
 from trainables.methods import (
     LabelledFeatures,
@@ -139,7 +140,21 @@ def test_its_features_are_those_of_feature_based_computed_once(
 def test_a_saved_probe_predicts_what_the_trial_scored(config: MakeConfig, engine: Engine, tmp_path: Path) -> None:
     trial = probe(config, method_options={"l2": 1e-2})
     outcome = engine.run(trial, save_to=tmp_path / "saved")
+    card = " ".join((tmp_path / "saved" / "README.md").read_text().split())
+    assert ": l2 0.01, pooling pooler, fitted at once, seed 0. 34 trained parameters" in card
     predictor = trainables.load(tmp_path / "saved")
     rows = tasks.load(trial.task).splits["test"].to_pylist()
     predicted = predictor.predict([row["text_a"] for row in rows])
     assert np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)]) == outcome.test_score
+
+
+def test_its_cost_is_known_beforehand(config: MakeConfig) -> None:
+    trial = probe(config)
+    size = TaskSize(train_rows=320, evaluation_rows=100, test_rows=50, mean_length=10.0)
+    probed, trained = (
+        trial_work(each, STAND_IN_SHAPE, size) for each in (trial, config(method="feature_based", method_options={}))
+    )
+    assert (probed.num_steps, probed.num_epochs) == (1, 1)
+    assert (probed.once_flops, probed.once_key) == (trained.once_flops, trained.once_key)  # one cache of features
+    assert probed.evaluation_flops == trained.evaluation_flops
+    assert probed.flops > trained.flops  # it reads the rows more often than two epochs do
