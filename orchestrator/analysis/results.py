@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, estimators, glue
+from orchestrator.analysis import ablation, glue
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -28,6 +28,7 @@ from orchestrator.analysis.configurations import (
     varying_hyperparameters,
 )
 from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -270,7 +271,7 @@ def _describe(chosen: Configuration) -> dict[str, Any]:
 
 
 def _interval(chosen: Configuration) -> dict[str, float | None]:
-    low, high = (estimators.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
+    low, high = (intervals.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
     return {"test_low": low, "test_high": high}
 
 
