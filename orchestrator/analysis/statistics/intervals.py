@@ -130,7 +130,8 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     variance = (MS_seeds + MS_rows - MS_rest) / (num_seeds num_rows)
 
     from the mean squares of the two-way table without replication; subtracting MS_rest takes out what would be counted
-    in both of the others. It is never taken below the larger of its two positive terms' share. Degrees of freedom are
+    in both of the others. Where that would make the part of the seeds or of the rows negative, the part is 0, as is
+    usual: seeds that differ by no more than the rest lets expect have no part of their own. Degrees of freedom are
     Satterthwaite's. Assumes independent rows and independent seeds. None where either is one.
 
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946).
@@ -145,15 +146,19 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     seeds = num_rows * float(((by_seed - centre) ** 2).sum()) / (num_seeds - 1) / cells
     rows = num_seeds * float(((by_row - centre) ** 2).sum()) / (num_rows - 1) / cells
     both = float((rest**2).sum()) / ((num_seeds - 1) * (num_rows - 1)) / cells
-    variance = max(seeds + rows - both, seeds, rows)
-    terms = ((seeds, num_seeds - 1), (rows, num_rows - 1), (both, (num_seeds - 1) * (num_rows - 1)))
-    scatter = sum(part**2 / freedom for part, freedom in terms)
-    freedom = variance**2 / scatter if scatter > 0 else math.inf
-    return Estimate(mean=float(centre), standard_error=math.sqrt(variance), degrees_of_freedom=max(freedom, 1.0))
+    parts = [(seeds, num_seeds - 1.0), (rows, num_rows - 1.0), (-both, (num_seeds - 1.0) * (num_rows - 1.0))]
+    if seeds <= both:
+        parts = parts[1:2] if rows > both else [(both, parts[2][1])]
+    elif rows <= both:
+        parts = parts[:1]
+    return _combine(float(centre), parts)
 
 
 def _combine(centre: float, parts: Sequence[tuple[float, float]]) -> Estimate:
-    """Independent parts of a variance, each with its degrees of freedom, as one with Satterthwaite's."""
+    """Independent parts of a variance, each with its degrees of freedom, as one with Satterthwaite's.
+
+    A part may be subtracted; what it is subtracted from must be larger.
+    """
     variance = sum(part for part, _ in parts)
     scatter = sum(part**2 / freedom for part, freedom in parts)
     freedom = variance**2 / scatter if scatter > 0 else math.inf

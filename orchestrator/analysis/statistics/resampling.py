@@ -36,10 +36,11 @@ def bootstrap(
         raise ValueError(f"num_resamples: must be >= 1, but got {num_resamples!r}")
     if resample not in ("seeds", "seeds_and_tasks"):
         raise ValueError(f"resample: must be 'seeds' or 'seeds_and_tasks', but got {resample!r}")
-    drawn = [np.arange(len(tasks))] * num_resamples
-    if resample == "seeds_and_tasks":
-        drawn = list(rng.integers(len(tasks), size=(num_resamples, len(tasks))))
+    if resample == "seeds":
+        runs = [task[rng.integers(len(task), size=(num_resamples, len(task)))] for task in tasks]
+        return np.array([statistic(drawn) for drawn in zip(*runs, strict=True)])
     found = np.empty(num_resamples)
+    drawn = rng.integers(len(tasks), size=(num_resamples, len(tasks)))
     for index, chosen in enumerate(drawn):
         found[index] = statistic(
             [tasks[task][rng.integers(len(tasks[task]), size=len(tasks[task]))] for task in chosen]

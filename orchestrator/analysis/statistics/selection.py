@@ -44,7 +44,7 @@ def optimism_of_the_winner(validation: npt.ArrayLike, test: npt.ArrayLike) -> Op
 
 
 def highest_mean(scores: np.ndarray) -> np.ndarray:
-    """Which configuration has the highest mean over seeds, of `(..., num_configs, num_seeds)` scores; the first of ties."""
+    """Which one has the highest mean over seeds, of `(..., num_configs, num_seeds)` scores, or the first of them."""
     return np.asarray(scores.mean(axis=-1).argmax(axis=-1))
 
 
