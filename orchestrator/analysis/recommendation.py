@@ -154,7 +154,8 @@ def _reasons(
     score, cheaper = wording.score(own.mean, own.sem), _CHEAPER[wish.prefer]
     reach = "one standard error" if wish.within is None else f"{wish.within:g}"
     if chosen is fitting[0]:
-        sentences = [f"The best of {among} on validation ({score})."]
+        which = "The best of" if len(fitting) > 1 else "The only one of"
+        sentences = [f"{which} {among} on validation ({score})."]
         if own.sem is None and wish.within is None:
             sentences.append(f"With one seed its uncertainty is unknown, so nothing {cheaper} counts as good as it.")
         elif len(fitting) > 1:
