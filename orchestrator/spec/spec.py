@@ -287,7 +287,7 @@ _RULES = {
     "too_short": "must hold at least {min_length}",
     "float_type": "must be a number",
     "finite_number": "must be a number that is not infinite",
-    "greater_than": "must be > {gt}",
+    "greater_than": "must be > {gt:g}",
     "greater_than_equal": "must be >= {ge}",
     "less_than": "must be < {lt}",
 }

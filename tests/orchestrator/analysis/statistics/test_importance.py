@@ -16,7 +16,7 @@ SPACE = {"placement": PLACES, "learning_rate": RATES, "adapter_size": SIZES, "ba
 
 def test_what_the_score_depends_on_comes_first_with_its_spread_over_seeds() -> None:
     found = importance(SPACE, SCORES, num_trees=16)
-    assert [each.name for each in found][0] == "learning_rate"
+    assert found[0].name == "learning_rate"
     assert {each.name for each in found} == {"learning_rate", "adapter_size", "placement"}  # of what varies
     assert found[0].mean > 0.8
     assert sum(each.mean for each in found) == pytest.approx(1)
