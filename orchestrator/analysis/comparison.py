@@ -93,13 +93,27 @@ class Side:
 Sides = Mapping[str, Side]  # by task
 
 
-def group_faults(group: Group, name: str, columns: Collection[str], methods: Collection[str]) -> list[str]:
-    """Every fault of what names a group, a sentence each."""
+def group_faults(
+    group: Group, name: str, columns: Collection[str], configurations: Sequence[Configuration]
+) -> list[str]:
+    """Every fault of what names a group, a sentence each. Before anything has ended any method passes."""
+    methods = {c.method for c in configurations}
     if isinstance(group, str):
-        return [] if group in methods else [f"{name}: {unknown_name('method of this sweep', group, methods)}"]
+        known = not methods or group in methods
+        return [] if known else [f"{name}: {unknown_name('method of this sweep', group, methods)}"]
     if not isinstance(group, Mapping) or not group:
         return [f"{name}: must be the name of a method, or columns with their values, but got {group!r}"]
-    return [f"{name}: {unknown_name('column', column, columns)}" for column in group if column not in columns]
+    if unknown := [f"{name}: {unknown_name('column', column, columns)}" for column in group if column not in columns]:
+        return unknown
+    faults = []
+    for column, values in _allowed(group).items():
+        there = list({c.value(column) for c in configurations} - {None})
+        faults += [
+            f"{name}: {unknown_name(f'{column} of this sweep', str(value), map(str, there))}"
+            for value in values
+            if there and value not in there
+        ]
+    return faults
 
 
 def label(group: Group) -> str:
@@ -111,13 +125,17 @@ def label(group: Group) -> str:
 
 def sides_of(configurations: Sequence[Configuration], group: Group) -> Sides:
     """The configurations of a group, by task; a column's value may be a list of values, any of which will do."""
-    wanted = {"method": group} if isinstance(group, str) else group
-    allowed = {
-        column: set(value) if isinstance(value, list | tuple | set | frozenset) else {value}
-        for column, value in wanted.items()
-    }
+    allowed = _allowed({"method": group} if isinstance(group, str) else group)
     own = [c for c in configurations if all(c.value(column) in values for column, values in allowed.items())]
     return {task: Side(tried=tried, candidates=contenders(tried)) for (task,), tried in group_by(own, ["task"]).items()}
+
+
+def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values that each column may have."""
+    return {
+        column: list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+        for column, value in group.items()
+    }
 
 
 def compare(a: Sides, b: Sides, names: tuple[str, str], terms: Terms) -> list[dict[str, Any]]:

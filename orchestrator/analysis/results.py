@@ -261,10 +261,11 @@ class Results:
         Raises `FaultsError` holding every fault of what was asked. Where no task has both sides there is no row.
         """
         terms = Terms(equalise=equalise, split=split, margin=self._margin(b, margin), test_rows=test_rows)
-        methods, tasks = ({c.value(column) for c in self._configurations} for column in ("method", "task"))
+        known = self._configurations
         faults = [
-            *(f for name, group in (("a", a), ("b", b)) for f in group_faults(group, name, self._groupable(), methods)),
-            *terms.faults(tasks),
+            *group_faults(a, "a", self._groupable(), known),
+            *group_faults(b, "b", self._groupable(), known),
+            *terms.faults({c.task for c in known}),
         ]
         if faults:
             raise FaultsError("compare", faults)
@@ -283,11 +284,11 @@ class Results:
         known = sorted({c.method for c in self._configurations})
         chosen = known if methods is None else list(methods)
         terms = Terms(equalise=equalise, split=split)
-        faults = [unknown_name("method of this sweep", name, known) for name in chosen if name not in known]
+        faults = [unknown_name("method of this sweep", name, known) for name in chosen if known and name not in known]
         if faults := [*faults, *terms.faults(())]:
             raise FaultsError("comparisons", faults)
         by_method = group_by(self._configurations, ["method"])
-        sides = {name: sides_of(by_method[(name,)], name) for name in dict.fromkeys(chosen)}
+        sides = {name: sides_of(by_method.get((name,), ()), name) for name in dict.fromkeys(chosen)}
         return pa.Table.from_pylist(compare_pairs(sides, terms), schema=COMPARED_PAIRS)
 
     def pareto(self, cost: str = "trained_params") -> pa.Table:

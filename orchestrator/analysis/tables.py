@@ -94,6 +94,37 @@ def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
     )
 
 
+def comparison_table(pairs: pa.Table) -> TextTable:
+    """A row per pair of methods of `Results.comparisons`."""
+    rows = pairs.to_pylist()
+    least = max((row["smallest_p"] for row in rows), default=0.0)
+    notes = ["P is the chance that a random run of the first beats one of the second, on a task drawn at random."]
+    if least > 0.05:
+        notes.append(f"With so few tasks no p-value can be below {least:.3g}.")
+    if any(row["budgets_differ"] for row in rows):
+        notes.append("Budgets differ: the best of many configurations is higher by luck.")
+    return TextTable(
+        title="Methods against each other, over tasks: mean difference, 95 % interval, sign-flip test with Holm's p",
+        left=("method", "against"),
+        right=("difference", "from", "to", "p", "P", "tasks", "tried"),
+        rows=tuple(
+            (
+                row["a"],
+                row["b"],
+                wording.signed(row["difference"]),
+                wording.signed(row["low"]),
+                wording.signed(row["high"]),
+                f"{row['p_holm']:.3g}",
+                f"{row['probability_of_improvement']:.2f}",
+                wording.cell(row["num_tasks"]),
+                f"{row['a_num_configs_tried']:,} / {row['b_num_configs_tried']:,}",
+            )
+            for row in rows
+        ),
+        note=" ".join(notes),
+    )
+
+
 def curve_table(curve: pa.Table) -> TextTable:
     """A row per point of `Results.curve`."""
     quantiles = quantile_columns(curve)

@@ -164,6 +164,9 @@ def test_every_fault_of_a_comparison_is_told_at_once(finished: Results) -> None:
         assert expected in told
     with pytest.raises(FaultsError, match="must be the name of a method, or columns with their values"):
         finished.compare("adapter", {})
+    with pytest.raises(FaultsError, match="unknown adapter_size of this sweep '7'") as refusal:
+        finished.compare({"method": "adaptor", "adapter_size": [8, 7]}, {"task": ["trec"], "learning_rate": {}})
+    assert len(refusal.value.faults) == 3
 
 
 def test_all_pairs_are_corrected_for_their_number(finished: Results) -> None:
@@ -182,6 +185,7 @@ def test_all_pairs_are_corrected_for_their_number(finished: Results) -> None:
 
 def test_an_empty_sweep_has_no_pairs_and_no_front(synthetic: Any, finished: Results) -> None:
     empty = synthetic.results([])
+    assert (len(empty.compare("adapter", "layernorm")), len(empty.comparisons(["adapter", "layernorm"]))) == (0, 0)
     assert (len(empty.comparisons()), empty.comparisons().schema) == (0, PAIRS_SCHEMA)
     assert (len(empty.pareto()), empty.pareto().schema) == (0, finished.pareto().schema)
 
