@@ -304,11 +304,11 @@ class Results:
         """
         if cost not in COSTS:
             raise FaultsError("pareto", [unknown_name("cost", cost, COSTS)])
-        rows = [
-            {**_describe(each), **_count(group), "cost": cost, "cost_value": value}
-            for group in group_by(self._configurations, ["task"]).values()
-            for each, value in front(group, cost)
-        ]
+        rows = []
+        for group in group_by(self._configurations, ["task"]).values():
+            counts = _count(group)
+            for each, value in front(group, cost):
+                rows.append({**_describe(each), **counts, "cost": cost, "cost_value": value})
         return self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES])
 
     def ablation(self, trial_id: str | None = None) -> pa.Table:
