@@ -6,6 +6,7 @@ The command line and the Python façade both end here.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,12 +72,27 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
         ablations = ablations and ablations.filter(pc.is_in(ablations["trial_id"], ids))
     epochs = functools.partial(epochs_table, rows)  # most questions do without
     try:
-        trials = with_planned_hyperparameters(rows.drop_columns(["epochs"]), plan)
-        kept = KeptPredictions(store)
-        return Results(trials, epochs, plan, ablations, unproposed=unproposed, predictions=kept)
+        return Results(
+            with_planned_hyperparameters(rows.drop_columns(["epochs"]), plan),
+            epochs,
+            plan,
+            ablations,
+            unproposed=unproposed,
+            predictions=KeptPredictions(store),
+            non_inferiority=_declared_margin(store, sweep),
+        )
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
+
+
+def _declared_margin(store: Store, sweep: str | None) -> tuple[str, float] | None:
+    """What the sweep, or the one last run, declares as `non_inferiority`."""
+    try:
+        declared = json.loads(store.spec_json(sweep))["non_inferiority"]
+        return str(declared["reference"]), float(declared["margin"])
+    except (FaultsError, ValueError, KeyError, TypeError):  # not declared; or a spec without which records can be read
+        return None
 
 
 def run_sweep(
