@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import webbrowser
 from pathlib import Path
+from time import monotonic, sleep
 
 from orchestrator.analysis import tables, wording
 from orchestrator.analysis.results import Results
@@ -27,7 +27,7 @@ def make_report(store: str, *, sweep: str | None, as_json: bool, open_page: bool
     """
     seen, took = _write(store, sweep=sweep, as_json=as_json, brief=False, open_page=open_page)
     while watch and _is_running(store):
-        time.sleep(max(_LEAST_WAIT_S, took * (1 / _WRITING_SHARE - 1)))
+        sleep(max(_LEAST_WAIT_S, took * (1 / _WRITING_SHARE - 1)))
         if _recorded(store) != seen:
             seen, took = _write(store, sweep=sweep, as_json=as_json, brief=True, open_page=False)
     if watch and _recorded(store) != seen:  # those that ended between the last look and the driver's end
@@ -37,11 +37,11 @@ def make_report(store: str, *, sweep: str | None, as_json: bool, open_page: bool
 
 def _write(store: str, *, sweep: str | None, as_json: bool, brief: bool, open_page: bool) -> tuple[int, float]:
     """Write the report and say so; returns how many trials were recorded, and the seconds it took."""
-    began, seen = time.monotonic(), _recorded(store)
+    began, seen = monotonic(), _recorded(store)
     opened = Store(store)
     results = results_of(opened, sweep)
     files = write_report_into(opened, results, sweep=sweep)
-    took = time.monotonic() - began
+    took = monotonic() - began
     page = next(file for file in files if file.endswith("/report.html"))
     _say(opened, results, files, page=page, as_json=as_json, brief=brief)
     if open_page and not _open(page) and not as_json:

@@ -110,12 +110,14 @@
 
   /** The chart's Vega-Lite with the rows, series, axis and size that it has now. */
   const completed = (chart, width, axis) => {
-    const spec = structuredClone(chart.spec), rows = chart.rows.filter(isShown);
+    const spec = structuredClone(chart.spec), chosen = chart.axes.length ? axis.field : null;
+    const rows = chart.rows.filter((row) => isShown(row) && (!chosen || (row[chosen] !== null && !(axis.is_log && row[chosen] <= 0))));
     const present = new Set(rows.map((row) => row.series));
     const series = chart.series.filter((one) => present.has(one.name));
     const longest = Math.max(0, ...series.map((one) => one.name.length));
     const columns = Math.max(1, Math.floor(width / Math.min(260, 44 + 7 * longest)));
-    const across = spec.facet ? Math.max(1, Math.min(3, Math.floor(width / 330))) : 1;
+    const panels = new Set(rows.map((row) => row.panel)).size;
+    const across = spec.facet ? Math.max(1, Math.min(3, panels, Math.floor(width / 330))) : 1;
     const panel = spec.facet ? Math.floor(width / across) - 62 : width;
     visit(spec, (node) => {
       if (node.field === "series" && node.type === "nominal") {
@@ -137,7 +139,7 @@
         node.x.axis = { labelExpr: short, ...(isLog() ? { values: roundNumbers(rows, node.x.field === "x" ? "params" : node.x.field, panel) } : { tickCount: panel / 90 }) };
       }
     });
-    spec.data = { name: "rows", values: axis && axis.is_log ? rows.filter((row) => row[axis.field] > 0) : rows };
+    spec.data = { name: "rows", values: rows };
     spec.description = chart.alt;
     if (spec.facet) {
       spec.columns = across;
@@ -153,10 +155,12 @@
   };
 
   const escaped = (value) => String(value).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
-  const options = { actions: false, renderer: "svg", tooltip: { theme: "custom", disableDefaultStyle: true, sanitize: escaped } };
+  const options = { actions: false, renderer: "svg", logLevel: 1, tooltip: { theme: "custom", disableDefaultStyle: true, sanitize: escaped } };
   const charts = [];
   /** Keeps one chart in `box` drawn as `wanted(width)` says. */
   const keep = (box, wanted) => {
+    const inner = document.createElement("div"); // the library shrinks what it draws into, so the width is the box's
+    box.append(inner);
     const chart = { dirty: true, view: null, near: false, async draw() {
       if (!chart.dirty || !box.clientWidth) return;
       chart.dirty = false;
@@ -164,16 +168,16 @@
       if (!spec || !spec.data.values.length) {
         if (chart.view) chart.view.finalize();
         chart.view = null;
-        box.textContent = "Nothing to draw of what is chosen.";
+        inner.textContent = "Nothing to draw of what is chosen.";
         return;
       }
       try {
         if (chart.view) chart.view.finalize();
-        chart.view = await vegaEmbed(box, spec, options);
+        chart.view = await vegaEmbed(inner, spec, options);
         all("svg", box).forEach((svg) => { svg.setAttribute("role", "img"); svg.setAttribute("aria-label", spec.description); });
       } catch (error) {
         const still = box.parentElement.querySelector("noscript");
-        box.textContent = `This chart could not be drawn: ${error.message}`;
+        inner.textContent = `This chart could not be drawn: ${error.message}`;
         if (still) box.insertAdjacentHTML("afterend", still.textContent);
       }
     } };
@@ -182,7 +186,13 @@
       { rootMargin: "800px" }).observe(box);
     return chart;
   };
-  const again = () => charts.forEach((chart) => { chart.dirty = true; if (chart.near) chart.draw(); });
+  const idle = window.requestIdleCallback || ((call) => setTimeout(call, 200));
+  // The charts far from what is seen follow in idle time, so that they are there when the page is printed.
+  const rest = async () => { for (const chart of charts) await chart.draw(); root.dataset.drawn = "all"; };
+  const again = () => {
+    charts.forEach((chart) => { chart.dirty = true; if (chart.near) chart.draw(); });
+    idle(rest);
+  };
 
   all("[data-chart]").forEach((figure) => {
     const chart = data.charts[figure.dataset.chart], select = figure.querySelector("select");
@@ -284,7 +294,5 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => { if (root.clientWidth !== width) { width = root.clientWidth; again(); } }, 150);
   });
-  // All charts in idle time, so that they are there when the page is printed.
-  const rest = async () => { for (const chart of charts) await chart.draw(); root.dataset.drawn = "all"; };
-  if ("requestIdleCallback" in window) requestIdleCallback(rest); else setTimeout(rest, 500);
+  idle(rest);
 })();
