@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from orchestrator.analysis import ablation, shipping, tables
 from orchestrator.analysis.budget import budget, sentences
-from orchestrator.analysis.learning import leading_trials, learning_curves
+from orchestrator.analysis.leading import leading
+from orchestrator.analysis.learning import MOST_TRIALS, learning_curves
 from orchestrator.analysis.page.blocks import Block, Paragraph, Picture, Sentences, Shown
 from orchestrator.analysis.page.charts import curve_chart, settings_chart, tasks_chart
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.settings import settings
 
+_MOST_SETTINGS = 2000  # on the page; settings.csv has all
 _MOST_UNFOLDED = 30  # rows of a table; a longer one is folded
 REFERENCE = "full_finetuning"  # what the paper's curves are drawn relative to
 
@@ -108,8 +110,11 @@ def _curve_notes(points: pa.Table, reference: str | None) -> list[str]:
 
 
 def _settings(results: Results, tried: pa.Table) -> list[Block]:
-    searched = results.searched()
-    return [settings_chart(tried, searched), _folded(tables.settings_table(tried, searched))] if len(tried) else []
+    if not len(tried):
+        return []
+    searched, shown = results.searched(), leading(tried, _MOST_SETTINGS, score="validation_mean")
+    table = tables.settings_table(shown, searched)
+    return [*_left_out(tried, shown, "setting"), settings_chart(shown, searched), _folded(table)]
 
 
 def _budget(results: Results, spent: pa.Table) -> list[Block]:
@@ -127,13 +132,15 @@ def _epochs(results: Results, epochs: pa.Table) -> list[Block]:
 def _trials(results: Results, trials: pa.Table) -> list[Block]:
     if not len(trials):
         return []
-    shown = leading_trials(results)
-    note = (
-        f"Of {len(trials):,} trials the {len(shown):,} that were best on validation of each task and method are here; "
-        "trials.csv has all."
-    )
-    table = tables.trials_table(shown, results.searched())
-    return [*([Paragraph(text=note)] if len(shown) < len(trials) else []), _folded(table)]
+    shown = leading(trials, MOST_TRIALS)
+    return [*_left_out(trials, shown, "trial"), _folded(tables.trials_table(shown, results.searched()))]
+
+
+def _left_out(all_of_them: pa.Table, shown: pa.Table, noun: str) -> list[Block]:
+    if len(shown) == len(all_of_them):
+        return []
+    note = f"Of {len(all_of_them):,} {noun}s the {len(shown):,} that were best on validation of each task and method"
+    return [Paragraph(text=f"{note} are here; {noun}s.csv has all.")]
 
 
 def _folded(table: tables.TextTable) -> Shown:

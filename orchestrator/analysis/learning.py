@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis import wording
-from orchestrator.analysis.configurations import higher_is_better
+from orchestrator.analysis.leading import leading, ranks
 from orchestrator.analysis.page.blocks import Curve, Curves
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.tables import several_backbones
@@ -20,28 +19,19 @@ _PICKED = 3
 _MEASURES = ("validation_score", "train/loss", "validation/loss")
 
 
-def leading_trials(results: Results, most: int = MOST_TRIALS) -> pa.Table:
-    """The trials, at most so many: of every task and method the best by validation first, in the order of the table."""
-    trials = results.trials()
-    if len(trials) <= most:
-        return trials
-    ranked = sorted(_ranks(trials), key=lambda pair: (pair[0], pair[1]))
-    return trials.take(pa.array(sorted(index for _, index in ranked[:most]), pa.int64()))
-
-
 def learning_curves(results: Results) -> Curves | None:
     """The learning curves of the leading trials. Nothing where no epoch was recorded."""
     epochs = results.epochs()
     measures = [name for name in _MEASURES if name in epochs.column_names and epochs[name].null_count < len(epochs)]
     if not len(epochs) or not measures:
         return None
-    trials = leading_trials(results)
+    trials = leading(results.trials(), MOST_TRIALS)
     own = epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks()))
     columns = {name: own[name].to_pylist() for name in ("trial_id", "epoch", *measures)}
     places: dict[str, list[int]] = {}
     for place, trial in enumerate(columns["trial_id"]):
         places.setdefault(trial, []).append(place)
-    order = sorted(range(len(trials)), key={index: rank for rank, index in _ranks(trials)}.__getitem__)
+    order = sorted(range(len(trials)), key=ranks(trials).__getitem__)
     several, searched = several_backbones(trials), results.searched()
     rows = trials.select([name for name in trials.column_names if name in {*_NAMED, *searched}]).to_pylist()
     curves: dict[int, Curve] = {}
@@ -71,8 +61,8 @@ def learning_curves(results: Results) -> Curves | None:
             "each task and method are here; epochs.csv has all."
         )
     first = kept[0].task
-    leading = [curves[i] for i in order if i in curves and curves[i].task == first]
-    picked = list({curve.method: curve.trial for curve in reversed(leading)}.values())[-_PICKED:]
+    best_first = [curves[i] for i in order if i in curves and curves[i].task == first]
+    picked = list({curve.method: curve.trial for curve in reversed(best_first)}.values())[-_PICKED:]
     return Curves(curves=kept, measures=measures, picked=sorted(picked), note=note)
 
 
@@ -84,16 +74,6 @@ def _name(row: dict[str, Any], searched: Sequence[str], several: bool) -> str:
     status = "" if row["status"] == "completed" else f", {row['status']}"
     method = wording.method(row, with_backbone=several)
     return f"{row['task']}: {method}{f' {setting}' if setting else ''}, seed {row['seed']}{status}"
-
-
-def _ranks(trials: pa.Table) -> list[tuple[int, int]]:
-    """Each trial's rank by validation score among those of its task and method, and its index; without a score last."""
-    names = ("task", "method", "metric", "validation_score")
-    groups: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    for index, (task, method, metric, score) in enumerate(zip(*(trials[n].to_pylist() for n in names), strict=True)):
-        loss = float("inf") if score is None else -score if higher_is_better(metric) else score
-        groups.setdefault((task, method), []).append((loss, index))
-    return [(rank, index) for group in groups.values() for rank, (_, index) in enumerate(sorted(group))]
 
 
 def _rounded(value: float | None) -> float | None:
