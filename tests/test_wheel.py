@@ -39,7 +39,7 @@ def test_it_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     }
     assert {name for name in held if not name.startswith(info)} == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
-    assert "orchestrator/analysis/report.html.jinja" in held
+    assert {f"orchestrator/analysis/page/page.{kind}" for kind in ("css", "html.jinja", "js")} <= held
     assert f"{info}/licenses/LICENSE" in held
 
 

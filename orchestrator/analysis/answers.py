@@ -13,37 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import ablation, tables
+from orchestrator.analysis import ablation, shipping, tables
+from orchestrator.analysis.budget import budget, sentences
+from orchestrator.analysis.leading import leading
+from orchestrator.analysis.learning import MOST_TRIALS, learning_curves
+from orchestrator.analysis.page.blocks import Block, Paragraph, Picture, Sentences, Shown
+from orchestrator.analysis.page.charts import curve_chart, settings_chart, tasks_chart
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.settings import settings
 
+_MOST_SETTINGS = 2000  # on the page; settings.csv has all
+_MOST_UNFOLDED = 30  # rows of a table; a longer one is folded
 REFERENCE = "full_finetuning"  # what the paper's curves are drawn relative to
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paragraph:
-    """A sentence or several."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A table; one with a `summary` is folded behind it."""
-
-    table: tables.TextTable
-    summary: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One of the answer's figures, by its name, with words for those who do not see it."""
-
-    figure: str
-    alt: str
-    caption: str | None = None
-
-
-Block = Paragraph | Shown | Picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +48,21 @@ class Answer:
 
 
 def _recommended(results: Results, recommended: pa.Table) -> list[Block]:
-    return [Shown(table=tables.recommendation_table(recommended, results.searched()))] if len(recommended) else []
+    if not len(recommended):
+        return []
+    names = results.searched()
+    return [
+        Paragraph(text=shipping.overview(recommended)),
+        Sentences(items=shipping.per_task(recommended, results.trials(), names)),
+        Shown(table=tables.recommendation_table(recommended, names), summary="The same as a table"),
+    ]
 
 
 def _best(results: Results, best: pa.Table) -> list[Block]:
-    return [Shown(table=tables.best_table(best, results.searched()))] if len(best) else []
+    if not len(best):
+        return []
+    table = tables.best_table(best, results.searched())
+    return [Shown(table=table) if len(table.rows) <= _MOST_UNFOLDED else _folded(table)]
 
 
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
@@ -97,16 +88,12 @@ def _draw_curve(results: Results, curve: pa.Table) -> dict[str, Any]:
 def _curve(results: Results, curve: pa.Table) -> list[Block]:
     if not len(curve):
         return []
+    points, reference = _points(results)
     return [
-        *(Paragraph(text=note) for note in _curve_notes(*_points(results))),
-        Picture(
-            figure="curve",
-            alt="Percentiles across tasks of the score against trained parameters, a curve a method",
-            caption="For each task, method and size the best configuration on validation; percentiles are taken across "
-            "tasks (linear interpolation). The numbers are below and in curve.csv.",
-        ),
+        *(Paragraph(text=note) for note in _curve_notes(points, reference)),
+        curve_chart(points, (0.2, 0.5, 0.8), picture="curve"),
         Shown(table=tables.curve_table(curve), summary="The points of the curve"),
-        Picture(figure="tasks", alt="Mean score and standard error against trained parameters, a panel a task"),
+        tasks_chart(points, picture="tasks"),
     ]
 
 
@@ -124,6 +111,44 @@ def _curve_notes(points: pa.Table, reference: str | None) -> list[str]:
     if len({row["task"] for row in rows if reference is None or row["delta"] is not None}) == 1:
         notes.append("With one task there is no spread across tasks to show.")
     return notes
+
+
+def _settings(results: Results, tried: pa.Table) -> list[Block]:
+    if not len(tried):
+        return []
+    searched, shown = results.searched(), leading(tried, _MOST_SETTINGS, score="validation_mean")
+    table = tables.settings_table(shown, searched)
+    return [*_left_out(tried, shown, "setting"), settings_chart(shown, searched), _folded(table)]
+
+
+def _budget(results: Results, spent: pa.Table) -> list[Block]:
+    if not len(spent):
+        return []
+    said = [Paragraph(text=" ".join(words))] if (words := sentences(spent)) else []
+    return [*said, Shown(table=tables.budget_table(spent))]
+
+
+def _epochs(results: Results, epochs: pa.Table) -> list[Block]:
+    curves = learning_curves(results)
+    return [] if curves is None else [curves]
+
+
+def _trials(results: Results, trials: pa.Table) -> list[Block]:
+    if not len(trials):
+        return []
+    shown = leading(trials, MOST_TRIALS)
+    return [*_left_out(trials, shown, "trial"), _folded(tables.trials_table(shown, results.searched()))]
+
+
+def _left_out(all_of_them: pa.Table, shown: pa.Table, noun: str) -> list[Block]:
+    if len(shown) == len(all_of_them):
+        return []
+    note = f"Of {len(all_of_them):,} {noun}s the {len(shown):,} that were best on validation of each task and method"
+    return [Paragraph(text=f"{note} are here; {noun}s.csv has all.")]
+
+
+def _folded(table: tables.TextTable) -> Shown:
+    return Shown(table=table, summary=f"{table.title} ({len(table.rows):,} rows)")
 
 
 def _glue(results: Results, scores: pa.Table) -> list[Block]:
@@ -169,8 +194,6 @@ def _ablation_name(one: pa.Table) -> str:
 
 
 ANSWERS: dict[str, Answer] = {
-    "trials": Answer(ask=Results.trials),
-    "epochs": Answer(ask=Results.epochs),
     "recommend": Answer(ask=Results.recommend, heading="What to ship", show=_recommended),
     "curve": Answer(
         ask=lambda results: results.curve(normalize_to=_points(results)[1]),
@@ -187,6 +210,8 @@ ANSWERS: dict[str, Answer] = {
     ),
     "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
     "glue": Answer(ask=Results.glue_score, is_optional=True, heading="GLUE", show=_glue),
+    "settings": Answer(ask=settings, heading="Every setting tried", show=_settings),
+    "epochs": Answer(ask=Results.epochs, heading="Learning curves", show=_epochs),
     "ablation": Answer(
         ask=lambda results: results.ablation(),
         is_optional=True,
@@ -194,4 +219,8 @@ ANSWERS: dict[str, Answer] = {
         heading="What each layer's adapters are worth",
         show=_ablations,
     ),
+    "budget": Answer(
+        ask=lambda results: budget(results.trials()), heading="What was tried, and at what budget", show=_budget
+    ),
+    "trials": Answer(ask=Results.trials, heading="Every trial", show=_trials),
 }

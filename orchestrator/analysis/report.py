@@ -1,34 +1,30 @@
 """The report of a sweep: one HTML page that needs nothing beside it, and its pictures and tables as files.
 
-The page says first how many trials ended how, then how configurations were chosen, then what to ship. It depends on
-the results alone: the same results give the same files.
+The page says first how many trials ended how, then what to ship and how configurations were chosen. It depends on the
+results alone: the same results give the same files.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import tables, wording
-from orchestrator.analysis.answers import ANSWERS, Block
+from orchestrator.analysis import wording
+from orchestrator.analysis.answers import ANSWERS
 from orchestrator.analysis.files import csv_bytes, parquet_bytes
+from orchestrator.analysis.page.failures import failures
+from orchestrator.analysis.page.render import Page, Section, render
 from orchestrator.analysis.results import Results
-from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError
 
-_MAX_FAILURES = 50  # on the page; trials.csv has all
 _MAX_VALUES = 4  # of one provenance key; more are counted
 
 
@@ -42,7 +38,7 @@ def write_report(results: Results, folder: Path, *, title: str, spec_json: str |
     from orchestrator.analysis import figures  # matplotlib, which reading results does without
 
     content: dict[str, bytes] = {}
-    sections: list[tuple[str, Sequence[Block]]] = []
+    sections: list[Section] = []
     for name, answer in ANSWERS.items():
         table = answer.ask(results)
         for stem, figure in answer.draw(results, table).items():
@@ -52,40 +48,35 @@ def write_report(results: Results, folder: Path, *, title: str, spec_json: str |
             content[f"{name}.csv"] = csv_bytes(table)
             content[f"{name}.parquet"] = parquet_bytes(table)
         if blocks := answer.show(results, table):
-            sections.append((answer.heading, blocks))
+            sections.append(Section(name=name, heading=answer.heading, blocks=blocks))
     page = _page(results, sections, content, title=title, spec_json=spec_json)
     content["report.html"] = page.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_replace(folder / name, data) for name, data in content.items()]
+        return [replace_file(folder / name, data) for name, data in content.items()]
     except OSError as error:
         raise FaultsError("report", [f"folder: must be a folder that can be written, but got {error}"]) from error
 
 
 def _page(
-    results: Results,
-    sections: Sequence[tuple[str, Sequence[Block]]],
-    files: Mapping[str, bytes],
-    *,
-    title: str,
-    spec_json: str | None,
+    results: Results, sections: Sequence[Section], files: Mapping[str, bytes], *, title: str, spec_json: str | None
 ) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["words"] = lambda text: html.escape(text, quote=False)
-    environment.filters["inline"] = lambda figure: _inline(files[f"{figure}.svg"])
-    source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     trials = results.trials()
-    return environment.from_string(source).render(
+    failed, left_out = failures(trials, results.searched())
+    page = Page(
         title=title,
         status_line=wording.status_line(results.counts()),
         protocol=_protocol(results, results.best()),
+        tasks=sorted(set(trials["task"].to_pylist())),
+        methods=sorted(set(trials["method"].to_pylist())),
         sections=sections,
-        failures=_failures(trials, results.searched()),
-        num_failures_left_out=max(0, results.counts().get(TrialStatus.FAILED, 0) - _MAX_FAILURES),
+        failures=failed,
+        failures_left_out=left_out,
         facts=_facts(trials),
         spec=None if spec_json is None else json.dumps(json.loads(spec_json), indent=2, ensure_ascii=False),
         files=sorted(files),
     )
+    return render(page, files)
 
 
 def _protocol(results: Results, best: pa.Table) -> str:
@@ -107,28 +98,6 @@ def _protocol(results: Results, best: pa.Table) -> str:
             f"{', '.join(untested)}."
         )
     return " ".join(sentences)
-
-
-def _failures(trials: pa.Table, names: list[str]) -> tables.TextTable:
-    """The failed trials, each with the last line of its error."""
-    failed = trials.filter(pc.equal(trials["status"], TrialStatus.FAILED.value)).slice(0, _MAX_FAILURES)
-    several = tables.several_backbones(trials)
-    return tables.TextTable(
-        title="Each with the last line of its error; trials.csv has the whole tracebacks",
-        left=("task", "method", "configuration", "error", "trial"),
-        right=("seed",),
-        rows=tuple(
-            (
-                row["task"],
-                wording.method(row, with_backbone=several),
-                wording.hyperparameters(row, names),
-                ((row["error"] or "").strip().splitlines() or [wording.UNKNOWN])[-1],
-                row["trial_id"],
-                str(row["seed"]),
-            )
-            for row in failed.to_pylist()
-        ),
-    )
 
 
 def _facts(trials: pa.Table) -> list[tuple[str, str]]:
@@ -157,11 +126,7 @@ def _values(values: list[Any]) -> str:
     return ", ".join(f"{value} ({wording.plural(number, 'trial')})" for value, number in counted)
 
 
-def _inline(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-
-
-def _replace(path: Path, content: bytes) -> Path:
+def replace_file(path: Path, content: bytes) -> Path:
     """Write a file in one step: its old content is there until the new one is complete."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -148,6 +148,81 @@ def curve_table(curve: pa.Table) -> TextTable:
     )
 
 
+def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
+    """A row per setting of `orchestrator.analysis.settings`."""
+    several = several_backbones(settings)
+    return TextTable(
+        title="Every setting that completed",
+        left=("task", "method", "configuration"),
+        right=("trained", "validation", "test", "engine time"),
+        rows=tuple(
+            (
+                row["task"],
+                wording.method(row, with_backbone=several),
+                wording.hyperparameters(row, names),
+                wording.count(row["trained_params"]),
+                wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
+                wording.score(row["test_mean"], row["test_sem"], row["num_seeds"]),
+                wording.duration(row["engine_seconds"]),
+            )
+            for row in settings.to_pylist()
+        ),
+    )
+
+
+def trials_table(trials: pa.Table, names: Sequence[str]) -> TextTable:
+    """A row per trial, whatever became of it."""
+    several = several_backbones(trials)
+    shown = {"trial_id", "task", "backbone", "method", "peft_type", "seed", "status", "validation_score", "test_score"}
+    shown |= {"trained_params", "best_epoch", "duration_s", *names}
+    return TextTable(
+        title="Trials",
+        left=("task", "method", "configuration", "status", "trial"),
+        right=("seed", "trained", "validation", "test", "best epoch", "duration"),
+        rows=tuple(
+            (
+                row["task"],
+                wording.method(row, with_backbone=several),
+                wording.hyperparameters(row, names),
+                row["status"],
+                row["trial_id"],
+                wording.cell(row["seed"]),
+                wording.count(row["trained_params"]),
+                wording.score(row["validation_score"]),
+                wording.score(row["test_score"]),
+                wording.cell(row["best_epoch"]),
+                wording.duration(row["duration_s"]),
+            )
+            for row in trials.select([name for name in trials.column_names if name in shown]).to_pylist()
+        ),
+    )
+
+
+def budget_table(budget: pa.Table) -> TextTable:
+    """A row per method of `orchestrator.analysis.budget`, over all tasks; budget.csv has each task."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    several = several_backbones(budget)
+    for row in budget.to_pylist():
+        groups.setdefault(wording.method(row, with_backbone=several), []).append(row)
+    statuses = ("completed", "pruned", "failed", "cancelled")
+    return TextTable(
+        title="What each method tried, over all tasks; budget.csv has it for each task",
+        left=("method",),
+        right=("tasks", "settings a task", "seeds", "trials", *statuses, "engine time"),
+        rows=tuple(
+            (
+                name,
+                wording.cell(len(rows)),
+                _range([row["num_configs"] for row in rows]),
+                _range([row["num_seeds"] for row in rows]),
+                *(wording.cell(sum(row[f"num_{what}"] for row in rows)) for what in ("trials", *statuses)),
+                wording.duration(_sum([row["engine_seconds"] for row in rows])),
+            )
+            for name, rows in groups.items()
+        ),
+    )
+
+
 def throughput_table(throughput: pa.Table) -> TextTable:
     """A row per engine and method of `Results.throughput`."""
     return TextTable(
@@ -260,3 +335,13 @@ def _best_score(row: Mapping[str, Any]) -> str:
 
 def _seeds_without_test(row: Mapping[str, Any]) -> int | None:
     return row["num_seeds"] if row["test_mean"] is None else None
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -128,11 +128,19 @@ def status(store: StoreArgument, sweep: SweepName = None, as_json: Json = False)
 
 
 @app.command()
-def report(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
+def report(
+    store: StoreArgument,
+    sweep: SweepName = None,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again as trials end, until the sweep that runs has ended.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """Print the tables of a sweep and write its report (HTML, figures, CSV, Parquet) to STORE/report/."""
-    from orchestrator.cli.look import make_report
+    from orchestrator.cli.report import make_report
 
-    return make_report(store, sweep=sweep, as_json=as_json)
+    return make_report(store, sweep=sweep, as_json=as_json, open_page=open_, watch=watch)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`adaptune status` and `adaptune report`: answers from the store alone, without torch and without Ray."""
+"""`adaptune status`: an answer from the store alone, without torch and without Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.analysis import tables, wording
 from orchestrator.cli.screen import console
-from orchestrator.run.sweep import results_of, write_report_into
+from orchestrator.run.sweep import results_of
 from orchestrator.store import STALE_AFTER_S, EngineSnapshot, Holder, Store
 
 
@@ -74,20 +74,3 @@ def _engines(working: EngineSnapshot) -> dict[str, Any]:
         "age_s": round(working.age_s, 1),
         "engines": [asdict(engine) for engine in working.engines],
     }
-
-
-def make_report(store: str, *, sweep: str | None, as_json: bool) -> int:
-    """Write the report of whatever is recorded so far, of all sweeps that share the store or of one."""
-    opened = Store(store)
-    results = results_of(opened, sweep)
-    files = write_report_into(opened, results, sweep=sweep)
-    if as_json:
-        counts = {status.value: number for status, number in results.counts().items()}
-        print(json.dumps({"store": opened.uri, "counts": counts, "report": list(files)}))
-        return 0
-    screen = console()
-    screen.print(tables.summary(results))
-    screen.print()
-    for file in files:
-        screen.print(file, soft_wrap=True)
-    return 0

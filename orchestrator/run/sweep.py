@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs
 
 from orchestrator.analysis.results import Results
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
@@ -30,6 +29,7 @@ from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
 from orchestrator.store.curves import epochs_table
+from orchestrator.store.files import Folder
 from orchestrator.store.schema import with_planned_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
@@ -209,10 +209,10 @@ def write_report_into(
     with tempfile.TemporaryDirectory(prefix="adaptune-report-") as scratch:
         local = folder or Path(scratch)
         files = write_report(results, local, title=", ".join(names), spec_json=spec)
-        target = f"{store.path}/report"
+        target = Folder(store.filesystem, f"{store.path}/report")
         try:
-            store.filesystem.create_dir(target, recursive=True)
-            pyarrow.fs.copy_files(str(local), target, destination_filesystem=store.filesystem)
+            for file in files:  # each in one step: whoever has the page open never loads half of it
+                target.write(file.name, file.read_bytes())
         except OSError as error:
             raise FaultsError("report", [f"STORE/report must be a folder that can be written, but {error}"]) from error
         return tuple(f"{store.uri.rstrip('/')}/report/{file.name}" for file in files)

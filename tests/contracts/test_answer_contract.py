@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +12,29 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import vl_convert
 
 from orchestrator.analysis import figures
-from orchestrator.analysis.answers import ANSWERS, Answer, Picture, Shown
+from orchestrator.analysis.answers import ANSWERS, Answer
+from orchestrator.analysis.page.blocks import Chart, Curves, Picture, Sentences, Shown
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
 from tests.orchestrator.analysis.conftest import ablation_of, fail, results_of, sweep_rows
 
 ROWS = sweep_rows()
+BITING = {
+    "trec": "</script><script>alert(1)</script>",
+    "sms_spam": "=1+1 [red]\x1b[31m\u202e",
+    "corporate_messaging": "a'];alert(2)//\\",
+    "glue/cola": '"><img src=x onerror=alert(3)>',
+}
 SWEEPS: dict[str, Callable[[], Results]] = {
     "nothing has ended": lambda: results_of([]),
     "one trial": lambda: results_of(ROWS[:1]),
     "all failed": lambda: results_of([fail(row) for row in ROWS]),
     "one task": lambda: results_of([row for row in ROWS if row["task"] == "trec"]),
     "no reference": lambda: results_of([row for row in ROWS if row["method"] != "full_finetuning"]),
+    "names that bite": lambda: results_of([{**row, "task": BITING[row["task"]]} for row in ROWS]),
     "all of it": lambda: results_of(
         ROWS, ablations=pa.concat_tables([ablation_of("mrpc"), ablation_of("trec", num_layers=2)])
     ),
@@ -91,8 +101,39 @@ def test_what_is_shown_is_text_and_figures_that_there_are(answer: Answer, result
                 for row in block.table.rows:
                     assert len(row) == len(block.table.left) + len(block.table.right)
                     assert all(isinstance(cell, str) for cell in row), row
+            case Chart():
+                assert block.alt, "a chart needs words for those who do not see it"
+                assert block.picture is None or block.picture in drawn
+                assert block.file in ANSWERS, "who runs no script is sent to the table"
+                check_chart(block)
+            case Curves():
+                check_curves(block)
+            case Sentences():
+                assert block.items
+                assert all(said.strip() for _, said in block.items)
             case _:
                 assert block.text.strip()
+
+
+def check_chart(chart: Chart) -> None:
+    """Vega-Lite takes it with its rows, and nothing but these holds a name from the store."""
+    assert chart.rows, "a chart without rows is better not shown"
+    assert {row["series"] for row in chart.rows} <= set(chart.series)
+    assert all(set(row) == set(chart.rows[0]) for row in chart.rows)
+    names = {name for row in chart.rows for name in (row["task"], row["method"])}
+    assert not any(json.dumps(name) in json.dumps(chart.spec) for name in names)
+    assert all(axis.field in chart.rows[0] for axis in chart.axes)
+    spec = {**chart.spec, "data": {"values": [*chart.rows]}}
+    assert vl_convert.vegalite_to_vega(spec)["marks"]
+
+
+def check_curves(block: Curves) -> None:
+    assert block.curves
+    assert set(block.picked) <= {curve.trial for curve in block.curves}
+    for curve in block.curves:
+        assert curve.name
+        assert set(curve.values) == set(block.measures)
+        assert {len(values) for values in curve.values.values()} == {len(curve.epochs)}
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -1,0 +1,97 @@
+"""What to ship, in sentences: the setting, what it costs, and how sure that is."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.configurations import higher_is_better
+from orchestrator.analysis.settings import seconds_per_configuration
+from orchestrator.analysis.tables import several_backbones
+
+Row = Mapping[str, Any]
+
+
+def overview(recommended: pa.Table) -> str:
+    """All recommendations in one sentence: how much of the model they train, and what that gives up."""
+    rows = recommended.to_pylist()
+    shares = [100 * r["trained_params"] / r["total_params"] for r in rows if r["trained_params"] and r["total_params"]]
+    said = [f"One setting for each of {wording.plural(len(rows), 'task')}" if len(rows) > 1 else "One task"]
+    if shares:
+        low, high = (f"{share:.3g}" for share in (min(shares), max(shares)))
+        said.append(f"training {low} % of the model" if low == high else f"training {low} to {high} % of the model")
+    lost = [gap for row in rows if (gap := _gap(row)) is not None]
+    if lost:
+        median = statistics.median(lost)
+        if abs(median) < 0.0005:
+            said.append(
+                "and scoring as the best one tried" if len(rows) == 1 else "and at the median scoring as the best"
+            )
+        else:
+            word = "below" if median > 0 else "above"
+            at = "" if len(rows) == 1 else "at the median "
+            said.append(f"and {at}scoring {abs(median):.3f} {word} the best by validation")
+    return ", ".join(said) + "."
+
+
+def per_task(recommended: pa.Table, trials: pa.Table, searched: Sequence[str]) -> list[tuple[str, str]]:
+    """For each task what to ship, what it costs and how sure that is, in sentences.
+
+    Where the recommendation has a column `why`, its words say how sure.
+    """
+    seconds = seconds_per_configuration(trials)
+    several = several_backbones(recommended)
+    said = []
+    for row in recommended.to_pylist():
+        setting = wording.hyperparameters(row, searched)
+        name = wording.method(row, with_backbone=several) + (f" ({setting})" if setting else "")
+        sentences = [f"Ship {name}.", _cost(row, seconds.get(row["config_id"])), row.get("why") or _certainty(row)]
+        said.append((row["task"], " ".join(filter(None, sentences))))
+    return said
+
+
+def _cost(row: Row, seconds: float | None) -> str:
+    params, took = row["trained_params"], ""
+    if seconds is not None:
+        took = f"{wording.duration(seconds)} of an engine" if seconds >= 1 else "less than a second of an engine"
+    if params is None:
+        return f"A training takes {took}." if took else ""
+    share = f", {wording.share(params, row['total_params'])} of the model" if row["total_params"] else ""
+    trains = f"It trains {wording.count(params)} parameters{share}"
+    return f"{trains}, and takes {took}." if took else f"{trains}."
+
+
+def _certainty(row: Row) -> str:
+    tested = row["test_mean"] is not None
+    split = "test" if tested else "validation"
+    mean = row[f"{split}_mean"]
+    metric = (row["metric"] or "score").replace("_", " ")
+    seeds = wording.plural(row["num_seeds"], "seed")
+    said = f"{split.capitalize()} {metric} {wording.score(mean, row[f'{split}_sem'])} over {seeds}"
+    if tested and row.get("test_low") is not None:
+        said += f" (95 % interval over seeds {row['test_low']:.3f} to {row['test_high']:.3f})"
+    if row["num_seeds"] == 1:
+        said += ", so how far seeds scatter is not known"
+    if not tested:
+        said += ", the split it was chosen on, which is optimistic"
+    said += f"; chosen among {wording.plural(row['num_configs_tried'], 'setting')}"
+    if row["config_id"] == row["best_config_id"]:
+        return f"{said}, and the best of them on validation."
+    best = row["best_test_mean"] if row["best_test_mean"] is not None else row["best_validation_mean"]
+    return (
+        f"{said}. The best on validation was {row['best_method']} with {wording.score(best)} and "
+        f"{wording.count(row['best_trained_params'])} trained parameters, within one standard error of it."
+    )
+
+
+def _gap(row: Row) -> float | None:
+    """How much worse than the best of its task on the split that is reported; positive is worse."""
+    split = "test" if row["test_mean"] is not None and row["best_test_mean"] is not None else "validation"
+    mean, best = row[f"{split}_mean"], row[f"best_{split}_mean"]
+    if mean is None or best is None:
+        return None
+    return (best - mean) if higher_is_better(row["metric"]) else (mean - best)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from orchestrator.analysis.visible import middle, shortened, visible
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert visible("a\x1b[31mb\u202ec\n\t") == "a\\x1b[31mb\\u202ec\n\t"
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    assert middle("abcdefghij", 7) == "abc…hij"
+    assert middle("abcdefghij", 6) == "abc…ij"
+    assert middle("abcdefghij", 10) == "abcdefghij"
+
+
+def test_names_that_would_read_the_same_are_told_apart() -> None:
+    names = ["beginning-1-end", "beginning-2-end", "beginning-3-end", "short"]
+    shown = shortened(names, 11)
+    assert shown["short"] == "short"
+    assert shown["beginning-1-end"] == "begin…1-end"
+    assert len(set(shown.values())) == 4
+    assert all(len(name) <= 11 for name in shown.values())
