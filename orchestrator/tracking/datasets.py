@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-# How much of a fingerprint MLflow takes as a digest.
-_DIGEST = 36
+# How much of a fingerprint is shown as the digest; MLflow takes 36 characters, and its tables have room for fewer.
+_DIGEST = 12
 # The tag of an input that says what the run used it for.
 CONTEXT_KEY, CONTEXT = "mlflow.data.context", "training"
 

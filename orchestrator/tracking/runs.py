@@ -30,8 +30,10 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
 }
 
-# The kind of an experiment decides which page it opens on: of this kind, on its runs.
+# An experiment of this kind opens on its runs. Where MLflow's pages let the reader choose between generative AI and
+# model training, that choice decides, unless an address makes it.
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+_AS_TRAINING = "?workflowType=machine_learning"
 _NOTE = (
     "A sweep of adaptune. Its run holds the spec, the report and links to the best configuration of each task; below it"
     " are its configurations, with means over seeds, and below these a run per seed."
@@ -171,7 +173,7 @@ class MlflowRuns:
     def address(self, run_id: str, artifact: str | None = None) -> str:
         """The address of a run, or of one of its artifacts, within MLflow's pages."""
         page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
-        return f"{page}/artifacts/{artifact}" if artifact else page
+        return f"{page}/artifacts/{artifact}{_AS_TRAINING}" if artifact else f"{page}{_AS_TRAINING}"
 
     def steps(self, run_id: str, key: str) -> set[int]:
         """The steps at which a run holds a metric."""
