@@ -107,11 +107,11 @@ def describe_trial(method: str, hyperparameters: Mapping[str, Scalar], seed: int
     `varied` names the options and hyperparameters to mention: those that tell the sweep's trials of this method apart.
     One that this trial does not have is left out.
     """
-    values = [f"{name}={_written(hyperparameters[name])}" for name in varied if name in hyperparameters]
+    values = [f"{name}={written(hyperparameters[name])}" for name in varied if name in hyperparameters]
     return " ".join([method, *values, f"seed {seed}"])
 
 
-def _written(value: Scalar) -> str:
+def written(value: Scalar) -> str:
     """A value as a sweep file has it, a fraction with at most six digits."""
     if isinstance(value, str):
         return value

@@ -20,7 +20,11 @@ def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
     uri = tracking_uri or default_tracking_uri()
     command = ui_command(uri, port)
     chosen = command[command.index("--port") + 1]
-    console().print(f"MLflow UI for {uri}\nOpen http://127.0.0.1:{chosen} and stop with Ctrl-C.", soft_wrap=True)
+    console().print(
+        f"MLflow UI for {uri}\nOpen http://127.0.0.1:{chosen} and stop with Ctrl-C.\n"
+        "If it shows GenAI, choose Model training at the top left: the runs of sweeps are there.",
+        soft_wrap=True,
+    )
     # Its background jobs serve other uses of MLflow and cost a process each.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # In a session of its own, so that whatever it starts can be ended with it.

@@ -150,6 +150,7 @@ class Recording:
 
     def engines_working(self, engines: Sequence[EngineStatus]) -> None:
         self._progress.engines_working(engines)
+        self.tracker.engines_working(engines)
         if time.monotonic() >= self._next_note:
             self._next_note = time.monotonic() + NOTE_EVERY_S
             self._store.write_engine_snapshot(engines)

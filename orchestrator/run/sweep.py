@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,9 @@ from orchestrator.store.files import Folder
 from orchestrator.store.schema import with_planned_hyperparameters
 from orchestrator.trial_source import FixedTrials, SkipFinished, TrialSource
 from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from orchestrator.tracking import TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +167,14 @@ def execute(
         planned = _begin(plan, store)
         driver = Recording(
             store,
-            functools.partial(Tracker, name, plan.spec.to_json(), varied=plan.varied, tracking_uri=tracking_uri),
+            functools.partial(
+                Tracker,
+                name,
+                plan.spec.to_json(),
+                varied=plan.varied,
+                data=_task_data(plan),
+                tracking_uri=tracking_uri,
+            ),
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
@@ -180,6 +190,7 @@ def execute(
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
                 report, fault = _try_report(store, results, Path(folder), name) if make_report else ((), None)
+                driver.tracker.show_best(results.best(per=("task",)).to_pylist())
                 driver.tracker.log_artifacts(folder, "report")
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         finally:
@@ -216,6 +227,24 @@ def write_report_into(
         except OSError as error:
             raise FaultsError("report", [f"STORE/report must be a folder that can be written, but {error}"]) from error
         return tuple(f"{store.uri.rstrip('/')}/report/{file.name}" for file in files)
+
+
+def _task_data(plan: SweepPlan) -> list[TaskData]:
+    """What each task of a plan trains on, as far as its data are here."""
+    from orchestrator.tracking import TaskData
+
+    return [
+        TaskData(
+            task=task.info.name,
+            reference=reference,
+            fingerprint=task.fingerprint,
+            rows=task.rows,
+            kind=task.info.kind,
+            metric=task.info.metric,
+        )
+        for reference, task in {each.reference: each.task for each in plan.task_methods}.items()
+        if task.fingerprint
+    ]
 
 
 def _begin(plan: SweepPlan, store: Store) -> pa.Table:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-from orchestrator.planning.plan import PlannedTrial, Varied
-from orchestrator.record import TrialRecord, describe_trial
+from orchestrator.planning.plan import PlannedTrial
+from orchestrator.record import TrialRecord
 from trainables.config import Scalar
 from trainables.outcome import EpochReport
 
-KIND = "adaptune.kind"  # "sweep" or "trial"
+KIND = "adaptune.kind"  # "sweep", "configuration" or "trial"
 SWEEP = "adaptune.sweep"
+SWEEP_RUN = "adaptune.sweep_run"  # the id of the sweep's run, however deep below it a run lies
 TRIAL_ID = "adaptune.trial_id"
 CONFIG_ID = "adaptune.config_id"
 STATUS = "adaptune.status"
 STARTED_AT = "adaptune.started_at"  # with the status, says which attempt at a trial the run holds
 ERROR = "adaptune.error"
 PARENT = "mlflow.parentRunId"
+NAME = "mlflow.runName"
+NOTE = "mlflow.note.content"  # what MLflow's page shows as the description, in Markdown
 
 CURVE = "validation_score"  # the metric that every epoch has: its steps are the epochs that a run holds
 _LONGEST_TEXT = 4000  # characters; less than any MLflow server's limit
@@ -81,11 +87,6 @@ class TrialFacts:
             hyperparameters=record.hyperparameters,
         )
 
-    def name(self, varied: Varied) -> str:
-        """A run name to find one's way by, such as "trec adapter adapter_size=64 seed 0"; `varied`: what to mention."""
-        words = describe_trial(self.method, self.hyperparameters, self.seed, varied.get(self.method, ()))
-        return f"{self.task} {words}"
-
     def params(self) -> dict[str, str]:
         """Parameters as searched; what is left to a default (null) has none."""
         values = {"task": self.task, "method": self.method, "backbone": self.backbone, "seed": self.seed}
@@ -93,6 +94,19 @@ class TrialFacts:
 
     def tags(self) -> dict[str, str]:
         return {KIND: "trial", TRIAL_ID: self.trial_id, CONFIG_ID: self.config_id}
+
+
+def source_tags(commit: str | None = None) -> dict[str, str]:
+    """The program that writes a run and, where it is known, the commit that trained the trial."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    tags = {"mlflow.source.name": name or "python", "mlflow.source.type": "LOCAL"}
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def key_part(name: str) -> str:
+    """A name as a part of a metric's or a tag's key; MLflow takes no other characters there."""
+    return re.sub(r"[^\w. /:-]", "_", name, flags=re.ASCII)
 
 
 def record_tags(record: TrialRecord) -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.address import artifact_location, database_file
 from orchestrator.tracking.bulk_insert import EndedRun, insert_runs
-from orchestrator.tracking.run_fields import KIND, TRIAL_ID, Point
+from orchestrator.tracking.datasets import CONTEXT, CONTEXT_KEY, TaskData
+from orchestrator.tracking.run_fields import KIND, NOTE, TRIAL_ID, Point
 
 if TYPE_CHECKING:
     from mlflow.tracking.client import MlflowClient
@@ -28,6 +29,15 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the tracker tries again itself, and says so once
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds
 }
+
+# An experiment of this kind opens on its runs. Where MLflow's pages let the reader choose between generative AI and
+# model training, that choice decides, unless an address makes it.
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+_AS_TRAINING = "?workflowType=machine_learning"
+_NOTE = (
+    "A sweep of adaptune. Its run holds the spec, the report and links to the best configuration of each task; below it"
+    " are its configurations, with means over seeds, and below these a run per seed."
+)
 
 # MLflow's answers that repeating the same request will not change.
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
@@ -70,11 +80,15 @@ class MlflowRuns:
         found = self.client.get_experiment_by_name(self.experiment)
         if found is None:
             location = artifact_location(self.tracking_uri)
-            self.experiment_id = self.client.create_experiment(self.experiment, artifact_location=location)
+            self.experiment_id = self.client.create_experiment(
+                self.experiment, artifact_location=location, tags={_KIND: _TRAINING, NOTE: _NOTE}
+            )
         else:
             self.experiment_id = found.experiment_id
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
+            if _KIND not in found.tags:  # made by an earlier version; what somebody has chosen stays
+                self.client.set_experiment_tag(found.experiment_id, _KIND, _TRAINING)
 
     def runs(self) -> list[Run]:
         """All runs of this sweep that have not been deleted, the oldest first."""
@@ -118,8 +132,8 @@ class MlflowRuns:
         run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
         return str(run.info.run_id)
 
-    def insert(self, runs: Sequence[EndedRun]) -> list[str] | None:
-        """Add whole runs in one request and return their ids; None where each has to be written by itself."""
+    def insert(self, runs: Sequence[EndedRun]) -> bool:
+        """Add whole runs in one request; False where each has to be written by itself."""
         store = getattr(getattr(self.client, "_tracking_client", None), "store", None)
         whole = [replace(run, tags={**_user(), **run.tags}) for run in runs]
         return insert_runs(store, self.experiment_id, whole)
@@ -142,6 +156,24 @@ class MlflowRuns:
             )
             metrics, pairs = metrics[room:], pairs[_TEXTS_A_BATCH:]
             marks = marks[_TEXTS_A_BATCH:] if last else marks
+
+    def log_data(self, run_id: str, data: Sequence[TaskData]) -> None:
+        """Name datasets as what a run trains on, in one request; one that is named already is left as it is."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(
+                Dataset(each.task, each.digest, each.source_type, each.source, profile=each.profile),
+                tags=[InputTag(CONTEXT_KEY, CONTEXT)],
+            )
+            for each in data
+        ]
+        self.client.log_inputs(run_id, inputs)
+
+    def address(self, run_id: str, artifact: str | None = None) -> str:
+        """The address of a run, or of one of its artifacts, within MLflow's pages."""
+        page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"{page}/artifacts/{artifact}{_AS_TRAINING}" if artifact else f"{page}{_AS_TRAINING}"
 
     def steps(self, run_id: str, key: str) -> set[int]:
         """The steps at which a run holds a metric."""

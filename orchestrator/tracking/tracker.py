@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import threading
 import time
@@ -10,16 +11,21 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.address import default_tracking_uri, without_password
-from orchestrator.tracking.run_fields import TrialFacts
+from orchestrator.tracking.datasets import TaskData
+from orchestrator.tracking.naming import Naming
+from orchestrator.tracking.overview import Best, EngineLog
+from orchestrator.tracking.run_fields import Point, TrialFacts
 from orchestrator.tracking.runs import MlflowRuns, is_refusal, load_mlflow
 from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
 from trainables.outcome import EpochReport
 
 logger = logging.getLogger(__name__)
 
+REPORT = "report.html"
 _AT_ONCE = 200  # ended trials in one request, so that others who write to the database are not kept waiting
 
 
@@ -30,6 +36,7 @@ class Patience:
     flush_interval_s: float = 5.0  # between two writes
     first_wait_s: float = 1.0  # before the second attempt during an outage; each later wait is twice the one before
     longest_wait_s: float = 60.0
+    engines_interval_s: float = 60.0  # between two writes of what the engines did
     most_held: int = 10_000  # trials remembered during an outage; the others are filled in from the records
     most_waiting: int = 2_000  # trials that may wait for an MLflow that is there; a sweep that is faster waits for it
 
@@ -51,6 +58,7 @@ class Tracker:
         spec_json: str,
         *,
         varied: Varied | None = None,
+        data: Sequence[TaskData] = (),
         tracking_uri: str | None = None,
         patience: Patience = Patience(),
         window: MlflowRuns | None = None,
@@ -58,11 +66,12 @@ class Tracker:
         """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
 
         Imports MLflow, which takes a second or two; all else happens in the background. `sweep` names the MLflow
-        experiment. `varied`: what the names of the runs mention of each method, beside task and seed. `window` replaces
-        the one made for the tracking store.
+        experiment. `varied`: what the names of the runs mention of each method. `data`: what its tasks train on.
+        `window` replaces the one made for the tracking store.
         """
         self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
-        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, varied or {})
+        naming = Naming.of(json.loads(spec_json), varied)
+        self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, naming, data)
         self._patience = patience
 
         self._changed = threading.Condition()  # guards what follows
@@ -70,9 +79,14 @@ class Tracker:
         self._facts: dict[str, TrialFacts] = {}  # of the trials that run
         self._artifacts: list[Artifact] = [TextArtifact("spec.json", spec_json)]
         self._planned: frozenset[str] | None = None  # set until the runs of other trials have been ended
+        self._engines = EngineLog()
+        self._best: Sequence[Best] | None = None
+        self._report: str | None = None  # which artifact it is
         self._end: TrialStatus | None = None
         self._deadline = float("inf")
 
+        self._points: list[Point] = []  # for the sweep's run
+        self._next_points_s = 0.0
         self._records: Callable[[], Sequence[TrialRecord]] | None = None
         self.is_open = False  # whether MLflow was reached and has not failed since
         self._missed = False
@@ -110,10 +124,21 @@ class Tracker:
         """A trial has its record, whether it was announced by `trial_started` or not."""
         with self._changed:
             self._facts.pop(record.trial_id, None)
+            self._engines.ended(record)
             self._note(News(facts=TrialFacts.of_record(record), record=record))
             if self.num_waiting >= self._patience.most_waiting and not self.is_away:
                 self._changed.notify()
                 self._changed.wait_for(lambda: self._has_room() or self.is_away, timeout=60.0)
+
+    def engines_working(self, engines: Sequence[EngineStatus]) -> None:
+        """What the engines are doing now."""
+        with self._changed:
+            self._engines.look(engines, time.monotonic())
+
+    def show_best(self, best: Sequence[Best]) -> None:
+        """The best configuration of each task, a row of `Results.best` each, for the sweep's run when it ends."""
+        with self._changed:
+            self._best = tuple(best)
 
     def _has_room(self) -> bool:
         return self.num_waiting < self._patience.most_waiting or not self._thread.is_alive()
@@ -126,6 +151,7 @@ class Tracker:
         """
         with self._changed:
             for record in records:
+                self._engines.ended(record)
                 self._note(News(facts=TrialFacts.of_record(record), record=record))
             if planned is not None:
                 self._planned = frozenset(planned)
@@ -134,6 +160,8 @@ class Tracker:
         """Copy a file, or what lies below a folder, to the sweep's run; it must stay there until `close` returns."""
         with self._changed:
             self._artifacts.append(FileArtifact(Path(path), folder))
+            if folder is not None and (Path(path) / REPORT).is_file():
+                self._report = f"{folder}/{REPORT}"
 
     def close(
         self,
@@ -206,16 +234,32 @@ class Tracker:
             except Exception as error:
                 self._keep(news, error)
                 raise
+        self._writer.settle()
         self._end_unplanned()
+        self._write_points()
         if self.is_away:
             logger.info("MLflow at %s can be written again", without_password(self.tracking_uri))
             self._failures = 0
         self._write_artifacts()
 
+    def _write_points(self) -> None:
+        """Write what the engines did, seldom: it is about no trial."""
+        now_s = time.monotonic()
+        if now_s >= self._next_points_s:
+            self._take_points()
+            self._writer.log_sweep(self._points)
+            self._points = []
+            self._next_points_s = now_s + self._patience.engines_interval_s
+
+    def _take_points(self) -> None:
+        with self._changed:
+            self._points += self._engines.take(time.monotonic(), _now_ms())
+
     def _write_whole(self, waiting: Sequence[str]) -> list[str]:
         """Write what is known to the end of trials that MLflow has nothing of, many at once; returns the other ids."""
         with self._changed:
             ended = [i for i in waiting if self._news[i].record is not None and not self._writer.holds(i)]
+            ended.sort(key=lambda i: self._news[i].facts.config_id)  # the seeds of a configuration come together
         others = set(waiting) - set(ended)
         for start in range(0, len(ended), _AT_ONCE):
             with self._changed:
@@ -274,7 +318,8 @@ class Tracker:
             self.refill(everything)
             self._flush()
         self._writer.end_running(keep=())
-        self._writer.end_sweep(end)
+        self._take_points()
+        self._writer.end_sweep(end, self._points, self._best, self._report)
         self._complete = not self._missed
 
     def _failed(self, error: Exception) -> None:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from orchestrator.planning.plan import Varied
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.tracking.bulk_insert import EndedRun
+from orchestrator.tracking.configuration_runs import ConfigurationRuns
+from orchestrator.tracking.datasets import TaskData
+from orchestrator.tracking.naming import Naming
+from orchestrator.tracking.overview import Best, best_points, best_tags, linked, sweep_note
 from orchestrator.tracking.run_fields import (
+    CONFIG_ID,
     CURVE,
     KIND,
+    NAME,
+    NOTE,
     PARENT,
     STARTED_AT,
     STATUS,
     SWEEP,
+    SWEEP_RUN,
     TRIAL_ID,
     Point,
     TrialFacts,
@@ -27,6 +36,7 @@ from orchestrator.tracking.run_fields import (
     epoch_times,
     record_points,
     record_tags,
+    source_tags,
     start_ms,
     text,
 )
@@ -34,7 +44,8 @@ from orchestrator.tracking.runs import MlflowRuns, Run
 from orchestrator.tracking.status import run_status
 from trainables.outcome import EpochReport
 
-_SPEC_HASH = "adaptune.spec_sha256"
+_SPEC_HASH = "adaptune.spec_sha256"  # and of the data
+_LONGEST_NOTE = 7500  # characters; MLflow's databases take 8000
 
 
 @dataclass(kw_only=True)
@@ -98,43 +109,67 @@ class _Held:
 
 
 class Writer:
-    """A sweep's runs in MLflow: one parent, and below it one child for every trial.
+    """The runs in MLflow: one for the sweep, below it one for each configuration, below these one for every trial.
 
-    Used from one thread. Whatever fails raises; after that, `open` finds out anew what MLflow holds, so that a
-    request whose answer was lost is not made twice. Writing something a second time changes nothing.
+    Where each configuration has one trial, because the sweep has one seed, trials lie directly below the sweep. Used
+    from one thread. Whatever fails raises; after that, `open` finds out anew what MLflow holds, so that a request whose
+    answer was lost is not made twice. Writing something a second time changes nothing.
     """
 
-    def __init__(self, window: MlflowRuns, sweep: str, spec_json: str, varied: Varied) -> None:
-        """`varied`: what the names of the runs mention of each method."""
+    def __init__(
+        self, window: MlflowRuns, sweep: str, spec_json: str, naming: Naming, data: Sequence[TaskData] = ()
+    ) -> None:
+        """`data`: what the tasks train on."""
         self._window = window
-        self._varied = varied
+        self._naming = naming
         self._sweep = sweep
         self._spec_json = spec_json
+        self._data = data
         self._parent = ""
+        self._began_ms = 0
         self._held: dict[str, _Held] = {}
+        # In their place a sweep of one seed remembers, of each configuration, the trial's id and name.
+        self._configurations = (
+            ConfigurationRuns(window, sweep, naming, {each.task: each for each in data}) if naming.is_nested else None
+        )
+        self._only_trials: dict[str, tuple[str, str]] = {}
 
     def open(self) -> None:
         """Reach MLflow, begin or take up the sweep's run, and see which trials' runs are there."""
         self._window.open()
-        runs = self._window.runs()
-        self._parent = self._begin([run for run in runs if run.tags[KIND] == "sweep"])
+        sweeps: list[Run] = []
         trials: dict[str, list[Run]] = {}
-        for run in runs:
-            if run.tags[KIND] == "trial" and TRIAL_ID in run.tags:
+        configurations: dict[str, list[Run]] = {}
+        for run in self._window.runs():
+            kind = run.tags[KIND]
+            if kind == "sweep":
+                sweeps.append(run)
+            elif kind == "configuration" and CONFIG_ID in run.tags:
+                configurations.setdefault(run.tags[CONFIG_ID], []).append(run)
+            elif kind == "trial" and TRIAL_ID in run.tags:
                 trials.setdefault(run.tags[TRIAL_ID], []).append(run)
+        self._parent = self._begin(sweeps)
+        if self._configurations:
+            found = {config_id: self._only(runs) for config_id, runs in configurations.items()}
+            self._configurations.open(found, self._parent)
         self._held = {}
-        for trial_id, found in trials.items():
-            run = self._only(found)
+        for trial_id, runs in trials.items():
+            run = self._only(runs)
             self._held[trial_id] = _Held(run_id=run.run_id, status=run.status, tags=_kept(run.tags))
 
     def write(self, news: News) -> None:
         """Make a trial's run show what is known of it: at most three requests, where no run was there before."""
         record = news.record
         held = self._held.get(news.facts.trial_id)
-        if held and record and held.is_end_of(record) and held.tags.get(PARENT) == self._parent:
+        self._note(news)
+        places = self._places(news)
+        if held and record and held.is_end_of(record):
+            if any(held.tags.get(key) != places[key] for key in (PARENT, NAME)):  # as an earlier version left it
+                self._window.log(held.run_id, [], {}, places)
+                held.tags |= _kept(places)
             return
         if held is None:
-            held = self._create(news)
+            held = self._create(news, places)
         elif record is None and held.status != "RUNNING":
             self._window.set_running(held.run_id)
             held.status = "RUNNING"
@@ -142,7 +177,9 @@ class Writer:
             held.steps = self._window.steps(held.run_id, CURVE)
         points, steps = _new_points(news, held.steps)
         params = {key: value for key, value in news.facts.params().items() if key not in held.params}
-        tags = {PARENT: self._parent, **(record_tags(record) if record else {STATUS: TrialStatus.RUNNING.value})}
+        # A name is written again only where it changes: to MLflow that is a request of its own to the database.
+        tags = {key: value for key, value in places.items() if key != NAME or held.tags.get(NAME) != value}
+        tags |= _record_tags(record) if record else {STATUS: TrialStatus.RUNNING.value}
         if record is None:
             tags = {key: value for key, value in tags.items() if held.tags.get(key) != value}
         if points or params or tags:
@@ -164,17 +201,27 @@ class Writer:
         ended = [(each, each.record) for each in news if each.record is not None]
         if len(ended) < len(news) or any(each.facts.trial_id in self._held for each in news):
             return False
-        ids = self._window.insert([self._whole(each, record) for each, record in ended])
-        if ids is None:
+        for each in news:
+            self._note(each)
+        above = self._configurations.whole(each.facts for each in news) if self._configurations else {}
+        runs = [self._whole(each, record, above.get(each.facts.config_id)) for each, record in ended]
+        if not self._window.insert([*above.values(), *runs]):
             return False
-        for run_id, (each, record) in zip(ids, ended, strict=True):
-            tags = _kept({**record_tags(record), PARENT: self._parent})
-            self._held[each.facts.trial_id] = _Held(run_id=run_id, status=run_status(record.status), tags=tags)
+        if self._configurations:
+            self._configurations.inserted(above)
+        for run, (each, _) in zip(runs, ended, strict=True):
+            tags = _kept({**run.tags, NAME: run.name})
+            self._held[each.facts.trial_id] = _Held(run_id=run.run_id, status=run.status, tags=tags)
         return True
 
     def holds(self, trial_id: str) -> bool:
         """Whether a trial has a run in MLflow."""
         return trial_id in self._held
+
+    def settle(self) -> None:
+        """Write what the seeds of configurations say together, where all have ended."""
+        if self._configurations:
+            self._configurations.settle()
 
     def end_running(self, keep: Collection[str]) -> None:
         """End the runs that still say RUNNING, of an earlier driver that was killed, but for the trials to keep."""
@@ -185,49 +232,118 @@ class Writer:
                 held.status = run_status(TrialStatus.CANCELLED)
                 held.tags[STATUS] = TrialStatus.CANCELLED.value
 
-    def end_sweep(self, status: TrialStatus) -> None:
-        self._window.log(self._parent, [], {}, {STATUS: status.value})
+    def log_sweep(self, points: Sequence[Point]) -> None:
+        """Add metric points to the sweep's run; their step is the number of seconds since it began."""
+        if points:
+            self._window.log(self._parent, self._since_began(points), {}, {})
+
+    def end_sweep(
+        self, status: TrialStatus, points: Sequence[Point], best: Sequence[Best] | None, report: str | None
+    ) -> None:
+        """End the sweep's run and, before it, those of its configurations that have not ended.
+
+        Args:
+            points: the last of `log_sweep`.
+            best: the best configuration of each task; None where that is not known, and what is shown stays.
+            report: which of its artifacts is the report.
+        """
+        if self._configurations:
+            self._configurations.settle(is_final=True)
+        tags = {STATUS: status.value}
+        if best is not None:
+            now_ms = round(1000 * time.time())
+            points = [*points, *best_points(best, now_ms)]
+            tags |= best_tags(best, self._run_of)
+            address = report and self._window.address(self._parent, report)
+            tags[NOTE] = _note_text(sweep_note(json.loads(self._spec_json), best, self._link, address))
+        self._window.log(self._parent, self._since_began(points), {}, tags)
         self._window.end(self._parent, run_status(status), None)
 
     def log_artifact(self, artifact: Artifact) -> None:
         artifact.log(self._window, self._parent)
 
-    def _whole(self, news: News, record: TrialRecord) -> EndedRun:
+    def _note(self, news: News) -> None:
+        """Remember what the news means for the trial's configuration."""
+        if self._configurations:
+            self._configurations.note(news.facts, news.record)
+        else:
+            self._only_trials[news.facts.config_id] = (news.facts.trial_id, self._naming.trial(news.facts))
+
+    def _places(self, news: News) -> dict[str, str]:
+        """The tags that say where a noted trial's run is and what it is called."""
+        parent = self._parent
+        if self._configurations:
+            is_training = news.record is None
+            parent = self._configurations.above(news.facts, began_ms=_start_ms(news), is_training=is_training)
+        return {PARENT: parent, SWEEP_RUN: self._parent, NAME: self._naming.trial(news.facts)}
+
+    def _run_of(self, config_id: str) -> str | None:
+        """The run that shows a configuration."""
+        if self._configurations:
+            return self._configurations.run_of(config_id)
+        trial_id, _ = self._only_trials.get(config_id, ("", ""))
+        held = self._held.get(trial_id)
+        return held.run_id if held else None
+
+    def _link(self, config_id: str) -> str | None:
+        run_id = self._run_of(config_id)
+        name = (
+            self._configurations.name_of(config_id)
+            if self._configurations
+            else self._only_trials.get(config_id, ("", ""))[1]
+        )
+        return linked(name, self._window.address(run_id)) if run_id and name else None
+
+    def _since_began(self, points: Sequence[Point]) -> list[Point]:
+        return [replace(point, step=max(0, (point.time_ms - self._began_ms) // 1000)) for point in points]
+
+    def _whole(self, news: News, record: TrialRecord, above: EndedRun | None) -> EndedRun:
         points, _ = _new_points(news, ())
+        held_above = self._configurations and self._configurations.run_of(news.facts.config_id)
+        parent = above.run_id if above else held_above or self._parent
         return EndedRun(
-            name=news.facts.name(self._varied),
+            run_id=uuid.uuid4().hex,
+            name=self._naming.trial(news.facts),
             status=run_status(record.status),
             start_ms=_start_ms(news),
             end_ms=end_ms(record) or None,
-            tags={**self._first_tags(news), **record_tags(record)},
+            tags={**self._first_tags(news), PARENT: parent, **_record_tags(record)},
             params=news.facts.params(),
             points=points,
         )
 
     def _first_tags(self, news: News) -> dict[str, str]:
-        return {**news.facts.tags(), PARENT: self._parent, SWEEP: self._sweep}
+        return {**news.facts.tags(), SWEEP: self._sweep, SWEEP_RUN: self._parent, **source_tags()}
 
-    def _create(self, news: News) -> _Held:
-        tags = {**self._first_tags(news), STATUS: TrialStatus.RUNNING.value}
-        run_id = self._window.create(news.facts.name(self._varied), tags, _start_ms(news))
-        held = _Held(run_id=run_id, status="RUNNING", tags=tags, params=set(), steps=set())
+    def _create(self, news: News, places: Mapping[str, str]) -> _Held:
+        tags = {**self._first_tags(news), PARENT: places[PARENT], STATUS: TrialStatus.RUNNING.value}
+        run_id = self._window.create(places[NAME], tags, _start_ms(news))
+        held = _Held(run_id=run_id, status="RUNNING", tags={**tags, NAME: places[NAME]}, params=set(), steps=set())
         self._held[news.facts.trial_id] = held
         return held
 
     def _begin(self, found: Sequence[Run]) -> str:
         """The sweep's run: made, or taken up again."""
-        spec_hash = hashlib.sha256(self._spec_json.encode()).hexdigest()
+        content = "\n".join([self._spec_json, *(f"{each.task} {each.digest}" for each in self._data)])
+        content_hash = hashlib.sha256(content.encode()).hexdigest()
         if found:
             run = self._only(found)
-            run_id, described = run.run_id, run.tags.get(_SPEC_HASH) == spec_hash
+            run_id, described = run.run_id, run.tags.get(_SPEC_HASH) == content_hash
+            self._began_ms = run.start_ms
             if run.status != "RUNNING":
                 self._window.set_running(run_id)
         else:
-            run_id = self._window.create(self._sweep, {KIND: "sweep", SWEEP: self._sweep}, None)
+            self._began_ms = round(1000 * time.time())
+            tags = {KIND: "sweep", SWEEP: self._sweep, **source_tags()}
+            run_id = self._window.create(self._sweep, tags, self._began_ms)
             described = False
         running = {STATUS: TrialStatus.RUNNING.value}
         if not described:
-            self._window.log(run_id, [], {}, {**running, **_spec_tags(self._spec_json), _SPEC_HASH: spec_hash})
+            if self._data:
+                self._window.log_data(run_id, self._data)
+            spec = json.loads(self._spec_json)
+            tags = {**running, **_spec_tags(spec), **source_tags(), NOTE: sweep_note(spec, (), self._link, None)}
+            self._window.log(run_id, [], {}, {**tags, _SPEC_HASH: content_hash})
         elif found and found[0].tags.get(STATUS) != running[STATUS]:
             self._window.log(run_id, [], {}, running)
         return run_id
@@ -247,7 +363,12 @@ def _start_ms(news: News) -> int | None:
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:
     """Of a run's tags, those that tell whether it shows the end of a trial as the record has it."""
-    return {key: tags[key] for key in (STATUS, STARTED_AT, PARENT) if key in tags}
+    return {key: tags[key] for key in (STATUS, STARTED_AT, PARENT, NAME) if key in tags}
+
+
+def _record_tags(record: TrialRecord) -> dict[str, str]:
+    """The tags of a trial's end, with the commit that trained it as its source."""
+    return {**source_tags(record.provenance.get("commit")), **record_tags(record)}
 
 
 def _new_points(news: News, known_steps: Collection[int]) -> tuple[list[Point], set[int]]:
@@ -262,9 +383,15 @@ def _new_points(news: News, known_steps: Collection[int]) -> tuple[list[Point], 
     return points + (record_points(news.record) if news.record else []), steps
 
 
-def _spec_tags(spec_json: str) -> dict[str, str]:
+def _note_text(note: str) -> str:
+    """A description of at most what MLflow takes, cut at the end of a line."""
+    if len(note) <= _LONGEST_NOTE:
+        return note
+    return note[: note.rindex("\n", 0, _LONGEST_NOTE)]
+
+
+def _spec_tags(spec: Any) -> dict[str, str]:
     """Each top-level entry of a spec as a tag."""
-    spec = json.loads(spec_json)
     entries = spec.items() if isinstance(spec, dict) else ()
     return {
         f"adaptune.spec.{key}": text(value if isinstance(value, str) else json.dumps(value)) for key, value in entries

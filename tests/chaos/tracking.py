@@ -125,10 +125,12 @@ def runs(uri: str, experiment: str) -> tuple[list[str], dict[str, list[Shown]]]:
     sweeps: list[str] = []
     trials: dict[str, list[Shown]] = {}
     for run in client.search_runs([found.experiment_id], max_results=1000):
-        trial_id = run.data.tags.get("adaptune.trial_id")
-        if trial_id is None:
+        kind = run.data.tags.get("adaptune.kind")
+        if kind == "sweep":
             sweeps.append(run.info.status)
+        if kind != "trial":
             continue
+        trial_id = run.data.tags["adaptune.trial_id"]
         points = {
             name: [point.step for point in client.get_metric_history(run.info.run_id, name)]
             for name in EPOCH_METRICS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,12 +22,13 @@ from trainables.training.model import ParameterCounts, build_model, count_parame
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPreview:
-    """A task as far as it is known here. Without its data, `fingerprint` and `train_rows` are None."""
+    """A task as far as it is known here. Without its data, `fingerprint` and `train_rows` are None, `rows` is empty."""
 
     info: tasks.TaskInfo
     fingerprint: str | None
     train_rows: int | None
     missing: tuple[str, ...] = ()  # why its data cannot be had here
+    rows: Mapping[str, int] = field(default_factory=dict)  # split -> how many
 
 
 def preview_task(reference: str) -> TaskPreview:
@@ -43,7 +44,8 @@ def preview_task(reference: str) -> TaskPreview:
             return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
     # How many windows questions make, and so the steps, depends on the tokenizer.
     rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
-    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows)
+    counts = {split: table.num_rows for split, table in task.splits.items()}
+    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows=counts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,9 @@ def test_a_killed_driver_s_sweep_is_resumed_wider_and_trains_exactly_what_has_no
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    assert Counter(run.info.status for run in runs) == {"FINISHED": planned + 1}
+    assert Counter(run.info.status for run in runs) == {
+        "FINISHED": 1 + (rates + 2) + planned
+    }  # sweep, configurations, trials
     assert {run.data.tags.get("adaptune.trial_id") for run in runs} == {*ids, None}
     after = {record.trial_id: record for record in Store(store.uri).records()}
     assert {trial_id: after[trial_id] for trial_id in before} == before

@@ -53,6 +53,8 @@ class NoTracker:
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record.trial_id)
 
+    def engines_working(self, engines: Any) -> None: ...
+
 
 @dataclasses.dataclass
 class Sweep:

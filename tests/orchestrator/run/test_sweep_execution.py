@@ -61,7 +61,9 @@ class Listener:
 
     made: ClassVar[list[Listener]] = []
 
-    def __init__(self, sweep: str, spec_json: str, *, varied: Any, tracking_uri: str | None = None) -> None:
+    def __init__(
+        self, sweep: str, spec_json: str, *, varied: Any, data: Sequence[Any], tracking_uri: str | None = None
+    ) -> None:
         self.sweep, self.refilled, self.ended, self.planned = sweep, [], [], None
         self.end: TrialStatus | None = None
         Listener.made.append(self)
@@ -71,6 +73,8 @@ class Listener:
 
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record.trial_id)
+
+    def show_best(self, best: Sequence[Any]) -> None: ...
 
     def log_artifacts(self, path: Any, folder: str) -> None: ...
 

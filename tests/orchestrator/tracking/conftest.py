@@ -74,11 +74,14 @@ class FlakyWindow(MlflowRuns):
 
     def insert(self, runs: Any) -> Any:
         if not self.writes_whole_runs or self.refused_names & {run.name for run in runs}:
-            return None
+            return False
         return self._request("insert", runs)
 
     def log(self, run_id: str, points: Any, params: Any, tags: Any) -> None:
         self._request("log", run_id, points, params, tags)
+
+    def log_data(self, run_id: str, data: Any) -> None:
+        self._request("log_data", run_id, data)
 
     def steps(self, run_id: str, key: str) -> Any:
         return self._request("steps", run_id, key)
@@ -138,7 +141,10 @@ class Seen:
 
 @pytest.fixture
 def look(tracking_uri: str) -> Callable[[], tuple[Seen, dict[str, Seen]]]:
-    """`look()`: the sweep's run and the trials' runs by trial_id. Two runs of one trial fail the test."""
+    """`look()`: the sweep's run and the trials' runs by trial_id. Two runs of one trial fail the test.
+
+    So does a trial's run that is not below the sweep's, by way of its configuration's where there are such.
+    """
     from mlflow.tracking.client import MlflowClient
 
     def seen() -> tuple[Seen, dict[str, Seen]]:
@@ -162,8 +168,12 @@ def look(tracking_uri: str) -> Callable[[], tuple[Seen, dict[str, Seen]]]:
             for run in client.search_runs([experiment.experiment_id])
         ]
         (parent,) = [run for run in runs if run.tags["adaptune.kind"] == "sweep"]
-        children = [run for run in runs if run is not parent]
-        assert {run.tags["mlflow.parentRunId"] for run in children} <= {parent.run_id}
+        children = [run for run in runs if run.tags["adaptune.kind"] == "trial"]
+        configurations = {run.run_id: run for run in runs if run.tags["adaptune.kind"] == "configuration"}
+        above = {run.tags["mlflow.parentRunId"] for run in children}
+        assert above <= (set(configurations) or {parent.run_id})
+        assert {run.tags["mlflow.parentRunId"] for run in configurations.values()} <= {parent.run_id}
+        assert {run.tags["adaptune.sweep_run"] for run in runs if run is not parent} <= {parent.run_id}
         by_trial = {run.tags["adaptune.trial_id"]: run for run in children}
         assert len(by_trial) == len(children)
         return parent, by_trial

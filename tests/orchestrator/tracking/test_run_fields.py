@@ -20,14 +20,6 @@ def test_a_planned_trial_and_its_record_say_the_same_of_it(planned, record):
     assert TrialFacts.of_plan(planned("a")) == TrialFacts.of_record(record("a"))
 
 
-def test_a_run_s_name_says_what_the_sweep_varies_of_its_method(planned):
-    facts = TrialFacts.of_plan(planned())
-    assert facts.name({"adapter": ("adapter_size", "learning_rate")}) == (
-        "trec adapter adapter_size=64 learning_rate=0.001 seed 0"
-    )
-    assert facts.name({"layernorm": ("learning_rate",)}) == facts.name({}) == "trec adapter seed 0"
-
-
 def test_parameters_are_those_searched_and_leave_out_what_has_no_value(planned):
     params = TrialFacts.of_plan(planned()).params()
     assert params["adapter_size"] == "64"

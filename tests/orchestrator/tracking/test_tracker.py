@@ -37,7 +37,7 @@ def test_a_trial_becomes_a_run_below_the_sweep_s(start, planned, record, epoch, 
     assert (parent.status, parent.name) == ("FINISHED", "quickstart")
     assert parent.tags["adaptune.spec.seeds"] == "[0, 1]"
     run = runs["a"]
-    assert (run.status, run.name) == ("FINISHED", "trec adapter adapter_size=64 seed 0")
+    assert (run.status, run.name) == ("FINISHED", "seed 0 trec adapter adapter_size=64")
     assert run.params["adapter_size"] == "64"
     assert run.tags["adaptune.config_id"] == "c-a"
     assert run.tags["adaptune.commit"] == "abc"

@@ -197,8 +197,8 @@ def track(server: Server) -> Iterator[Start]:
     patience = Patience(flush_interval_s=0.05, first_wait_s=0.05, longest_wait_s=0.5)
     trackers: list[Tracker] = []
 
-    def start(sweep: str, **options: Any) -> Tracker:
-        spec = f'{{"name": "{sweep}"}}'
+    def start(sweep: str, spec_json: str | None = None, **options: Any) -> Tracker:
+        spec = spec_json or f'{{"name": "{sweep}"}}'
         trackers.append(Tracker(sweep, spec, tracking_uri=server.uri, **{"patience": patience, **options}))
         return trackers[-1]
 

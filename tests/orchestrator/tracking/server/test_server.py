@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import TaskData, Tracker
 from orchestrator.tracking.tracker import Patience
 from trainables.outcome import EpochReport
 
@@ -116,6 +116,40 @@ def test_trials_that_live_for_several_flushes_cost_one_more_for_each(
     assert cost.total() <= 2 * (3 + flushes) + 2, (cost, flushes)
     for run in shown(server, "long")[1].values():
         assert [step for step, _ in points(server, run, "validation_score")] == list(range(1, 31))
+
+
+def test_a_configuration_costs_four_requests_whatever_its_seeds(
+    server: Any, track: Start, planned: Plan, record: MakeRecord
+) -> None:
+    data = TaskData(task="trec", reference="/data/trec", fingerprint="f" * 64, rows={"train": 5})
+    spec = '{"name": "nested", "seeds": [0, 1, 2, 3]}'
+    tracker = track("nested", spec_json=spec, data=[data], patience=Patience(flush_interval_s=60))
+    wait_until(lambda: server_holds(server, "nested"))
+    before = server.requests()
+    for number in range(20):
+        config_id, seed = f"c{number // 4}", number % 4
+        tracker.trial_ended(record(f"{config_id}-{seed}", config_id=config_id, seed=seed, sweep="nested"))
+    assert tracker.close(COMPLETED)
+    cost = server.requests() - before
+    assert cost.total() <= 20 * 3 + 5 * 4 + 2, cost  # the trials', the configurations' and the sweep's own end
+    configurations = runs_of_kind(server, "nested", "configuration")
+    assert {run.data.tags["adaptune.config_id"] for run in configurations} == {f"c{number}" for number in range(5)}
+    assert {run.info.status for run in configurations} == {"FINISHED"}
+    assert {run.data.metrics["num_seeds"] for run in configurations} == {4}
+    assert {run.inputs.dataset_inputs[0].dataset.digest for run in configurations} == {"f" * 12}
+    above = {run.info.run_id for run in configurations}
+    trials = runs_of_kind(server, "nested", "trial")
+    assert len(trials) == 20
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == above
+
+
+def runs_of_kind(server: Any, sweep: str, kind: str) -> list[Any]:
+    from mlflow.tracking.client import MlflowClient
+
+    client = MlflowClient(tracking_uri=server.uri)
+    experiment = client.get_experiment_by_name(sweep)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`adaptune.kind` = '{kind}'", max_results=1000))
 
 
 def server_holds(server: Any, sweep: str) -> bool:

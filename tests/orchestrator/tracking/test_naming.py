@@ -1,0 +1,55 @@
+"""Names of runs say what varies in the sweep, and no more."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from orchestrator.spec.spec import MethodSpec, SweepSpec
+from orchestrator.tracking.naming import Naming
+from orchestrator.tracking.run_fields import TrialFacts
+
+VARIED = {"adapter": ("adapter_size", "learning_rate")}
+
+
+def names(planned, naming: Naming) -> tuple[str, str]:
+    facts = TrialFacts.of_plan(planned())
+    return naming.configuration(facts), naming.trial(facts)
+
+
+def naming_of(*, tasks=("a", "b"), methods=("adapter", "layernorm"), seeds=(0, 1), varied=VARIED) -> Naming:
+    spec = SweepSpec(name="s", tasks=tasks, methods=tuple(MethodSpec(method=name) for name in methods), seeds=seeds)
+    return Naming.of(json.loads(spec.to_json()), varied)
+
+
+def test_what_varies_is_mentioned_and_a_seed_comes_first_below_its_configuration(planned):
+    configuration = "trec adapter adapter_size=64 learning_rate=0.001"
+    assert names(planned, naming_of()) == (configuration, f"seed 0 {configuration}")
+
+
+def test_what_a_sweep_has_one_of_is_not_mentioned(planned):
+    assert names(planned, naming_of(tasks=["a"]))[0] == "adapter adapter_size=64 learning_rate=0.001"
+    assert names(planned, naming_of(methods=["adapter", "adapter"]))[0] == "trec adapter_size=64 learning_rate=0.001"
+    assert names(planned, naming_of(seeds=[7]))[1] == "trec adapter adapter_size=64 learning_rate=0.001"
+    assert names(planned, naming_of(varied={"layernorm": ("learning_rate",)}))[1] == "seed 0 trec adapter"
+
+
+def test_a_sweep_that_varies_nothing_but_seeds_still_has_names(planned):
+    assert names(planned, naming_of(tasks=["a"], methods=["adapter"], varied={})) == ("trec adapter", "seed 0")
+    assert names(planned, naming_of(tasks=["a"], methods=["adapter"], seeds=[0], varied={}))[1] == "trec adapter"
+
+
+def test_what_is_not_known_of_a_spec_is_mentioned_and_configurations_have_no_runs(planned):
+    naming = Naming.of({"name": "quickstart"})
+    assert not naming.is_nested
+    assert names(planned, naming)[1] == "trec adapter seed 0"
+
+
+def test_only_several_seeds_make_a_level_of_configurations():
+    assert [naming_of(seeds=seeds).is_nested for seeds in ([0], [0, 1], [0, 1, 2])] == [False, True, True]
+
+
+def test_an_option_that_a_trial_does_not_have_is_left_out(planned):
+    facts = TrialFacts.of_plan(planned())
+    without = dataclasses.replace(facts, hyperparameters={"learning_rate": 3e-4})
+    assert naming_of().configuration(without) == "trec adapter learning_rate=0.0003"
