@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from orchestrator.analysis import wording
+from orchestrator.analysis.configurations import engine_seconds
 from orchestrator.record import TrialStatus
 
 _STATUSES = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, TrialStatus.CANCELLED)
@@ -25,23 +26,16 @@ def budget(trials: pa.Table) -> pa.Table:
     how many of them ended in each status; engine_seconds, the sum of duration_s / pack_size: trials that train together
     share their engine, so each counts for its part. Null where no duration was measured.
     """
-    names = ["task", "backbone", "method", "config_id", "seed", "status", "duration_s", "pack_size"]
+    names = ["task", "backbone", "method", "config_id", "seed", "status"]
+    spent = pa.array(engine_seconds(trials), from_pandas=True)  # null where it is not measured
     groups: dict[tuple[str, str, str], list[dict[str, object]]] = {}
-    for row in trials.select(names).to_pylist():
+    for row in trials.select(names).append_column("seconds", spent).to_pylist():
         groups.setdefault((row["task"], row["backbone"], row["method"]), []).append(row)
     return pa.Table.from_pylist([_row(key, groups[key]) for key in sorted(groups)], schema=SCHEMA)
 
 
-def engine_seconds(row: dict[str, object]) -> float | None:
-    """What a trial cost the engine it trained on: its duration, divided by the trials that it trained together with."""
-    seconds, together = row["duration_s"], row["pack_size"]
-    if not isinstance(seconds, float):
-        return None
-    return seconds / together if isinstance(together, float) and together >= 1 else seconds
-
-
 def _row(key: tuple[str, str, str], rows: list[dict[str, object]]) -> dict[str, object]:
-    seconds = [spent for row in rows if (spent := engine_seconds(row)) is not None]
+    seconds = [float(row["seconds"]) for row in rows if isinstance(row["seconds"], float)]
     statuses = [row["status"] for row in rows]
     return {
         **dict(zip(("task", "backbone", "method"), key, strict=True)),

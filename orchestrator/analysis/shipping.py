@@ -39,17 +39,14 @@ def overview(recommended: pa.Table) -> str:
 
 
 def per_task(recommended: pa.Table, trials: pa.Table, searched: Sequence[str]) -> list[tuple[str, str]]:
-    """For each task what to ship, what it costs and how sure that is, in sentences.
-
-    Where the recommendation has a column `why`, its words say how sure.
-    """
+    """For each task what to ship, what it costs, what it scores and why it was chosen, in sentences."""
     seconds = seconds_per_configuration(trials)
     several = several_backbones(recommended)
     said = []
     for row in recommended.to_pylist():
         setting = wording.hyperparameters(row, searched)
         name = wording.method(row, with_backbone=several) + (f" ({setting})" if setting else "")
-        sentences = [f"Ship {name}.", _cost(row, seconds.get(row["config_id"])), row.get("why") or _certainty(row)]
+        sentences = [f"Ship {name}.", _cost(row, seconds.get(row["config_id"])), _scored(row), row["why"]]
         said.append((row["task"], " ".join(filter(None, sentences))))
     return said
 
@@ -65,27 +62,19 @@ def _cost(row: Row, seconds: float | None) -> str:
     return f"{trains}, and takes {took}." if took else f"{trains}."
 
 
-def _certainty(row: Row) -> str:
+def _scored(row: Row) -> str:
     tested = row["test_mean"] is not None
     split = "test" if tested else "validation"
-    mean = row[f"{split}_mean"]
     metric = (row["metric"] or "score").replace("_", " ")
-    seeds = wording.plural(row["num_seeds"], "seed")
-    said = f"{split.capitalize()} {metric} {wording.score(mean, row[f'{split}_sem'])} over {seeds}"
-    if tested and row.get("test_low") is not None:
-        said += f" (95 % interval over seeds {row['test_low']:.3f} to {row['test_high']:.3f})"
+    score = wording.score(row[f"{split}_mean"], row[f"{split}_sem"])
+    said = f"{split.capitalize()} {metric} {score} over {wording.plural(row['num_seeds'], 'seed')}"
+    if tested and row["test_low"] is not None:
+        said += f" (95 % interval {row['test_low']:.3f} to {row['test_high']:.3f})"
     if row["num_seeds"] == 1:
         said += ", so how far seeds scatter is not known"
     if not tested:
         said += ", the split it was chosen on, which is optimistic"
-    said += f"; chosen among {wording.plural(row['num_configs_tried'], 'setting')}"
-    if row["config_id"] == row["best_config_id"]:
-        return f"{said}, and the best of them on validation."
-    best = row["best_test_mean"] if row["best_test_mean"] is not None else row["best_validation_mean"]
-    return (
-        f"{said}. The best on validation was {row['best_method']} with {wording.score(best)} and "
-        f"{wording.count(row['best_trained_params'])} trained parameters, within one standard error of it."
-    )
+    return f"{said}; chosen among {wording.plural(row['num_configs_tried'], 'setting')}."
 
 
 def _gap(row: Row) -> float | None:

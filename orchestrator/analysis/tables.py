@@ -154,7 +154,7 @@ def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
     return TextTable(
         title="Every setting that completed",
         left=("task", "method", "configuration"),
-        right=("trained", "validation", "test", "engine time"),
+        right=("trained", "validation", "test", "engine time a trial"),
         rows=tuple(
             (
                 row["task"],
@@ -163,7 +163,7 @@ def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
                 wording.count(row["trained_params"]),
                 wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
                 wording.score(row["test_mean"], row["test_sem"], row["num_seeds"]),
-                wording.duration(row["engine_seconds"]),
+                wording.duration(row["engine_seconds_per_trial"]),
             )
             for row in settings.to_pylist()
         ),

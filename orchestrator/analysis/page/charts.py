@@ -173,7 +173,7 @@ def settings_chart(settings: pa.Table, searched: Sequence[str]) -> Chart:
             "panel": panels[row["task"]],
             "series": name,
             "params": row["trained_params"],
-            "seconds": _rounded(row["engine_seconds"]),
+            "seconds": _rounded(row["engine_seconds_per_trial"]),
             "score": round(row["validation_mean"], 5),
             **_bar(row["validation_mean"], row["validation_sem"]),
             "test": None if row["test_mean"] is None else round(row["test_mean"], 5),
