@@ -193,7 +193,7 @@ class Plans:
     def _plan(self, folder: Folder) -> pa.Table:
         content = folder.read(PLAN)
         try:
-            return _rows_of(content)
+            return _rows_of(content.to_pybytes())
         except Exception as error:  # whatever Arrow makes of bytes that are anybody's
             raise self._odd(folder.at(PLAN), error) from error
 
@@ -205,7 +205,7 @@ class Plans:
         folder = self._folder.folder(_PLANNED)
         content = folder.read(name)
         try:
-            return _rows_of(content)
+            return _rows_of(content.to_pybytes())
         except Exception as error:
             if name not in self._warned:
                 self._warned.add(name)
