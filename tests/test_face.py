@@ -110,10 +110,14 @@ follow_imports = skip
 
 
 @pytest.mark.timeout(180)
-def test_a_user_s_script_passes_a_strict_type_check_with_every_type_known(tmp_path: Path) -> None:
+def test_a_user_s_script_passes_a_strict_type_check_with_every_type_known(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    assert pytestconfig.cache is not None
+    known = pytestconfig.cache.mkdir("mypy")  # what it has read before, and checks for changes
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "mypy.ini").write_text(SETTINGS)
-    command = [sys.executable, "-m", "mypy", "script.py"]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(known), "script.py"]
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

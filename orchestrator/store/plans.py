@@ -6,6 +6,7 @@ that plans as it goes adds rows to `planned/`, small files that are merged into 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -192,7 +193,7 @@ class Plans:
     def _plan(self, folder: Folder) -> pa.Table:
         content = folder.read(PLAN)
         try:
-            return _conform(pq.ParquetFile(pa.BufferReader(content)).read())
+            return _rows_of(content.to_pybytes())
         except Exception as error:  # whatever Arrow makes of bytes that are anybody's
             raise self._odd(folder.at(PLAN), error) from error
 
@@ -204,7 +205,7 @@ class Plans:
         folder = self._folder.folder(_PLANNED)
         content = folder.read(name)
         try:
-            return _conform(pq.ParquetFile(pa.BufferReader(content)).read())
+            return _rows_of(content.to_pybytes())
         except Exception as error:
             if name not in self._warned:
                 self._warned.add(name)
@@ -264,6 +265,12 @@ def _owner(plan: pa.Table) -> str | None:
 def _owned(plan: pa.Table, sweep: str, most_trials: int | None) -> pa.Table:
     most = {} if most_trials is None else {_MOST: str(most_trials).encode()}
     return plan.replace_schema_metadata({_OWNER: sweep.encode(), **most})
+
+
+@functools.lru_cache(maxsize=4)
+def _rows_of(content: bytes) -> pa.Table:
+    """The rows in a file of a plan. Kept for a while: one command asks ten times what the same file holds."""
+    return _conform(pq.ParquetFile(pa.BufferReader(content)).read())
 
 
 def _conform(plan: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tests.conftest import CHECKPOINT_VARIANTS
+from tests.fixtures import CHECKPOINT_VARIANTS
 from tests.pieces import laid_out
 from trainables.backbones import checkpoint_names, families, map_tensors, shape_of
 from trainables.backbones.loading import describe_backbone, load_backbone

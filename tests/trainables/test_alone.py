@@ -1,4 +1,7 @@
-"""The data plane runs alone: on a machine without Ray, MLflow and Optuna a trial trains from end to end."""
+"""The data plane runs alone: on a machine without Ray, MLflow and Optuna a trial trains from end to end.
+
+So does the GPU's benchmark open, which does without `datasets` too; both in one process, for loading torch takes long.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from tests.compiled import cache_with_kernels
 
 # Finders that do not find the control plane and its libraries, as on a machine where they are not installed.
 WITHOUT = """
@@ -27,6 +34,16 @@ for name in ABSENT:
     except ModuleNotFoundError:
         continue
     raise SystemExit(f"{name} is not hidden")
+BARRED = ("datasets", "adaptune")  # None in sys.modules makes an import of that name fail, and of nothing else
+sys.modules.update(dict.fromkeys(BARRED))
+import benchmarks.gpu
+files = [file.name for file in pkgutil.iter_modules(benchmarks.gpu.__path__, "benchmarks.gpu.")]
+for file in files:
+    importlib.import_module(file)
+from benchmarks.__main__ import default_names
+print("files:", *files, len(default_names()), file=sys.stderr)
+for name in BARRED:
+    del sys.modules[name]
 try:
     runpy.run_module("trainables", run_name="__main__", alter_sys=True)
 except SystemExit as end:
@@ -42,17 +59,19 @@ assert not found, found
 """
 
 
+@pytest.mark.timeout(180)  # a fresh interpreter loads torch and transformers
 def test_a_trial_trains_and_every_room_opens_without_ray_mlflow_optuna_and_the_orchestrator(
-    tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path
+    tiny_bert: Path, task_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     arguments = f"--task {task_folder()} --backbone {tiny_bert} --option adapter_size=4 --num-epochs 2 --threads 1"
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, *arguments.split(), "--max-length", "16", "--device", "cpu"],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
-        env={**os.environ, "ADAPTUNE_CACHE": str(cache_dir), "HF_HUB_OFFLINE": "1"},
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "ADAPTUNE_CACHE": str(cache_with_kernels(tmp_path / "cache")), "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -61,3 +80,6 @@ def test_a_trial_trains_and_every_room_opens_without_ray_mlflow_optuna_and_the_o
     assert events[-1]["test_score"] is not None
     (rooms,) = [line.split() for line in done.stderr.splitlines() if line.startswith("rooms:")]
     assert "trainables.training.pack" in rooms
+    (files,) = [line.split() for line in done.stderr.splitlines() if line.startswith("files:")]
+    assert "benchmarks.gpu.opponent_process" in files
+    assert int(files[-1]) > 3  # the benchmarks that there are beside it

@@ -140,9 +140,16 @@ def test_the_same_results_give_the_same_files(folder: Path, finished: Results, t
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.fixture
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that stand for pictures: drawing them takes long, and the contract of answers sees that they can be."""
+    monkeypatch.setattr("orchestrator.analysis.figures.render", lambda figure, form: b"<svg></svg>")
+
+
 Selection = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
+@pytest.mark.usefixtures("without_drawing")
 @pytest.mark.parametrize(
     ("select", "sentence"),
     [
@@ -161,12 +168,14 @@ def test_an_unfinished_or_small_sweep_has_a_report_that_says_so(
     assert sentence in write(synthetic.results(select(synthetic.rows())), tmp_path)
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_report_replaces_its_predecessor(synthetic: Any, finished: Results, tmp_path: Path) -> None:
     write(synthetic.results([]), tmp_path)
     assert "144 trials" in write(finished, tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == names(finished)
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_ablations_are_shown_each_with_its_heat_map_and_what_it_says(
     synthetic: Any, finished: Results, ablated: Callable[..., pa.Table], tmp_path: Path
 ) -> None:
@@ -181,6 +190,7 @@ def test_ablations_are_shown_each_with_its_heat_map_and_what_it_says(
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_more_failures_than_fit_the_page_are_counted(synthetic: Any, tmp_path: Path) -> None:
     rows = [synthetic.fail(row) for row in synthetic.rows()]
     page = write(synthetic.results(rows), tmp_path)

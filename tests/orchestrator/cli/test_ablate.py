@@ -17,7 +17,7 @@ from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus, make_record
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
-from tests.conftest import write_task_folder
+from tests.fixtures import write_task_folder
 from trainables.engine.engine import Engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning")

@@ -12,8 +12,8 @@ import pytest
 
 import trainables.config
 from orchestrator.planning.plan import TaskMethod, plan_sweep
-from tests.conftest import smaller_options
 from tests.factories import trial_config
+from tests.fixtures import smaller_options
 from trainables.backbones.loading import describe_backbone
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.methods import adapter, method_names, parse_options, reference_names

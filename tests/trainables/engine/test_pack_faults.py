@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import write_task_folder
+from tests.fixtures import write_task_folder
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 from trainables.engine.inbox import Inbox

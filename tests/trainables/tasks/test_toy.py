@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from random import Random
 
@@ -13,6 +11,15 @@ import pytest
 from trainables import tasks
 from trainables.tasks import toy
 from trainables.tasks.toy import grammars
+
+DIGESTS = {  # the first digits of the fingerprint of all that is generated
+    "acceptability": "6a8e06d3",
+    "inference": "382e7107",
+    "intent": "3b0ae554",
+    "paraphrase": "80336249",
+    "sentiment": "8ffc8f8d",
+    "similarity": "3dd22d35",
+}
 
 
 def sentences(table) -> list[str]:
@@ -43,10 +50,9 @@ class TestEveryTask:
         assert lengths[-1] <= 24
 
 
-def test_another_process_generates_the_same_rows() -> None:
-    code = "from trainables.tasks import toy; print([toy.load(name).fingerprint for name in toy.names()])"
-    there = subprocess.check_output([sys.executable, "-c", code], text=True, env={"PYTHONHASHSEED": "7"})
-    assert there.strip() == str([tasks.load(f"toy/{name}").fingerprint for name in toy.names()])
+def test_every_process_generates_the_same_rows() -> None:
+    digests = {name: tasks.load(f"toy/{name}").fingerprint[:8] for name in toy.names()}
+    assert digests == DIGESTS
 
 
 def test_scores_of_a_regression_are_whole_numbers_from_0_to_5() -> None:

@@ -12,8 +12,14 @@ import pytest
 
 from trainables.nn.kernels import native
 
-# Without optimization, which takes most of the seconds of compiling.
-PROBE = "from trainables.nn.kernels import native; native._FLAGS += ('-O0',); print(native.library() is not None)"
+# Without optimization, which takes most of the seconds of compiling, and without torch, which takes most of the rest.
+PROBE = """
+import sys, types
+sys.modules["torch"] = types.SimpleNamespace(Tensor=None)
+from trainables.nn.kernels import native
+native._FLAGS += ("-O0",)
+print(native.library() is not None)
+"""
 
 
 def fresh() -> bool:
