@@ -27,8 +27,13 @@ from orchestrator.analysis.configurations import (
     size_rank,
     varying_hyperparameters,
 )
-from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.learning_curves import learning_curves
+from orchestrator.analysis.paper.parameter_table import parameter_table
+from orchestrator.analysis.paper.robustness import robustness
+from orchestrator.analysis.paper.score_table import score_table
 from orchestrator.analysis.throughput import throughput
+from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -214,6 +219,82 @@ class Results:
         """How fast each engine trained each method; see `orchestrator.analysis.throughput`."""
         return throughput(self._trials)
 
+    def learning_curves(self) -> pa.Table:
+        """How the chosen configuration of each task and method learns, a row an epoch.
+
+        Chosen as in `best`. Columns: task, backbone, method, config_id, metric; epoch, from 1, and step, the optimizer
+        steps taken by then; validation_mean and validation_sem (ddof = 1; null for one seed) over the num_seeds
+        completed trials, in the metric's unit; train_loss, the mean over the same trials.
+        """
+        return learning_curves(self._trials, self._epochs, self._configurations)
+
+    def score_table(self, split: str | None = None) -> pa.Table:
+        """What each method scores on each task, and on average: Table 2 of Houlsby et al. 2019.
+
+        A row per task and method, of the configuration chosen as in `best`; one without a completed trial has nulls.
+        Then, where there are several tasks, a row per method without a task: the mean over the tasks that all methods
+        have completed, its s.e.m. from theirs, taken as independent. Of tasks whose metrics point in different
+        directions there is no average. Scored on test where the task has test scores, or on one `split` throughout.
+
+        Columns: task, backbone, method, config_id, metric, split; score and score_sem (ddof = 1; null for one seed) in
+        the metric's unit; num_seeds; num_configs_tried; num_tasks; is_best, whether no method of the task is better.
+        Raises `FaultsError` on an unknown split.
+        """
+        return score_table(self._configurations, self._check_split("score_table", split))
+
+    def parameter_table(self, split: str | None = None) -> pa.Table:
+        """What it takes to serve all tasks with each method, and what they score: Table 1 of Houlsby et al. 2019.
+
+        A row per method with its configuration chosen on each task as in `best`, and for a method of several sizes a
+        row per size, kept fixed on all tasks, with the rest chosen.
+
+        Columns: backbone, method; size, null where there is one; num_tasks; backbone_params (no head) and
+        encoder_params (its layers alone); trained_params_all_tasks, a sum, and trained_params_per_task, a mean, heads
+        left out; total_multiple, the parameters of a model of all tasks as a multiple of the backbone, and
+        trained_percent, trained per task in per cent of it; both again `..._of_encoder`, as the paper counts; average,
+        the mean score; `score/<task>`. Null what is not known. Arguments and errors as in `score_table`; the
+        definitions are `orchestrator.analysis.paper.parameter_table`'s.
+        """
+        return parameter_table(self._trials, self._configurations, self._check_split("parameter_table", split))
+
+    def robustness(self, hyperparameter: str = "learning_rate") -> pa.Table:
+        """The best score at each value of one hyperparameter: Figure 7 of Houlsby et al. 2019, and 6 (right).
+
+        A row per task, method and value: the best configuration on validation with it, so all others are tuned.
+        Columns: task, backbone, method, config_id, metric, hyperparameter, value; validation_mean and validation_sem
+        over num_seeds; loss_to_best, how far behind the method's best value on the task; num_configs_tried, with this
+        value. Raises `FaultsError` on an unknown hyperparameter.
+        """
+        known = hyperparameter_columns(self._trials)
+        if hyperparameter not in known:
+            if len(self._trials):
+                raise FaultsError("robustness", [unknown_name("hyperparameter", hyperparameter, known)])
+            return robustness((), hyperparameter, pa.float64())
+        return robustness(self._configurations, hyperparameter, self._trials.schema.field(hyperparameter).type)
+
+    def tried(self) -> pa.Table:
+        """Everything that was tried, a row per configuration with a completed trial: what slice plots show.
+
+        Columns: task, backbone, method, config_id, metric; the sizes; validation and test mean and s.e.m. over
+        num_seeds; loss_to_best, how far behind the best configuration of the task on validation (0 is the best);
+        duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
+        """
+        return tried(self._trials, self._configurations, self.searched())
+
+    def draw(self, figure: str, **arguments: Any) -> Any:
+        """One of the figures, as matplotlib's `Figure`: `results.draw("curve").savefig("curve.pdf")`.
+
+        Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
+        `points`, and `slices` and `parallel_coordinates` show `tried`. What the figure needs and the sweep does not
+        have is said in it. Raises `FaultsError` on an unknown name.
+        """
+        from orchestrator.analysis import figures  # matplotlib, which asking does without
+
+        if figure not in figures.FIGURES:
+            raise FaultsError("draw", [unknown_name("figure", figure, figures.FIGURES)])
+        drawn = figures.FIGURES[figure]
+        return drawn.draw(getattr(self, drawn.asks)(**arguments))
+
     def searched(self) -> list[str]:
         """The hyperparameters that have more than one value in this sweep, in the order of their columns.
 
@@ -236,6 +317,12 @@ class Results:
         if faults:
             raise FaultsError("best", faults)
         return names
+
+    def _check_split(self, question: str, split: str | None) -> str | None:
+        """Raises `FaultsError`."""
+        if split is not None and split not in SPLITS:
+            raise FaultsError(question, [unknown_name("split to score on", split, SPLITS)])
+        return split
 
     def _ask_curve(self, quantiles: Sequence[float], normalize_to: str | None, split: str | None) -> CurveRequest:
         """Raises `FaultsError`. A sweep that has not completed any trial yet is not asked for a reference."""

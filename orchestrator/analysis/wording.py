@@ -17,6 +17,12 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def span(numbers: Iterable[int], noun: str) -> str:
+    """4 tasks; 3 to 4 tasks where the numbers differ."""
+    low, high = min(found := list(numbers) or [0]), max(found)
+    return plural(low, noun) if low == high else f"{low:,} to {plural(high, noun)}"
+
+
 def score(mean: float | None, sem: float | None = None, num_seeds: int | None = None) -> str:
     """0.946 ± 0.003 (n=3); three decimals, as many as the noise between seeds ever leaves meaningful."""
     if mean is None:

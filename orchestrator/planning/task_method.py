@@ -23,6 +23,7 @@ from trainables.faults import FaultsError
 if TYPE_CHECKING:
     from trainables.backbones.loading import BackboneInfo
     from trainables.estimate.preview import TaskPreview
+    from trainables.nn.encoder_shape import EncoderShape
 
 DEFAULT_MAX_LENGTH = TrialConfig.max_length
 
@@ -40,7 +41,7 @@ class PlannedTrial:
     trained_params_without_head: int | None = None
     total_params: int | None = None
     pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
-    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone, its sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +157,18 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
             provenance={
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
+                **(_sizes(backbone.shape) if backbone else {}),
             },
         )
         for seed in spec.seeds
     )
+
+
+def _sizes(shape: EncoderShape) -> dict[str, str]:
+    """What shares of a backbone are shares of: all of it without a head, and the layers of its encoder."""
+    encoder = shape.num_layers * shape.layer_params
+    whole = shape.embedding_params + encoder + shape.pooler_params
+    return {"backbone_params": str(whole), "encoder_params": str(encoder)}
 
 
 def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:
