@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from orchestrator.analysis.estimators import t_interval
+from orchestrator.analysis.statistics.intervals import t_interval
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float] | None]:

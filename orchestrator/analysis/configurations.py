@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis import estimators
+from orchestrator.analysis.statistics import intervals
 from orchestrator.record import TrialStatus
 from trainables import metrics
 from trainables.config import HYPERPARAMETERS
@@ -170,8 +170,8 @@ def _summary(scores: np.ndarray) -> SeedSummary | None:
     if not known.size:
         return None
     return SeedSummary(
-        mean=estimators.mean(known),
-        sem=estimators.standard_error(known),
+        mean=intervals.mean(known),
+        sem=intervals.standard_error(known),
         num_seeds=known.size,
         scores=tuple(known.tolist()),
     )

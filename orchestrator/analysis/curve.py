@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import estimators
 from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, group_by, higher_is_better
 from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
+from orchestrator.analysis.statistics.aggregates import percentiles
+from orchestrator.analysis.statistics.intervals import mean
 from trainables.faults import unknown_name
 
 SPLITS = ("validation", "test")
@@ -110,11 +111,11 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
         group = groups[key]
         sizes = [point["trained_params"] for point in group if point["trained_params"] is not None]
         metrics = {point["metric"] for point in group}
-        levels = estimators.percentiles([point[value] for point in group], request.quantiles)
+        levels = percentiles([point[value] for point in group], request.quantiles)
         rows.append(
             {
                 **dict(zip(("backbone", "method", "trained_params_without_head"), key, strict=True)),
-                "trained_params": round(estimators.mean(sizes)) if sizes else None,
+                "trained_params": round(mean(sizes)) if sizes else None,
                 "num_tasks": len(group),
                 "num_tasks_on_validation": sum(point["split"] == "validation" for point in group),
                 "num_seeds": min(point["num_seeds"] for point in group),

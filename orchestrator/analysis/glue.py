@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import estimators
 from orchestrator.analysis.configurations import Configuration, contenders, group_by
+from orchestrator.analysis.statistics import intervals
 from orchestrator.record import TrialStatus
 
 # What each task is the mean of, by the names of `trainables.metrics`; in the order in which papers print them.
@@ -53,12 +53,12 @@ def task_score(task: str, measured: Mapping[str, float | None]) -> float | None:
         names = names[:1]
     values = [measured.get(name) for name in names]
     known = [value for value in values if value is not None]
-    return estimators.mean(known) if len(known) == len(values) else None
+    return intervals.mean(known) if len(known) == len(values) else None
 
 
 def glue_score(scores: Mapping[str, float]) -> float | None:
     """The unweighted mean of the nine tasks' scores, in their unit; None unless all nine are there."""
-    return estimators.mean([scores[task] for task in COMPONENTS]) if COMPONENTS.keys() <= scores.keys() else None
+    return intervals.mean([scores[task] for task in COMPONENTS]) if COMPONENTS.keys() <= scores.keys() else None
 
 
 def glue_task(task: str) -> str | None:
@@ -92,7 +92,7 @@ def _score(trials: pa.Table, chosen: Mapping[str, Configuration]) -> dict[str, A
     is_half = "mnli" in points and measured["mnli"]["mismatched_accuracy"] is None
     return {
         "glue_score": None if is_half else glue_score(points),
-        "mean_of_present": estimators.mean(list(points.values())) if points else None,
+        "mean_of_present": intervals.mean(list(points.values())) if points else None,
         "num_tasks": len(points),
         "missing": [task for task in COMPONENTS if task not in points] + ["mnli mismatched"] * is_half,
         "mnli_is_matched_only": is_half if "mnli" in points else None,
@@ -109,5 +109,5 @@ def _components(trials: pa.Table, config_id: str, task: str) -> dict[str, float 
     for name in COMPONENTS[task]:
         column = f"validation/{name}"
         values = own[column].drop_null().to_pylist() if column in own.column_names else []
-        means[name] = estimators.mean(values) if values else None
+        means[name] = intervals.mean(values) if values else None
     return means

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import estimators
 from orchestrator.analysis.configurations import Configuration
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import gaps, reported
+from orchestrator.analysis.statistics import intervals
 from orchestrator.record import TrialStatus
 
 _CURVES = pa.schema(
@@ -60,9 +60,9 @@ def learning_curves(trials: pa.Table, epochs: pa.Table, configurations: Sequence
                     "metric": speaker.configuration.metric,
                     "epoch": epoch,
                     "step": min(row["step"] for row in group),
-                    "validation_mean": estimators.mean(scores),
-                    "validation_sem": estimators.standard_error(scores),
-                    "train_loss": estimators.mean(losses) if np.isfinite(losses).all() and losses else None,
+                    "validation_mean": intervals.mean(scores),
+                    "validation_sem": intervals.standard_error(scores),
+                    "train_loss": intervals.mean(losses) if np.isfinite(losses).all() and losses else None,
                     "num_seeds": len(group),
                 }
             )

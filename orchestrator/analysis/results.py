@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, estimators, glue
+from orchestrator.analysis import ablation, glue
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -32,6 +32,7 @@ from orchestrator.analysis.learning_curves import learning_curves
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
+from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
 from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
@@ -357,7 +358,7 @@ def _describe(chosen: Configuration) -> dict[str, Any]:
 
 
 def _interval(chosen: Configuration) -> dict[str, float | None]:
-    low, high = (estimators.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
+    low, high = (intervals.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
     return {"test_low": low, "test_high": high}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import estimators
 from orchestrator.analysis.configurations import SIZES, Configuration, higher_is_better
+from orchestrator.analysis.statistics import intervals
 
 
 def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequence[str]) -> pa.Table:
@@ -38,7 +38,7 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
                 "test_sem": c.test and c.test.sem,
                 "loss_to_best": sign * (best[c.task] - _mean(c)),
                 "num_seeds": c.validation and c.validation.num_seeds,
-                "duration_s": estimators.mean(seconds[c.config_id]) if c.config_id in seconds else None,
+                "duration_s": intervals.mean(seconds[c.config_id]) if c.config_id in seconds else None,
                 **{name: c.hyperparameters.get(name) for name in names},
             }
         )

@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import estimators, wording
+from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of, splits, summary, tasks_of
+from orchestrator.analysis.statistics import intervals
 from trainables.config import HYPERPARAMETERS
 
 CHOSEN_PER_TASK = "chosen per task"
@@ -115,7 +116,7 @@ def _row(chosen: Mapping[str, Configuration], split_of: Mapping[str, str], size:
         "num_tasks": len(chosen),
         "backbone_params": size.whole,
         "encoder_params": size.encoder,
-        "average": estimators.mean(list(scores.values())) if len(directions) == 1 else None,
+        "average": intervals.mean(list(scores.values())) if len(directions) == 1 else None,
         **{f"score/{task}": score for task, score in scores.items()},
     }
     trained = [configuration.trained_params_without_head for configuration in chosen.values()]
@@ -129,7 +130,7 @@ def _row(chosen: Mapping[str, Configuration], split_of: Mapping[str, str], size:
             # What trains the embeddings too trains more than the encoder; it is the whole of it.
             shares = [min(number / whole, 1.0) for number in counted]
             row[f"total_multiple{suffix}"] = total_multiple(shares)
-            row[f"trained_percent{suffix}"] = 100 * estimators.mean(shares)
+            row[f"trained_percent{suffix}"] = 100 * intervals.mean(shares)
     return row
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import estimators
 from orchestrator.analysis.configurations import Configuration, higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, Reported, gaps, method_names, methods_of, reported, tasks_of
+from orchestrator.analysis.statistics import intervals
 
 _SCORES = pa.schema(
     {
@@ -78,7 +78,7 @@ def _averages(
                 "method": method.name,
                 "metric": next(iter(metrics)) if len(metrics) == 1 else None,
                 "split": own[0].split if len({one.split for one in own}) == 1 else None,
-                "score": estimators.mean([one.score.mean for one in own]),
+                "score": intervals.mean([one.score.mean for one in own]),
                 "score_sem": math.hypot(*known) / len(own) if len(known) == len(errors) else None,
                 "num_seeds": min(one.score.num_seeds for one in own),
                 "num_configs_tried": sum(one.num_configs_tried for one in own),

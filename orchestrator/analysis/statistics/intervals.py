@@ -1,0 +1,165 @@
+"""Means with their standard errors and intervals: over seeds, and over seeds and test rows together.
+
+Sums are correctly rounded where scores are ranked by them, so that two configurations with the same scores tie exactly,
+whatever the order of their seeds.
+
+A test score scatters for two reasons: another seed trains another model, and another test set holds other rows. All
+seeds are scored on the same rows, so more seeds make the first part smaller and leave the second as it is. The
+functions named `..._seeds_and_rows` put both into one standard error; an interval from seeds alone speaks of these test
+rows only, and is too narrow for the claim that a method is better on the task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.analysis.statistics.checked import fraction, matrix, vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean, how far it may be off, and how well that is known."""
+
+    mean: float
+    standard_error: float
+    degrees_of_freedom: float
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The two-sided Student interval: mean -+ t * standard error, at the estimate's degrees of freedom."""
+        half_width = student_quantile(self.degrees_of_freedom, (1 + fraction(confidence, "confidence")) / 2)
+        return self.mean - half_width * self.standard_error, self.mean + half_width * self.standard_error
+
+
+def mean(scores: npt.ArrayLike) -> float:
+    """The arithmetic mean of `(n,)` scores, n >= 1. Raises `ValueError` on none, or on one that is not finite."""
+    values = vector(scores).tolist()
+    return math.fsum(values) / len(values)
+
+
+def standard_error(scores: npt.ArrayLike) -> float | None:
+    """The standard error of the mean of `(n,)` scores: sample standard deviation (ddof = 1) over sqrt(n).
+
+    None where n = 1, since one score says nothing about its spread. Raises `ValueError` as `mean` does.
+    """
+    values = vector(scores).tolist()
+    n = len(values)
+    if n < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1) / n)
+
+
+def t_interval(scores: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[float, float] | None:
+    """The two-sided Student interval of the mean of `(n,)` scores: mean -+ t * standard error.
+
+    t is the quantile (1 + confidence) / 2 of Student's distribution with n - 1 degrees of freedom. The interval covers
+    the mean over seeds with probability `confidence` where scores are close to normal; it says nothing about other
+    tasks or other splits. None where n = 1. Raises `ValueError` as `mean` does, or unless 0 < confidence < 1.
+    """
+    fraction(confidence, "confidence")
+    error = standard_error(scores)
+    if error is None:
+        return None
+    return Estimate(mean=mean(scores), standard_error=error, degrees_of_freedom=np.size(scores) - 1).interval(
+        confidence
+    )
+
+
+def student_quantile(degrees_of_freedom: float, level: float) -> float:
+    """The quantile of Student's distribution; that of the normal distribution at infinitely many degrees of freedom."""
+    from scipy.special import ndtri, stdtrit  # loaded when first asked for: reading a table needs no scipy
+
+    return float(ndtri(level) if math.isinf(degrees_of_freedom) else stdtrit(degrees_of_freedom, level))
+
+
+def welch(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimate | None:
+    """The difference of the means of `(n,)` and `(m,)` independent scores, first less second, n and m >= 2.
+
+    The variance is the sum of both squared standard errors, the degrees of freedom are those of Welch (1947) and
+    Satterthwaite (1946): nothing is assumed of the two spreads. None where either side has one score.
+    """
+    ours, theirs = standard_error(first), standard_error(second)
+    if ours is None or theirs is None:
+        return None
+    parts = [(ours**2, np.size(first) - 1), (theirs**2, np.size(second) - 1)]
+    return _combine(mean(first) - mean(second), parts)
+
+
+def binomial_standard_error(accuracy: float, num_rows: int) -> float:
+    """What an accuracy on `num_rows` independent test rows scatters by: sqrt(p (1 - p) / n), p the accuracy.
+
+    On 500 rows, an accuracy of 0.955 has 0.009. The formula holds for a share of right rows and no other metric.
+    """
+    if not 0 <= accuracy <= 1 or num_rows < 1:
+        raise ValueError(f"accuracy must be in [0, 1] on at least one row, but got {accuracy!r} on {num_rows!r}")
+    return math.sqrt(accuracy * (1 - accuracy) / num_rows)
+
+
+def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Estimate | None:
+    """The mean of `(num_seeds,)` accuracies, all on the same `num_rows` test rows, for other seeds and other rows.
+
+    variance = s^2 / num_seeds + p (1 - p) / num_rows
+
+    where s^2 is the sample variance of the accuracies (ddof = 1) and p their mean. The second part is not divided by
+    the number of seeds, as they share the rows. Assumes that rows are independent draws and seeds too. It is exact
+    where all seeds get the same rows wrong, and too wide otherwise, since what seeds disagree on is then counted in
+    both parts: where which rows are wrong is pure chance, the variance comes out (num_seeds + 1) times too large. With
+    the outcome of every row use `estimate_over_rows`, which does not count it twice. Degrees of freedom are
+    Satterthwaite's, of num_seeds - 1 and num_rows - 1. None where there is one seed: its spread is unknown.
+    """
+    error = standard_error(accuracies)
+    if error is None:
+        return None
+    centre = mean(accuracies)
+    rows = binomial_standard_error(min(max(centre, 0.0), 1.0), num_rows) ** 2
+    return _combine(centre, [(error**2, np.size(accuracies) - 1), (rows, max(num_rows - 1, 1))])
+
+
+def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
+    """The mean of `(num_seeds, num_rows)` outcomes of every seed on every test row, for other seeds and other rows.
+
+    An outcome is 1 where the row was right and 0 elsewhere, or any other number whose mean is the score; for two
+    methods, the difference of their outcomes, with seeds paired by their place. Seeds and rows are crossed random
+    effects, y = mean + seed + row + rest, and the variance of the mean is estimated without bias by
+
+    variance = (MS_seeds + MS_rows - MS_rest) / (num_seeds num_rows)
+
+    from the mean squares of the two-way table without replication; subtracting MS_rest takes out what would be counted
+    in both of the others. Where that would make the part of the seeds or of the rows negative, the part is 0, as is
+    usual: seeds that differ by no more than the rest lets expect have no part of their own. Degrees of freedom are
+    Satterthwaite's. Assumes independent rows and independent seeds. None where either is one.
+
+    Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946).
+    """
+    values = matrix(outcomes, "outcomes")
+    num_seeds, num_rows = values.shape
+    if num_seeds < 2 or num_rows < 2:
+        return None
+    centre, by_seed, by_row = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    rest = values - by_seed[:, None] - by_row[None, :] + centre
+    cells = num_seeds * num_rows
+    seeds = num_rows * float(((by_seed - centre) ** 2).sum()) / (num_seeds - 1) / cells
+    rows = num_seeds * float(((by_row - centre) ** 2).sum()) / (num_rows - 1) / cells
+    both = float((rest**2).sum()) / ((num_seeds - 1) * (num_rows - 1)) / cells
+    parts = [(seeds, num_seeds - 1.0), (rows, num_rows - 1.0), (-both, (num_seeds - 1.0) * (num_rows - 1.0))]
+    if seeds <= both:
+        parts = parts[1:2] if rows > both else [(both, parts[2][1])]
+    elif rows <= both:
+        parts = parts[:1]
+    return _combine(float(centre), parts)
+
+
+def _combine(centre: float, parts: Sequence[tuple[float, float]]) -> Estimate:
+    """Independent parts of a variance, each with its degrees of freedom, as one with Satterthwaite's.
+
+    A part may be subtracted; what it is subtracted from must be larger.
+    """
+    variance = sum(part for part, _ in parts)
+    scatter = sum(part**2 / freedom for part, freedom in parts)
+    freedom = variance**2 / scatter if scatter > 0 else math.inf
+    return Estimate(mean=centre, standard_error=math.sqrt(variance), degrees_of_freedom=freedom)
