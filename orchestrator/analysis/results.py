@@ -28,10 +28,16 @@ from orchestrator.analysis.configurations import (
     varying_hyperparameters,
 )
 from orchestrator.analysis.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.expected_validation import expected_validation
+from orchestrator.analysis.importance import importance
 from orchestrator.analysis.learning_curves import learning_curves
+from orchestrator.analysis.paired import paired_differences, usual_reference
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
+from orchestrator.analysis.pareto import COSTS, pareto
+from orchestrator.analysis.profile import profile
+from orchestrator.analysis.ranks import ranks
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
 from orchestrator.analysis.tried import tried
@@ -282,11 +288,98 @@ class Results:
         """
         return tried(self._trials, self._configurations, self.searched())
 
+    def importance(self, task: str | None = None) -> pa.Table:
+        """Which hyperparameters the validation score of a method depends on, over all tasks or on one (fANOVA).
+
+        Of those in `searched`. Over several tasks each task's scores are first given mean 0 and variance 1. A method
+        needs four configurations with equally many seeds, the most that any of it has, and two hyperparameters that vary.
+
+        Columns: backbone, method, task (null: all), hyperparameter; importance, its share of the variance that single
+        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_configs;
+        num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises `FaultsError` on an
+        unknown task.
+        """
+        known = set(self._trials["task"].to_pylist())
+        if task is not None and task not in known:
+            raise FaultsError("importance", [unknown_name("task", task, known)])
+        return importance(self._configurations, self.searched(), task)
+
+    def expected_validation(self, split: str | None = None) -> pa.Table:
+        """What a search would have found with fewer configurations, a row per task, method and number of them.
+
+        The expected validation score of the best of n configurations drawn at random without replacement from those
+        with a completed trial (means over seeds; Dodge et al. 2019, Tang et al. 2020). It makes methods comparable that
+        were tried with unequal budgets: read them at the same n, or at the same seconds.
+
+        Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_tried; engine_seconds, what n
+        configurations with all their seeds take on average; expected_validation; expected_score, on the split, of the
+        one that is best on validation. Arguments and errors as in `score_table`.
+        """
+        split = self._check_split("expected_validation", split)
+        return expected_validation(self._trials, self._configurations, split)
+
+    def pareto(self, cost: str = "trained_params") -> pa.Table:
+        """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.
+
+        `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean).
+        Columns: task, backbone, method, config_id, metric; cost_name, cost, is_on_front, by mean validation score;
+        the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost.
+        """
+        if cost not in COSTS:
+            raise FaultsError("pareto", [unknown_name("cost", cost, COSTS)])
+        return pareto(self.tried(), cost)
+
+    def profile(self, split: str | None = None) -> pa.Table:
+        """Performance profiles: the share of runs above every threshold, a row per method and threshold.
+
+        A run is a seed of a method's chosen configuration on one task; its score is taken less the mean of the best
+        method of that task, so 0 is the best and -0.01 a point below. Over the tasks that all methods share.
+
+        Columns: backbone, method; threshold; share, a mean over tasks; share_low and share_high, the middle 95 % over
+        resamples of each task's seeds (null for one seed; the tasks stay as they are); num_tasks; num_seeds, the
+        fewest. Arguments and errors as in `score_table`.
+        """
+        return profile(self._configurations, self._check_split("profile", split))
+
+    def paired_differences(self, reference: str | None = None, split: str | None = None) -> pa.Table:
+        """How much better each method is than a reference: what a forest plot shows.
+
+        A row per method and task, then one per method over its tasks (task null). Positive is better, also where a
+        lower score is better. `reference` is a method, on the same backbone; without it full_finetuning where that has
+        completed, or else the method with most tasks.
+
+        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its
+        95 % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
+        num_seeds, the fewest; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value of the
+        exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can give.
+        Raises `FaultsError` on an unknown method or split.
+        """
+        known = {c.method for c in self._configurations}
+        faults = (
+            [unknown_name("method of this sweep", reference, known)] if reference and reference not in known else []
+        )
+        if split is not None and split not in SPLITS:
+            faults.append(unknown_name("split to score on", split, SPLITS))
+        if faults:
+            raise FaultsError("paired_differences", faults)
+        return paired_differences(self._configurations, reference or usual_reference(self._configurations), split)
+
+    def ranks(self, split: str | None = None) -> pa.Table:
+        """The methods' mean ranks over the tasks they share, the best first: a critical-difference diagram.
+
+        Columns: backbone, method; mean_rank, best_rank, worst_rank (1 is best, ties share); not_told_apart_from, the
+        methods from which exact sign-flip tests over tasks with Holm's correction over all pairs do not tell it apart
+        at 0.05; num_tasks; friedman_p, of Friedman's test that all rank alike (null below three methods or two tasks).
+        Without two methods that share a task there are no rows. Arguments and errors as in `score_table`.
+        """
+        return ranks(self._configurations, self._check_split("ranks", split))
+
     def draw(self, figure: str, **arguments: Any) -> Any:
         """One of the figures, as matplotlib's `Figure`: `results.draw("curve").savefig("curve.pdf")`.
 
         Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
-        `points`, and `slices` and `parallel_coordinates` show `tried`. What the figure needs and the sweep does not
+        `points`, `slices` and `parallel_coordinates` show `tried`, `forest` shows
+        `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not
         have is said in it. Raises `FaultsError` on an unknown name.
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without

@@ -58,6 +58,13 @@ def percent(value: float) -> str:
     return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
+def p_value(value: float | None) -> str:
+    """As it stands after "p": = 0.031, = 0.25, < 0.001; a dash where it is unknown."""
+    if value is None:
+        return UNKNOWN
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
+
+
 def points(value: float | None) -> str:
     """A score in points, 0 to 100: 80.3, as leaderboards print it."""
     return UNKNOWN if value is None else f"{value:.1f}"

@@ -12,26 +12,21 @@ from typing import NamedTuple
 import pyarrow as pa
 from matplotlib.figure import Figure
 
+from orchestrator.analysis.figures.critical_difference import critical_difference_figure
 from orchestrator.analysis.figures.curve import curve_figure, tasks_figure
+from orchestrator.analysis.figures.expected_validation import expected_validation_figure
+from orchestrator.analysis.figures.forest import forest_figure
 from orchestrator.analysis.figures.heatmap import ablation_figure
+from orchestrator.analysis.figures.importance import importance_figure
 from orchestrator.analysis.figures.learning_curves import learning_curves_figure
 from orchestrator.analysis.figures.parallel_coordinates import parallel_coordinates_figure
+from orchestrator.analysis.figures.pareto import pareto_figure
+from orchestrator.analysis.figures.profile import profile_figure
 from orchestrator.analysis.figures.robustness import robustness_figure
 from orchestrator.analysis.figures.slices import slices_figure
 from orchestrator.analysis.figures.style import render
 
-__all__ = [
-    "FIGURES",
-    "Drawn",
-    "ablation_figure",
-    "curve_figure",
-    "learning_curves_figure",
-    "parallel_coordinates_figure",
-    "render",
-    "robustness_figure",
-    "slices_figure",
-    "tasks_figure",
-]
+__all__ = ["FIGURES", "Drawn", "ablation_figure", "curve_figure", "render", "tasks_figure"]
 
 
 class Drawn(NamedTuple):
@@ -49,4 +44,10 @@ FIGURES: dict[str, Drawn] = {
     "robustness": Drawn("robustness", robustness_figure),
     "slices": Drawn("tried", slices_figure),
     "parallel_coordinates": Drawn("tried", parallel_coordinates_figure),
+    "importance": Drawn("importance", importance_figure),
+    "expected_validation": Drawn("expected_validation", expected_validation_figure),
+    "pareto": Drawn("pareto", pareto_figure),
+    "profile": Drawn("profile", profile_figure),
+    "forest": Drawn("paired_differences", forest_figure),
+    "critical_difference": Drawn("ranks", critical_difference_figure),
 }

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from orchestrator.analysis.configurations import Configuration, higher_is_better
 from orchestrator.analysis.missing import with_missing
-from orchestrator.analysis.reported import Method, Reported, gaps, method_names, methods_of, reported, tasks_of
+from orchestrator.analysis.reported import Method, Reported, gaps, methods_of, reported, tasks_of
+from orchestrator.analysis.shared import comparable
 from orchestrator.analysis.statistics import intervals
 
 _SCORES = pa.schema(
@@ -58,17 +59,13 @@ def _row(task: str, method: Method, speaker: Reported | None) -> dict[str, Any]:
 def _averages(
     tasks: Sequence[str], methods: Sequence[Method], found: Mapping[tuple[str, Method], Reported]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The mean over those tasks that every method has, since means over different tasks cannot be compared."""
-    names = method_names(methods)
-    present = [method for method in methods if any((task, method) in found for task in tasks)]
-    shared = [task for task in tasks if all((task, method) in found for method in present)]
-    if not shared:
-        return [], ["average: there is no task that all methods have completed"]
-    metrics = {found[task, method].configuration.metric for task in shared for method in present}
+    """The mean over the tasks that the methods share, since means over different tasks cannot be compared."""
+    shared, kept, notes = comparable(found, tasks, methods)
+    metrics = {found[task, method].configuration.metric for task in shared for method in kept}
     if len({higher_is_better(metric) for metric in metrics}) > 1:
         return [], ["average: some tasks are better with a higher score and some with a lower one"]
     rows = []
-    for method in present:
+    for method in kept:
         own = [found[task, method] for task in shared]
         errors = [one.score.sem for one in own]
         known = [error for error in errors if error is not None]
@@ -85,9 +82,7 @@ def _averages(
                 "num_tasks": len(own),
             }
         )
-    notes = [] if len(shared) == len(tasks) else [f"average: over the {len(shared)} tasks that all methods have"]
-    notes += [f"average: {names[method]} has no completed trial" for method in methods if method not in present]
-    return _mark_best(rows, higher_is_better(next(iter(metrics)))), notes
+    return _mark_best(rows, higher_is_better(next(iter(metrics), None))), [f"average: {note}" for note in notes]
 
 
 def _mark_best(rows: list[dict[str, Any]], higher: bool) -> list[dict[str, Any]]:
