@@ -65,8 +65,8 @@ def ranks(configurations: Sequence[Configuration], split: str | None = None) -> 
     needed = next(number for number in itertools.count(2) if smallest_p(number) * pairs <= ALPHA)
     if len(data.tasks) < needed:
         notes.append(
-            f"tasks: {needed} are the fewest on which one of {len(data.methods)} methods can be told from all others at "
-            f"{ALPHA:g}, and these are {len(data.tasks)}"
+            f"tasks: with fewer than {needed} no two of {len(data.methods)} methods can be told apart at {ALPHA:g}, "
+            f"and these are {len(data.tasks)}"
         )
     return with_missing(pa.Table.from_pylist(rows, schema=_RANKS), notes)
 

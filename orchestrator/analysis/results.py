@@ -292,7 +292,7 @@ class Results:
         """Which hyperparameters the validation score of a method depends on, over all tasks or on one (fANOVA).
 
         Of those in `searched`. Over several tasks each task's scores are first given mean 0 and variance 1. A method
-        needs four configurations with equally many seeds, the most that any of it has, and two hyperparameters that vary.
+        needs two hyperparameters that vary, and four configurations with as many seeds as any of its own.
 
         Columns: backbone, method, task (null: all), hyperparameter; importance, its share of the variance that single
         hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_configs;

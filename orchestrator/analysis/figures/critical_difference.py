@@ -52,7 +52,7 @@ def groups_of(rows: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
     keys = [Method(row["backbone"], row["method"]) for row in rows]
     names = method_names(keys)
     alike = [set(row["not_told_apart_from"]) for row in rows]
-    runs = []
+    runs: list[tuple[int, int]] = []
     for first in range(len(rows)):
         last = first
         while last + 1 < len(rows) and all(names[keys[last + 1]] in alike[i] for i in range(first, last + 1)):

@@ -80,7 +80,8 @@ def _prepare(axes: Axes, number: int, reference: str) -> None:
 
 
 def _draw_row(axes: Axes, row: dict[str, Any], y: float, look: Look, name: str, *, is_mean: bool) -> None:
-    value, low, high = (None if row[key] is None else 100 * row[key] for key in ("difference", "low", "high"))
+    value = 100 * row["difference"]
+    low, high = (None if row[key] is None else 100 * row[key] for key in ("low", "high"))
     color = look.color
     if low is not None and high is not None:
         axes.hlines(y, low, high, color=color, linewidth=2.0 if is_mean else 1.1, zorder=3)
@@ -101,5 +102,5 @@ def _draw_row(axes: Axes, row: dict[str, Any], y: float, look: Look, name: str, 
     )  # fmt: skip
 
 
-def _points(value: float | None) -> str:
-    return wording.UNKNOWN if value is None else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+def _points(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")

@@ -43,7 +43,8 @@ def profile_figure(profile: pa.Table) -> Figure:
                 axes.fill_between(x, low, high, color=look.color, alpha=0.10, linewidth=0, step="post")
             axes.plot(
                 x, share, color=look.color, linestyle=look.dashes, linewidth=1.6, marker=look.marker, markersize=5,
-                markeredgecolor=edge(look), markeredgewidth=0.7, markevery=(2 * list(looks).index(key) % 24, 24), drawstyle="steps-post",
+                markeredgecolor=edge(look), markeredgewidth=0.7, drawstyle="steps-post",
+                markevery=(2 * list(looks).index(key) % 24, 24),
             )  # fmt: skip
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
