@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -23,7 +21,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis import tables, wording
 from orchestrator.analysis.answers import ANSWERS, Block
-from orchestrator.analysis.files import csv_bytes, parquet_bytes
+from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.results import Results
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError
@@ -57,7 +55,7 @@ def write_report(results: Results, folder: Path, *, title: str, spec_json: str |
     content["report.html"] = page.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [_replace(folder / name, data) for name, data in content.items()]
+        return [replace_file(folder / name, data) for name, data in content.items()]
     except OSError as error:
         raise FaultsError("report", [f"folder: must be a folder that can be written, but got {error}"]) from error
 
@@ -159,17 +157,3 @@ def _values(values: list[Any]) -> str:
 
 def _inline(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-
-
-def _replace(path: Path, content: bytes) -> Path:
-    """Write a file in one step: its old content is there until the new one is complete."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path

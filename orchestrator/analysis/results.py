@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -388,6 +389,18 @@ class Results:
             raise FaultsError("draw", [unknown_name("figure", figure, figures.FIGURES)])
         drawn = figures.FIGURES[figure]
         return drawn.draw(getattr(self, drawn.asks)(**arguments))
+
+    def paper(self, folder: str | Path) -> list[Path]:
+        """Write what a paper takes from a sweep into a folder, and say which files these are.
+
+        figures/: every figure of `draw` as PDF, PNG and SVG; tables/: `score_table` and `parameter_table` in LaTeX
+        (booktabs) and Markdown; data/: the table of each as CSV and Parquet; methods.tex and methods.md, the paragraph
+        on how the numbers came about, with every number taken from the trials; missing.md, what the figures and tables
+        would need and the sweep does not have. Raises `FaultsError` where the folder cannot be written.
+        """
+        from orchestrator.analysis.paper.write import write_paper
+
+        return write_paper(self, Path(folder))
 
     def searched(self) -> list[str]:
         """The hyperparameters that have more than one value in this sweep, in the order of their columns.

@@ -24,9 +24,9 @@ from orchestrator.analysis.figures.pareto import pareto_figure
 from orchestrator.analysis.figures.profile import profile_figure
 from orchestrator.analysis.figures.robustness import robustness_figure
 from orchestrator.analysis.figures.slices import slices_figure
-from orchestrator.analysis.figures.style import render
+from orchestrator.analysis.figures.style import KINDS, render
 
-__all__ = ["FIGURES", "Drawn", "ablation_figure", "curve_figure", "render", "tasks_figure"]
+__all__ = ["FIGURES", "KINDS", "Drawn", "ablation_figure", "curve_figure", "render", "tasks_figure"]
 
 
 class Drawn(NamedTuple):

@@ -34,6 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 Kind = Literal["png", "svg", "pdf"]
+KINDS: tuple[Kind, ...] = ("pdf", "png", "svg")
 _UNNAMED: dict[Kind, dict[str, None]] = {
     "png": {"Software": None},
     "svg": {"Date": None},

@@ -50,24 +50,28 @@ class BackboneSize:
 def backbone_sizes(trials: pa.Table) -> dict[str, BackboneSize]:
     """The size of each backbone, of a trials table.
 
-    As the trials' provenance has it (`backbone_params`, `encoder_params`). Where it does not, the whole is what full
-    fine-tuning trains, or the size of a model of a method that adds nothing; the encoder is then unknown.
+    The whole is what full fine-tuning trains, or else the largest model, without its head, of a method that adds
+    nothing; where there is none of these, what the trials' provenance says (`backbone_params`, with a pooler even if
+    no trial used it). The encoder is as their provenance says (`encoder_params`).
     """
     names = ("backbone", "method", "trained_params", "trained_params_without_head", "total_params", "provenance")
-    sizes: dict[str, BackboneSize] = {}
-    found: dict[str, dict[str, int]] = {}
+    said: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[bool, int]] = {}
     for row in trials.select(names).to_pylist():
-        own = found.setdefault(row["backbone"], {})
-        said = row["provenance"] or {}
+        own, backbone = said.setdefault(row["backbone"], {}), row["backbone"]
         for name in ("backbone_params", "encoder_params"):
-            if said.get(name):
-                own[name] = int(said[name])
+            if text := (row["provenance"] or {}).get(name):
+                own[name] = int(text)
         if row["method"] in _ADD_NOTHING and None not in (row["trained_params"], row["total_params"]):
-            own["derived"] = row["total_params"] - row["trained_params"] + row["trained_params_without_head"]
-    for backbone, own in found.items():
-        sizes[backbone] = BackboneSize(
-            whole=own.get("backbone_params", own.get("derived")), encoder=own.get("encoder_params")
-        )
+            is_whole = row["method"] == _WHOLE
+            size = row["total_params"] - row["trained_params"] + row["trained_params_without_head"]
+            of_backbone = counted.setdefault(backbone, {})
+            of_backbone[is_whole] = max(of_backbone.get(is_whole, 0), size)
+    sizes = {}
+    for backbone, own in said.items():
+        found = counted.get(backbone, {})
+        whole = found.get(True, found.get(False, own.get("backbone_params")))
+        sizes[backbone] = BackboneSize(whole=whole, encoder=own.get("encoder_params"))
     return sizes
 
 
