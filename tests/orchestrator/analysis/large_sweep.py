@@ -38,6 +38,16 @@ SIZES: dict[str, list[tuple[dict[str, Any], int]]] = {
 RATES = (1e-4, 3e-4, 1e-3)
 EPOCHS = 6
 
+PROVENANCE = {
+    "adaptune": "0.1.0",
+    "backbone_params": str(BACKBONE_PARAMS),
+    "commit": "0123abc",
+    "device": "NVIDIA H100 80GB HBM3",
+    "encoder_params": str(ENCODER_PARAMS),
+    "python": "3.11.2",
+    "torch": "2.13.0",
+}
+
 COLUMNS = pa.schema(
     {
         **dict.fromkeys(("sweep", "trial_id", "config_id", "task", "backbone", "method"), pa.string()),
@@ -55,7 +65,16 @@ COLUMNS = pa.schema(
         "provenance": pa.struct(
             [
                 (key, pa.string())
-                for key in ("adaptune", "backbone_params", "commit", "device", "encoder_params", "python", "torch")
+                for key in (
+                    "adaptune",
+                    "backbone_params",
+                    "commit",
+                    "device",
+                    "encoder_params",
+                    "python",
+                    "rows",
+                    "torch",
+                )
             ]
         ),
         **dict.fromkeys(("validation/loss", "test/accuracy"), pa.float64()),
@@ -69,15 +88,6 @@ EPOCH_COLUMNS = pa.schema(
         **dict.fromkeys(("train/loss", "validation_score", "duration_s"), pa.float64()),
     }
 )
-PROVENANCE = {
-    "adaptune": "0.1.0",
-    "backbone_params": str(BACKBONE_PARAMS),
-    "commit": "0123abc",
-    "device": "NVIDIA H100 80GB HBM3",
-    "encoder_params": str(ENCODER_PARAMS),
-    "python": "3.11.2",
-    "torch": "2.13.0",
-}
 
 
 def large_rows(
