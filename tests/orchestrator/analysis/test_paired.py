@@ -57,7 +57,9 @@ def test_positive_is_better_also_of_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_full_finetuning_the_method_with_most_tasks_is_the_reference() -> None:
     rows = [
-        row for row in large_rows(TASKS[:3], ("adapter", "lora")) if (row["method"], row["task"]) != ("adapter", "trec")
+        row
+        for row in large_rows(TASKS[:3], ("adapter", "lora"))
+        if (row["method"], row["task"]) != ("adapter", TASKS[0])
     ]
     assert set(large_results(rows).paired_differences()["reference"].to_pylist()) == {"lora"}
     asked = large_results(rows).paired_differences("adapter")
