@@ -52,6 +52,7 @@ def forest_figure(differences: pa.Table) -> Figure:
         )  # fmt: skip
         (axes,) = sheet.panels
         _prepare(axes, len(lines), reference)
+        axes.set_visible(bool(rows))
         for place, row in enumerate(lines):
             y = len(lines) - 1 - place
             look = looks[key_of(row)]

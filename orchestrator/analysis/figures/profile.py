@@ -33,6 +33,7 @@ def profile_figure(profile: pa.Table) -> Figure:
             head=0.1,
         )  # fmt: skip
         (axes,) = sheet.panels
+        axes.set_visible(bool(rows))
         for key, group in itertools.groupby(sorted(rows, key=key_of), key=key_of):
             points = list(group)
             look = looks[key]

@@ -95,7 +95,10 @@ def tick(value: float) -> str:
     if value and abs(value) < 0.01:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return wording.count_tick(value) if value >= 1000 else f"{value + 0.0:.4g}"
+    if value < 1000:
+        return f"{value + 0.0:.4g}"
+    exact = wording.count_tick(value)
+    return exact if len(exact) <= 4 else wording.count(value)
 
 
 def _position(value: Any, values: list[Any]) -> float:
