@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, comparison, tables
+from orchestrator.analysis import ablation, side_by_side, tables
 from orchestrator.analysis.results import Results
 
 REFERENCE = "full_finetuning"  # what the paper's curves are drawn relative to
@@ -166,11 +166,11 @@ def _ablation_name(one: pa.Table) -> str:
 
 
 def _scores(results: Results, scores: pa.Table) -> list[Block]:
-    return [Shown(table=comparison.scores_table(scores, results.parameter_table()))] if len(scores) else []
+    return [Shown(table=side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
 
 
 def _parameters(results: Results, parameters: pa.Table) -> list[Block]:
-    return [Shown(table=comparison.parameters_table(parameters))] if len(parameters) else []
+    return [Shown(table=side_by_side.parameters_table(parameters))] if len(parameters) else []
 
 
 def _draw(figure: str) -> Callable[[Results, pa.Table], dict[str, Any]]:
@@ -195,7 +195,7 @@ def _differences(results: Results, differences: pa.Table) -> list[Block]:
             alt="Difference of each method to the reference with its 95 % interval, tasks as dots",
             caption="Intervals of a mean are over tasks; p-values are of exact sign flips with Holm's correction.",
         ),
-        Shown(table=comparison.differences_table(differences), summary="The differences as a table"),
+        Shown(table=side_by_side.differences_table(differences), summary="The differences as a table"),
     ]
 
 
@@ -245,33 +245,33 @@ ANSWERS: dict[str, Answer] = {
         show=_ablations,
     ),
     "scores": Answer(
-        ask=lambda results: comparison.enough(results.score_table(), methods=2, tasks=2),
+        ask=lambda results: side_by_side.enough(results.score_table(), methods=2, tasks=2),
         is_optional=True,
         heading="Scores, as Table 2 of the paper has them",
         show=_scores,
     ),
     "parameters": Answer(
-        ask=lambda results: comparison.enough(results.parameter_table(), methods=2, tasks=2),
+        ask=lambda results: side_by_side.enough(results.parameter_table(), methods=2, tasks=2),
         is_optional=True,
         heading="Parameters, as Table 1 of the paper has them",
         show=_parameters,
     ),
     "differences": Answer(
-        ask=lambda results: comparison.enough(results.paired_differences(), tasks=3),
+        ask=lambda results: side_by_side.enough(results.paired_differences(), tasks=3),
         is_optional=True,
         draw=_draw("forest"),
         heading="How much better or worse than the reference",
         show=_differences,
     ),
     "ranks": Answer(
-        ask=lambda results: comparison.enough(results.ranks(), methods=3, tasks=5),
+        ask=lambda results: side_by_side.enough(results.ranks(), methods=3, tasks=5),
         is_optional=True,
         draw=_draw("critical_difference"),
         heading="Which methods the tasks tell apart",
         show=_ranks,
     ),
     "profile": Answer(
-        ask=lambda results: comparison.enough(results.profile(), methods=3, tasks=3),
+        ask=lambda results: side_by_side.enough(results.profile(), methods=3, tasks=3),
         is_optional=True,
         draw=_draw("profile"),
         heading="How often a method is close to the best",

@@ -36,11 +36,11 @@ from orchestrator.analysis.paired import paired_differences, usual_reference
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
-from orchestrator.analysis.pareto import COSTS, pareto
 from orchestrator.analysis.profile import profile
 from orchestrator.analysis.ranks import ranks
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
+from orchestrator.analysis.trade_off import COSTS, trade_off
 from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -319,7 +319,7 @@ class Results:
         split = self._check_split("expected_validation", split)
         return expected_validation(self._trials, self._configurations, split)
 
-    def pareto(self, cost: str = "trained_params") -> pa.Table:
+    def trade_off(self, cost: str = "trained_params") -> pa.Table:
         """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.
 
         `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean).
@@ -327,8 +327,8 @@ class Results:
         the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost.
         """
         if cost not in COSTS:
-            raise FaultsError("pareto", [unknown_name("cost", cost, COSTS)])
-        return pareto(self.tried(), cost)
+            raise FaultsError("trade_off", [unknown_name("cost", cost, COSTS)])
+        return trade_off(self.tried(), cost)
 
     def profile(self, split: str | None = None) -> pa.Table:
         """Performance profiles: the share of runs above every threshold, a row per method and threshold.
@@ -379,8 +379,8 @@ class Results:
         """One of the figures, as matplotlib's `Figure`: `results.draw("curve").savefig("curve.pdf")`.
 
         Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
-        `points`, `slices` and `parallel_coordinates` show `tried`, `forest` shows
-        `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not
+        `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`,
+        `forest` shows `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not
         have is said in it. Raises `FaultsError` on an unknown name.
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without

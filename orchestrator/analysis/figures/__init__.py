@@ -46,7 +46,7 @@ FIGURES: dict[str, Drawn] = {
     "parallel_coordinates": Drawn("tried", parallel_coordinates_figure),
     "importance": Drawn("importance", importance_figure),
     "expected_validation": Drawn("expected_validation", expected_validation_figure),
-    "pareto": Drawn("pareto", pareto_figure),
+    "pareto": Drawn("trade_off", pareto_figure),
     "profile": Drawn("profile", profile_figure),
     "forest": Drawn("paired_differences", forest_figure),
     "critical_difference": Drawn("ranks", critical_difference_figure),

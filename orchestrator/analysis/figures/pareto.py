@@ -22,9 +22,9 @@ _COSTS = {
 }
 
 
-def pareto_figure(pareto: pa.Table) -> Figure:
-    """`Results.pareto`: every configuration as a dot, strong where it is on the front, which a line follows."""
-    rows = [row for row in pareto.to_pylist() if row["cost"] > 0]
+def pareto_figure(trade_off: pa.Table) -> Figure:
+    """`Results.trade_off`: every configuration as a dot, strong where it is on the front, which a line follows."""
+    rows = [row for row in trade_off.to_pylist() if row["cost"] > 0]
     tasks, looks = sorted({row["task"] for row in rows}), looks_of(rows)
     cost = _COSTS[rows[0]["cost_name"]] if rows else "cost"
     with style():
@@ -36,7 +36,7 @@ def pareto_figure(pareto: pa.Table) -> Figure:
             if rows
             else NOTHING,
             legend=handles(looks, names_of(rows)),
-            notes=missing_of(pareto),
+            notes=missing_of(trade_off),
             head=0.42,
         )
         for index, (task, axes) in enumerate(zip(tasks, sheet.panels, strict=True)):

@@ -80,7 +80,7 @@ def _figures(results: Results) -> Iterator[tuple[str, str, pa.Table]]:
         ("profile", results.profile),
         ("forest", results.paired_differences),
         ("critical_difference", results.ranks),
-        ("pareto", results.pareto),
+        ("pareto", results.trade_off),
         ("expected_validation", results.expected_validation),
         ("importance", results.importance),
         ("slices", results.tried),

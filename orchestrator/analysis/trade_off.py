@@ -12,10 +12,10 @@ from orchestrator.analysis.statistics.pareto import pareto_front
 COSTS = ("trained_params", "trained_params_without_head", "total_params", "duration_s")
 
 
-def pareto(tried: pa.Table, cost: str) -> pa.Table:
+def trade_off(tried: pa.Table, cost: str) -> pa.Table:
     """A row per configuration of `Results.tried`, with its `cost` and whether it is on the front of its task.
 
-    `Results.pareto` has the columns. Those with fewer seeds than the best-covered one of their task do not compete.
+    `Results.trade_off` has the columns. Those with fewer seeds than the best-covered one of their task do not compete.
     """
     known = tried.filter(pc.is_valid(tried[cost]))
     rows = known.to_pylist()
