@@ -379,9 +379,9 @@ class Results:
         """One of the figures, as matplotlib's `Figure`: `results.draw("curve").savefig("curve.pdf")`.
 
         Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
-        `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`,
-        `forest` shows `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not
-        have is said in it. Raises `FaultsError` on an unknown name.
+        `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`, `forest` shows
+        `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not have
+        is said in it. Raises `FaultsError` on an unknown name.
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without
 
