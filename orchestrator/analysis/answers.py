@@ -75,6 +75,10 @@ def _best(results: Results, best: pa.Table) -> list[Block]:
     return [Shown(table=tables.best_table(best, results.searched()))] if len(best) else []
 
 
+def _compared(results: Results, pairs: pa.Table) -> list[Block]:
+    return [Shown(table=tables.comparison_table(pairs))] if len(pairs) else []
+
+
 def _points(results: Results) -> tuple[pa.Table, str | None]:
     """The points of the curve and what they are relative to: full fine-tuning, or nothing where no task has it."""
     points = results.points(normalize_to=None)
@@ -236,6 +240,13 @@ ANSWERS: dict[str, Answer] = {
         show=_curve,
     ),
     "best": Answer(ask=lambda results: results.best(), heading="The best of each method", show=_best),
+    "comparisons": Answer(
+        ask=lambda results: results.comparisons(),
+        is_optional=True,
+        heading="Methods against each other",
+        show=_compared,
+    ),
+    "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
     "glue": Answer(ask=Results.glue_score, is_optional=True, heading="GLUE", show=_glue),
     "ablation": Answer(
         ask=lambda results: results.ablation(),

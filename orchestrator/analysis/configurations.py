@@ -5,6 +5,7 @@ Choosing looks at validation scores only. Test scores are summarised beside them
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.statistics.intervals import mean_and_standard_error
 from orchestrator.record import TrialStatus
 from trainables import metrics
 from trainables.config import HYPERPARAMETERS
@@ -47,7 +49,7 @@ class SeedSummary:
     mean: float
     sem: float | None  # None where there is one replicate
     num_seeds: int
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # in the order of the seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,9 @@ class Configuration:
     trained_params: int | None
     trained_params_without_head: int | None
     total_params: int | None
+    engine_seconds: float | None = None  # of all its trials, whatever became of them
+    seconds_per_trial: float | None = None  # of an engine, as a mean over its completed trials
+    peak_memory_bytes: int | None = None  # the highest of its completed trials
 
     def value(self, column: str) -> Any:
         """What this configuration has in a column of the trials table; null where the column does not apply."""
@@ -92,35 +97,79 @@ def varying_hyperparameters(trials: pa.Table) -> list[str]:
 
 
 def group_by_configuration(trials: pa.Table) -> list[Configuration]:
-    """A Configuration per config_id, sorted by it, of a table with the columns of `RECORDED`."""
+    """A Configuration per config_id, sorted by it, of a table with the columns of `RECORDED`.
+
+    Works on whole columns, since a large sweep has a hundred thousand trials.
+    """
+    if not len(trials):
+        return []
     hyperparameters = hyperparameter_columns(trials)
-    constant = [*IDENTITY, *SIZES, "metric", *hyperparameters]
-    columns = {name: trials[name].to_pylist() for name in constant}
-    status = trials["status"].to_numpy()
-    is_failed, is_completed = status == TrialStatus.FAILED.value, status == TrialStatus.COMPLETED.value
-    scores = {
-        split: np.where(is_completed, trials[f"{split}_score"].cast(pa.float64()).to_numpy(), np.nan)
-        for split in ("validation", "test")
+    ids, order, starts = _rows_by_configuration(trials)
+    known = {n: _first_known(trials[n], order, starts) for n in (*IDENTITY, *SIZES, "metric", *hyperparameters)}
+    options = zip(*(known.pop(name) for name in hyperparameters), strict=True) if hyperparameters else [()] * len(ids)
+    status = trials["status"].to_numpy()[order]
+    is_completed = status == TrialStatus.COMPLETED.value
+
+    def lists(values: np.ndarray) -> list[list[float]]:
+        """The known numbers of each configuration, of `(num_trials,)` in the order of configurations."""
+        kept = np.isfinite(values)
+        bounds = np.searchsorted(np.flatnonzero(kept), [*starts, len(values)]).tolist()
+        numbers = values[kept].tolist()
+        return [numbers[low:high] for low, high in itertools.pairwise(bounds)]
+
+    seconds = engine_seconds(trials)[order]
+    memory = np.where(is_completed, _floats(trials["peak_memory_bytes"])[order], np.nan)
+    columns = {
+        "config_id": ids,
+        **known,
+        "hyperparameters": (dict(zip(hyperparameters, row, strict=True)) for row in options),
+        "validation": map(_summary, lists(np.where(is_completed, _floats(trials["validation_score"])[order], np.nan))),
+        "test": map(_summary, lists(np.where(is_completed, _floats(trials["test_score"])[order], np.nan))),
+        "num_trials": np.diff([*starts, len(order)]).tolist(),
+        "num_failed": np.add.reduceat(status == TrialStatus.FAILED.value, starts, dtype=np.int64).tolist(),
+        "engine_seconds": (math.fsum(own) if own else None for own in lists(seconds)),
+        "seconds_per_trial": (
+            math.fsum(own) / len(own) if own else None for own in lists(np.where(is_completed, seconds, np.nan))
+        ),
+        "peak_memory_bytes": (int(max(own)) if own else None for own in lists(memory)),
     }
-    rows: dict[str, list[int]] = {}
-    for row, config_id in enumerate(trials["config_id"].to_pylist()):
-        rows.setdefault(config_id, []).append(row)
+    return [Configuration(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
-    def summarise(config_id: str, own: list[int]) -> Configuration:
-        known: dict[str, Any] = {}
-        for name in constant:
-            known[name] = next((value for row in own if (value := columns[name][row]) is not None), None)
-        return Configuration(
-            config_id=config_id,
-            hyperparameters={name: known.pop(name) for name in hyperparameters},
-            validation=_summary(scores["validation"][own]),
-            test=_summary(scores["test"][own]),
-            num_trials=len(own),
-            num_failed=int(is_failed[own].sum()),
-            **known,
-        )
 
-    return [summarise(config_id, rows[config_id]) for config_id in sorted(rows)]
+def engine_seconds(trials: pa.Table) -> np.ndarray:
+    """What each trial took of an engine's time, as `(num_trials,)` seconds, NaN where it was not measured.
+
+    Trials that train together share their engine, so this is `duration_s` over `pack_size`; records of old know no
+    packs.
+    """
+    size = _floats(trials["pack_size"])
+    return _floats(trials["duration_s"]) / np.where(size >= 1, size, 1.0)
+
+
+def _rows_by_configuration(trials: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The ids in their order, the rows sorted by id and seed, and where in these the rows of each id begin."""
+    encoded = pc.dictionary_encode(trials["config_id"])
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    ids = encoded.dictionary.to_pylist()
+    by_id = sorted(range(len(ids)), key=ids.__getitem__)
+    place = np.empty(len(ids), dtype=np.int64)
+    place[by_id] = np.arange(len(ids))
+    codes = place[encoded.indices.to_numpy()]
+    order = np.lexsort((_floats(trials["seed"]), codes))
+    return [ids[index] for index in by_id], order, np.searchsorted(codes[order], np.arange(len(ids)))
+
+
+def _first_known(column: pa.ChunkedArray, order: np.ndarray, starts: np.ndarray) -> list[Any]:
+    """Of each configuration the first value that is not null, or None."""
+    is_known = pc.is_valid(column).to_numpy()[order]
+    first = np.minimum.reduceat(np.where(is_known, np.arange(len(order)), len(order)), starts)
+    rows = pa.array(order[np.minimum(first, len(order) - 1)], mask=first == len(order))
+    return list(pc.take(column, rows).to_pylist())
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers, NaN where there is none."""
+    return np.asarray(column.cast(pa.float64()).to_numpy())
 
 
 def higher_is_better(metric: str | None) -> bool:
@@ -164,14 +213,9 @@ def group_by(
     return {key: groups[key] for key in order}
 
 
-def _summary(scores: np.ndarray) -> SeedSummary | None:
-    """Of `(num_trials,)` scores, NaN where a trial has none."""
-    known = scores[np.isfinite(scores)]
-    if not known.size:
+def _summary(scores: list[float]) -> SeedSummary | None:
+    """Of the scores of the trials that have one."""
+    if not scores:
         return None
-    return SeedSummary(
-        mean=intervals.mean(known),
-        sem=intervals.standard_error(known),
-        num_seeds=known.size,
-        scores=tuple(known.tolist()),
-    )
+    mean, sem = mean_and_standard_error(scores)
+    return SeedSummary(mean=mean, sem=sem, num_seeds=len(scores), scores=tuple(scores))

@@ -6,6 +6,7 @@ chosen by its mean validation score over seeds (`configurations.contenders`); it
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -16,6 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis import ablation, glue
+from orchestrator.analysis.comparison import PAIRS_SCHEMA as COMPARED_PAIRS
+from orchestrator.analysis.comparison import SCHEMA as COMPARED
+from orchestrator.analysis.comparison import (
+    Group,
+    Terms,
+    compare,
+    compare_pairs,
+    group_faults,
+    label,
+    sides_of,
+)
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -25,11 +37,11 @@ from orchestrator.analysis.configurations import (
     group_by,
     group_by_configuration,
     hyperparameter_columns,
-    size_rank,
     varying_hyperparameters,
 )
 from orchestrator.analysis.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.expected_validation import expected_validation
+from orchestrator.analysis.front import COSTS, front
 from orchestrator.analysis.importance import importance
 from orchestrator.analysis.learning_curves import learning_curves
 from orchestrator.analysis.paired import paired_differences, usual_reference
@@ -38,9 +50,10 @@ from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
 from orchestrator.analysis.profile import profile
 from orchestrator.analysis.ranks import ranks
+from orchestrator.analysis.recommendation import Wish, recommend
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
-from orchestrator.analysis.trade_off import COSTS, trade_off
+from orchestrator.analysis.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -54,7 +67,12 @@ _SCORES = {
     "num_seeds": pa.int64(),
 }
 _INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64()}
-_COUNTS = {"num_configs_tried": pa.int64(), "num_trials": pa.int64(), "num_failed": pa.int64()}
+_COUNTS = {
+    "num_configs_tried": pa.int64(),
+    "num_trials": pa.int64(),
+    "num_failed": pa.int64(),
+    "engine_seconds": pa.float64(),
+}
 
 # Of the best configuration of the task, beside the one `recommend` chose.
 _BEST = {
@@ -63,6 +81,11 @@ _BEST = {
     **{f"best_{name}": pa.float64() for name in ("validation_mean", "validation_sem", "test_mean", "test_sem")},
     "best_trained_params": pa.int64(),
 }
+_REASONS = {
+    **dict.fromkeys(("difference", "difference_low", "difference_high", "share_kept"), pa.float64()),
+    "why": pa.string(),
+}
+_COST = {"cost": pa.string(), "cost_value": pa.float64()}
 
 
 class Results:
@@ -76,10 +99,12 @@ class Results:
         ablations: pa.Table | None = None,
         *,
         unproposed: int = 0,
+        non_inferiority: tuple[str, float] | None = None,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
         `ablations` a row per span of layers of an ablated trial. `unproposed`: trials that an adaptive search has yet
-        to plan, at most.
+        to plan, at most. `non_inferiority`: the method that the sweep declared others to be held against, and by how
+        much they may be worse.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -94,6 +119,7 @@ class Results:
             trials = trials.drop_columns("epochs")
         self._trials, self._epochs, self._plan, self._unproposed = trials, epochs, plan, unproposed
         self._ablations = ablation.conform(ablations)
+        self._non_inferiority = non_inferiority
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status."""
@@ -121,8 +147,11 @@ class Results:
         completed trial has no row.
 
         Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for
-        one seed) in the metric's unit; num_seeds; of the whole group num_configs_tried, num_trials and num_failed;
-        the sizes; the hyperparameters. Raises `FaultsError` on an unknown column or where "task" is not among them.
+        one seed) in the metric's unit; num_seeds; of the whole group num_configs_tried, num_trials, num_failed and
+        engine_seconds, what all its trials took (a trial's share where several trained together; null where
+        unmeasured); the sizes; the hyperparameters. A group that tried more had more chances to be lucky: `compare`
+        can hold two groups against each other at equal budgets. Raises `FaultsError` on an unknown column or where
+        "task" is not among them.
         """
         columns = self._check_per(per)
         rows = []
@@ -174,7 +203,9 @@ class Results:
             raise FaultsError("curve", [f"{rule}; run one, or ask with normalize_to=None for the scores themselves"])
         return curve_percentiles(points, request)
 
-    def recommend(self) -> pa.Table:
+    def recommend(
+        self, *, within: float | None = None, max_params: int | None = None, prefer: str = "params"
+    ) -> pa.Table:
         """What to ship: per task the smallest model that is as good as the best within one standard error.
 
         The best configuration of a task is chosen as in `best`, over all methods, sizes and backbones. Among its
@@ -182,18 +213,115 @@ class Results:
         the best are as good; the one with the fewest trained parameters is recommended (ties: the better one). With
         one seed the s.e.m. is unknown and the best itself is recommended.
 
+        Three wishes change the rule. `within` puts a distance in the metric's unit, such as 0.01, in place of the
+        s.e.m.; `max_params` looks only at configurations with at most so many trained parameters, and takes the best of
+        these as the best; `prefer="seconds"` takes the one that trained in the fewest engine-seconds a trial instead of
+        the one with the fewest trained parameters. A task on which nothing fits has a row that says so in `why`, with
+        null where the choice would stand.
+
         Columns: task, backbone, method, config_id; scores, counts and sizes as in `best`; test_low and test_high, the
         95 % Student interval of the mean test score over seeds (null for one seed); best_method, best_config_id,
         best_validation_mean, best_validation_sem, best_test_mean, best_test_sem and best_trained_params of the best
-        configuration; the hyperparameters.
+        configuration, which is that of all, whatever the wish; difference, of the recommended one to the best on test
+        (validation without test scores; positive is better), with difference_low and difference_high, its 95 % Welch
+        interval over seeds (all null of the best itself, and with one seed); share_kept, how often seeds drawn again
+        (200 bootstrap resamples) recommend the same configuration; why, the choice in words; the hyperparameters.
+
+        Raises `FaultsError` on a wish that cannot be.
         """
+        wish = Wish(within=within, max_params=max_params, prefer=prefer)
+        if faults := wish.faults():
+            raise FaultsError("recommend", faults)
+        rows = []
+        for (task,), group in group_by(self._configurations, ["task"]).items():
+            if found := recommend(group, wish):
+                described = {**_describe(found.chosen), **_interval(found.chosen)} if found.chosen else {"task": task}
+                rows.append({**described, **_count(group), **_as_best(found.best), **found.row()})
+        names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST, *_REASONS]
+        return self._table(rows, names)
+
+    def compare(
+        self,
+        a: Group,
+        b: Group,
+        *,
+        equalise: bool = False,
+        split: str | None = None,
+        margin: float | None = None,
+        test_rows: Mapping[str, int] | None = None,
+    ) -> pa.Table:
+        """How much better `a` is than `b`: a row per task, then a row over all tasks, whose task is null.
+
+        Each side is the name of a method, or columns with the values they must have, such as
+        `{"method": "adapter", "adapter_size": [8, 64]}`. On each task a side is stood for by its best configuration,
+        chosen as in `best`, and scored on test where both have test scores, else on validation, or on one `split`. With
+        `equalise`, it is stood for by the expected best of n of its configurations instead (n being what the side with
+        fewer has to choose among; `expected_performance.expected_best`, unbiased), so that having tried more is no
+        advantage. Tasks on which either side has nothing completed are left out and named.
+
+        Columns: task; a and b, in words; metric; split; num_tasks. difference, a less b in the metric's unit, positive
+        where a is better; low and high, its 95 % interval, over what interval_over says: "seeds" (Welch), "seeds and
+        rows" (with the binomial variance of `test_rows` test rows by task, of accuracies on test) or, in the last row,
+        "tasks" (Student). probability_of_improvement, how often a random run of a beats one of b, a mean over tasks.
+        p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks can give.
+        margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is above
+        -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
+        For each side config_id, score, sem, num_seeds, num_configs_tried and engine_seconds; budgets_differ, where
+        either side tried more, had more seeds or took over a tenth more engine time; equalised_to, n; and note, in
+        words. What a single seed cannot tell is null.
+
+        Raises `FaultsError` holding every fault of what was asked. Where no task has both sides there is no row.
+        """
+        terms = Terms(equalise=equalise, split=split, margin=self._margin(b, margin), test_rows=test_rows)
+        known = self._configurations
+        faults = [
+            *group_faults(a, "a", self._groupable(), known),
+            *group_faults(b, "b", self._groupable(), known),
+            *terms.faults({c.task for c in known}),
+        ]
+        if faults:
+            raise FaultsError("compare", faults)
+        ours, theirs = (sides_of(self._configurations, group) for group in (a, b))
+        return pa.Table.from_pylist(compare(ours, theirs, (label(a), label(b)), terms), schema=COMPARED)
+
+    def comparisons(
+        self, methods: Sequence[str] | None = None, *, equalise: bool = False, split: str | None = None
+    ) -> pa.Table:
+        """Every pair of methods over all tasks: the last row of `compare` for each pair, with Holm's correction.
+
+        `methods` names those to compare, in the order of the pairs; by default all, by name. Beside the columns of
+        `compare` stands p_holm, the p-value adjusted for the number of pairs: at most alpha in all pairs that truly
+        differ, with a chance of at most alpha that any does not. A pair without a task in common has no row.
+        """
+        known = sorted({c.method for c in self._configurations})
+        chosen = known if methods is None else list(methods)
+        terms = Terms(equalise=equalise, split=split)
+        faults = [unknown_name("method of this sweep", name, known) for name in chosen if known and name not in known]
+        if faults := [*faults, *terms.faults(())]:
+            raise FaultsError("comparisons", faults)
+        by_method = group_by(self._configurations, ["method"])
+        sides = {name: sides_of(by_method.get((name,), ()), name) for name in dict.fromkeys(chosen)}
+        return pa.Table.from_pylist(compare_pairs(sides, terms), schema=COMPARED_PAIRS)
+
+    def pareto(self, cost: str = "trained_params") -> pa.Table:
+        """What a score costs at least: per task the configurations that no other beats in score and cost at once.
+
+        `cost` is what should be low: trained_params, trained_params_without_head, total_params (which stands for the
+        cost of inference), engine_seconds (of a completed trial, as a mean over seeds) or peak_memory_bytes. Of the
+        contenders of each task, as in `best`, those are kept that have no rival with at most their cost and at least
+        their mean validation score, better in one of the two; the cheapest comes first. Test scores stand beside them.
+
+        Columns: task, backbone, method, config_id; cost and cost_value; scores, counts (of the task) and sizes as in
+        `best`; the hyperparameters. Raises `FaultsError` on an unknown cost.
+        """
+        if cost not in COSTS:
+            raise FaultsError("pareto", [unknown_name("cost", cost, COSTS)])
         rows = []
         for group in group_by(self._configurations, ["task"]).values():
-            if candidates := contenders(group):
-                chosen = _smallest_as_good(candidates)
-                rows.append({**_describe(chosen), **_interval(chosen), **_count(group), **_as_best(candidates[0])})
-        names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST]
-        return self._table(rows, names)
+            counts = _count(group)
+            for each, value in front(group, cost):
+                rows.append({**_describe(each), **counts, "cost": cost, "cost_value": value})
+        return self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES])
 
     def ablation(self, trial_id: str | None = None) -> pa.Table:
         """What trials score without the adapters of the layers first_layer to last_layer, a row a span.
@@ -326,8 +454,8 @@ class Results:
         Columns: task, backbone, method, config_id, metric; cost_name, cost, is_on_front, by mean validation score;
         the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost.
         """
-        if cost not in COSTS:
-            raise FaultsError("trade_off", [unknown_name("cost", cost, COSTS)])
+        if cost not in COST_COLUMNS:
+            raise FaultsError("trade_off", [unknown_name("cost", cost, COST_COLUMNS)])
         return trade_off(self.tried(), cost)
 
     def profile(self, split: str | None = None) -> pa.Table:
@@ -413,10 +541,20 @@ class Results:
     def _configurations(self) -> list[Configuration]:
         return group_by_configuration(self._trials)
 
+    def _groupable(self) -> list[str]:
+        """The columns by which configurations can be told apart."""
+        return [*IDENTITY, *SIZES, "metric", *hyperparameter_columns(self._trials)]
+
+    def _margin(self, reference: Group, margin: float | None) -> float | None:
+        """The margin to judge by: the one asked for, or the one declared for this reference."""
+        if margin is None and self._non_inferiority and self._non_inferiority[0] == reference:
+            return self._non_inferiority[1]
+        return margin
+
     def _check_per(self, per: Sequence[str]) -> list[str]:
         """The grouping columns without repetition. Raises `FaultsError`."""
         names = [per] if isinstance(per, str) else list(dict.fromkeys(per))
-        known = [*IDENTITY, *SIZES, "metric", *hyperparameter_columns(self._trials)]
+        known = self._groupable()
         faults = [unknown_name("column to group by", name, known) for name in names if name not in known]
         if "task" not in names:
             rule = "per: must contain 'task', since scores of different tasks cannot be compared to choose among them"
@@ -443,7 +581,7 @@ class Results:
     def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
         """Rows as a table of the named columns and, after them, the hyperparameters."""
         hyperparameters = hyperparameter_columns(self._trials)
-        kinds = {**RECORDED, **_SCORES, **_INTERVAL, **_COUNTS, **_BEST}
+        kinds = {**RECORDED, **_SCORES, **_INTERVAL, **_COUNTS, **_BEST, **_REASONS, **_COST}
         kinds |= {name: self._trials.schema.field(name).type for name in hyperparameters}
         schema = pa.schema([(name, kinds[name]) for name in dict.fromkeys([*names, *hyperparameters])])
         return pa.Table.from_pylist(rows, schema=schema)
@@ -468,9 +606,11 @@ def _interval(chosen: Configuration) -> dict[str, float | None]:
     return {"test_low": low, "test_high": high}
 
 
-def _count(group: Sequence[Configuration]) -> dict[str, int]:
+def _count(group: Sequence[Configuration]) -> dict[str, float | None]:
     """What it took to choose among a group, failures included."""
+    seconds = [c.engine_seconds for c in group if c.engine_seconds is not None]
     return {
+        "engine_seconds": math.fsum(seconds) if seconds else None,
         "num_configs_tried": len(group),
         "num_trials": sum(c.num_trials for c in group),
         "num_failed": sum(c.num_failed for c in group),
@@ -480,13 +620,3 @@ def _count(group: Sequence[Configuration]) -> dict[str, int]:
 def _as_best(best: Configuration) -> dict[str, Any]:
     row = {"best_" + name: value for name, value in _describe(best).items()}
     return {name: row[name] for name in _BEST}
-
-
-def _smallest_as_good(candidates: Sequence[Configuration]) -> Configuration:
-    """Of contenders, best first, the smallest within one standard error of the first on validation."""
-    best = candidates[0].validation
-    if best is None or best.sem is None:
-        return candidates[0]
-    # Nobody is better than the best, so the distance needs no direction.
-    as_good = [c for c in candidates if c.validation and abs(c.validation.mean - best.mean) <= best.sem]
-    return min(as_good, key=size_rank)  # of equal sizes the first, which is the better one

@@ -26,6 +26,7 @@ class TextTable:
     left: tuple[str, ...]  # headings of the columns with words, then
     right: tuple[str, ...]  # those with numbers
     rows: tuple[tuple[str, ...], ...]
+    note: str | None = None  # what a reader must know to read it fairly
 
     def starts_group(self, index: int) -> bool:
         """Whether a row's first cell differs from that of the row above."""
@@ -74,7 +75,7 @@ def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
     return TextTable(
         title="Best configuration of each method, chosen on validation",
         left=("task", "method", "configuration"),
-        right=("trained", "validation", "test", "tried", "failed"),
+        right=("trained", "validation", "test", "tried", "engine time", "failed"),
         rows=tuple(
             (
                 row["task"],
@@ -84,10 +85,43 @@ def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
                 wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
                 wording.score(row["test_mean"], row["test_sem"], row["num_seeds"]),
                 wording.cell(row["num_configs_tried"]),
+                wording.duration(row["engine_seconds"]),
                 wording.cell(row["num_failed"]),
             )
             for row in best.to_pylist()
         ),
+        note=_unequal_budgets(best),
+    )
+
+
+def comparison_table(pairs: pa.Table) -> TextTable:
+    """A row per pair of methods of `Results.comparisons`."""
+    rows = pairs.to_pylist()
+    least = max((row["smallest_p"] for row in rows), default=0.0)
+    notes = ["P is the chance that a random run of the first beats one of the second, on a task drawn at random."]
+    if least > 0.05:
+        notes.append(f"With so few tasks no p-value can be below {least:.3g}.")
+    if any(row["budgets_differ"] for row in rows):
+        notes.append("Budgets differ: the best of many configurations is higher by luck.")
+    return TextTable(
+        title="Methods against each other, over tasks: mean difference, 95 % interval, sign-flip test with Holm's p",
+        left=("method", "against"),
+        right=("difference", "from", "to", "p", "P", "tasks", "tried"),
+        rows=tuple(
+            (
+                row["a"],
+                row["b"],
+                wording.signed(row["difference"]),
+                wording.signed(row["low"]),
+                wording.signed(row["high"]),
+                f"{row['p_holm']:.3g}",
+                f"{row['probability_of_improvement']:.2f}",
+                wording.cell(row["num_tasks"]),
+                f"{row['a_num_configs_tried']:,} / {row['b_num_configs_tried']:,}",
+            )
+            for row in rows
+        ),
+        note=" ".join(notes),
     )
 
 
@@ -185,6 +219,9 @@ def to_rich(table: TextTable) -> Table:
         title=table.title,
         title_justify="left",
         title_style="bold",
+        caption=table.note and Text(table.note),
+        caption_justify="left",
+        caption_style="dim",
         header_style="dim",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -200,6 +237,20 @@ def to_rich(table: TextTable) -> Table:
             shown.add_section()
         shown.add_row(*map(Text, row))
     return shown
+
+
+def _unequal_budgets(best: pa.Table) -> str | None:
+    """That the rows of a task were chosen from different numbers of configurations, where they were."""
+    tried: dict[str, set[int]] = {}
+    for task, number in zip(best["task"].to_pylist(), best["num_configs_tried"].to_pylist(), strict=True):
+        tried.setdefault(task, set()).add(number)
+    if all(len(numbers) == 1 for numbers in tried.values()):
+        return None
+    fewest, most = min(map(min, tried.values())), max(map(max, tried.values()))
+    return (
+        f"Methods were chosen from {fewest:,} to {most:,} configurations, and the best of many is higher by luck. "
+        "results.compare(a, b, equalise=True) compares them at equal numbers."
+    )
 
 
 def _best_score(row: Mapping[str, Any]) -> str:

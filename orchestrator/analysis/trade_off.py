@@ -9,7 +9,7 @@ from orchestrator.analysis.configurations import higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.statistics.pareto import pareto_front
 
-COSTS = ("trained_params", "trained_params_without_head", "total_params", "duration_s")
+COST_COLUMNS = ("trained_params", "trained_params_without_head", "total_params", "duration_s")
 
 
 def trade_off(tried: pa.Table, cost: str) -> pa.Table:

@@ -27,6 +27,15 @@ def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[
     return faults
 
 
+def non_inferiority_faults(spec: SweepSpec) -> list[str]:
+    """What is wrong with the claim that a spec declares: it must be about a method of the sweep."""
+    methods = [entry.method for entry in spec.methods]
+    if spec.non_inferiority is None or spec.non_inferiority.reference in methods:
+        return []
+    fault = unknown_name("method of this sweep", spec.non_inferiority.reference, methods)
+    return [f"non_inferiority.reference: {fault}"]
+
+
 def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
     """Every fault of a method, its options and the hyperparameters below it."""
     from trainables.estimate.preview import complete_options

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import trainables.config
-from orchestrator.planning.faults import clashes, method_faults, missing_data, preview_tasks, shared_space_faults
+from orchestrator.planning.faults import (
+    clashes,
+    method_faults,
+    missing_data,
+    non_inferiority_faults,
+    preview_tasks,
+    shared_space_faults,
+)
 from orchestrator.planning.search_algorithms import (
     Values,
     draw_configurations,
@@ -119,6 +126,7 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     for method in spec.methods:
         faults += method_faults(method, backbone.info)
     faults += search_faults(spec)
+    faults += non_inferiority_faults(spec)
     missing = (*missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
     if not allow_missing:
         faults += missing

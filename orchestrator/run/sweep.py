@@ -6,6 +6,7 @@ The command line and the Python façade both end here.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -68,10 +69,26 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
         tables = [table and table.filter(pc.is_in(table["trial_id"], ids)) for table in tables]
     trials, epochs, ablations = tables
     try:
-        return Results(with_planned_hyperparameters(trials, plan), epochs, plan, ablations, unproposed=unproposed)
+        return Results(
+            with_planned_hyperparameters(trials, plan),
+            epochs,
+            plan,
+            ablations,
+            unproposed=unproposed,
+            non_inferiority=_declared_margin(store, sweep),
+        )
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
+
+
+def _declared_margin(store: Store, sweep: str | None) -> tuple[str, float] | None:
+    """What the sweep, or the one last run, declares as `non_inferiority`."""
+    try:
+        declared = json.loads(store.spec_json(sweep))["non_inferiority"]
+        return str(declared["reference"]), float(declared["margin"])
+    except (FaultsError, ValueError, KeyError, TypeError):  # not declared; or a spec without which records can be read
+        return None
 
 
 def run_sweep(

@@ -2,7 +2,7 @@
 
 from orchestrator.spec.early_stopping import Asha, Hyperband, Median, Patience
 from orchestrator.spec.space import Choice, Grid, LogUniform, RandInt, Uniform
-from orchestrator.spec.spec import MethodSpec, SearchSpec, SweepSpec, SweepSpecError
+from orchestrator.spec.spec import MethodSpec, NonInferioritySpec, SearchSpec, SweepSpec, SweepSpecError
 
 __all__ = [
     "Asha",
@@ -12,6 +12,7 @@ __all__ = [
     "LogUniform",
     "Median",
     "MethodSpec",
+    "NonInferioritySpec",
     "Patience",
     "RandInt",
     "SearchSpec",

@@ -121,6 +121,21 @@ class SearchSpec(BaseModel):
     seed: Seed = 0
 
 
+class NonInferioritySpec(BaseModel):
+    """The claim that methods are at most so much worse than another, declared before anything is trained.
+
+    Args:
+        reference: the method of the sweep that the others are held against, such as full_finetuning.
+        margin: by how much a method may be worse and still count as good as the reference, in the metric's unit: 0.01
+            is one point of accuracy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reference: Annotated[str, Field(min_length=1)]
+    margin: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
+
+
 class SweepSpec(BaseModel):
     """A declared sweep: tasks x methods x hyperparameters x seeds.
 
@@ -132,6 +147,8 @@ class SweepSpec(BaseModel):
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
         early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+        non_inferiority: a `NonInferioritySpec`, or a mapping of its shape; `Results.compare` judges by it. It says how
+            results are read and nothing about how trials are trained.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -144,11 +161,14 @@ class SweepSpec(BaseModel):
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
+    non_inferiority: NonInferioritySpec | None = None
 
     def to_json(self) -> str:
         """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
         plain = self.model_dump(mode="json")
         plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
+        if self.non_inferiority is None:  # so that the JSON of a sweep without it is what it always was
+            del plain["non_inferiority"]
         return json.dumps(plain, indent=2) + "\n"
 
 
@@ -190,7 +210,8 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
         # From the end, so that dropping an entry of a list does not move the next one.
         for loc in sorted({fault["loc"] for fault in errors}, key=lambda loc: [str(p).zfill(6) for p in loc])[::-1]:
             names_no_method = loc[:1] == ("methods",) and loc[2:] == ("method",)
-            _drop(sound, loc[:2] if names_no_method else loc)  # what is left of such an entry would read as another
+            # What is left of such an entry would read as another, and half a claim as one that lacks a part.
+            _drop(sound, loc[:2] if names_no_method else loc[:1] if loc[:1] == ("non_inferiority",) else loc)
         for key, placeholder in _PLACEHOLDERS.items():
             if not sound.get(key):
                 sound[key] = placeholder
@@ -264,6 +285,9 @@ _RULES = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
     "too_short": "must hold at least {min_length}",
+    "float_type": "must be a number",
+    "finite_number": "must be a number that is not infinite",
+    "greater_than": "must be > {gt:g}",
     "greater_than_equal": "must be >= {ge}",
     "less_than": "must be < {lt}",
 }
@@ -279,7 +303,11 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
         path = [part for part in path if part != "space"]
     where = ".".join(map(str, path)) or "sweep"
     if fault["type"] == "extra_forbidden":
-        models: dict[str, type[BaseModel]] = {"search": SearchSpec, "methods": MethodSpec}
+        models: dict[str, type[BaseModel]] = {
+            "search": SearchSpec,
+            "methods": MethodSpec,
+            "non_inferiority": NonInferioritySpec,
+        }
         model = models.get(str(path[0]), SweepSpec)
         return f"{where}: {unknown_name('key', path[-1], model.model_fields)}"
     if fault["type"] == "missing":

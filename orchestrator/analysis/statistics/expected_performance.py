@@ -37,21 +37,33 @@ def expected_best(
     scores = vector(validation, "validation")
     others = scores if reported is None else vector(reported, "reported")
     same_length(scores, others, "configurations")
-    order = np.argsort(scores, kind="stable")
-    # Of tied configurations each counts with the mean of all of them.
-    _, inverse, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
-    ranked = (np.bincount(inverse, weights=others[order]) / counts)[inverse]
     sizes = np.atleast_1d(np.asarray(budgets))
-    if sizes.ndim != 1 or (sizes != np.floor(sizes)).any() or (sizes < 1).any():
-        raise ValueError(f"budgets: each must be a whole number >= 1, but got {budgets!r}")
+    return np.array([chances_of_being_best(scores, size, estimator=estimator) @ others for size in sizes])
+
+
+def chances_of_being_best(validation: npt.ArrayLike, budget: float, *, estimator: Estimator = "unbiased") -> np.ndarray:
+    """How likely each of `(num_configs,)` configurations is the best on validation of `budget` that are drawn.
+
+    These are the weights of `expected_best`, which adds up reported scores by them; they add up to 1. Errors as there.
+    """
+    scores = vector(validation, "validation")
+    total = len(scores)
+    if budget != np.floor(budget) or budget < 1:
+        raise ValueError(f"budgets: each must be a whole number >= 1, but got {budget!r}")
     if estimator == "unbiased":
-        if sizes.max(initial=1) > len(scores):
-            raise ValueError(f"budgets: at most the {len(scores)} configurations tried, but got {int(sizes.max())}")
-        return np.array([_without_replacement(len(scores), int(n)) @ ranked for n in sizes])
-    if estimator == "plug_in":
-        levels = np.arange(len(scores) + 1) / len(scores)
-        return np.array([np.diff(levels**n) @ ranked for n in sizes])
-    raise ValueError(f"estimator: must be 'unbiased' or 'plug_in', but got {estimator!r}")
+        if budget > total:
+            raise ValueError(f"budgets: at most the {total} configurations tried, but got {budget!r}")
+        by_rank = _without_replacement(total, int(budget))
+    elif estimator == "plug_in":
+        by_rank = np.diff((np.arange(total + 1) / total) ** budget)
+    else:
+        raise ValueError(f"estimator: must be 'unbiased' or 'plug_in', but got {estimator!r}")
+    order = np.argsort(scores, kind="stable")
+    # Of tied configurations each is as likely as the others.
+    _, level, counts = np.unique(scores[order], return_inverse=True, return_counts=True)
+    chances = np.empty(total)
+    chances[order] = (np.bincount(level, weights=by_rank) / counts)[level]
+    return chances
 
 
 def expected_best_by_seconds(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from orchestrator.analysis.statistics.checked import fraction, same_length, vector
 
 Alternative = Literal["two-sided", "greater"]
-# Up to so many tasks every assignment of signs is looked at: 2^18 of them.
-MOST_EXACT = 18
+# Up to so many tasks every assignment of signs is looked at: 2^20 of them.
+MOST_EXACT = 20
 
 
 @dataclass(frozen=True, kw_only=True)

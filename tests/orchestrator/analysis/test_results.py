@@ -191,7 +191,10 @@ def test_ten_thousand_trials_are_read_a_column_at_a_time(synthetic: Any) -> None
     tasks = [dataclasses.replace(synthetic.tasks[0], name=f"task-{i:03}") for i in range(280)]
     results = synthetic.results(synthetic.rows(tasks))
     trials = _NoRows(results.trials())
-    assert len(Results(trials, results.epochs()).recommend()) == 280  # type: ignore[arg-type]
+    large = Results(trials, results.epochs())  # type: ignore[arg-type]
+    assert len(large.recommend()) == 280
+    assert len(large.compare("adapter", "full_finetuning")) == 281
+    assert len(set(large.pareto()["task"].to_pylist())) == 280
 
 
 class _NoRows:

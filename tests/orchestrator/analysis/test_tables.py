@@ -40,6 +40,26 @@ def test_best_cells_hold_the_winner_and_its_spread(finished: Results) -> None:
     assert all(len(cells) == len(table.left) + len(table.right) for cells in table.rows)
 
 
+def test_budgets_stand_beside_the_best_and_are_said_to_differ(finished: Results, synthetic: Any) -> None:
+    best = finished.best()
+    table = tables.best_table(best, finished.searched())
+    assert table.right[3:5] == ("tried", "engine time")
+    assert table.rows[0][6:8] == ("6", "12 min 04 s")
+    assert table.note is not None
+    assert table.note.startswith("Methods were chosen from 1 to 6 configurations")
+    alike = [row for row in synthetic.rows() if row["method"] == "full_finetuning"]
+    assert tables.best_table(synthetic.results(alike).best(), []).note is None
+
+
+def test_a_row_a_pair_says_what_chance_and_budget_do_to_it(finished: Results) -> None:
+    pairs = finished.comparisons()
+    table = tables.comparison_table(pairs)
+    assert table.rows[0][:3] == ("adapter", "full_finetuning", "\N{MINUS SIGN}0.006")
+    assert table.rows[0][-2:] == ("4", "24 / 8")
+    assert "no p-value can be below 0.125" in str(table.note)
+    assert "Budgets differ" in str(table.note)
+
+
 def test_the_curve_shows_signed_deltas_or_plain_scores(finished: Results) -> None:
     relative = tables.curve_table(finished.curve())
     assert relative.right == ("trained", "p20", "p50", "p80", "tasks", "seeds")

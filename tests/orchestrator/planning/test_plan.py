@@ -223,6 +223,14 @@ class TestFaults:
         for rule in expected:
             assert any(fault.startswith(rule) for fault in faults), rule
 
+    def test_a_declared_margin_is_about_a_method_of_the_sweep_and_changes_no_trial(self, values: Values) -> None:
+        plain = plan_sweep(values)
+        method = plain.spec.methods[0].method
+        declared = plan_sweep({**values, "non_inferiority": {"reference": method, "margin": 0.01}})
+        assert [trial.trial_id for trial in declared.trials] == [trial.trial_id for trial in plain.trials]
+        [fault] = faults_of({**values, "non_inferiority": {"reference": "no_bert", "margin": 0.01}})
+        assert fault.startswith("non_inferiority.reference: unknown method of this sweep 'no_bert'")
+
     def test_the_backbone_limits_options_and_lengths(self, values: Values) -> None:
         values |= {"methods": [{"top_layers": {"num_layers": {"grid": [1, 3]}}}], "space": {"max_length": 17}}
         lengths, layers = faults_of(values)

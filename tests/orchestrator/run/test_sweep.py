@@ -13,6 +13,7 @@ from orchestrator.planning.plan import plan_table
 from orchestrator.run.sweep import load_results, prepare
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.spec import SweepSpec
+from tests.factories import measured_record
 from trainables.faults import FaultsError
 
 
@@ -83,6 +84,17 @@ def test_a_sweep_that_has_just_begun_has_every_column_of_its_trials(
         assert len(trials) == 0
         assert {name: trials.schema.field(name).type for name in COLUMNS} == COLUMNS
         assert "num_layers" in results.best().column_names
+
+
+def test_results_know_the_margin_that_the_sweep_declares(values: dict[str, Any], tmp_path: Path) -> None:
+    methods = [{"adapter": {"adapter_size": 2}}, "layernorm"]
+    declared = {"reference": "layernorm", "margin": 0.02}
+    plan, store = prepare({**values, "methods": methods, "non_inferiority": declared}, tmp_path / "store")
+    store.create(plan.spec.to_json(), plan_table(plan), plan.most_trials)
+    store.append([measured_record(trial) for trial in plan.trials])
+    results = load_results(tmp_path / "store")
+    assert set(results.compare("adapter", "layernorm")["margin"].to_pylist()) == {0.02}
+    assert set(results.compare("layernorm", "adapter")["margin"].to_pylist()) == {None}
 
 
 def test_results_of_a_place_without_a_store_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from orchestrator.spec.early_stopping import Asha
 from orchestrator.spec.space import Grid, LogUniform
-from orchestrator.spec.spec import MethodSpec, SweepSpec, SweepSpecError, parse_leniently, parse_spec
+from orchestrator.spec.spec import (
+    MethodSpec,
+    NonInferioritySpec,
+    SweepSpec,
+    SweepSpecError,
+    parse_leniently,
+    parse_spec,
+)
 
 SOUND: dict[str, Any] = {
     "name": "sweep",
@@ -133,6 +140,31 @@ def test_all_faults_come_at_once_and_the_sound_parts_stay() -> None:
     assert len(faults_of({})) == 3
 
 
+def test_a_margin_may_be_declared_and_leaves_the_json_of_other_sweeps_alone() -> None:
+    declared = parse_spec(changed(non_inferiority={"reference": "full_finetuning", "margin": 0.01}))
+    assert declared.non_inferiority == NonInferioritySpec(reference="full_finetuning", margin=0.01)
+    assert parse_spec(json.loads(declared.to_json())) == declared
+    assert "non_inferiority" not in json.loads(parse_spec(SOUND).to_json())
+    assert parse_spec(changed(non_inferiority=None)).non_inferiority is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "faults"),
+    [
+        ({"reference": "", "margin": 0}, ["reference: must not be empty", "margin: must be > 0, but got 0"]),
+        ({"reference": 3, "margin": "1 %"}, ["reference: must be text", "margin: must be a number, but got '1 %'"]),
+        ({"margins": 1}, ["reference: is required", "margin: is required", "'margins'; did you mean 'margin'?"]),
+        ({"reference": "layernorm", "margin": True}, ["margin: must be a number, but got True"]),
+        ({"reference": "layernorm", "margin": float("inf")}, ["margin: must be a number that is not infinite"]),
+    ],
+)
+def test_a_faulty_margin_is_refused_with_every_fault(given_: Any, faults: list[str]) -> None:
+    found = faults_of(changed(non_inferiority=given_))
+    assert len(found) == len(faults)
+    for fault in faults:
+        assert any(each.startswith("non_inferiority.") and fault in each for each in found), found
+
+
 def test_a_sweep_that_contains_itself_is_refused() -> None:
     values = changed()
     values["space"] = values
@@ -150,7 +182,7 @@ JSON = st.recursive(
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from([*SOUND, "typo"]), JSON, max_size=4))
+@given(st.dictionaries(st.sampled_from([*SOUND, "non_inferiority", "typo"]), JSON, max_size=4))
 def test_whatever_stands_in_a_sweep_it_is_a_spec_or_faults(changes: dict[str, Any]) -> None:
     try:
         spec = parse_spec(changed(**changes))

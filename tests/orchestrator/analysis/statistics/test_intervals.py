@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -64,3 +66,101 @@ def test_what_is_not_a_row_of_finite_scores_is_refused(scores: list[float]) -> N
 def test_a_confidence_outside_zero_and_one_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match=r"confidence: must be in \(0, 1\)"):
         intervals.t_interval([0.1, 0.2], confidence=confidence)
+
+
+def test_welch_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0.9, 0.01, 5), rng.normal(0.88, 0.03, 4)
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+    found = intervals.welch(first, second)
+    assert found is not None
+    assert found.interval(0.9) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert found.mean == pytest.approx(first.mean() - second.mean(), rel=1e-12)
+    assert intervals.welch(first, [0.9]) is None
+
+
+def test_the_binomial_standard_error_is_that_of_five_hundred_rows() -> None:
+    assert intervals.binomial_standard_error(0.955, 500) == pytest.approx(0.00927, abs=5e-6)
+    assert intervals.binomial_standard_error(1.0, 10) == 0
+    with pytest.raises(ValueError, match="at least one row"):
+        intervals.binomial_standard_error(0.9, 0)
+
+
+def test_seeds_and_rows_add_their_variances_and_rows_are_not_divided_by_seeds() -> None:
+    scores = [0.94, 0.95, 0.96]
+    found = intervals.estimate_over_seeds_and_rows(scores, 500)
+    assert found is not None
+    assert found.standard_error**2 == pytest.approx(np.var(scores, ddof=1) / 3 + 0.95 * 0.05 / 500, rel=1e-9)
+    same = intervals.estimate_over_seeds_and_rows([0.95] * 30, 500)
+    assert same is not None
+    assert same.standard_error == pytest.approx(intervals.binomial_standard_error(0.95, 500))
+    assert intervals.estimate_over_seeds_and_rows([0.95], 500) is None
+
+
+def test_rows_widen_the_difference_of_two_sides() -> None:
+    first, second = [0.94, 0.95, 0.96], [0.93, 0.93, 0.94]
+    seeds, both = intervals.welch(first, second), intervals.welch_with_rows(first, second, 500)
+    assert seeds is not None
+    assert both is not None
+    added = sum(np.mean(side) * (1 - np.mean(side)) / 500 for side in (first, second))
+    assert both.standard_error**2 == pytest.approx(seeds.standard_error**2 + added)
+    assert both.mean == seeds.mean
+
+
+def test_the_crossed_variance_is_that_of_the_two_way_table() -> None:
+    outcomes = np.random.default_rng(1).normal(size=(4, 50)) + np.arange(4)[:, None] + np.sin(np.arange(50))[None, :]
+    found = intervals.estimate_over_rows(outcomes)
+    assert found is not None
+    by_seed = np.var(outcomes.mean(axis=1), ddof=1) / 4
+    by_row = np.var(outcomes.mean(axis=0), ddof=1) / 50
+    rest = outcomes - outcomes.mean(axis=1, keepdims=True) - outcomes.mean(axis=0, keepdims=True) + outcomes.mean()
+    assert found.standard_error**2 == pytest.approx(by_seed + by_row - (rest**2).sum() / (3 * 49) / 200, rel=1e-9)
+    assert found.mean == pytest.approx(outcomes.mean())
+    assert intervals.estimate_over_rows(outcomes[:1]) is None
+
+
+def test_where_all_seeds_agree_only_rows_scatter_and_where_rows_agree_only_seeds() -> None:
+    row = np.array([1.0, 0, 1, 1, 0, 1])
+    by_rows = intervals.estimate_over_rows(np.tile(row, (3, 1)))
+    assert by_rows is not None
+    assert by_rows.standard_error == pytest.approx(stats.sem(row))
+    by_seeds = intervals.estimate_over_rows(np.tile(row[:, None], (1, 9)))
+    assert by_seeds is not None
+    assert by_seeds.standard_error == pytest.approx(stats.sem(row))
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_students_interval_covers_the_mean_over_seeds(num_seeds: int, coverage: Callable[..., float]) -> None:
+    share = coverage(lambda rng: intervals.t_interval(rng.normal(0.9, 0.01, num_seeds)), 0.9, 2000)
+    assert 0.93 <= share <= 0.97
+
+
+def test_welchs_interval_covers_the_difference(coverage: Callable[..., float]) -> None:
+    def draw(rng: np.random.Generator) -> tuple[float, float]:
+        return intervals.welch(rng.normal(0.9, 0.01, 5), rng.normal(0.88, 0.02, 4)).interval()  # type: ignore[union-attr]
+
+    assert 0.93 <= coverage(draw, 0.02, 2000) <= 0.97
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.005, 0.01, 0.03])
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_seeds_and_rows_together_are_covered_where_seeds_get_the_same_rows_wrong(
+    spread: float, num_seeds: int, coverage: Callable[..., float]
+) -> None:
+    def draw(rng: np.random.Generator) -> tuple[float, float]:
+        accuracies = 0.9 + rng.normal(0, spread, num_seeds)
+        measured = (rng.random(500)[None, :] < accuracies[:, None]).mean(axis=1)
+        return intervals.estimate_over_seeds_and_rows(measured, 500).interval()  # type: ignore[union-attr]
+
+    assert 0.93 <= coverage(draw, 0.9, 2000) <= 0.97
+
+
+@pytest.mark.parametrize(("of_seeds", "of_rows", "of_rest"), [(0.02, 0.3, 0.1), (0.01, 0.3, 0.3), (0.02, 0.1, 0.3)])
+def test_the_outcomes_of_every_row_cover_seeds_and_rows(
+    of_seeds: float, of_rows: float, of_rest: float, coverage: Callable[..., float]
+) -> None:
+    def draw(rng: np.random.Generator) -> tuple[float, float]:
+        seeds, rows = rng.normal(0.9, of_seeds, (5, 1)), rng.normal(0, of_rows, (1, 300))
+        return intervals.estimate_over_rows(seeds + rows + rng.normal(0, of_rest, (5, 300))).interval()  # type: ignore[union-attr]
+
+    assert 0.93 <= coverage(draw, 0.9, 1500) <= 0.97

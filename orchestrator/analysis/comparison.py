@@ -1,0 +1,323 @@
+"""Two groups of configurations held against each other: how far apart, how sure, and at what budgets.
+
+Each group is stood for, on each task, by the configuration that its validation scores choose; the difference is that of
+the reported scores, a less b, and positive where a is better whatever the metric's direction.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
+from orchestrator.analysis.curve import SPLITS
+from orchestrator.analysis.statistics import aggregates, intervals, significance
+from orchestrator.analysis.statistics.expected_performance import chances_of_being_best
+from orchestrator.analysis.statistics.non_inferiority import NonInferiority, non_inferiority, non_inferiority_of
+from trainables.faults import unknown_name
+
+Group = str | Mapping[str, Any]
+
+# Engine time counts as different where one side had so many times that of the other.
+_TIMES = 1.1
+
+_OF_A_SIDE = {
+    "config_id": pa.string(),
+    "score": pa.float64(),
+    "sem": pa.float64(),
+    "num_seeds": pa.int64(),
+    "num_configs_tried": pa.int64(),
+    "engine_seconds": pa.float64(),
+}
+SCHEMA = pa.schema(
+    {
+        **dict.fromkeys(("task", "a", "b", "metric", "split"), pa.string()),
+        "num_tasks": pa.int64(),
+        **dict.fromkeys(("difference", "low", "high"), pa.float64()),
+        "interval_over": pa.string(),
+        **dict.fromkeys(("probability_of_improvement", "p_value", "smallest_p", "margin", "lower_bound"), pa.float64()),
+        "is_non_inferior": pa.bool_(),
+        **{f"{side}_{name}": kind for side in "ab" for name, kind in _OF_A_SIDE.items()},
+        "budgets_differ": pa.bool_(),
+        "equalised_to": pa.int64(),
+        "note": pa.string(),
+    }
+)
+PAIRS_SCHEMA = SCHEMA.insert(SCHEMA.get_field_index("smallest_p"), pa.field("p_holm", pa.float64()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """How two groups are compared."""
+
+    equalise: bool = False
+    split: str | None = None
+    margin: float | None = None
+    test_rows: Mapping[str, int] | None = None
+
+    def faults(self, known_tasks: Collection[str]) -> list[str]:
+        """Every fault of it, a sentence each."""
+        faults = []
+        if self.split is not None and self.split not in SPLITS:
+            faults.append(unknown_name("split to score on", self.split, SPLITS))
+        if self.margin is not None and not (_is_number(self.margin) and 0 < self.margin < math.inf):
+            faults.append(f"margin: must be a number > 0 in the metric's unit, but got {self.margin!r}")
+        for task, number in (self.test_rows or {}).items():
+            if task not in known_tasks:
+                faults.append(f"test_rows: {unknown_name('task', task, known_tasks)}")
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                faults.append(f"test_rows: must be a whole number >= 1 for {task}, but got {number!r}")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One group on one task: all it tried there, and those of it that can be chosen, best first."""
+
+    tried: Sequence[Configuration]
+    candidates: Sequence[Configuration]
+
+    @property
+    def engine_seconds(self) -> float | None:
+        known = [c.engine_seconds for c in self.tried if c.engine_seconds is not None]
+        return math.fsum(known) if known else None
+
+
+Sides = Mapping[str, Side]  # by task
+
+
+def group_faults(
+    group: Group, name: str, columns: Collection[str], configurations: Sequence[Configuration]
+) -> list[str]:
+    """Every fault of what names a group, a sentence each. Before anything has ended any method passes."""
+    methods = {c.method for c in configurations}
+    if isinstance(group, str):
+        known = not methods or group in methods
+        return [] if known else [f"{name}: {unknown_name('method of this sweep', group, methods)}"]
+    if not isinstance(group, Mapping) or not group:
+        return [f"{name}: must be the name of a method, or columns with their values, but got {group!r}"]
+    if unknown := [f"{name}: {unknown_name('column', column, columns)}" for column in group if column not in columns]:
+        return unknown
+    faults = []
+    for column, values in _allowed(group).items():
+        there = list({c.value(column) for c in configurations} - {None})
+        faults += [
+            f"{name}: {unknown_name(f'{column} of this sweep', str(value), map(str, there))}"
+            for value in values
+            if there and value not in there
+        ]
+    return faults
+
+
+def label(group: Group) -> str:
+    """A group in words: its method, or its columns with their values."""
+    if isinstance(group, str):
+        return group
+    return ", ".join(str(value) if column == "method" else f"{column} {value}" for column, value in group.items())
+
+
+def sides_of(configurations: Sequence[Configuration], group: Group) -> Sides:
+    """The configurations of a group, by task; a column's value may be a list of values, any of which will do."""
+    allowed = _allowed({"method": group} if isinstance(group, str) else group)
+    own = [c for c in configurations if all(c.value(column) in values for column, values in allowed.items())]
+    return {task: Side(tried=tried, candidates=contenders(tried)) for (task,), tried in group_by(own, ["task"]).items()}
+
+
+def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values that each column may have."""
+    return {
+        column: list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+        for column, value in group.items()
+    }
+
+
+def compare(a: Sides, b: Sides, names: tuple[str, str], terms: Terms) -> list[dict[str, Any]]:
+    """A row per task on which both have completed trials, and one over all of these, without a task; none if none."""
+    rows, differences = [], []
+    both = [task for task in sorted({*a, *b}) if task in a and task in b and a[task].candidates and b[task].candidates]
+    for task in both:
+        row = _on_task(task, a[task], b[task], terms)
+        rows.append({"task": task, "a": names[0], "b": names[1], **row, "note": _note(row, names)})
+        differences.append(row["difference"])
+    if not rows:
+        return []
+    left_out = sorted({*a, *b} - set(both))
+    return [*rows, _over_tasks(rows, differences, names, terms, left_out)]
+
+
+def compare_pairs(sides: Mapping[str, Sides], terms: Terms) -> list[dict[str, Any]]:
+    """The row over all tasks of each pair of groups, with Holm's correction over the pairs."""
+    rows = []
+    for first, second in itertools.combinations(sides, 2):
+        found = compare(sides[first], sides[second], (first, second), terms)
+        if found and found[-1]["num_tasks"]:
+            rows.append(found[-1])
+    if rows:
+        adjusted = significance.holm([row["p_value"] for row in rows])
+        rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    return rows
+
+
+def _on_task(task: str, a: Side, b: Side, terms: Terms) -> dict[str, Any]:
+    metric = a.candidates[0].metric
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    has_test = all(c.test is not None for side in (a, b) for c in side.candidates)
+    split = terms.split or ("test" if has_test else "validation")
+    size = min(len(a.candidates), len(b.candidates)) if terms.equalise else None
+    ours, theirs = (_scores(side, split, size, sign) for side in (a, b))
+    shared = {
+        "metric": metric,
+        "split": split,
+        "num_tasks": 1,
+        "equalised_to": size,
+        "margin": terms.margin,
+        **_describe_side("a", a, ours, shows_config=size is None),
+        **_describe_side("b", b, theirs, shows_config=size is None),
+    }
+    shared["budgets_differ"] = _differ(shared)
+    if not len(ours) or not len(theirs):
+        return {**shared, "difference": None}
+    num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
+    if num_rows is None:
+        estimate, over = intervals.welch(sign * ours, sign * theirs), "seeds"
+    else:  # a sign would make no difference to an accuracy
+        estimate, over = intervals.welch_with_rows(ours, theirs, num_rows), "seeds and rows"
+    difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
+    low, high = estimate.interval() if estimate else (None, None)
+    judged = None
+    if terms.margin is not None:
+        error, freedom = (estimate.standard_error, estimate.degrees_of_freedom) if estimate else (None, 1.0)
+        judged = non_inferiority_of(difference, error, freedom, terms.margin)
+    return {
+        **shared,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "interval_over": over if estimate else None,
+        "probability_of_improvement": aggregates.probability_of_superiority(sign * ours, sign * theirs),
+        **_judged(judged),
+    }
+
+
+def _over_tasks(
+    rows: Sequence[Mapping[str, Any]],
+    differences: Sequence[float | None],
+    names: tuple[str, str],
+    terms: Terms,
+    left_out: Sequence[str],
+) -> dict[str, Any]:
+    known = [difference for difference in differences if difference is not None]
+    total: dict[str, Any] = {
+        "task": None,
+        **dict(zip("ab", names, strict=True)),
+        **{name: _common(row[name] for row in rows) for name in ("metric", "split", "equalised_to")},
+        "num_tasks": len(known),
+        "margin": terms.margin,
+    }
+    for side in "ab":
+        total[f"{side}_score"] = _mean([row[f"{side}_score"] for row in rows])
+        total[f"{side}_num_seeds"] = min(row[f"{side}_num_seeds"] for row in rows)
+        total[f"{side}_num_configs_tried"] = sum(row[f"{side}_num_configs_tried"] for row in rows)
+        seconds = [row[f"{side}_engine_seconds"] for row in rows]
+        total[f"{side}_engine_seconds"] = None if None in seconds else math.fsum(seconds)
+    total["budgets_differ"] = _differ(total) or any(row["budgets_differ"] for row in rows)
+    if known:
+        test = significance.sign_flip_test(known, rng=np.random.default_rng(0))
+        low, high = intervals.t_interval(known) or (None, None)
+        improvements = [row["probability_of_improvement"] for row in rows if row["difference"] is not None]
+        total |= {
+            "difference": intervals.mean(known),
+            "low": low,
+            "high": high,
+            "interval_over": None if low is None else "tasks",
+            "probability_of_improvement": _mean(improvements),
+            "p_value": test.p_value,
+            "smallest_p": test.smallest_p,
+            **_judged(None if terms.margin is None else non_inferiority(known, terms.margin)),
+        }
+    notes = [_note(total, names)]
+    if known and total["smallest_p"] > 0.05:
+        notes.append(f"With {wording.plural(len(known), 'task')} no p-value can be below {total['smallest_p']:.3g}.")
+    if left_out:
+        notes.append(f"Left out, since only one side has completed trials there: {', '.join(left_out)}.")
+    return {**total, "note": " ".join(note for note in notes if note)}
+
+
+def _scores(side: Side, split: str, size: int | None, sign: float) -> np.ndarray:
+    """What a side reports, a score a seed: those of its choice, or as expected of the best of `size` drawn ones."""
+    if size is None:
+        summary = getattr(side.candidates[0], split)
+        return np.array(summary.scores if summary else ())
+    summaries = [getattr(c, split) for c in side.candidates]
+    if any(summary is None for summary in summaries):
+        return np.array(())
+    validation = [sign * c.validation.mean for c in side.candidates if c.validation]
+    chances = chances_of_being_best(validation, size)
+    num_seeds = min(summary.num_seeds for summary in summaries)
+    return chances @ np.array([summary.scores[:num_seeds] for summary in summaries])
+
+
+def _describe_side(name: str, side: Side, scores: np.ndarray, *, shows_config: bool) -> dict[str, Any]:
+    mean, sem = intervals.mean_and_standard_error(scores.tolist()) if len(scores) else (None, None)
+    values = {
+        "config_id": side.candidates[0].config_id if shows_config else None,
+        "score": mean,
+        "sem": sem,
+        "num_seeds": len(scores),
+        "num_configs_tried": len(side.tried),
+        "engine_seconds": side.engine_seconds,
+    }
+    return {f"{name}_{key}": value for key, value in values.items()}
+
+
+def _judged(found: NonInferiority | None) -> dict[str, Any]:
+    return {} if found is None else {"lower_bound": found.lower_bound, "is_non_inferior": found.holds}
+
+
+def _differ(row: Mapping[str, Any]) -> bool:
+    """Whether one side tried more configurations, had more seeds, or more than a tenth more engine time."""
+    if any(row[f"a_{name}"] != row[f"b_{name}"] for name in ("num_configs_tried", "num_seeds")):
+        return True
+    low, high = sorted((row["a_engine_seconds"] or 0.0, row["b_engine_seconds"] or 0.0))
+    return low > 0 and high > _TIMES * low
+
+
+def _note(row: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """What both sides cost, in words, where that differs."""
+    sentences = []
+    if row["budgets_differ"]:
+        first, second = (f"{name} {_budget(row, side)}" for name, side in zip(names, "ab", strict=True))
+        sentences.append(f"Budgets differ: {first}; {second}.")
+    if row["equalised_to"] is not None:
+        settings = wording.plural(row["equalised_to"], "configuration")
+        sentences.append(f"Compared is the expected best of {settings} on either side.")
+    return " ".join(sentences)
+
+
+def _budget(row: Mapping[str, Any], side: str) -> str:
+    seconds = row[f"{side}_engine_seconds"]
+    time = "" if seconds is None else f" in {wording.duration(seconds)} of an engine"
+    tried = wording.plural(row[f"{side}_num_configs_tried"], "configuration")
+    return f"tried {tried} with {wording.plural(row[f'{side}_num_seeds'], 'seed')}{time}"
+
+
+def _common(values: Any) -> Any:
+    """The value that all have, or None."""
+    different = set(values)
+    return different.pop() if len(different) == 1 else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return intervals.mean(known) if known else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

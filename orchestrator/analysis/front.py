@@ -1,0 +1,44 @@
+"""What can be had for what it costs: the configurations of a task that no other one beats in score and cost at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.analysis.configurations import Configuration, contenders, higher_is_better
+from orchestrator.analysis.statistics.pareto import pareto_front
+
+# What a configuration may cost, as `Results.pareto` takes it, and where a Configuration has it.
+COSTS = {
+    "trained_params": "trained_params",
+    "trained_params_without_head": "trained_params_without_head",
+    "total_params": "total_params",
+    "engine_seconds": "seconds_per_trial",
+    "peak_memory_bytes": "peak_memory_bytes",
+}
+
+
+def front(group: Sequence[Configuration], cost: str) -> list[tuple[Configuration, float]]:
+    """The Pareto front of a group on one task, by mean validation score, the cheapest first, each with its cost.
+
+    Among the contenders whose cost is known; of several with the same cost and score, the one of the smallest config_id
+    stands for all.
+    """
+    field = COSTS[cost]
+    scored = [
+        (c, float(getattr(c, field)), c.validation.mean)
+        for c in contenders(group)
+        if c.validation is not None and getattr(c, field) is not None
+    ]
+    if not scored:
+        return []
+    costs = np.array([price for _, price, _ in scored])
+    sign = 1.0 if higher_is_better(scored[0][0].metric) else -1.0
+    on_front = pareto_front(costs, sign * np.array([score for _, _, score in scored]))
+    found: dict[float, Configuration] = {}
+    for index in np.flatnonzero(on_front):
+        configuration, price, _ = scored[index]
+        if price not in found or configuration.config_id < found[price].config_id:
+            found[price] = configuration
+    return [(found[price], price) for price in sorted(found)]

@@ -1,0 +1,209 @@
+"""What to ship: of the configurations that are as good as the best, the cheapest, with the reason in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, higher_is_better, size_rank
+from orchestrator.analysis.statistics.intervals import Estimate, welch
+from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
+from orchestrator.analysis.statistics.selection import selection_stability
+from trainables.faults import unknown_name
+
+# Seeds are drawn again so many times to see how often the recommended configuration is recommended.
+RESAMPLES = 200
+
+
+def _seconds_rank(configuration: Configuration) -> float:
+    """Orders by engine-seconds a trial, an unknown number last."""
+    return math.inf if configuration.seconds_per_trial is None else configuration.seconds_per_trial
+
+
+PREFERENCES: dict[str, Callable[[Configuration], float]] = {"params": size_rank, "seconds": _seconds_rank}
+_CHEAPER = {"params": "smaller", "seconds": "faster"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked of a recommendation."""
+
+    within: float | None = None  # of the best score on validation, in the metric's unit; None: one standard error
+    max_params: int | None = None  # trained, the head included
+    prefer: str = "params"
+
+    def faults(self) -> list[str]:
+        """Every fault of it, a sentence each."""
+        faults = []
+        is_number = isinstance(self.within, int | float) and not isinstance(self.within, bool)
+        if self.within is not None and not (is_number and 0 <= self.within < math.inf):
+            faults.append(f"within: must be a number >= 0 in the metric's unit, such as 0.01, but got {self.within!r}")
+        is_whole = isinstance(self.max_params, int) and not isinstance(self.max_params, bool)
+        if self.max_params is not None and not (is_whole and self.max_params > 0):
+            faults.append(f"max_params: must be a whole number > 0, but got {self.max_params!r}")
+        if self.prefer not in PREFERENCES:
+            faults.append(f"prefer: {unknown_name('preference', self.prefer, PREFERENCES)}")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The choice for one task."""
+
+    chosen: Configuration | None  # None where nothing that was tried is as asked
+    best: Configuration  # of all that were tried
+    difference: Estimate | None  # of the chosen one to the best, on the reported split; positive is better
+    share_kept: float | None  # of resamples of the seeds that choose the same; None with one seed
+    why: str
+
+    def row(self) -> dict[str, Any]:
+        low, high = self.difference.interval() if self.difference else (None, None)
+        return {
+            "difference": self.difference and self.difference.mean,
+            "difference_low": low,
+            "difference_high": high,
+            "share_kept": self.share_kept,
+            "why": self.why,
+        }
+
+
+def recommend(group: Sequence[Configuration], wish: Wish) -> Recommendation | None:
+    """Choose among the configurations of one task; None where nothing is completed."""
+    tried = contenders(group)
+    if not tried:
+        return None
+    fitting = [c for c in tried if wish.max_params is None or size_rank(c) <= wish.max_params]
+    if not fitting:
+        smallest = min(tried, key=size_rank)
+        why = (
+            f"None of {wording.plural(len(tried), 'configuration')} has at most {wish.max_params:,} trained "
+            f"parameters; the smallest has {wording.cell(smallest.trained_params)}."
+        )
+        return Recommendation(chosen=None, best=tried[0], difference=None, share_kept=None, why=why)
+    chosen = _cheapest_as_good(fitting, wish)
+    difference = _difference(chosen, tried[0])
+    kept = _share_kept(fitting, fitting.index(chosen), wish)
+    why = " ".join(_reasons(chosen, fitting, tried, difference, kept, wish))
+    return Recommendation(chosen=chosen, best=tried[0], difference=difference, share_kept=kept, why=why)
+
+
+def _cheapest_as_good(candidates: Sequence[Configuration], wish: Wish) -> Configuration:
+    """Of contenders, best first, the cheapest that is as good as the first on validation."""
+    best = _validation(candidates[0])
+    tolerance = best.sem if wish.within is None else wish.within
+    if tolerance is None:
+        return candidates[0]
+    # Nobody is better than the best, so the distance needs no direction.
+    as_good = [c for c in candidates if abs(_validation(c).mean - best.mean) <= tolerance]
+    return min(as_good, key=PREFERENCES[wish.prefer])  # of equal costs the first, which is the better one
+
+
+def _share_kept(candidates: Sequence[Configuration], chosen: int, wish: Wish) -> float | None:
+    """How often the same rule, on seeds drawn again, recommends the same configuration."""
+    sign = 1.0 if higher_is_better(candidates[0].metric) else -1.0
+    scores = sign * np.array([_validation(c).scores for c in candidates])
+    num_seeds = scores.shape[1]
+    if num_seeds < 2:
+        return None
+    costs = np.array([PREFERENCES[wish.prefer](c) for c in candidates])
+
+    def choose(drawn: np.ndarray) -> np.ndarray:
+        means = drawn.mean(axis=2)
+        best = means.argmax(axis=1)
+        if wish.within is None:
+            winners = np.take_along_axis(drawn, best[:, None, None], axis=1)[:, 0]
+            tolerance = winners.std(axis=1, ddof=1, keepdims=True) / math.sqrt(num_seeds)
+        else:
+            tolerance = np.full((len(drawn), 1), wish.within)
+        as_good = means >= means.max(axis=1, keepdims=True) - tolerance - 1e-12
+        price = np.where(as_good, costs, np.inf)
+        cheapest = as_good & (price == price.min(axis=1, keepdims=True))
+        return np.asarray(np.where(cheapest, means, -np.inf).argmax(axis=1))
+
+    shares = selection_stability(scores, rng=np.random.default_rng(0), choose=choose, num_resamples=RESAMPLES)
+    return float(shares[chosen])
+
+
+def _difference(chosen: Configuration, best: Configuration) -> Estimate | None:
+    """On test, or on validation where one of them has no test scores. None of the best itself, or with one seed."""
+    if chosen is best:
+        return None
+    sign = 1.0 if higher_is_better(best.metric) else -1.0
+    if chosen.test and best.test:
+        return welch(sign * np.array(chosen.test.scores), sign * np.array(best.test.scores))
+    return welch(sign * np.array(_validation(chosen).scores), sign * np.array(_validation(best).scores))
+
+
+def _reasons(
+    chosen: Configuration,
+    fitting: Sequence[Configuration],
+    tried: Sequence[Configuration],
+    difference: Estimate | None,
+    kept: float | None,
+    wish: Wish,
+) -> list[str]:
+    own, best = _validation(chosen), _validation(fitting[0])
+    among = wording.plural(len(fitting), "configuration")
+    if wish.max_params is not None:
+        among += f" with at most {wish.max_params:,} trained parameters"
+    score, cheaper = wording.score(own.mean, own.sem), _CHEAPER[wish.prefer]
+    reach = "one standard error" if wish.within is None else f"{wish.within:g}"
+    if chosen is fitting[0]:
+        which = "The best of" if len(fitting) > 1 else "The only one of"
+        sentences = [f"{which} {among} on validation ({score})."]
+        if own.sem is None and wish.within is None:
+            sentences.append(f"With one seed its uncertainty is unknown, so nothing {cheaper} counts as good as it.")
+        elif len(fitting) > 1:
+            sentences.append(f"Nothing {cheaper} is within {reach} of it.")
+    else:
+        gap = wording.score(abs(best.mean - own.mean))
+        error = f" ({wording.score(best.sem)})" if wish.within is None else ""
+        sentences = [
+            f"The {'smallest' if wish.prefer == 'params' else 'fastest'} of {among} within {reach}{error} of the best "
+            f"on validation: {score}, {gap} from the {wording.score(best.mean)} of {_called(fitting[0], chosen)}"
+            f"{_saving(chosen, fitting[0], wish)}."
+        ]
+    if difference is not None:
+        sentences.append(_reported(chosen, tried[0], difference, wish))
+    if kept is not None:
+        sentences.append(f"Seeds drawn again recommend the same configuration {100 * kept:.0f} % of the time.")
+    return sentences
+
+
+def _reported(chosen: Configuration, best: Configuration, difference: Estimate, wish: Wish) -> str:
+    split = "test" if chosen.test and best.test else "validation"
+    low, high = difference.interval()
+    sentence = (
+        f"On {split} it differs from the best of all by {wording.signed(difference.mean)}, with a 95 % interval over "
+        f"seeds from {wording.signed(low)} to {wording.signed(high)}"
+    )
+    if not wish.within:
+        return sentence + "."
+    judged = non_inferiority_of(difference.mean, difference.standard_error, difference.degrees_of_freedom, wish.within)
+    shown = "shows" if judged.holds else "does not show"
+    return f"{sentence}, which {shown} with 95 % confidence that it is less than {wish.within:g} worse."
+
+
+def _called(other: Configuration, chosen: Configuration) -> str:
+    return f"another {other.method}" if other.method == chosen.method else other.method
+
+
+def _saving(chosen: Configuration, best: Configuration, wish: Wish) -> str:
+    """What the chosen one costs beside the best, where both are known."""
+    if wish.prefer == "seconds":
+        own, other = chosen.seconds_per_trial, best.seconds_per_trial
+        if own is None or other is None:
+            return ""
+        return f", in {wording.duration(own)} of training instead of {wording.duration(other)}"
+    part = wording.share(chosen.trained_params, best.trained_params)
+    return "" if part == wording.UNKNOWN else f", with {part} of its trained parameters"
+
+
+def _validation(configuration: Configuration) -> SeedSummary:
+    assert configuration.validation is not None  # contenders have one
+    return configuration.validation
