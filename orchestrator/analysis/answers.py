@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, shipping, tables
+from orchestrator.analysis import ablation, shipping, side_by_side, tables
 from orchestrator.analysis.budget import budget, sentences
 from orchestrator.analysis.leading import leading
 from orchestrator.analysis.learning import MOST_TRIALS, learning_curves
@@ -193,6 +194,66 @@ def _ablation_name(one: pa.Table) -> str:
     return f"ablation-{one['trial_id'][0].as_py()}-{one['split'][0].as_py()}"
 
 
+def _scores(results: Results, scores: pa.Table) -> list[Block]:
+    return [Shown(table=side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
+
+
+def _parameters(results: Results, parameters: pa.Table) -> list[Block]:
+    return [Shown(table=side_by_side.parameters_table(parameters))] if len(parameters) else []
+
+
+def _draw(figure: str) -> Callable[[Results, pa.Table], dict[str, Any]]:
+    """Draws one of `figures.FIGURES` where there is something to draw."""
+
+    def draw(results: Results, table: pa.Table) -> dict[str, Any]:
+        if not len(table):
+            return {}
+        from orchestrator.analysis import figures
+
+        return {figure: figures.FIGURES[figure].draw(table)}
+
+    return draw
+
+
+def _differences(results: Results, differences: pa.Table) -> list[Block]:
+    if not len(differences):
+        return []
+    return [
+        Picture(
+            figure="forest",
+            alt="Difference of each method to the reference with its 95 % interval, tasks as dots",
+            caption="Intervals of a mean are over tasks; p-values are of exact sign flips with Holm's correction.",
+        ),
+        Shown(table=side_by_side.differences_table(differences), summary="The differences as a table"),
+    ]
+
+
+def _ranks(results: Results, ranks: pa.Table) -> list[Block]:
+    if not len(ranks):
+        return []
+    return [Picture(figure="critical_difference", alt="Mean rank of each method, bars over those not told apart")]
+
+
+def _profile(results: Results, profile: pa.Table) -> list[Block]:
+    if not len(profile):
+        return []
+    return [Picture(figure="profile", alt="Share of runs above every threshold of the score, a line a method")]
+
+
+def _expected(results: Results, expected: pa.Table) -> list[Block]:
+    if not len(expected):
+        return []
+    alt = "Expected validation score of the best of n configurations, a panel a task and a line a method"
+    return [Picture(figure="expected_validation", alt=alt)]
+
+
+def _searches(results: Results) -> pa.Table:
+    """Expected validation performance where at least two methods have something to choose from."""
+    expected = results.expected_validation()
+    searched = expected.filter(pc.greater(expected["num_configs_tried"], 1))
+    return expected if pc.count_distinct(searched["method"]).as_py() > 1 else expected.slice(0, 0)
+
+
 ANSWERS: dict[str, Answer] = {
     "recommend": Answer(ask=Results.recommend, heading="What to ship", show=_recommended),
     "curve": Answer(
@@ -209,6 +270,46 @@ ANSWERS: dict[str, Answer] = {
         show=_compared,
     ),
     "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
+    "scores": Answer(
+        ask=lambda results: side_by_side.enough(results.score_table(), methods=2, tasks=2),
+        is_optional=True,
+        heading="Scores, as Table 2 of the paper has them",
+        show=_scores,
+    ),
+    "parameters": Answer(
+        ask=lambda results: side_by_side.enough(results.parameter_table(), methods=2, tasks=2),
+        is_optional=True,
+        heading="Parameters, as Table 1 of the paper has them",
+        show=_parameters,
+    ),
+    "differences": Answer(
+        ask=lambda results: side_by_side.enough(results.paired_differences(), tasks=3),
+        is_optional=True,
+        draw=_draw("forest"),
+        heading="How much better or worse than the reference",
+        show=_differences,
+    ),
+    "ranks": Answer(
+        ask=lambda results: side_by_side.enough(results.ranks(), methods=3, tasks=5),
+        is_optional=True,
+        draw=_draw("critical_difference"),
+        heading="Which methods the tasks tell apart",
+        show=_ranks,
+    ),
+    "profile": Answer(
+        ask=lambda results: side_by_side.enough(results.profile(), methods=3, tasks=3),
+        is_optional=True,
+        draw=_draw("profile"),
+        heading="How often a method is close to the best",
+        show=_profile,
+    ),
+    "expected_validation": Answer(
+        ask=_searches,
+        is_optional=True,
+        draw=_draw("expected_validation"),
+        heading="At equal budgets",
+        show=_expected,
+    ),
     "glue": Answer(ask=Results.glue_score, is_optional=True, heading="GLUE", show=_glue),
     "settings": Answer(ask=settings, heading="Every setting tried", show=_settings),
     "epochs": Answer(ask=Results.epochs, heading="Learning curves", show=_epochs),

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, group_by, higher_is_better
+from orchestrator.analysis.missing import missing_of, with_missing
+from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
 from orchestrator.analysis.statistics.aggregates import percentiles
 from orchestrator.analysis.statistics.intervals import mean
 from trainables.faults import unknown_name
@@ -87,7 +89,13 @@ def curve_points(configurations: Sequence[Configuration], request: CurveRequest)
         if best and (score := score_of(best[0])):
             reference = references.get((best[0].task, best[0].backbone))
             rows.append(_point(best[0], split_of(best[0].task), score, reference))
-    return pa.Table.from_pylist(rows, schema=_POINTS)
+    names = method_names(methods_of(configurations))
+    notes = gaps(configurations, [(row["task"], Method(row["backbone"], row["method"])) for row in rows])
+    if without := sorted({row["task"] for row in rows if request.normalize_to and row["reference"] is None}):
+        notes.append(f"{request.normalize_to}: no score to compare with on {', '.join(without)}")
+    unknown = {Method(row["backbone"], row["method"]) for row in rows if row["trained_params"] is None}
+    notes += [f"{names[method]}: its trained parameters are not recorded" for method in sorted(unknown)]
+    return with_missing(pa.Table.from_pylist(rows, schema=_POINTS), notes)
 
 
 def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
@@ -116,7 +124,7 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
                 **dict(zip(map(quantile_column, request.quantiles), levels, strict=True)),
             }
         )
-    return pa.Table.from_pylist(rows, schema=_curve_schema(request.quantiles))
+    return with_missing(pa.Table.from_pylist(rows, schema=_curve_schema(request.quantiles)), missing_of(points))
 
 
 def _point(chosen: Configuration, split: str, score: SeedSummary, reference: float | None) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""Answers as the content of files that other tools read."""
+"""Answers as the content of files that other tools read, and how a file gets its content."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,3 +37,17 @@ def parquet_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink)
     return bytes(sink.getvalue())
+
+
+def replace_file(path: Path, content: bytes) -> Path:
+    """Write a file in one step: its old content is there until the new one is complete."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

@@ -7,8 +7,6 @@ results alone: the same results give the same files.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis import wording
 from orchestrator.analysis.answers import ANSWERS
-from orchestrator.analysis.files import csv_bytes, parquet_bytes
+from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.page.failures import failures
 from orchestrator.analysis.page.render import Page, Section, render
 from orchestrator.analysis.results import Results
@@ -124,17 +122,3 @@ def _values(values: list[Any]) -> str:
     if len(counted) <= 1:
         return counted[0][0] if counted else wording.UNKNOWN
     return ", ".join(f"{value} ({wording.plural(number, 'trial')})" for value, number in counted)
-
-
-def replace_file(path: Path, content: bytes) -> Path:
-    """Write a file in one step: its old content is there until the new one is complete."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -38,12 +39,23 @@ from orchestrator.analysis.configurations import (
     hyperparameter_columns,
     varying_hyperparameters,
 )
-from orchestrator.analysis.curve import CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.expected_validation import expected_validation
 from orchestrator.analysis.front import COSTS, front
+from orchestrator.analysis.importance import importance
+from orchestrator.analysis.learning_curves import learning_curves
+from orchestrator.analysis.paired import paired_differences, usual_reference
+from orchestrator.analysis.paper.parameter_table import parameter_table
+from orchestrator.analysis.paper.robustness import robustness
+from orchestrator.analysis.paper.score_table import score_table
 from orchestrator.analysis.predictions import PredictionSource, predictions_of_trials
+from orchestrator.analysis.profile import profile
+from orchestrator.analysis.ranks import ranks
 from orchestrator.analysis.recommendation import Wish, recommend
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.throughput import throughput
+from orchestrator.analysis.trade_off import COST_COLUMNS, trade_off
+from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -371,6 +383,181 @@ class Results:
         """How fast each engine trained each method; see `orchestrator.analysis.throughput`."""
         return throughput(self._trials)
 
+    def learning_curves(self) -> pa.Table:
+        """How the chosen configuration of each task and method learns, a row an epoch.
+
+        Chosen as in `best`. Columns: task, backbone, method, config_id, metric; epoch, from 1, and step, the optimizer
+        steps taken by then; validation_mean and validation_sem (ddof = 1; null for one seed) over the num_seeds
+        completed trials, in the metric's unit; train_loss, the mean over the same trials.
+        """
+        return learning_curves(self._trials, self._epochs, self._configurations)
+
+    def score_table(self, split: str | None = None) -> pa.Table:
+        """What each method scores on each task, and on average: Table 2 of Houlsby et al. 2019.
+
+        A row per task and method, of the configuration chosen as in `best`; one without a completed trial has nulls.
+        Then, where there are several tasks, a row per method without a task: the mean over the tasks that all methods
+        have completed, its s.e.m. from theirs, taken as independent. Of tasks whose metrics point in different
+        directions there is no average. Scored on test where the task has test scores, or on one `split` throughout.
+
+        Columns: task, backbone, method, config_id, metric, split; score and score_sem (ddof = 1; null for one seed) in
+        the metric's unit; num_seeds; num_configs_tried; num_tasks; is_best, whether no method of the task is better.
+        Raises `FaultsError` on an unknown split.
+        """
+        return score_table(self._configurations, self._check_split("score_table", split))
+
+    def parameter_table(self, split: str | None = None) -> pa.Table:
+        """What it takes to serve all tasks with each method, and what they score: Table 1 of Houlsby et al. 2019.
+
+        A row per method with its configuration chosen on each task as in `best`, and for a method of several sizes a
+        row per size, kept fixed on all tasks, with the rest chosen.
+
+        Columns: backbone, method; size, null where there is one; num_tasks; backbone_params (no head) and
+        encoder_params (its layers alone); trained_params_all_tasks, a sum, and trained_params_per_task, a mean, heads
+        left out; total_multiple, the parameters of a model of all tasks as a multiple of the backbone, and
+        trained_percent, trained per task in per cent of it; both again `..._of_encoder`, as the paper counts; average,
+        the mean score; `score/<task>`. Null what is not known. Arguments and errors as in `score_table`; the
+        definitions are `orchestrator.analysis.paper.parameter_table`'s.
+        """
+        return parameter_table(self._trials, self._configurations, self._check_split("parameter_table", split))
+
+    def robustness(self, hyperparameter: str = "learning_rate") -> pa.Table:
+        """The best score at each value of one hyperparameter: Figure 7 of Houlsby et al. 2019, and 6 (right).
+
+        A row per task, method and value: the best configuration on validation with it, so all others are tuned.
+        Columns: task, backbone, method, config_id, metric, hyperparameter, value; validation_mean and validation_sem
+        over num_seeds; loss_to_best, how far behind the method's best value on the task; num_configs_tried, with this
+        value. Raises `FaultsError` on an unknown hyperparameter.
+        """
+        known = hyperparameter_columns(self._trials)
+        if hyperparameter not in known:
+            if len(self._trials):
+                raise FaultsError("robustness", [unknown_name("hyperparameter", hyperparameter, known)])
+            return robustness((), hyperparameter, pa.float64())
+        return robustness(self._configurations, hyperparameter, self._trials.schema.field(hyperparameter).type)
+
+    def tried(self) -> pa.Table:
+        """Everything that was tried, a row per configuration with a completed trial: what slice plots show.
+
+        Columns: task, backbone, method, config_id, metric; the sizes; validation and test mean and s.e.m. over
+        num_seeds; loss_to_best, how far behind the best configuration of the task on validation (0 is the best);
+        duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
+        """
+        return tried(self._trials, self._configurations, self.searched())
+
+    def importance(self, task: str | None = None) -> pa.Table:
+        """Which hyperparameters the validation score of a method depends on, over all tasks or on one (fANOVA).
+
+        Of those in `searched`. Over several tasks each task's scores are first given mean 0 and variance 1. A method
+        needs two hyperparameters that vary, and four configurations with as many seeds as any of its own.
+
+        Columns: backbone, method, task (null: all), hyperparameter; importance, its share of the variance that single
+        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_configs;
+        num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises `FaultsError` on an
+        unknown task.
+        """
+        known = set(self._trials["task"].to_pylist())
+        if task is not None and task not in known:
+            raise FaultsError("importance", [unknown_name("task", task, known)])
+        return importance(self._configurations, self.searched(), task)
+
+    def expected_validation(self, split: str | None = None) -> pa.Table:
+        """What a search would have found with fewer configurations, a row per task, method and number of them.
+
+        The expected validation score of the best of n configurations drawn at random without replacement from those
+        with a completed trial (means over seeds; Dodge et al. 2019, Tang et al. 2020). It makes methods comparable that
+        were tried with unequal budgets: read them at the same n, or at the same seconds.
+
+        Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_tried; engine_seconds, what n
+        configurations with all their seeds take on average; expected_validation; expected_score, on the split, of the
+        one that is best on validation. Arguments and errors as in `score_table`.
+        """
+        split = self._check_split("expected_validation", split)
+        return expected_validation(self._trials, self._configurations, split)
+
+    def trade_off(self, cost: str = "trained_params") -> pa.Table:
+        """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.
+
+        `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean).
+        Columns: task, backbone, method, config_id, metric; cost_name, cost, is_on_front, by mean validation score;
+        the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost.
+        """
+        if cost not in COST_COLUMNS:
+            raise FaultsError("trade_off", [unknown_name("cost", cost, COST_COLUMNS)])
+        return trade_off(self.tried(), cost)
+
+    def profile(self, split: str | None = None) -> pa.Table:
+        """Performance profiles: the share of runs above every threshold, a row per method and threshold.
+
+        A run is a seed of a method's chosen configuration on one task; its score is taken less the mean of the best
+        method of that task, so 0 is the best and -0.01 a point below. Over the tasks that all methods share.
+
+        Columns: backbone, method; threshold; share, a mean over tasks; share_low and share_high, the middle 95 % over
+        resamples of each task's seeds (null for one seed; the tasks stay as they are); num_tasks; num_seeds, the
+        fewest. Arguments and errors as in `score_table`.
+        """
+        return profile(self._configurations, self._check_split("profile", split))
+
+    def paired_differences(self, reference: str | None = None, split: str | None = None) -> pa.Table:
+        """How much better each method is than a reference: what a forest plot shows.
+
+        A row per method and task, then one per method over its tasks (task null). Positive is better, also where a
+        lower score is better. `reference` is a method, on the same backbone; without it full_finetuning where that has
+        completed, or else the method with most tasks.
+
+        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its
+        95 % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
+        num_seeds, the fewest; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value of the
+        exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can give.
+        Raises `FaultsError` on an unknown method or split.
+        """
+        known = {c.method for c in self._configurations}
+        faults = (
+            [unknown_name("method of this sweep", reference, known)] if reference and reference not in known else []
+        )
+        if split is not None and split not in SPLITS:
+            faults.append(unknown_name("split to score on", split, SPLITS))
+        if faults:
+            raise FaultsError("paired_differences", faults)
+        return paired_differences(self._configurations, reference or usual_reference(self._configurations), split)
+
+    def ranks(self, split: str | None = None) -> pa.Table:
+        """The methods' mean ranks over the tasks they share, the best first: a critical-difference diagram.
+
+        Columns: backbone, method; mean_rank, best_rank, worst_rank (1 is best, ties share); not_told_apart_from, the
+        methods from which exact sign-flip tests over tasks with Holm's correction over all pairs do not tell it apart
+        at 0.05; num_tasks; friedman_p, of Friedman's test that all rank alike (null below three methods or two tasks).
+        Without two methods that share a task there are no rows. Arguments and errors as in `score_table`.
+        """
+        return ranks(self._configurations, self._check_split("ranks", split))
+
+    def draw(self, figure: str, **arguments: Any) -> Any:
+        """One of the figures, as matplotlib's `Figure`: `results.draw("curve").savefig("curve.pdf")`.
+
+        Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
+        `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`, `forest` shows
+        `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not have
+        is said in it. Raises `FaultsError` on an unknown name.
+        """
+        from orchestrator.analysis import figures  # matplotlib, which asking does without
+
+        if figure not in figures.FIGURES:
+            raise FaultsError("draw", [unknown_name("figure", figure, figures.FIGURES)])
+        drawn = figures.FIGURES[figure]
+        return drawn.draw(getattr(self, drawn.asks)(**arguments))
+
+    def paper(self, folder: str | Path) -> list[Path]:
+        """Write what a paper takes from a sweep into a folder, and say which files these are.
+
+        figures/: every figure of `draw` as PDF, PNG and SVG; tables/: `score_table` and `parameter_table` in LaTeX
+        (booktabs) and Markdown; data/: the table of each as CSV and Parquet; methods.tex and methods.md, the paragraph
+        on how the numbers came about, with every number taken from the trials; missing.md, what the figures and tables
+        would need and the sweep does not have. Raises `FaultsError` where the folder cannot be written.
+        """
+        from orchestrator.analysis.paper.write import write_paper
+
+        return write_paper(self, Path(folder))
+
     def searched(self) -> list[str]:
         """The hyperparameters that have more than one value in this sweep, in the order of their columns.
 
@@ -409,6 +596,12 @@ class Results:
         if faults:
             raise FaultsError("best", faults)
         return names
+
+    def _check_split(self, question: str, split: str | None) -> str | None:
+        """Raises `FaultsError`."""
+        if split is not None and split not in SPLITS:
+            raise FaultsError(question, [unknown_name("split to score on", split, SPLITS)])
+        return split
 
     def _ask_curve(self, quantiles: Sequence[float], normalize_to: str | None, split: str | None) -> CurveRequest:
         """Raises `FaultsError`. A sweep that has not completed any trial yet is not asked for a reference."""

@@ -17,6 +17,12 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def span(numbers: Iterable[int], noun: str) -> str:
+    """4 tasks; 3 to 4 tasks where the numbers differ."""
+    low, high = min(found := list(numbers) or [0]), max(found)
+    return plural(low, noun) if low == high else f"{low:,} to {plural(high, noun)}"
+
+
 def score(mean: float | None, sem: float | None = None, num_seeds: int | None = None) -> str:
     """0.946 ± 0.003 (n=3); three decimals, as many as the noise between seeds ever leaves meaningful."""
     if mean is None:
@@ -50,6 +56,13 @@ def percent(value: float) -> str:
     if value != value:
         return UNKNOWN
     return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float | None) -> str:
+    """As it stands after "p": = 0.031, = 0.25, < 0.001; a dash where it is unknown."""
+    if value is None:
+        return UNKNOWN
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
 
 
 def points(value: float | None) -> str:

@@ -144,6 +144,19 @@ def report(
 
 
 @app.command()
+def paper(
+    store: StoreArgument,
+    sweep: SweepName = None,
+    out: Annotated[str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/paper by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Write the figures (PDF, PNG, SVG), tables (LaTeX, Markdown) and methods paragraph of a paper."""
+    from orchestrator.cli.paper import make_paper
+
+    return make_paper(store, sweep=sweep, out=out, as_json=as_json)
+
+
+@app.command()
 def export(
     store: StoreArgument,
     task: Annotated[str | None, typer.Option(help="The task to export for; needed where there are several.")] = None,

@@ -23,6 +23,7 @@ from trainables.faults import FaultsError
 if TYPE_CHECKING:
     from trainables.backbones.loading import BackboneInfo
     from trainables.estimate.preview import TaskPreview
+    from trainables.nn.encoder_shape import EncoderShape
 
 DEFAULT_MAX_LENGTH = TrialConfig.max_length
 
@@ -40,7 +41,7 @@ class PlannedTrial:
     trained_params_without_head: int | None = None
     total_params: int | None = None
     pack_key: str | None = None  # equal for trials that an engine can train together; None for one that trains alone
-    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints of data and backbone
+    provenance: Mapping[str, str] = field(default_factory=dict)  # fingerprints and sizes of data and backbone
     unused: tuple[str, ...] = ()  # hyperparameters that the method does not use, though the configuration has values
 
     @property
@@ -170,12 +171,26 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
             pack_key=None if key is None else _digest(repr(key)),
             provenance={
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
+                **({"rows": _rows(task.rows_by_split)} if task.rows_by_split else {}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
+                **(_sizes(backbone.shape) if backbone else {}),
             },
             unused=unused,
         )
         for seed in spec.seeds
     )
+
+
+def _rows(by_split: Mapping[str, int]) -> str:
+    """4907 train, 545 validation, 500 test."""
+    return ", ".join(f"{number} {split}" for split, number in by_split.items())
+
+
+def _sizes(shape: EncoderShape) -> dict[str, str]:
+    """What shares of a backbone are shares of: all of it without a head, and the layers of its encoder."""
+    encoder = shape.num_layers * shape.layer_params
+    whole = shape.embedding_params + encoder + shape.pooler_params
+    return {"backbone_params": str(whole), "encoder_params": str(encoder)}
 
 
 def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:

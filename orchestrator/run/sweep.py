@@ -238,7 +238,7 @@ def _task_data(plan: SweepPlan) -> list[TaskData]:
             task=task.info.name,
             reference=reference,
             fingerprint=task.fingerprint,
-            rows=task.rows,
+            rows=task.rows_by_split,
             kind=task.info.kind,
             metric=task.info.metric,
         )

@@ -28,7 +28,7 @@ class TaskPreview:
     fingerprint: str | None
     train_rows: int | None
     missing: tuple[str, ...] = ()  # why its data cannot be had here
-    rows: Mapping[str, int] = field(default_factory=dict)  # split -> how many
+    rows_by_split: Mapping[str, int] = field(default_factory=dict)  # empty without its data
 
 
 def preview_task(reference: str) -> TaskPreview:
@@ -44,8 +44,8 @@ def preview_task(reference: str) -> TaskPreview:
             return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
     # How many windows questions make, and so the steps, depends on the tokenizer.
     rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
-    counts = {split: table.num_rows for split, table in task.splits.items()}
-    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows=counts)
+    by_split = {split: table.num_rows for split, table in task.splits.items()}
+    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows_by_split=by_split)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,16 +27,29 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
     "legend.fontsize": 9,
+    "text.parse_math": False,  # a name with two dollar signs is a name
+    "pdf.fonttype": 42,  # text in a PDF stays text: it can be searched, and journals ask for it
     "svg.hashsalt": "adaptune",  # equal figures are equal files
 }
 
 
-def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file's content: PNG at 200 dpi, or SVG with text as outlines. Equal figures, equal bytes."""
+Kind = Literal["png", "svg", "pdf"]
+KINDS: tuple[Kind, ...] = ("pdf", "png", "svg")
+_UNNAMED: dict[Kind, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def render(figure: Figure, kind: Kind) -> bytes:
+    """The figure as a file's content. Equal figures, equal bytes.
+
+    PNG at 200 dpi, SVG with text as outlines, or PDF with text as text.
+    """
     content = io.BytesIO()
     with style():
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(content, format=kind, dpi=_DPI, metadata=metadata)
+        figure.savefig(content, format=kind, dpi=_DPI, metadata=_UNNAMED[kind])
     return content.getvalue()
 
 

@@ -208,3 +208,25 @@ def test_doctor_finds_nothing_that_would_stop_a_sweep_here(home: Path, capsys: p
     findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert {"torch", "ray", "mlflow", "device", "free memory", "free disk", "store", "tracking"} <= findings.keys()
     assert not (home / "sweeps").exists()
+
+
+def test_paper_writes_its_files_into_the_store(half_finished: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["paper", half_finished.uri, "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["paper"]
+    folder = Path(half_finished.path) / "paper"
+    assert (folder / "methods.md").read_text().startswith("We adapted")
+    assert "6 trials in all: 2 not yet run, 3 completed, 1 failed" in (folder / "methods.md").read_text()
+    assert (folder / "tables" / "scores.tex").exists()
+    assert all(Path(file.removeprefix("file://")).exists() for file in written)
+
+
+def test_paper_of_a_sweep_without_a_trial_says_that_there_is_nothing(
+    home: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_sweep(values)
+    store = Store(home / "store")
+    store.create(plan.spec.to_json(), plan_table(plan))
+    assert main(["paper", store.uri, "--out", str(home / "elsewhere")]) == 0
+    assert "files" in capsys.readouterr().out
+    assert "nothing to describe" in (home / "elsewhere" / "methods.tex").read_text()
+    assert not list((home / "elsewhere" / "figures").iterdir())

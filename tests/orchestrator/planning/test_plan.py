@@ -62,7 +62,10 @@ class TestPlan:
         )
         # 4 adapters of 2DA + D + A, 5 LayerNorms of 2D, a head of (D + 1) C; D = 8, A = 1, C = 2
         assert (first.trained_params_without_head, first.trained_params) == (4 * 25 + 5 * 16, 180 + 18)
-        assert set(first.provenance) == {"data_fingerprint", "backbone_fingerprint"}
+        sizes = {"rows", "backbone_params", "encoder_params"}
+        assert set(first.provenance) == {"data_fingerprint", "backbone_fingerprint", *sizes}
+        assert int(first.provenance["encoder_params"]) < int(first.provenance["backbone_params"])
+        assert " train, " in first.provenance["rows"]
 
     def test_the_default_length_is_what_the_backbone_can_read(self, values: Values) -> None:
         del values["space"]["max_length"]

@@ -110,12 +110,3 @@ def test_a_sweep_with_hardly_anything_in_it_can_be_drawn(synthetic: Any, rows: i
     results = synthetic.results(synthetic.rows()[:rows])
     assert figures.render(figures.curve_figure(results.curve(normalize_to=None)), "png").startswith(PNG)
     assert figures.render(figures.tasks_figure(results.points(normalize_to=None)), "png").startswith(PNG)
-
-
-def test_every_known_method_has_a_look_of_its_own() -> None:
-    from orchestrator.analysis.figures.curve import _looks
-    from trainables.methods import method_names
-
-    looks = _looks([{"method": name, "backbone": "minilm"} for name in method_names()])
-    assert len({(look.color, look.marker) for look in looks.values()}) == len(method_names())
-    assert len({look.marker for look in looks.values()}) == len(method_names())

@@ -1,0 +1,71 @@
+"""Expected validation performance: what a search of a method would have found with fewer configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.configurations import Configuration, group_by, higher_is_better
+from orchestrator.analysis.missing import with_missing
+from orchestrator.analysis.reported import Method, gaps, method_names, splits, summary
+from orchestrator.analysis.statistics.expected_performance import expected_best
+
+_EXPECTED = pa.schema(
+    {
+        **dict.fromkeys(("task", "backbone", "method", "metric", "split"), pa.string()),
+        **dict.fromkeys(("num_configs", "num_configs_tried"), pa.int64()),
+        **dict.fromkeys(("engine_seconds", "expected_validation", "expected_score"), pa.float64()),
+    }
+)
+
+
+def expected_validation(
+    trials: pa.Table, configurations: Sequence[Configuration], split: str | None = None
+) -> pa.Table:
+    """A row per task, method and number of configurations; `Results.expected_validation` has the columns."""
+    seconds: dict[str, float] = {}
+    own = trials.filter(pc.is_valid(trials["duration_s"]))
+    for config_id, duration in zip(own["config_id"].to_pylist(), own["duration_s"].to_pylist(), strict=True):
+        seconds[config_id] = seconds.get(config_id, 0.0) + duration
+    split_of = splits(configurations, split)
+    rows: list[dict[str, object]] = []
+    tried: dict[Method, int] = {}
+    for (task, backbone, name), group in group_by(configurations, ["task", "backbone", "method"]).items():
+        scored = [(c, c.validation) for c in group if c.validation is not None]
+        if not scored:
+            continue
+        metric = scored[0][0].metric
+        sign = 1 if higher_is_better(metric) else -1
+        validation = sign * np.array([score.mean for _, score in scored])
+        budgets = np.arange(1, len(scored) + 1)
+        found = sign * expected_best(validation, budgets)
+        others = [summary(c, split_of[task]) for c, _ in scored]
+        known = [other.mean for other in others if other is not None]
+        is_reported = len(known) == len(scored)
+        expected = expected_best(validation, budgets, reported=known) if is_reported else None
+        spent = [seconds[c.config_id] for c, _ in scored if c.config_id in seconds]
+        each = float(np.mean(spent)) if spent else None
+        tried[Method(backbone, name)] = max(tried.get(Method(backbone, name), 0), len(scored))
+        for place, budget in enumerate(budgets.tolist()):
+            rows.append(
+                {
+                    **{"task": task, "backbone": backbone, "method": name, "metric": metric},
+                    "split": split_of[task],
+                    "num_configs": budget,
+                    "num_configs_tried": len(scored),
+                    "engine_seconds": None if each is None else budget * each,
+                    "expected_validation": float(found[place]),
+                    "expected_score": None if expected is None else float(expected[place]),
+                }
+            )
+    notes = gaps(configurations, [(str(row["task"]), Method(str(row["backbone"]), str(row["method"]))) for row in rows])
+    names = method_names(sorted(tried))
+    if len(set(tried.values())) > 1:
+        least = min(tried.values())
+        few = ", ".join(names[method] for method, number in tried.items() if number == least)
+        notes.append(f"equal budgets: beyond {wording.plural(least, 'configuration')} there is nothing of {few}")
+    return with_missing(pa.Table.from_pylist(rows, schema=_EXPECTED), notes)

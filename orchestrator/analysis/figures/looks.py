@@ -1,0 +1,101 @@
+"""The colour, marker and dashes of each method, the same in all figures.
+
+Colours are Okabe and Ito's, which stay apart under every common colour blindness, and after them some of Paul Tol's
+muted ones. No two methods share a marker, so that they stay apart in print too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matplotlib.lines import Line2D
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.figures.text import shortened
+from orchestrator.analysis.visible import visible
+
+Row = Mapping[str, Any]
+Dashes = Literal["-", "--", ":", "-."]
+Key = tuple[str, str]  # method and backbone
+
+# Three methods have the paper's own colours, so that its readers find their way; the reference is black. Those that
+# come with adaptune have each their own, so that they keep it in a figure without the others.
+_KNOWN = {
+    "adapter": ("#D55E00", "o"),
+    "top_layers": ("#0072B2", "s"),
+    "layernorm": ("#009E73", "^"),
+    "full_finetuning": ("#222222", "D"),
+    "lora": ("#CC79A7", "v"),
+    "bitfit": ("#56B4E9", "p"),
+    "linear_probe": ("#E69F00", "d"),
+    "feature_based": ("#8C6D00", "<"),
+    "pals": ("#332288", ">"),
+    "adapterdrop": ("#882255", "X"),
+    "adapter_fusion": ("#44AA99", "P"),
+    "peft": ("#999933", "*"),
+    "no_bert": ("#888888", "h"),
+}
+# Others take, in the order of their names, what the methods beside them leave.
+_MORE_MARKERS = ("8", "H", "1", "2", "3", "4", "+", "x")
+_DASHES: tuple[Dashes, ...] = ("-", "--", ":", "-.")  # one a backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    color: str
+    marker: str
+    dashes: Dashes
+
+
+def key_of(row: Row) -> Key:
+    return row["method"], row["backbone"]
+
+
+def looks_of(rows: Iterable[Row]) -> dict[Key, Look]:
+    """The look of each method and backbone among the rows, in their order."""
+    keys = sorted({key_of(row) for row in rows})
+    backbones = sorted({backbone for _, backbone in keys})
+    here = {method for method, _ in keys}
+    others = sorted(here - set(_KNOWN))
+    free = [look for method, look in _KNOWN.items() if method not in here and method != "full_finetuning"]
+    colors = [color for color, _ in (free or list(_KNOWN.values()))]
+    spare = [(color, marker) for color, marker in zip(itertools.cycle(colors), _MORE_MARKERS, strict=False)]
+    chosen = _KNOWN | dict(zip(others, itertools.chain(free, itertools.cycle(spare)), strict=False))
+    return {
+        (method, backbone): Look(
+            color=chosen[method][0],
+            marker=chosen[method][1],
+            dashes=_DASHES[backbones.index(backbone) % len(_DASHES)],
+        )
+        for method, backbone in keys
+    }
+
+
+def name_of(row: Row, *, with_backbone: bool) -> str:
+    """How a figure calls the method of a row."""
+    return visible(wording.method(row, with_backbone=with_backbone).replace("_", " "))
+
+
+def names_of(rows: Sequence[Row]) -> dict[Key, str]:
+    """How a figure calls each method among the rows: with its backbone where there are several."""
+    several = len({row["backbone"] for row in rows}) > 1
+    return {key_of(row): name_of(row, with_backbone=several) for row in rows}
+
+
+def handles(looks: Mapping[Key, Look], names: Mapping[Key, str], *, most: int = 34) -> list[Line2D]:
+    """What a legend shows, an entry a method, names of more than `most` characters shortened in the middle."""
+    return [
+        Line2D(
+            [], [], color=look.color, linestyle=look.dashes, linewidth=1.8, marker=look.marker, markersize=6,
+            markeredgecolor=edge(look), label=shortened(names[key], most),
+        )
+        for key, look in looks.items()
+    ]  # fmt: skip
+
+
+def edge(look: Look) -> str:
+    """The colour of a marker's edge: white around those with an inside, its own for those that are strokes."""
+    return look.color if look.marker in "1234+x" else "white"

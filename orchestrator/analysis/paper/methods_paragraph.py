@@ -1,0 +1,167 @@
+"""How the numbers came about, as the paragraph that a paper needs: every number in it is taken from the results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.paper.parameter_table import backbone_sizes
+from orchestrator.record import TrialStatus
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.results import Results
+
+_MOST_VALUES = 6  # of a hyperparameter that are listed; of more, the range
+_FACTS = {
+    "adaptune": "adaptune",
+    "torch": "torch",
+    "transformers": "transformers",
+    "numpy": "numpy",
+    "python": "Python",
+}
+
+
+def methods_paragraph(results: Results) -> str:
+    """Sentences, one after the other, for a sweep with at least one trial; of an empty one, that there is nothing."""
+    trials = results.trials()
+    if not len(trials):
+        return "No trial has been recorded yet, so there is nothing to describe."
+    return " ".join(
+        [
+            _backbones_and_tasks(trials),
+            _searched(results, trials),
+            _trials(results, trials),
+            _selection(results),
+            _intervals(),
+            _hardware(trials),
+            _versions(trials),
+        ]
+    )
+
+
+def _backbones_and_tasks(trials: pa.Table) -> str:
+    sizes = backbone_sizes(trials)
+    backbones = [
+        backbone + (f" ({size.whole:,} parameters)" if size.whole else "") for backbone, size in sorted(sizes.items())
+    ]
+    methods = sorted(set(trials["method"].to_pylist()))
+    rows: dict[str, str | None] = {}
+    for task, provenance in zip(trials["task"].to_pylist(), trials["provenance"].to_pylist(), strict=True):
+        rows[task] = rows.get(task) or (provenance or {}).get("rows")
+    tasks = [task + (f" ({known} rows)" if known else "") for task, known in sorted(rows.items())]
+    return (
+        f"We adapted {_listed(backbones)} to {wording.plural(len(tasks), 'task')} with "
+        f"{wording.plural(len(methods), 'method')} ({_listed(methods)}). The tasks were {_listed(tasks)}."
+    )
+
+
+def _searched(results: Results, trials: pa.Table) -> str:
+    """Which values each method was tried with, and how many configurations that made on a task."""
+    names = results.searched()
+    columns = {name: trials[name].to_pylist() for name in names}
+    methods = trials["method"].to_pylist()
+    per_task: dict[str, set[tuple[str, str]]] = {}
+    for method, task, config_id in zip(
+        methods, trials["task"].to_pylist(), trials["config_id"].to_pylist(), strict=True
+    ):
+        per_task.setdefault(method, set()).add((task, config_id))
+    sentences = []
+    for method in sorted(per_task):
+        counts = Counter(task for task, _ in per_task[method]).values()
+        values = []
+        for name in names:
+            own = {v for v, m in zip(columns[name], methods, strict=True) if m == method and v is not None}
+            if own:
+                values.append(f"{name} {_values(own)}")
+        with_values = f" ({', '.join(values)})" if values else ""
+        sentences.append(f"of {method} {wording.span(counts, 'configuration')}{with_values}")
+    return f"On each task we tried {'; '.join(sentences)}."
+
+
+def _trials(results: Results, trials: pa.Table) -> str:
+    seeds = sorted(set(trials["seed"].to_pylist()))
+    listed = f" ({', '.join(map(str, seeds))})" if len(seeds) <= _MOST_VALUES else ""
+    counts = results.counts()
+    ended = ", ".join(
+        f"{counts[status]:,} {'not yet run' if status is TrialStatus.PLANNED else status.value}"
+        for status in TrialStatus
+        if counts.get(status)
+    )
+    return (
+        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}, "
+        f"{wording.plural(sum(counts.values()), 'trial')} in all: {ended}."
+    )
+
+
+def _selection(results: Results) -> str:
+    scores = [row for row in results.score_table().to_pylist() if row["task"] is not None and row["score"] is not None]
+    untested = sorted({row["task"] for row in scores if row["split"] == "validation"})
+    sentence = (
+        "For each task and method the configuration with the best mean validation score over seeds was chosen, among "
+        "those with as many completed seeds as any other; ties went to fewer trained parameters. Test scores played no "
+        "part in the choice."
+    )
+    if len(untested) == len({row["task"] for row in scores}) and untested:
+        return f"{sentence} No task has test scores, so all are reported on validation, which is optimistic."
+    if untested:
+        return f"{sentence} Reported on validation, for want of test scores: {_listed(untested)}."
+    return sentence
+
+
+def _intervals() -> str:
+    return (
+        "Scores are means over seeds with the standard error of the mean (sample standard deviation, ddof = 1, over "
+        "the square root of the number of seeds). Differences between methods have 95 % intervals: Welch's over seeds "
+        "on a task, Student's over the tasks' differences across tasks; p-values are of the exact sign-flip test over "
+        "tasks with Holm's correction over the methods compared."
+    )
+
+
+def _hardware(trials: pa.Table) -> str:
+    records = [record for record in trials["provenance"].to_pylist() if record]
+    devices = _distinct(record.get("device") for record in records)
+    precisions = _distinct(record.get("precision") for record in records)
+    seconds = pc.sum(trials["duration_s"]).as_py()
+    peak = pc.max(trials["peak_memory_bytes"]).as_py()
+    parts = [f"Trials ran on {_listed(devices) if devices else 'hardware that was not recorded'}"]
+    if precisions:
+        parts.append(f"in {_listed(precisions)}")
+    sentence = " ".join(parts)
+    if seconds is not None:
+        sentence += f" and took {wording.duration(seconds)} in sum"
+    if peak is not None:
+        sentence += f", with at most {peak / 2**30:.2f} GiB of memory"
+    return f"{sentence}."
+
+
+def _versions(trials: pa.Table) -> str:
+    records = [record for record in trials["provenance"].to_pylist() if record]
+    versions = []
+    for key, name in _FACTS.items():
+        if found := _distinct(record.get(key) for record in records):
+            versions.append(f"{name} {_listed(found)}")
+    commits = _distinct(record.get("commit") for record in records)
+    said = f"Software: {', '.join(versions)}" if versions else "Software: versions were not recorded"
+    return f"{said}; commit {_listed(commits)}." if commits else f"{said}; the commit was not recorded."
+
+
+def _distinct(values: Iterable[str | None]) -> list[str]:
+    return sorted({value for value in values if value})
+
+
+def _values(values: set[Any]) -> str:
+    """{3e-05, 0.0001, 0.001}; of many numbers, from the least to the most."""
+    known = sorted(values, key=lambda value: (isinstance(value, str), value))
+    if len(known) > _MOST_VALUES and not any(isinstance(value, str) for value in known):
+        return f"from {wording.cell(known[0])} to {wording.cell(known[-1])}, {len(known):,} values"
+    return f"{{{', '.join(map(wording.cell, known))}}}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

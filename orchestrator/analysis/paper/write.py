@@ -1,0 +1,102 @@
+"""The files that a paper takes from a sweep: figures, tables and the paragraph on how the numbers came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from orchestrator.analysis import ablation
+from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
+from orchestrator.analysis.missing import missing_of
+from orchestrator.analysis.paired import USUAL_REFERENCE
+from orchestrator.analysis.paper.methods_paragraph import methods_paragraph
+from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
+from orchestrator.analysis.paper.typeset import latex, latex_text, markdown, markdown_text
+from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.results import Results
+
+
+def write_paper(results: Results, folder: Path) -> list[Path]:
+    """Write everything into a folder, each file in one step, and say which files these are.
+
+    figures/<name>.pdf, .png, .svg; tables/<name>.tex, .md; data/<name>.csv, .parquet of every figure and table;
+    methods.tex and methods.md; missing.md, what the figures and tables lack. A figure for which there is nothing to
+    draw has no file and is named in missing.md. Raises `FaultsError` where the folder cannot be written.
+    """
+    from orchestrator.analysis import figures  # matplotlib, which reading results does without
+
+    content: dict[str, bytes] = {}
+    lacking: dict[str, list[str]] = {}
+    for name, figure, table in _figures(results):
+        lacking[name] = missing_of(table)
+        if not len(table):
+            lacking[name].append("no file, since there is nothing to draw")
+            continue
+        drawn = figures.FIGURES[figure].draw(table)
+        for kind in figures.KINDS:
+            content[f"figures/{name}.{kind}"] = figures.render(drawn, kind)
+        content |= _data(name, table)
+    scores, parameters = results.score_table(), results.parameter_table()
+    for name, table, printed in (
+        ("scores", scores, printed_scores(scores, parameters)),
+        ("parameters", parameters, printed_parameters(parameters)),
+    ):
+        lacking[name] = missing_of(table)
+        content[f"tables/{name}.tex"] = latex(printed).encode()
+        content[f"tables/{name}.md"] = markdown(printed).encode()
+        content |= _data(name, table)
+    paragraph = methods_paragraph(results)
+    content["methods.md"] = f"{markdown_text(paragraph)}\n".encode()
+    content["methods.tex"] = f"{latex_text(paragraph)}\n".encode()
+    content["missing.md"] = _missing_page(lacking).encode()
+    try:
+        for part in ("figures", "tables", "data"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        return [replace_file(folder / name, data) for name, data in content.items()]
+    except OSError as error:
+        raise FaultsError("paper", [f"folder: must be a folder that can be written, but got {error}"]) from error
+
+
+def _figures(results: Results) -> Iterator[tuple[str, str, pa.Table]]:
+    """Name of the files, name of the figure, its table."""
+    points = results.points(normalize_to=None)
+    reference = USUAL_REFERENCE if USUAL_REFERENCE in points["method"].to_pylist() else None
+    yield "curve", "curve", results.curve(normalize_to=reference)
+    yield "tasks", "tasks", points
+    yield "tasks_validation", "tasks", results.points(normalize_to=None, split="validation")
+    for each in ablation.each(results.ablation()):
+        yield f"ablation-{each['trial_id'][0].as_py()}-{each['split'][0].as_py()}", "ablation", each
+    for hyperparameter in results.searched():
+        table = results.robustness(hyperparameter)
+        if any(row["loss_to_best"] for row in table.to_pylist()):  # else every method has tried one value of it
+            yield f"robustness_{hyperparameter}", "robustness", table
+    asked: tuple[tuple[str, Any], ...] = (
+        ("learning_curves", results.learning_curves),
+        ("profile", results.profile),
+        ("forest", results.paired_differences),
+        ("critical_difference", results.ranks),
+        ("pareto", results.trade_off),
+        ("expected_validation", results.expected_validation),
+        ("importance", results.importance),
+        ("slices", results.tried),
+        ("parallel_coordinates", results.tried),
+    )
+    for name, ask in asked:
+        yield name, name, ask()
+
+
+def _data(name: str, table: pa.Table) -> dict[str, bytes]:
+    return {f"data/{name}.csv": csv_bytes(table), f"data/{name}.parquet": parquet_bytes(table)}
+
+
+def _missing_page(lacking: dict[str, list[str]]) -> str:
+    lines = ["# What the figures and tables lack", ""]
+    told = {name: sentences for name, sentences in lacking.items() if sentences}
+    for name, sentences in told.items():
+        lines += [f"## {markdown_text(name)}", "", *(f"- {markdown_text(each)}" for each in sentences), ""]
+    return "\n".join(lines if told else [*lines, "Nothing.", ""])

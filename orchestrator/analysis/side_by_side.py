@@ -1,0 +1,69 @@
+"""Methods set side by side, as the report shows it: tables of text, and only where a sweep has enough to compare."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.analysis import wording
+from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
+from orchestrator.analysis.paper.typeset import PrintedTable
+from orchestrator.analysis.tables import TextTable, several_backbones
+
+
+def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:
+    """The table, or one without rows where it has fewer methods or tasks than that."""
+    num_tasks = pc.max(table["num_tasks"]).as_py() if "num_tasks" in table.column_names else _distinct(table, "task")
+    return table if _distinct(table, "method") >= methods and (num_tasks or 0) >= tasks else table.slice(0, 0)
+
+
+def scores_table(scores: pa.Table, parameters: pa.Table) -> TextTable:
+    """`Results.score_table` as the paper's Table 2."""
+    return _text(printed_scores(scores, parameters), "What each method scores on each task")
+
+
+def parameters_table(parameters: pa.Table) -> TextTable:
+    """`Results.parameter_table` as the paper's Table 1."""
+    return _text(printed_parameters(parameters), "What it costs to serve all tasks")
+
+
+def differences_table(differences: pa.Table) -> TextTable:
+    """A row per method and task of `Results.paired_differences`, in points; means over tasks last."""
+    several = several_backbones(differences)
+    rows = differences.to_pylist()
+    reference = rows[0]["reference"] if rows else "the reference"
+    return TextTable(
+        title=f"Differences to {reference} in points, positive is better",
+        left=("task", "method"),
+        right=("difference", "95 % interval", "tried", f"tried of {reference}", "p (Holm)"),
+        rows=tuple(
+            (
+                row["task"] or f"mean of {wording.plural(row['num_tasks'], 'task')}",
+                wording.method(row, with_backbone=several),
+                wording.percent(100 * row["difference"]),
+                _interval(row["low"], row["high"]),
+                wording.cell(row["num_configs_tried"]),
+                wording.cell(row["num_configs_tried_of_reference"]),
+                "" if row["p_holm"] is None else wording.p_value(row["p_holm"]).removeprefix("= "),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _text(printed: PrintedTable, title: str) -> TextTable:
+    return TextTable(
+        title=f"{title}. {printed.caption}",
+        left=(printed.head[0] or "task",),
+        right=printed.head[1:],
+        rows=tuple(tuple(cell.text for cell in row) for row in printed.rows()),
+    )
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    known = low is not None and high is not None
+    return f"{wording.percent(100 * low)} to {wording.percent(100 * high)}" if known else wording.UNKNOWN  # type: ignore[operator]
+
+
+def _distinct(table: pa.Table, column: str) -> int:
+    return int(pc.count_distinct(table[column]).as_py())

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from orchestrator.analysis.missing import missing_of
+from tests.orchestrator.analysis.large_sweep import TASKS, large_results, large_rows
+
+
+def test_it_is_the_mean_of_the_best_over_all_subsets() -> None:
+    rows = large_rows(TASKS[:1], ("lora", "layernorm"))
+    results = large_results(rows)
+    for method in ("lora", "layernorm"):
+        own = [row for row in results.tried().to_pylist() if row["method"] == method]
+        asked = [row for row in results.expected_validation().to_pylist() if row["method"] == method]
+        assert [row["num_configs"] for row in asked] == list(range(1, len(own) + 1))
+        for row in asked:
+            subsets = list(itertools.combinations(own, row["num_configs"]))
+            best = [max(subset, key=lambda each: each["validation_mean"]) for subset in subsets]
+            assert row["expected_validation"] == pytest.approx(np.mean([each["validation_mean"] for each in best]))
+            assert row["expected_score"] == pytest.approx(np.mean([each["test_mean"] for each in best]))
+            spent = sum(each["duration_s"] for each in rows if each["method"] == method)
+            assert row["engine_seconds"] == pytest.approx(row["num_configs"] * spent / len(own))
+
+
+def test_unequal_budgets_are_named() -> None:
+    table = large_results(large_rows(TASKS[:1], ("lora", "layernorm"))).expected_validation()
+    assert missing_of(table) == ["equal budgets: beyond 3 configurations there is nothing of layernorm"]
