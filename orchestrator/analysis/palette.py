@@ -1,7 +1,7 @@
-"""The look of each method on the page: one colour and one shape throughout, in light and in dark.
+"""The colours of each method, the same on the page, in light and in dark, and in all figures.
 
-Okabe and Ito's colours, which stay apart under every common colour blindness, and three more. The four methods of the
-paper have its own, as in the figures.
+Okabe and Ito's colours, darkened until they read on white, and further ones between them; no two are told apart by
+red and green alone. Methods that come with adaptune have each their own, so that they keep it without the others.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PAPER = {
+# In light, in dark, and the shape on the page.
+KNOWN = {
     "adapter": ("#C24F00", "#FF9A57", "circle"),
     "top_layers": ("#0072B2", "#56B4E9", "square"),
     "layernorm": ("#007A59", "#2CC79A", "triangle-up"),
     "full_finetuning": ("#222222", "#E6E8EB", "diamond"),
+    "lora": ("#A8508A", "#E39AC7", "triangle-down"),
+    "linear_probe": ("#8C6D00", "#E6C229", "cross"),
+    "pals": ("#5B4BB5", "#A99BFF", "triangle-right"),
+    "adapter_fusion": ("#4D7C0F", "#A3D65C", "square"),
+    "adapterdrop": ("#B3261E", "#FF8A80", "triangle-left"),
+    "no_bert": ("#5F6670", "#9AA3AD", "circle"),
+    "bitfit": ("#00757F", "#4DD0DB", "diamond"),
+    "feature_based": ("#7A4B2A", "#C79A78", "triangle-up"),
+    "peft": ("#7D3C98", "#C39BD3", "triangle-down"),
 }
-_OTHERS = (
-    ("#A8508A", "#E39AC7", "triangle-down"),
-    ("#8C6D00", "#E6C229", "cross"),
-    ("#5B4BB5", "#A99BFF", "triangle-right"),
-    ("#4D7C0F", "#A3D65C", "square"),
-    ("#B3261E", "#FF8A80", "triangle-left"),
-    ("#5F6670", "#9AA3AD", "circle"),
-    ("#00757F", "#4DD0DB", "diamond"),
-    ("#7A4B2A", "#C79A78", "triangle-up"),
-)
+REFERENCE = "full_finetuning"  # whose look nobody else has
 _SHAPES = ("circle", "square", "diamond", "cross", "triangle-up", "triangle-down", "triangle-right", "triangle-left")
 
 # Of single trials, whatever their method: these read on white and on black.
@@ -40,10 +41,13 @@ class Look:
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """A look for each of the methods. More than there are colours share those, each with a shape of its own."""
-    known = {method: _PAPER[method] for method in sorted(set(methods)) if method in _PAPER}
-    for number, method in enumerate(sorted(set(methods) - set(_PAPER))):
-        light, dark, shape = _OTHERS[number % len(_OTHERS)]
-        known[method] = (light, dark, turned(shape, number // len(_OTHERS)))
+    here = set(methods)
+    known = {method: KNOWN[method] for method in here if method in KNOWN}
+    left = [look for method, look in KNOWN.items() if method not in here and method != REFERENCE]
+    left = left or [look for method, look in KNOWN.items() if method != REFERENCE]
+    for number, method in enumerate(sorted(here - set(KNOWN))):
+        light, dark, shape = left[number % len(left)]
+        known[method] = (light, dark, turned(shape, number // len(left)))
     return {method: Look(light=light, dark=dark, shape=shape) for method, (light, dark, shape) in sorted(known.items())}
 
 

@@ -1,7 +1,6 @@
 """The colour, marker and dashes of each method, the same in all figures.
 
-Colours are Okabe and Ito's, which stay apart under every common colour blindness, and after them some of Paul Tol's
-muted ones. No two methods share a marker, so that they stay apart in print too.
+No two methods share a marker, so that they stay apart in print too.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ from matplotlib.lines import Line2D
 
 from orchestrator.analysis import wording
 from orchestrator.analysis.figures.text import shortened
+from orchestrator.analysis.palette import KNOWN, REFERENCE
 from orchestrator.analysis.visible import visible
 
 Row = Mapping[str, Any]
 Dashes = Literal["-", "--", ":", "-."]
 Key = tuple[str, str]  # method and backbone
 
-# Three methods have the paper's own colours, so that its readers find their way; the reference is black. Those that
-# come with adaptune have each their own, so that they keep it in a figure without the others.
-_KNOWN = {
-    "adapter": ("#D55E00", "o"),
-    "top_layers": ("#0072B2", "s"),
-    "layernorm": ("#009E73", "^"),
-    "full_finetuning": ("#222222", "D"),
-    "lora": ("#CC79A7", "v"),
-    "bitfit": ("#56B4E9", "p"),
-    "linear_probe": ("#E69F00", "d"),
-    "feature_based": ("#8C6D00", "<"),
-    "pals": ("#332288", ">"),
-    "adapterdrop": ("#882255", "X"),
-    "adapter_fusion": ("#44AA99", "P"),
-    "peft": ("#999933", "*"),
-    "no_bert": ("#888888", "h"),
+_MARKERS = {
+    "adapter": "o",
+    "top_layers": "s",
+    "layernorm": "^",
+    "full_finetuning": "D",
+    "lora": "v",
+    "bitfit": "p",
+    "linear_probe": "d",
+    "feature_based": "<",
+    "pals": ">",
+    "adapterdrop": "X",
+    "adapter_fusion": "P",
+    "peft": "*",
+    "no_bert": "h",
 }
+_KNOWN = {method: (colours[0], _MARKERS.get(method, "8")) for method, colours in KNOWN.items()}
 # Others take, in the order of their names, what the methods beside them leave.
 _MORE_MARKERS = ("8", "H", "1", "2", "3", "4", "+", "x")
 _DASHES: tuple[Dashes, ...] = ("-", "--", ":", "-.")  # one a backbone
@@ -60,7 +59,7 @@ def looks_of(rows: Iterable[Row]) -> dict[Key, Look]:
     backbones = sorted({backbone for _, backbone in keys})
     here = {method for method, _ in keys}
     others = sorted(here - set(_KNOWN))
-    free = [look for method, look in _KNOWN.items() if method not in here and method != "full_finetuning"]
+    free = [look for method, look in _KNOWN.items() if method not in here and method != REFERENCE]
     colors = [color for color, _ in (free or list(_KNOWN.values()))]
     spare = [(color, marker) for color, marker in zip(itertools.cycle(colors), _MORE_MARKERS, strict=False)]
     chosen = _KNOWN | dict(zip(others, itertools.chain(free, itertools.cycle(spare)), strict=False))
