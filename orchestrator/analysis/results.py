@@ -390,7 +390,7 @@ class Results:
         steps taken by then; validation_mean and validation_sem (ddof = 1; null for one seed) over the num_seeds
         completed trials, in the metric's unit; train_loss, the mean over the same trials.
         """
-        return learning_curves(self._trials, self._epochs, self._configurations)
+        return learning_curves(self._trials, self.epochs(), self._configurations)
 
     def score_table(self, split: str | None = None) -> pa.Table:
         """What each method scores on each task, and on average: Table 2 of Houlsby et al. 2019.

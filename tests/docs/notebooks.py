@@ -18,8 +18,8 @@ NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 def run(notebook: Path, folder: Path) -> Any:
     """The notebook as it is after a run in a folder; raises `CellExecutionError` at the first cell that fails."""
     content = nbformat.read(notebook, as_version=4)
-    client = NotebookClient(content, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    return client.execute()
+    resources = {"metadata": {"path": str(folder)}}
+    return NotebookClient(content, timeout=600, kernel_name="python3", resources=resources).execute()
 
 
 def faults(content: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pyarrow as pa
+from IPython.core.formatters import DisplayFormatter
 
 import adaptune
 from orchestrator.analysis.notebook import MAX_ROWS, table_html
@@ -26,14 +27,17 @@ def test_a_table_without_rows_keeps_its_columns() -> None:
     assert "<th scope=col>seed</th>" in table_html(pa.table({"seed": pa.array([], pa.int64())}))
 
 
-def test_the_extension_shows_tables_until_it_is_unloaded() -> None:
-    shown: dict[type, object] = {}
-    formatter = SimpleNamespace(for_type=shown.__setitem__, pop=shown.pop)
-    ipython = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
+def test_the_extension_shows_tables_and_figures_until_it_is_unloaded(finished: Results) -> None:
+    ipython = SimpleNamespace(display_formatter=DisplayFormatter())
+    formatters = ipython.display_formatter.formatters
+    table, figure = finished.best(), finished.draw("curve")
+    assert formatters["text/html"](table) is None
     adaptune.load_ipython_extension(ipython)
-    assert shown == {pa.Table: table_html}
+    assert formatters["text/html"](table) == table_html(table)
+    assert formatters["image/png"](figure).startswith(b"\x89PNG")
     adaptune.unload_ipython_extension(ipython)
-    assert shown == {}
+    assert formatters["text/html"](table) is None
+    assert formatters["image/png"](figure) is None
 
 
 def test_results_show_how_far_it_is_and_what_to_ship(finished: Results) -> None:
