@@ -67,7 +67,8 @@ def _best(results: Results, best: pa.Table) -> list[Block]:
 
 
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
-    return [Shown(table=tables.comparison_table(pairs))] if len(pairs) else []
+    several = pairs.filter(pc.greater(pairs["num_tasks"], 1))  # one task has no spread over tasks, and no p below 1
+    return [Shown(table=tables.comparison_table(several))] if len(several) else []
 
 
 def _points(results: Results) -> tuple[pa.Table, str | None]:
