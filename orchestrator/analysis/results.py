@@ -546,8 +546,8 @@ class Results:
         drawn = figures.FIGURES[figure]
         return drawn.draw(getattr(self, drawn.asks)(**arguments))
 
-    def paper(self, folder: str | Path) -> list[Path]:
-        """Write what a paper takes from a sweep into a folder, and say which files these are.
+    def paper(self, folder: str | Path = "paper") -> list[Path]:
+        """Write what a paper takes from a sweep into a folder, ./paper if none is named, and say which files these are.
 
         figures/: every figure of `draw` as PDF, PNG and SVG; tables/: `score_table` and `parameter_table` in LaTeX
         (booktabs) and Markdown; data/: the table of each as CSV and Parquet; methods.tex and methods.md, the paragraph
