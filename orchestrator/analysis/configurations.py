@@ -170,11 +170,11 @@ def hyperparameter_columns(trials: pa.Table) -> list[str]:
 
 def varying_hyperparameters(trials: pa.Table) -> list[str]:
     """Those that have more than one value, in their order; of a method's options, more than one within a method."""
-    methods = trials["method"].to_pylist()
 
     def varies(name: str) -> bool:
         of_all = name in HYPERPARAMETERS  # defaults of options may differ between methods
-        pairs = zip(methods, trials[name].to_pylist(), strict=True)
+        distinct = trials.select(["method", name]).group_by(["method", name]).aggregate([])
+        pairs = zip(distinct["method"].to_pylist(), distinct[name].to_pylist(), strict=True)
         found = {(None if of_all else method, value) for method, value in pairs if value is not None}
         return len(found) > len({method for method, _ in found})
 

@@ -16,6 +16,7 @@ from orchestrator.analysis.configurations import (
     group_by,
     group_by_configuration,
     higher_is_better,
+    varying_hyperparameters,
 )
 from trainables import metrics
 from trainables.faults import FaultsError
@@ -154,3 +155,15 @@ def test_groups_are_sorted_by_their_values_with_null_last() -> None:
         ("adapter", None): ["a"],
     }
     assert list(groups) == [("adapter", 8), ("adapter", 64), ("adapter", None)]
+
+
+def test_a_hyperparameter_varies_where_it_has_several_values_and_an_option_where_it_has_within_a_method() -> None:
+    kinds = {"size": pa.int64(), "layers": pa.int64(), "learning_rate": pa.float64(), "unused": pa.null()}
+    rows = [
+        trial("a", method="adapter", size=8, layers=1, learning_rate=0.1),
+        trial("b", method="adapter", size=64, layers=None, learning_rate=0.1),
+        trial("c", method="top_layers", size=None, layers=2, learning_rate=0.2),
+    ]
+    table = pa.Table.from_pylist(rows, schema=pa.schema({**RECORDED, **kinds}))
+    assert varying_hyperparameters(table) == ["size", "learning_rate"]
+    assert varying_hyperparameters(table.slice(0, 0)) == []
