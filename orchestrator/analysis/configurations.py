@@ -5,11 +5,10 @@ Choosing looks at validation scores only. Test scores are summarised beside them
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,8 @@ from orchestrator.analysis.statistics.intervals import mean_and_standard_error
 from orchestrator.record import TrialStatus
 from trainables import metrics
 from trainables.config import HYPERPARAMETERS
+
+T = TypeVar("T")
 
 # Columns of the trials table that are the same for all seeds of a configuration; the sizes are null where unmeasured.
 IDENTITY = ("task", "backbone", "method")
@@ -42,40 +43,124 @@ RECORDED: dict[str, pa.DataType] = {
 }
 
 
+class _Column(Generic[T]):
+    """An attribute of a Configuration whose value stands in a column of its name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, configuration: Configuration, owner: type) -> T:
+        value: T = configuration._columns.single[self._name][configuration._row]
+        return value
+
+
+class _Numbers:
+    """The known numbers of each configuration."""
+
+    def __init__(self, values: np.ndarray, starts: np.ndarray) -> None:
+        """Of `(num_trials,)` numbers, NaN where unknown, in the order of configurations, which begin at `starts`."""
+        is_known = np.isfinite(values)
+        self._numbers = tuple(values[is_known].tolist())  # one configuration's after the other's
+        self._bounds = np.searchsorted(np.flatnonzero(is_known), [*starts, len(values)]).tolist()
+        self._summaries: list[SeedSummary | None] = [None] * len(starts)
+
+    def of(self, row: int) -> tuple[float, ...]:
+        return self._numbers[self._bounds[row] : self._bounds[row + 1]]
+
+    def summary(self, row: int) -> SeedSummary | None:
+        """None where no number is known."""
+        if self._summaries[row] is None and (scores := self.of(row)):
+            self._summaries[row] = SeedSummary(scores=scores, mean=math.fsum(scores) / len(scores))
+        return self._summaries[row]
+
+    def sums(self) -> list[float | None]:
+        each = (self.of(row) for row in range(len(self._summaries)))
+        return [math.fsum(own) if own else None for own in each]
+
+
 @dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """What is known of all configurations, in their order."""
+
+    single: Mapping[str, Sequence[Any]]  # one value each
+    hyperparameters: Mapping[str, Sequence[Any]]
+    # Of completed trials, in the order of the seeds:
+    validation: _Numbers
+    test: _Numbers
+    seconds: _Numbers  # of an engine
+    memory: _Numbers  # bytes, at the peak
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SeedSummary:
     """What the replicates of one configuration say about one score, in the metric's unit."""
 
+    scores: tuple[float, ...]  # in the order of the seeds, at least one
     mean: float
-    sem: float | None  # None where there is one replicate
-    num_seeds: int
-    scores: tuple[float, ...]  # in the order of the seeds
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.scores)
+
+    @property
+    def sem(self) -> float | None:
+        """The standard error of the mean; None where there is one replicate."""
+        return mean_and_standard_error(self.scores)[1]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One configuration with all its recorded trials; `validation` and `test` rest on the completed ones."""
+    """One configuration with all its recorded trials; `validation` and `test` rest on the completed ones.
 
-    config_id: str
-    task: str
-    backbone: str
-    method: str
-    hyperparameters: Mapping[str, Any]
-    metric: str | None
-    validation: SeedSummary | None
-    test: SeedSummary | None
-    num_trials: int
-    num_failed: int
-    trained_params: int | None
-    trained_params_without_head: int | None
-    total_params: int | None
-    engine_seconds: float | None = None  # of all its trials, whatever became of them
-    seconds_per_trial: float | None = None  # of an engine, as a mean over its completed trials
-    peak_memory_bytes: int | None = None  # the highest of its completed trials
+    A row of columns that all configurations share: a large sweep has tens of thousands, and a question looks at most
+    of them only to pass them over.
+    """
+
+    __slots__ = ("_columns", "_row")
+
+    config_id = _Column[str]()
+    task = _Column[str]()
+    backbone = _Column[str]()
+    method = _Column[str]()
+    metric = _Column[str | None]()
+    trained_params = _Column[int | None]()
+    trained_params_without_head = _Column[int | None]()
+    total_params = _Column[int | None]()
+    num_trials = _Column[int]()
+    num_failed = _Column[int]()
+    engine_seconds = _Column[float | None]()  # of all its trials, whatever became of them
+
+    def __init__(self, columns: _Columns, row: int) -> None:
+        self._columns = columns
+        self._row = row
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        return {name: column[self._row] for name, column in self._columns.hyperparameters.items()}
+
+    @property
+    def validation(self) -> SeedSummary | None:
+        return self._columns.validation.summary(self._row)
+
+    @property
+    def test(self) -> SeedSummary | None:
+        return self._columns.test.summary(self._row)
+
+    @property
+    def seconds_per_trial(self) -> float | None:
+        """Of an engine, as a mean over its completed trials."""
+        seconds = self._columns.seconds.of(self._row)
+        return math.fsum(seconds) / len(seconds) if seconds else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The highest of its completed trials."""
+        memory = self._columns.memory.of(self._row)
+        return int(max(memory)) if memory else None
 
     def value(self, column: str) -> Any:
         """What this configuration has in a column of the trials table; null where the column does not apply."""
-        return self.hyperparameters[column] if column in self.hyperparameters else getattr(self, column)
+        hyperparameters = self._columns.hyperparameters
+        return hyperparameters[column][self._row] if column in hyperparameters else getattr(self, column)
 
 
 def hyperparameter_columns(trials: pa.Table) -> list[str]:
@@ -85,11 +170,11 @@ def hyperparameter_columns(trials: pa.Table) -> list[str]:
 
 def varying_hyperparameters(trials: pa.Table) -> list[str]:
     """Those that have more than one value, in their order; of a method's options, more than one within a method."""
-    methods = trials["method"].to_pylist()
 
     def varies(name: str) -> bool:
         of_all = name in HYPERPARAMETERS  # defaults of options may differ between methods
-        pairs = zip(methods, trials[name].to_pylist(), strict=True)
+        distinct = trials.select(["method", name]).group_by(["method", name]).aggregate([])
+        pairs = zip(distinct["method"].to_pylist(), distinct[name].to_pylist(), strict=True)
         found = {(None if of_all else method, value) for method, value in pairs if value is not None}
         return len(found) > len({method for method, _ in found})
 
@@ -103,37 +188,29 @@ def group_by_configuration(trials: pa.Table) -> list[Configuration]:
     """
     if not len(trials):
         return []
-    hyperparameters = hyperparameter_columns(trials)
     ids, order, starts = _rows_by_configuration(trials)
-    known = {n: _first_known(trials[n], order, starts) for n in (*IDENTITY, *SIZES, "metric", *hyperparameters)}
-    options = zip(*(known.pop(name) for name in hyperparameters), strict=True) if hyperparameters else [()] * len(ids)
     status = trials["status"].to_numpy()[order]
     is_completed = status == TrialStatus.COMPLETED.value
-
-    def lists(values: np.ndarray) -> list[list[float]]:
-        """The known numbers of each configuration, of `(num_trials,)` in the order of configurations."""
-        kept = np.isfinite(values)
-        bounds = np.searchsorted(np.flatnonzero(kept), [*starts, len(values)]).tolist()
-        numbers = values[kept].tolist()
-        return [numbers[low:high] for low, high in itertools.pairwise(bounds)]
-
     seconds = engine_seconds(trials)[order]
-    memory = np.where(is_completed, _floats(trials["peak_memory_bytes"])[order], np.nan)
-    columns = {
-        "config_id": ids,
-        **known,
-        "hyperparameters": (dict(zip(hyperparameters, row, strict=True)) for row in options),
-        "validation": map(_summary, lists(np.where(is_completed, _floats(trials["validation_score"])[order], np.nan))),
-        "test": map(_summary, lists(np.where(is_completed, _floats(trials["test_score"])[order], np.nan))),
-        "num_trials": np.diff([*starts, len(order)]).tolist(),
-        "num_failed": np.add.reduceat(status == TrialStatus.FAILED.value, starts, dtype=np.int64).tolist(),
-        "engine_seconds": (math.fsum(own) if own else None for own in lists(seconds)),
-        "seconds_per_trial": (
-            math.fsum(own) / len(own) if own else None for own in lists(np.where(is_completed, seconds, np.nan))
-        ),
-        "peak_memory_bytes": (int(max(own)) if own else None for own in lists(memory)),
-    }
-    return [Configuration(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+    def of_completed(values: np.ndarray) -> _Numbers:
+        return _Numbers(np.where(is_completed, values, np.nan), starts)
+
+    columns = _Columns(
+        single={
+            "config_id": ids,
+            **{name: _first_known(trials[name], order, starts) for name in (*IDENTITY, *SIZES, "metric")},
+            "num_trials": np.diff([*starts, len(order)]).tolist(),
+            "num_failed": np.add.reduceat(status == TrialStatus.FAILED.value, starts, dtype=np.int64).tolist(),
+            "engine_seconds": _Numbers(seconds, starts).sums(),
+        },
+        hyperparameters={name: _first_known(trials[name], order, starts) for name in hyperparameter_columns(trials)},
+        validation=of_completed(_floats(trials["validation_score"])[order]),
+        test=of_completed(_floats(trials["test_score"])[order]),
+        seconds=of_completed(seconds),
+        memory=of_completed(_floats(trials["peak_memory_bytes"])[order]),
+    )
+    return [Configuration(columns, row) for row in range(len(ids))]
 
 
 def engine_seconds(trials: pa.Table) -> np.ndarray:
@@ -185,7 +262,7 @@ def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
     score: one that was pruned on some gives way to any that was not. Ties go to fewer trained parameters, then to the
     smaller config_id. Empty where nothing is completed.
     """
-    scored = [(c, c.validation) for c in configurations if c.validation is not None]
+    scored = [(c, estimate) for c in configurations if (estimate := c.validation) is not None]
     coverage = max((estimate.num_seeds for _, estimate in scored), default=0)
     covered = [(c, estimate) for c, estimate in scored if estimate.num_seeds == coverage]
 
@@ -211,11 +288,3 @@ def group_by(
         groups.setdefault(tuple(configuration.value(column) for column in columns), []).append(configuration)
     order = sorted(groups, key=lambda key: tuple((value is None, "" if value is None else value) for value in key))
     return {key: groups[key] for key in order}
-
-
-def _summary(scores: list[float]) -> SeedSummary | None:
-    """Of the scores of the trials that have one."""
-    if not scores:
-        return None
-    mean, sem = mean_and_standard_error(scores)
-    return SeedSummary(mean=mean, sem=sem, num_seeds=len(scores), scores=tuple(scores))

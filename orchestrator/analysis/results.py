@@ -112,8 +112,9 @@ class Results:
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
         """
-        twice = [trial_id for trial_id, n in Counter(trials["trial_id"].to_pylist()).items() if n > 1]
-        if twice:
+        if pc.count_distinct(trials["trial_id"], mode="all").as_py() < len(trials):
+            counted = Counter(trials["trial_id"].to_pylist())
+            twice = [trial_id for trial_id, number in counted.items() if number > 1]
             raise ValueError(f"trials: must have one row a trial, but got several of {', '.join(sorted(twice)[:5])}")
         for name, kind in RECORDED.items():
             if name not in trials.column_names:
@@ -137,10 +138,12 @@ class Results:
 
     def counts(self) -> dict[TrialStatus, int]:
         """How many trials have each status; those planned and not recorded count as planned. Zeros are left out."""
-        counted = Counter(TrialStatus(status) for status in self._trials["status"].to_pylist())
+        statuses = pc.value_counts(self._trials["status"]).to_pylist()
+        counted = Counter({TrialStatus(each["values"]): each["counts"] for each in statuses})
         if self._plan is not None:
-            recorded = set(self._trials["trial_id"].to_pylist())
-            counted[TrialStatus.PLANNED] += len(set(self._plan["trial_id"].to_pylist()) - recorded) + self._unproposed
+            planned = pc.unique(self._plan["trial_id"])
+            recorded = pc.sum(pc.is_in(planned, self._trials["trial_id"])).as_py() or 0  # None of no row
+            counted[TrialStatus.PLANNED] += len(planned) - recorded + self._unproposed
         return {status: counted[status] for status in TrialStatus if counted[status]}
 
     def best(self, per: Sequence[str] = ("task", "method")) -> pa.Table:

@@ -26,10 +26,10 @@ def throughput(trials: pa.Table) -> pa.Table:
     trained a second, of all the pack.
     """
     groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in trials.select(["engine", "method", "pack_size", "examples_per_second"]).to_pylist():
-        if row["examples_per_second"] is not None and row["engine"] is not None:
-            measured = (row["pack_size"] or 1.0, row["examples_per_second"])  # records of old know no packs
-            groups.setdefault((row["engine"], row["method"]), []).append(measured)
+    columns = (trials[name].to_pylist() for name in ("engine", "method", "pack_size", "examples_per_second"))
+    for engine, method, size, rate in zip(*columns, strict=True):
+        if rate is not None and engine is not None:
+            groups.setdefault((engine, method), []).append((size or 1.0, rate))  # records of old know no packs
     rows = [
         {
             "engine": engine,

@@ -68,18 +68,14 @@ def load_results(store: str | Path, sweep: str | None = None) -> Results:
 def results_of(store: Store, sweep: str | None = None) -> Results:
     """As `load_results`, of a store that is open."""
     plan, unproposed = store.plan_table(sweep), store.unproposed(sweep)
-    rows, ablations = store.rows(), store.ablations()
-    if sweep is not None:
-        ids = plan["trial_id"].combine_chunks()
-        rows = rows.filter(pc.is_in(rows["trial_id"], ids))
-        ablations = ablations and ablations.filter(pc.is_in(ablations["trial_id"], ids))
-    epochs = functools.partial(epochs_table, rows)  # most questions do without
+    (trials, epochs), ablations = store.trials_and_epochs(), store.ablations()
+    ids = None if sweep is None else plan["trial_id"].combine_chunks()
     try:
         return Results(
-            with_planned_hyperparameters(rows.drop_columns(["epochs"]), plan),
-            epochs,
+            with_planned_hyperparameters(_of_trials(trials, ids), plan),
+            lambda: epochs_table(_of_trials(epochs(), ids)),  # most questions do without
             plan,
-            ablations,
+            ablations and _of_trials(ablations, ids),
             unproposed=unproposed,
             predictions=KeptPredictions(store),
             non_inferiority=_declared_margin(store, sweep),
@@ -87,6 +83,11 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
         raise FaultsError(f"store {store.uri}", [fault]) from error
+
+
+def _of_trials(table: pa.Table, ids: pa.Array | None) -> pa.Table:
+    """The rows of these trials; without ids, all."""
+    return table if ids is None else table.filter(pc.is_in(table["trial_id"], ids))
 
 
 def _declared_margin(store: Store, sweep: str | None) -> tuple[str, float] | None:

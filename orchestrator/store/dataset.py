@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -214,16 +214,20 @@ class Store:
 
         The columns and their types are those of `orchestrator.store.schema`, which an empty store has too.
         """
-        return self.rows().drop_columns(["epochs"])
+        return self.trials_and_epochs()[0]
 
     def epochs(self) -> pa.Table:
         """One row per trial and epoch; see `orchestrator.store.curves`."""
-        return epochs_table(self.rows())
+        return epochs_table(self.trials_and_epochs()[1]())
 
-    def rows(self) -> pa.Table:
-        """`trials`, and in the column "epochs" each one's own: what `epochs_table` lays out."""
+    def trials_and_epochs(self) -> tuple[pa.Table, Callable[[], pa.Table]]:
+        """`trials`, and a function that gives each one's identity and epochs, for `epochs_table` to lay out.
+
+        Epochs take most of the time and the memory that reading a store needs. The function parses them when it is
+        called, as they are in the store now, whatever becomes of it meanwhile.
+        """
         with self._reading():
-            return self._segments.read()
+            return self._segments.read_without_epochs()
 
     def records(self, trial_ids: Collection[str] | None = None) -> list[TrialRecord]:
         """All records, or those of some trials, in the order in which they were added."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.record import TrialStatus
 from orchestrator.store.files import Folder
-from orchestrator.store.schema import conform, unify
+from orchestrator.store.schema import FIXED, IDENTITY, conform, unify
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ ATTEMPTS = 20  # of a reader whose files are merged away under its hands
 _READERS = 8  # requests under way at once; an object store answers each in tens of milliseconds
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -35,7 +37,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def segment_name(number: int, content: bytes) -> str:
+def segment_name(number: int, content: bytes | pa.Buffer) -> str:
     """A name that sorts by number. Writing the same content under the same number again changes nothing."""
     return f"part-{number:08d}-{hashlib.sha256(content).hexdigest()[:8]}.parquet"
 
@@ -72,7 +74,18 @@ class Segments:
 
     def read(self) -> pa.Table:
         """Every record, one row a trial, in the order in which they were added. Raises `OSError`."""
-        return self._consistently(lambda names: latest(unify(self._tables(names))))
+        return self._consistently(lambda names: latest(unify(_present(self._tables(names)))))
+
+    def read_without_epochs(self) -> tuple[pa.Table, Callable[[], pa.Table]]:
+        """`read` without the column "epochs", which takes longer than all others, and a function that gives the rest.
+
+        Of the same rows that is the columns of `IDENTITY` and "epochs". The function parses the bytes that are read
+        now, so it does not matter what is added or merged meanwhile.
+        """
+        contents = self._consistently(self._contents)
+        without = self._parsed(contents, lambda column: column != "epochs")
+        epochs = functools.partial(self._parsed, contents, lambda column: column == "epochs" or column in IDENTITY)
+        return without.drop_columns(["epochs"]), lambda: epochs().select([*IDENTITY, "epochs"])
 
     def statuses(self) -> Mapping[str, TrialStatus]:
         """trial_id -> status of every record, not to be changed. Reads only what is new to it. Raises `OSError`."""
@@ -134,7 +147,7 @@ class Segments:
             self.replace([name], table.filter(pc.invert(_is_of(table, trial_ids))))
 
     def _merge(self, names: Sequence[str]) -> None:
-        tables = dict(zip(names, self._tables_or_none(names), strict=True))
+        tables = dict(zip(names, self._tables(names), strict=True))
         readable = [name for name in names if tables[name] is not None]
         if len(readable) > 1:
             self.replace(readable, latest(unify([tables[name] for name in readable])))
@@ -179,26 +192,43 @@ class Segments:
         return self._listed
 
     def _statuses(self, names: Sequence[str]) -> dict[str, TrialStatus]:
-        fresh = [name for name in names if name not in self._seen]
-        for name, table in zip(fresh, self._tables_or_none(fresh), strict=True):
+        contents = self._contents([name for name in names if name not in self._seen])
+        for name, content in contents.items():
+            table = self._parse(name, content, IDENTITY.__contains__)
             self._seen[name] = {} if table is None else _statuses_of(table)
         self._seen = {name: self._seen[name] for name in names}
         return {trial_id: status for name in names for trial_id, status in self._seen[name].items()}
 
-    def _tables(self, names: Sequence[str]) -> list[pa.Table]:
-        return [table for table in self._tables_or_none(names) if table is not None]
-
-    def _tables_or_none(self, names: Sequence[str]) -> list[pa.Table | None]:
+    def _tables(self, names: Sequence[str]) -> list[pa.Table | None]:
         """Each segment's rows; None for one that cannot be understood. Raises `OSError` where it cannot be read."""
-        if not names:
-            return []
-        with ThreadPoolExecutor(min(_READERS, len(names))) as pool:
-            return list(pool.map(self._table, names))
+        return _in_parallel(self._table, names)
 
     def _table(self, name: str) -> pa.Table | None:
-        content = self._folder.read(name)  # a failing file system is not a torn file, and raises
+        return self._parse(name, self._folder.read(name))  # a failing file system is not a torn file, and raises
+
+    def _contents(self, names: Sequence[str]) -> dict[str, pa.Buffer]:
+        return dict(zip(names, _in_parallel(self._folder.read, names), strict=True))
+
+    def _parsed(self, contents: Mapping[str, pa.Buffer], is_wanted: Callable[[str], bool]) -> pa.Table:
+        """Every record in these segments, by name, with the columns that are wanted."""
+        tables = _in_parallel(lambda segment: self._parse(*segment, is_wanted), contents.items())
+        return latest(unify(_present(tables)))
+
+    def _parse(
+        self, name: str, content: pa.Buffer, is_wanted: Callable[[str], bool] = lambda column: True
+    ) -> pa.Table | None:
+        """The rows of a segment; None for one that cannot be understood, which is reported.
+
+        Columns that are not wanted are null, unless only reading them tells whether the file is whole.
+        """
         try:
-            return conform(pq.ParquetFile(pa.BufferReader(content)).read())
+            file = pq.ParquetFile(pa.BufferReader(content))
+            if not _is_as_written(name, content, file.schema_arrow):
+                return conform(file.read())
+            table = file.read([column for column in file.schema_arrow.names if is_wanted(column)])
+            if "epochs" not in table.column_names:
+                table = table.append_column("epochs", pa.nulls(len(table), FIXED["epochs"]))
+            return conform(table)
         except Exception as error:  # whatever Arrow makes of bytes that are anybody's
             self._warn(name, str(error))
             return None
@@ -211,13 +241,36 @@ class Segments:
 
 def latest(table: pa.Table) -> pa.Table:
     """The last row of each trial_id, in the order of the rows."""
+    if pc.count_distinct(table["trial_id"], mode="all").as_py() == table.num_rows:
+        return table
     last = {trial_id: row for row, trial_id in enumerate(table["trial_id"].to_pylist())}
-    return table if len(last) == table.num_rows else table.take(pa.array(sorted(last.values()), pa.int64()))
+    return table.take(pa.array(sorted(last.values()), pa.int64()))
+
+
+def _in_parallel(function: Callable[[T], R], values: Collection[T]) -> list[R]:
+    if not values:
+        return []
+    with ThreadPoolExecutor(min(_READERS, len(values))) as pool:
+        return list(pool.map(function, values))
+
+
+def _present(tables: Iterable[pa.Table | None]) -> list[pa.Table]:
+    return [table for table in tables if table is not None]
+
+
+def _is_as_written(name: str, content: pa.Buffer, schema: pa.Schema) -> bool:
+    """Whether a file has the bytes that its name was made of, and epochs of today's type: then all of it can be read.
+
+    Of any other file that has to be tried.
+    """
+    is_typed = schema.get_field_index("epochs") >= 0 and schema.field("epochs").type == FIXED["epochs"]
+    return is_typed and segment_name(_number(name), content) == name
 
 
 def _statuses_of(table: pa.Table) -> dict[str, TrialStatus]:
+    kinds = {status.value: status for status in TrialStatus}
     ids, statuses = table["trial_id"].to_pylist(), table["status"].to_pylist()
-    return {trial_id: TrialStatus(status) for trial_id, status in zip(ids, statuses, strict=True)}
+    return {trial_id: kinds[status] for trial_id, status in zip(ids, statuses, strict=True)}
 
 
 def _is_of(table: pa.Table, trial_ids: Collection[str]) -> pa.Array:

@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
+from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import open_folder
 from orchestrator.store.rows import records_from_table, table_from_records
-from orchestrator.store.segments import Segments
+from orchestrator.store.segments import Segments, segment_name
 from tests.factories import measured_record
 from trainables.faults import FaultsError
 
@@ -235,3 +236,67 @@ def test_a_store_from_before_a_column_was_known_is_read_and_added_to(tmp_path):
     assert store.trials()["pack_size"].to_pylist() == [None, 3.5]
     store.compact()
     assert store.records() == [older, newer]
+
+
+def test_epochs_are_parsed_when_asked_for_and_not_before(tmp_path, monkeypatch):
+    writer = Store(tmp_path)
+    writer.append([measured_record("a"), measured_record("b")])
+    read, columns = pq.ParquetFile.read, []
+
+    def noting(self, wanted=None):
+        columns.append(wanted)
+        return read(self, wanted)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", noting)
+    reader = Store(tmp_path)
+    reader.trials()
+    reader.statuses()
+    assert len(columns) == 2
+    assert all("trial_id" in wanted and "epochs" not in wanted for wanted in columns)
+    assert reader.epochs()["trial_id"].to_pylist() == ["a", "a", "b", "b"]
+    assert "epochs" in columns[-1]
+
+
+@pytest.mark.parametrize("change", ["append", "compact", "retire"])
+def test_epochs_are_those_of_the_trials_they_were_opened_with_whatever_comes_between(tmp_path, change):
+    store = Store(tmp_path)
+    for trial_id in ("a", "b"):
+        store.append([measured_record(trial_id, "failed" if trial_id == "a" else "completed")])
+    before = store.epochs()
+    trials, rows = Store(tmp_path).trials_and_epochs()
+    {
+        "append": lambda: store.append([measured_record("c")]),
+        "compact": store.compact,
+        "retire": lambda: store.retire(["a"]),
+    }[change]()
+    assert trials["trial_id"].to_pylist() == rows()["trial_id"].to_pylist() == ["a", "b"]
+    assert epochs_table(rows()).equals(before)
+
+
+def test_a_file_whose_epochs_are_damaged_is_no_segment_for_any_question(tmp_path, caplog):
+    store = Store(tmp_path)
+    store.append([measured_record("a")])
+    store.append([measured_record(f"b{number}") for number in range(50)])
+    damaged = sorted((tmp_path / "trials").iterdir())[1]
+    group = pq.ParquetFile(damaged).metadata.row_group(0)
+    places = [group.column(number) for number in range(group.num_columns)]
+    start = next(place.data_page_offset for place in places if place.path_in_schema.endswith("train_loss"))
+    content = bytearray(damaged.read_bytes())
+    content[start : start + 40] = bytes(40)
+    damaged.write_bytes(content)
+    reader = Store(tmp_path)
+    assert reader.trials()["trial_id"].to_pylist() == ["a"]
+    assert set(reader.statuses()) == set(reader.epochs()["trial_id"].to_pylist()) == {"a"}
+    assert [record.trial_id for record in reader.records()] == ["a"]
+    assert caplog.text.count(f"{damaged.name} is ignored") == 1
+
+
+def test_of_two_records_of_a_trial_the_later_one_gives_its_epochs_too(tmp_path):
+    store = Store(tmp_path)
+    store.append([measured_record("a"), measured_record("b")])
+    Store(tmp_path / "other").append([measured_record("a", epochs=measured_record().epochs[:1])])
+    (later,) = (tmp_path / "other" / "trials").iterdir()
+    content = later.read_bytes()
+    (tmp_path / "trials" / segment_name(2, content)).write_bytes(content)
+    assert Store(tmp_path).trials()["trial_id"].to_pylist() == ["b", "a"]
+    assert Store(tmp_path).epochs()["trial_id"].to_pylist() == ["b", "b", "a"]
