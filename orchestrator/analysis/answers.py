@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import ablation, tables
+from orchestrator.analysis import ablation, calibration, tables, trust_tables
 from orchestrator.analysis.results import Results
+from trainables.faults import FaultsError
 
 REFERENCE = "full_finetuning"  # what the paper's curves are drawn relative to
 
@@ -76,6 +77,22 @@ def _best(results: Results, best: pa.Table) -> list[Block]:
 
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
     return [Shown(table=tables.comparison_table(pairs))] if len(pairs) else []
+
+
+def _optimism(results: Results, optimism: pa.Table) -> list[Block]:
+    several = any(number > 1 for number in optimism["num_compared"].to_pylist())
+    return [Shown(table=trust_tables.optimism_table(optimism))] if several else []
+
+
+def _ask_calibration(results: Results) -> pa.Table:
+    try:
+        return results.calibration()
+    except FaultsError:  # nothing is kept, which is no fault of a report
+        return pa.schema({"task": pa.string(), **calibration.COLUMNS}).empty_table()
+
+
+def _calibration(results: Results, bins: pa.Table) -> list[Block]:
+    return [Shown(table=trust_tables.calibration_table(bins))] if len(bins) else []
 
 
 def _points(results: Results) -> tuple[pa.Table, str | None]:
@@ -186,6 +203,18 @@ ANSWERS: dict[str, Answer] = {
         show=_compared,
     ),
     "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
+    "optimism": Answer(
+        ask=lambda results: results.optimism(),
+        is_optional=True,
+        heading="What choosing the best adds to its score",
+        show=_optimism,
+    ),
+    "calibration": Answer(
+        ask=_ask_calibration,
+        is_optional=True,
+        heading="Whether probabilities can be believed",
+        show=_calibration,
+    ),
     "glue": Answer(ask=Results.glue_score, is_optional=True, heading="GLUE", show=_glue),
     "ablation": Answer(
         ask=lambda results: results.ablation(),
