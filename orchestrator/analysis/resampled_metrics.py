@@ -20,7 +20,7 @@ MEANS_OVER_ROWS = ("accuracy", "squad_f1", "squad_em")
 SHARES_OF_ROWS = ("accuracy", "squad_em")
 # A row of numbers is left out alone up to so many rows, else with others; so of a metric that knows no counts.
 _MOST_GROUPS, _MOST_GROUPS_OF_OTHERS = 500, 50
-_AT_ONCE = 4_000_000  # numbers in memory
+_AT_ONCE = 1_000_000  # numbers in memory
 
 
 def row_outcomes(metric: str, predictions: np.ndarray, labels: np.ndarray, num_labels: int | None) -> np.ndarray:
@@ -47,12 +47,12 @@ def row_outcomes(metric: str, predictions: np.ndarray, labels: np.ndarray, num_l
         place = np.arange(n) % min(n, most)
         kept_labels, kept, counts = labels, predictions, np.ones(n, dtype=np.int64)
         sizes = np.bincount(place).astype(np.float64)
-    whole = scores_of_counts(metric, kept, kept_labels, counts[None], num_labels)[0]
+    whole = scores_of_counts(metric, kept[None], kept_labels, counts[None], num_labels)[0, 0]
     group = np.arange(len(counts)) if known.kind == "classification" else place
     step = max(1, _AT_ONCE // len(counts))
     others = np.concatenate(
         [
-            scores_of_counts(metric, kept, kept_labels, counts - (group == each[:, None]), num_labels)
+            scores_of_counts(metric, kept[None], kept_labels, counts - (group == each[:, None]), num_labels)[0]
             for each in np.split(np.arange(len(sizes)), range(step, len(sizes), step))
         ]
     )
@@ -96,8 +96,7 @@ def paired_p_value(
         drawn = place[rng.integers(n, size=(min(step, num_resamples - start), n))]
         drawn += size * np.arange(len(drawn))[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=size * len(drawn)).reshape(len(drawn), size)
-        scores = [scores_of_counts(metric, each, labels, counts, num_labels) for each in predictions]
-        found[start : start + len(drawn)] = weights @ np.array(scores)
+        found[start : start + len(drawn)] = weights @ scores_of_counts(metric, predictions, labels, counts, num_labels)
     # Sums of the same numbers in another order differ in their last digits and are 0 all the same.
     beyond = min(int((found <= 1e-12).sum()), int((found >= -1e-12).sum()))
     return min(1.0, 2 * (1 + beyond) / (1 + num_resamples))
@@ -106,19 +105,22 @@ def paired_p_value(
 def scores_of_counts(
     metric: str, predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray, num_labels: int | None
 ) -> np.ndarray:
-    """The score of each of `(num_resamples, num_rows)` counts of the `(num_rows,)` rows, as `(num_resamples,)`."""
+    """The score of `(num_models, num_rows)` predictions on each of `(num_resamples, num_rows)` counts of the rows.
+
+    Gives `(num_models, num_resamples)`; labels are `(num_rows,)`.
+    """
     known = metrics.get(metric)
     if not has_counts(metric):
         rows = np.arange(len(labels))
         drawn = [np.repeat(rows, each) for each in counts]
-        return np.array([known.score(predictions[each], labels[each], num_labels) for each in drawn])
+        return np.array([[known.score(model[d], labels[d], num_labels) for d in drawn] for model in predictions])
     if known.kind == "regression":
         numbers = [np.asarray(values, dtype=np.float64) for values in (predictions, labels)]
         return np.asarray(np.mean([_OF_NUMBERS[part](*numbers, counts) for part in known.parts], axis=0))
-    tallies = _Tallies(predictions, labels, counts)
     is_macro = num_labels is not None and num_labels > 2
     parts = ["macro_f1" if part == "f1" and is_macro else part for part in known.parts]
-    return np.asarray(np.mean([_OF_CLASSES[part](tallies) for part in parts], axis=0))
+    tallies = [_Tallies(model, labels, counts) for model in predictions]
+    return np.array([np.mean([_OF_CLASSES[part](each) for part in parts], axis=0) for each in tallies])
 
 
 def has_counts(metric: str) -> bool:
@@ -166,36 +168,54 @@ def _matthews(tallies: _Tallies) -> np.ndarray:
     return np.divide(above, np.sqrt(below), out=np.zeros_like(above), where=below > 0)
 
 
-def _pearson(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    numbers = counts.astype(np.float64)
-    return _correlation(predictions[None], labels[None], numbers)
+def _pearson(models: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    labels, models = labels - labels.mean(), models - models.mean(axis=1, keepdims=True)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(shares @ values)
+
+    found = []
+    right, right_scatter = mean(labels), mean(labels**2) - mean(labels) ** 2
+    for model in models:
+        middle = mean(model)
+        scatter = mean(model**2) - middle**2
+        varies = (scatter > _noise(model)) & (right_scatter > _noise(labels))
+        found.append(_quotient(mean(model * labels) - middle * right, scatter * right_scatter, varies))
+    return np.array(found)
 
 
-def _spearman(predictions: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    numbers = counts.astype(np.float64)
-    return _correlation(_ranks(predictions, numbers), _ranks(labels, numbers), numbers)
+def _spearman(models: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    right = _ranks(labels, counts)
+    right_scatter = np.einsum("rn,rn,rn->r", counts, right, right)
+    found = []
+    for model in models:
+        ranks = _ranks(model, counts)
+        scatter = np.einsum("rn,rn,rn->r", counts, ranks, ranks)
+        above = np.einsum("rn,rn,rn->r", counts, ranks, right)
+        found.append(_quotient(above, scatter * right_scatter, (scatter > 0) & (right_scatter > 0)))
+    return np.array(found)
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rank of each row in each resample, equal values sharing their mean rank."""
+    """The rank of each row in each resample, less the mean of all; equal values share their mean rank."""
     _, place = np.unique(values, return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(place.max() + 1))
     by_value = np.add.reduceat(counts[:, order], starts, axis=1)
-    ranks = np.cumsum(by_value, axis=1) - (by_value - 1) / 2
+    ranks = np.cumsum(by_value, axis=1) - (by_value + counts.sum(axis=1, keepdims=True)) / 2
     return np.asarray(ranks[:, place])
 
 
-def _correlation(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of rows that stand `counts` times in each resample; 0 where either side is constant there."""
-    total = counts.sum(axis=1, keepdims=True)
-    noise = [total[:, 0] * (1e-12 * np.abs(side).max()) ** 2 for side in (first, second)]
-    first = first - (first * counts).sum(axis=1, keepdims=True) / total
-    second = second - (second * counts).sum(axis=1, keepdims=True) / total
-    scatter = [(side**2 * counts).sum(axis=1) for side in (first, second)]
-    below = np.sqrt(scatter[0] * scatter[1])
-    varies = (scatter[0] > noise[0]) & (scatter[1] > noise[1])
-    return np.divide((first * second * counts).sum(axis=1), below, out=np.zeros_like(below), where=varies)
+def _noise(values: np.ndarray) -> float:
+    """What the variance of equal numbers may come out as."""
+    return 1e-14 * float(np.abs(values).max()) ** 2
+
+
+def _quotient(above: np.ndarray, square_below: np.ndarray, varies: np.ndarray) -> np.ndarray:
+    """A correlation; 0 where either side is constant."""
+    below = np.sqrt(np.where(varies, square_below, 1.0))
+    return np.divide(above, below, out=np.zeros_like(above), where=varies)
 
 
 _OF_CLASSES: Mapping[str, Callable[[_Tallies], np.ndarray]] = {

@@ -158,12 +158,14 @@ def sign_flip_over_rows(first_right: npt.ArrayLike, second_right: npt.ArrayLike)
     sizes, observed = sizes // divisor, abs(int(weighted.sum() // divisor))
     if weighted.size > MOST_DISCORDANT:
         return math.erfc(observed / math.sqrt(2 * float((sizes**2 * counts).sum())))
-    from scipy.stats import binom
+    from scipy.special import gammaln
 
     chances = np.ones(1)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         part = np.zeros(2 * size * count + 1)  # sums from -size * count to size * count
-        part[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        heads = np.arange(count + 1)
+        ways = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1)
+        part[:: 2 * size] = np.exp(ways - count * math.log(2))
         chances = np.convolve(chances, part)
     sums = np.arange(len(chances)) - len(chances) // 2
     return min(1.0, float(chances[np.abs(sums) >= observed].sum()))

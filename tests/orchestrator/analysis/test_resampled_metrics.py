@@ -52,9 +52,12 @@ def test_the_score_of_a_resample_is_that_of_its_rows(name: str, classes: int) ->
     counts = rng.multinomial(40, np.full(40, 1 / 40), size=30)
     counts[0] = 0
     counts[0, 3] = 40  # one row alone, so that everything is constant
-    found = scores_of_counts(name, predictions, labels, counts, classes)
+    models = np.stack([predictions, predictions[::-1]])
+    found = scores_of_counts(name, models, labels, counts, classes)
     drawn = [np.repeat(np.arange(40), each) for each in counts]
-    assert found == pytest.approx([metrics.get(name).score(predictions[d], labels[d], classes) for d in drawn])
+    for model, scores in zip(models, found, strict=True):
+        expected = [metrics.get(name).score(model[each], labels[each], classes) for each in drawn]
+        assert scores == pytest.approx(expected, rel=1e-6, abs=1e-9)
     assert has_counts(name) == (metrics.get(name).kind != "extractive_qa")
 
 
