@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from orchestrator.analysis import resampled_metrics
 from orchestrator.analysis.resampled_metrics import has_counts, paired_p_value, row_outcomes, scores_of_counts
-from orchestrator.analysis.statistics import significance
+from orchestrator.analysis.statistics import intervals, significance
 from trainables import metrics
 
 _WORDS = ("a cat", "the dog", "a dog", "nothing")
@@ -128,3 +129,25 @@ def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pyt
     )
     assert found == pytest.approx(expected.p_value)
     assert found < 1
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_the_interval_of_f1_covers_other_seeds_and_rows(num_seeds: int) -> None:
+    """Two methods that are right on 90 and on 85 % of rows, whatever their class, and 35 % have class 1."""
+    rng = np.random.default_rng(2026)
+    levels = [0.7 * accuracy / (0.7 * accuracy + 1 - accuracy) for accuracy in (0.9, 0.85)]
+    covered = 0
+    for _ in range(1000):
+        labels = (rng.random(200) < 0.35).astype(int)
+        hard = rng.normal(size=200)
+        sides = []
+        for accuracy in (0.9, 0.85):
+            seeds, rest = rng.normal(0, 0.1, (num_seeds, 1)), rng.normal(size=(num_seeds, 200))
+            right = np.sqrt(2.01) * stats.norm.ppf(accuracy) + seeds + hard + rest > 0
+            predicted = np.where(right, labels, 1 - labels)
+            sides.append(np.stack([row_outcomes("f1", each, labels, 2) for each in predicted]))
+        estimate = intervals.difference_over_rows(*sides)
+        assert estimate is not None
+        low, high = estimate.interval()
+        covered += low <= levels[0] - levels[1] <= high
+    assert 0.93 <= covered / 1000 <= 0.97
