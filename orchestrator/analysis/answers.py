@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, shipping, side_by_side, tables
+from orchestrator.analysis import ablation, calibration, shipping, side_by_side, tables, trust_tables
 from orchestrator.analysis.budget import budget, sentences
 from orchestrator.analysis.leading import leading
 from orchestrator.analysis.learning import MOST_TRIALS, learning_curves
@@ -22,6 +22,7 @@ from orchestrator.analysis.page.blocks import Block, Paragraph, Picture, Sentenc
 from orchestrator.analysis.page.charts import curve_chart, settings_chart, tasks_chart
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.settings import settings
+from trainables.faults import FaultsError
 
 _MOST_SETTINGS = 2000  # on the page; settings.csv has all
 _MOST_UNFOLDED = 30  # rows of a table; a longer one is folded
@@ -69,6 +70,22 @@ def _best(results: Results, best: pa.Table) -> list[Block]:
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
     several = pairs.filter(pc.greater(pairs["num_tasks"], 1))  # one task has no spread over tasks, and no p below 1
     return [Shown(table=tables.comparison_table(several))] if len(several) else []
+
+
+def _optimism(results: Results, optimism: pa.Table) -> list[Block]:
+    several = any(number > 1 for number in optimism["num_compared"].to_pylist())
+    return [Shown(table=trust_tables.optimism_table(optimism))] if several else []
+
+
+def _ask_calibration(results: Results) -> pa.Table:
+    try:
+        return results.calibration()
+    except FaultsError:  # nothing is kept, which is no fault of a report
+        return pa.schema({"task": pa.string(), **calibration.COLUMNS}).empty_table()
+
+
+def _calibration(results: Results, bins: pa.Table) -> list[Block]:
+    return [Shown(table=trust_tables.calibration_table(bins))] if len(bins) else []
 
 
 def _points(results: Results) -> tuple[pa.Table, str | None]:
@@ -310,6 +327,18 @@ ANSWERS: dict[str, Answer] = {
         draw=_draw("expected_validation"),
         heading="At equal budgets",
         show=_expected,
+    ),
+    "optimism": Answer(
+        ask=lambda results: results.optimism(),
+        is_optional=True,
+        heading="What choosing the best adds to its score",
+        show=_optimism,
+    ),
+    "calibration": Answer(
+        ask=_ask_calibration,
+        is_optional=True,
+        heading="Whether probabilities can be believed",
+        show=_calibration,
     ),
     "glue": Answer(ask=Results.glue_score, is_optional=True, heading="GLUE", show=_glue),
     "settings": Answer(ask=settings, heading="Every setting tried", show=_settings),

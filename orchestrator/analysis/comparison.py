@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
 from orchestrator.analysis.curve import SPLITS
+from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows, Mixture
 from orchestrator.analysis.statistics import aggregates, intervals, significance
 from orchestrator.analysis.statistics.expected_performance import chances_of_being_best
 from orchestrator.analysis.statistics.non_inferiority import NonInferiority, non_inferiority, non_inferiority_of
@@ -42,6 +43,7 @@ SCHEMA = pa.schema(
         "num_tasks": pa.int64(),
         **dict.fromkeys(("difference", "low", "high"), pa.float64()),
         "interval_over": pa.string(),
+        "p_rows": pa.float64(),
         **dict.fromkeys(("probability_of_improvement", "p_value", "smallest_p", "margin", "lower_bound"), pa.float64()),
         "is_non_inferior": pa.bool_(),
         **{f"{side}_{name}": kind for side in "ab" for name, kind in _OF_A_SIDE.items()},
@@ -138,12 +140,20 @@ def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def compare(a: Sides, b: Sides, names: tuple[str, str], terms: Terms) -> list[dict[str, Any]]:
-    """A row per task on which both have completed trials, and one over all of these, without a task; none if none."""
+def compare(
+    a: Sides, b: Sides, names: tuple[str, str], terms: Terms, kept: KeptRows | None = None
+) -> list[dict[str, Any]]:
+    """A row per task on which both have completed trials, and one over all of these, without a task; none if none.
+
+    With `kept`, what was predicted of each row is used on tasks where it is there.
+    """
     rows, differences = [], []
     both = [task for task in sorted({*a, *b}) if task in a and task in b and a[task].candidates and b[task].candidates]
+    pairs = {task: _paired(a[task], b[task], terms) for task in both}
+    if kept is not None:
+        kept.load((c, pair.split) for pair in pairs.values() for side in (pair.a, pair.b) for c, _ in side)
     for task in both:
-        row = _on_task(task, a[task], b[task], terms)
+        row = _on_task(task, a[task], b[task], pairs[task], terms, kept)
         rows.append({"task": task, "a": names[0], "b": names[1], **row, "note": _note(row, names)})
         differences.append(row["difference"])
     if not rows:
@@ -165,31 +175,62 @@ def compare_pairs(sides: Mapping[str, Sides], terms: Terms) -> list[dict[str, An
     return rows
 
 
-def _on_task(task: str, a: Side, b: Side, terms: Terms) -> dict[str, Any]:
-    metric = a.candidates[0].metric
-    sign = 1.0 if higher_is_better(metric) else -1.0
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """What stands for two sides on a task: configurations with weights, and the split that both are scored on."""
+
+    a: Mixture
+    b: Mixture
+    split: str
+    sign: float  # -1 where a lower score is better
+    size: int | None  # of how many configurations each side is the expected best; None: the best of all
+
+
+def _paired(a: Side, b: Side, terms: Terms) -> _Pair:
+    sign = 1.0 if higher_is_better(a.candidates[0].metric) else -1.0
     has_test = all(c.test is not None for side in (a, b) for c in side.candidates)
-    split = terms.split or ("test" if has_test else "validation")
     size = min(len(a.candidates), len(b.candidates)) if terms.equalise else None
-    ours, theirs = (_scores(side, split, size, sign) for side in (a, b))
+    mixtures = (_stands_for(side, size, sign) for side in (a, b))
+    split = terms.split or ("test" if has_test else "validation")
+    return _Pair(**dict(zip("ab", mixtures, strict=True)), split=split, sign=sign, size=size)
+
+
+def _stands_for(side: Side, size: int | None, sign: float) -> Mixture:
+    """The configuration that is chosen, or those that may be the best of `size` drawn ones, with their chances."""
+    if size is None:
+        return [(side.candidates[0], 1.0)]
+    validation = [sign * c.validation.mean for c in side.candidates if c.validation]
+    chances = chances_of_being_best(validation, size).tolist()
+    return [(c, chance) for c, chance in zip(side.candidates, chances, strict=True) if chance > 0]
+
+
+def _on_task(task: str, a: Side, b: Side, pair: _Pair, terms: Terms, kept: KeptRows | None) -> dict[str, Any]:
+    metric, split, sign = a.candidates[0].metric, pair.split, pair.sign
+    ours, theirs = (_scores(mixture, split) for mixture in (pair.a, pair.b))
     shared = {
         "metric": metric,
         "split": split,
         "num_tasks": 1,
-        "equalised_to": size,
+        "equalised_to": pair.size,
         "margin": terms.margin,
-        **_describe_side("a", a, ours, shows_config=size is None),
-        **_describe_side("b", b, theirs, shows_config=size is None),
+        **_describe_side("a", a, ours, shows_config=pair.size is None),
+        **_describe_side("b", b, theirs, shows_config=pair.size is None),
     }
     shared["budgets_differ"] = _differ(shared)
     if not len(ours) or not len(theirs):
         return {**shared, "difference": None}
-    num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
-    if num_rows is None:
-        estimate, over = intervals.welch(sign * ours, sign * theirs), "seeds"
-    else:  # a sign would make no difference to an accuracy
-        estimate, over = intervals.welch_with_rows(ours, theirs, num_rows), "seeds and rows"
     difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
+    on_rows = kept and kept.compare(pair.a, pair.b, split)
+    num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
+    over = SEEDS_AND_ROWS
+    if on_rows:
+        estimate = on_rows.estimate()
+    elif num_rows is not None:  # a sign would make no difference to an accuracy
+        estimate = intervals.welch_with_rows(ours, theirs, num_rows)
+    else:
+        estimate, over = intervals.welch(sign * ours, sign * theirs), SEEDS
+    if estimate is not None:
+        estimate = replace(estimate, mean=difference)  # the recorded one, which pseudo-values only come close to
     low, high = estimate.interval() if estimate else (None, None)
     judged = None
     if terms.margin is not None:
@@ -201,6 +242,7 @@ def _on_task(task: str, a: Side, b: Side, terms: Terms) -> dict[str, Any]:
         "low": low,
         "high": high,
         "interval_over": over if estimate else None,
+        "p_rows": on_rows.p_value() if on_rows else None,
         "probability_of_improvement": aggregates.probability_of_superiority(sign * ours, sign * theirs),
         **_judged(judged),
     }
@@ -250,18 +292,14 @@ def _over_tasks(
     return {**total, "note": " ".join(note for note in notes if note)}
 
 
-def _scores(side: Side, split: str, size: int | None, sign: float) -> np.ndarray:
-    """What a side reports, a score a seed: those of its choice, or as expected of the best of `size` drawn ones."""
-    if size is None:
-        summary = getattr(side.candidates[0], split)
-        return np.array(summary.scores if summary else ())
-    summaries = [getattr(c, split) for c in side.candidates]
+def _scores(mixture: Mixture, split: str) -> np.ndarray:
+    """What a side reports, a score a seed; none where any of its configurations has no score on this split."""
+    summaries = [getattr(configuration, split) for configuration, _ in mixture]
     if any(summary is None for summary in summaries):
         return np.array(())
-    validation = [sign * c.validation.mean for c in side.candidates if c.validation]
-    chances = chances_of_being_best(validation, size)
     num_seeds = min(summary.num_seeds for summary in summaries)
-    return chances @ np.array([summary.scores[:num_seeds] for summary in summaries])
+    weights = np.array([weight for _, weight in mixture])
+    return np.asarray(weights @ np.array([summary.scores[:num_seeds] for summary in summaries]))
 
 
 def _describe_side(name: str, side: Side, scores: np.ndarray, *, shows_config: bool) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, higher_is_better, size_rank
+from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
 from orchestrator.analysis.statistics.intervals import Estimate, welch
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
 from orchestrator.analysis.statistics.selection import selection_stability
@@ -52,32 +53,53 @@ class Wish:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How far one configuration is from another on a split; positive is better."""
+
+    estimate: Estimate
+    split: str
+    over: str  # what its interval covers
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recommendation:
     """The choice for one task."""
 
     chosen: Configuration | None  # None where nothing that was tried is as asked
     best: Configuration  # of all that were tried
-    difference: Estimate | None  # of the chosen one to the best, on the reported split; positive is better
+    difference: Difference | None  # of the chosen one to the best
     share_kept: float | None  # of resamples of the seeds that choose the same; None with one seed
     why: str
 
     def row(self) -> dict[str, Any]:
-        low, high = self.difference.interval() if self.difference else (None, None)
+        low, high = self.difference.estimate.interval() if self.difference else (None, None)
         return {
-            "difference": self.difference and self.difference.mean,
+            "difference": self.difference and self.difference.estimate.mean,
             "difference_low": low,
             "difference_high": high,
+            "difference_over": self.difference and self.difference.over,
             "share_kept": self.share_kept,
             "why": self.why,
         }
 
 
-def recommend(group: Sequence[Configuration], wish: Wish) -> Recommendation | None:
+def reported_splits(group: Sequence[Configuration], wish: Wish) -> list[tuple[Configuration, str]]:
+    """Of which configurations of a task, and of which split of each, a recommendation says how sure it is."""
+    tried = contenders(group)
+    fitting = _fitting(tried, wish)
+    if not fitting:
+        return []
+    chosen, best = _cheapest_as_good(fitting, wish), tried[0]
+    own = [(chosen, "test")] if chosen.test else []
+    return own if chosen is best else [*own, *((c, _split(chosen, best)) for c in (chosen, best))]
+
+
+def recommend(group: Sequence[Configuration], wish: Wish, kept: KeptRows) -> Recommendation | None:
     """Choose among the configurations of one task; None where nothing is completed."""
     tried = contenders(group)
     if not tried:
         return None
-    fitting = [c for c in tried if wish.max_params is None or size_rank(c) <= wish.max_params]
+    fitting = _fitting(tried, wish)
     if not fitting:
         smallest = min(tried, key=size_rank)
         why = (
@@ -86,10 +108,14 @@ def recommend(group: Sequence[Configuration], wish: Wish) -> Recommendation | No
         )
         return Recommendation(chosen=None, best=tried[0], difference=None, share_kept=None, why=why)
     chosen = _cheapest_as_good(fitting, wish)
-    difference = _difference(chosen, tried[0])
-    kept = _share_kept(fitting, fitting.index(chosen), wish)
-    why = " ".join(_reasons(chosen, fitting, tried, difference, kept, wish))
-    return Recommendation(chosen=chosen, best=tried[0], difference=difference, share_kept=kept, why=why)
+    difference = _difference(chosen, tried[0], kept)
+    share = _share_kept(fitting, fitting.index(chosen), wish)
+    why = " ".join(_reasons(chosen, fitting, tried, difference, share, wish))
+    return Recommendation(chosen=chosen, best=tried[0], difference=difference, share_kept=share, why=why)
+
+
+def _fitting(tried: Sequence[Configuration], wish: Wish) -> list[Configuration]:
+    return [c for c in tried if wish.max_params is None or size_rank(c) <= wish.max_params]
 
 
 def _cheapest_as_good(candidates: Sequence[Configuration], wish: Wish) -> Configuration:
@@ -129,22 +155,33 @@ def _share_kept(candidates: Sequence[Configuration], chosen: int, wish: Wish) ->
     return float(shares[chosen])
 
 
-def _difference(chosen: Configuration, best: Configuration) -> Estimate | None:
-    """On test, or on validation where one of them has no test scores. None of the best itself, or with one seed."""
+def _split(chosen: Configuration, best: Configuration) -> str:
+    """What both are reported on: test, or validation where one of them has no test scores."""
+    return "test" if chosen.test and best.test else "validation"
+
+
+def _difference(chosen: Configuration, best: Configuration, kept: KeptRows) -> Difference | None:
+    """None of the best itself, or with one seed."""
     if chosen is best:
         return None
-    sign = 1.0 if higher_is_better(best.metric) else -1.0
-    if chosen.test and best.test:
-        return welch(sign * np.array(chosen.test.scores), sign * np.array(best.test.scores))
-    return welch(sign * np.array(_validation(chosen).scores), sign * np.array(_validation(best).scores))
+    sign, split = 1.0 if higher_is_better(best.metric) else -1.0, _split(chosen, best)
+    ours, theirs = (sign * np.array(getattr(c, split).scores) for c in (chosen, best))
+    over_seeds = welch(ours, theirs)
+    if over_seeds is None:
+        return None
+    on_rows = kept.compare([(chosen, 1.0)], [(best, 1.0)], split)
+    estimate = on_rows and on_rows.estimate()
+    if not estimate:
+        return Difference(estimate=over_seeds, split=split, over=SEEDS)
+    return Difference(estimate=replace(estimate, mean=over_seeds.mean), split=split, over=SEEDS_AND_ROWS)
 
 
 def _reasons(
     chosen: Configuration,
     fitting: Sequence[Configuration],
     tried: Sequence[Configuration],
-    difference: Estimate | None,
-    kept: float | None,
+    difference: Difference | None,
+    share: float | None,
     wish: Wish,
 ) -> list[str]:
     own, best = _validation(chosen), _validation(fitting[0])
@@ -169,22 +206,22 @@ def _reasons(
             f"{_saving(chosen, fitting[0], wish)}."
         ]
     if difference is not None:
-        sentences.append(_reported(chosen, tried[0], difference, wish))
-    if kept is not None:
-        sentences.append(f"Seeds drawn again recommend the same configuration {100 * kept:.0f} % of the time.")
+        sentences.append(_reported(difference, wish))
+    if share is not None:
+        sentences.append(f"Seeds drawn again recommend the same configuration {100 * share:.0f} % of the time.")
     return sentences
 
 
-def _reported(chosen: Configuration, best: Configuration, difference: Estimate, wish: Wish) -> str:
-    split = "test" if chosen.test and best.test else "validation"
-    low, high = difference.interval()
+def _reported(difference: Difference, wish: Wish) -> str:
+    estimate = difference.estimate
+    low, high = estimate.interval()
     sentence = (
-        f"On {split} it differs from the best of all by {wording.signed(difference.mean)}, with a 95 % interval over "
-        f"seeds from {wording.signed(low)} to {wording.signed(high)}"
+        f"On {difference.split} it differs from the best of all by {wording.signed(estimate.mean)}, with a 95 % "
+        f"interval over {difference.over} from {wording.signed(low)} to {wording.signed(high)}"
     )
     if not wish.within:
         return sentence + "."
-    judged = non_inferiority_of(difference.mean, difference.standard_error, difference.degrees_of_freedom, wish.within)
+    judged = non_inferiority_of(estimate.mean, estimate.standard_error, estimate.degrees_of_freedom, wish.within)
     shown = "shows" if judged.holds else "does not show"
     return f"{sentence}, which {shown} with 95 % confidence that it is less than {wish.within:g} worse."
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, glue
+from orchestrator.analysis import ablation, calibration, glue
 from orchestrator.analysis.comparison import PAIRS_SCHEMA as COMPARED_PAIRS
 from orchestrator.analysis.comparison import SCHEMA as COMPARED
 from orchestrator.analysis.comparison import (
@@ -44,6 +44,8 @@ from orchestrator.analysis.expected_validation import expected_validation
 from orchestrator.analysis.front import COSTS, front
 from orchestrator.analysis.importance import importance
 from orchestrator.analysis.learning_curves import learning_curves
+from orchestrator.analysis.optimism import COLUMNS as OPTIMISM
+from orchestrator.analysis.optimism import optimism_row
 from orchestrator.analysis.paired import paired_differences, usual_reference
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
@@ -51,8 +53,10 @@ from orchestrator.analysis.paper.score_table import score_table
 from orchestrator.analysis.predictions import PredictionSource, predictions_of_trials
 from orchestrator.analysis.profile import profile
 from orchestrator.analysis.ranks import ranks
-from orchestrator.analysis.recommendation import Wish, recommend
+from orchestrator.analysis.recommendation import Wish, recommend, reported_splits
+from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
 from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.analysis.throughput import throughput
 from orchestrator.analysis.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.tried import tried
@@ -67,7 +71,7 @@ _SCORES = {
     "test_sem": pa.float64(),
     "num_seeds": pa.int64(),
 }
-_INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64()}
+_INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64(), "interval_over": pa.string()}
 _COUNTS = {
     "num_configs_tried": pa.int64(),
     "num_trials": pa.int64(),
@@ -83,7 +87,9 @@ _BEST = {
     "best_trained_params": pa.int64(),
 }
 _REASONS = {
-    **dict.fromkeys(("difference", "difference_low", "difference_high", "share_kept"), pa.float64()),
+    **dict.fromkeys(("difference", "difference_low", "difference_high"), pa.float64()),
+    "difference_over": pa.string(),
+    "share_kept": pa.float64(),
     "why": pa.string(),
 }
 _COST = {"cost": pa.string(), "cost_value": pa.float64()}
@@ -229,22 +235,27 @@ class Results:
         null where the choice would stand.
 
         Columns: task, backbone, method, config_id; scores, counts and sizes as in `best`; test_low and test_high, the
-        95 % Student interval of the mean test score over seeds (null for one seed); best_method, best_config_id,
-        best_validation_mean, best_validation_sem, best_test_mean, best_test_sem and best_trained_params of the best
-        configuration, which is that of all, whatever the wish; difference, of the recommended one to the best on test
-        (validation without test scores; positive is better), with difference_low and difference_high, its 95 % Welch
-        interval over seeds (all null of the best itself, and with one seed); share_kept, how often seeds drawn again
-        (200 bootstrap resamples) recommend the same configuration; why, the choice in words; the hyperparameters.
+        95 % interval of the mean test score, null for one seed, over what interval_over says: "seeds and rows" where
+        the store keeps what the chosen configuration predicted (`intervals.estimate_over_rows`), else "seeds"
+        (Student); best_method, best_config_id, best_validation_mean, best_validation_sem, best_test_mean, best_test_sem
+        and best_trained_params of the best configuration, which is that of all, whatever the wish; difference, of the
+        recommended one to the best on test (validation without test scores; positive is better), with difference_low
+        and difference_high, its 95 % interval over what difference_over says, as in `compare` (all null of the best
+        itself, and with one seed); share_kept, how often seeds drawn again (200 bootstrap resamples) recommend the same
+        configuration; why, the choice in words; the hyperparameters.
 
         Raises `FaultsError` on a wish that cannot be.
         """
         wish = Wish(within=within, max_params=max_params, prefer=prefer)
         if faults := wish.faults():
             raise FaultsError("recommend", faults)
+        groups = group_by(self._configurations, ["task"])
+        self._kept.load(pair for group in groups.values() for pair in reported_splits(group, wish))
         rows = []
-        for (task,), group in group_by(self._configurations, ["task"]).items():
-            if found := recommend(group, wish):
-                described = {**_describe(found.chosen), **_interval(found.chosen)} if found.chosen else {"task": task}
+        for (task,), group in groups.items():
+            if found := recommend(group, wish, self._kept):
+                chosen = found.chosen
+                described = {**_describe(chosen), **_interval(chosen, self._kept)} if chosen else {"task": task}
                 rows.append({**described, **_count(group), **_as_best(found.best), **found.row()})
         names = [*IDENTITY, "config_id", *_SCORES, *_INTERVAL, *_COUNTS, *SIZES, *_BEST, *_REASONS]
         return self._table(rows, names)
@@ -269,10 +280,14 @@ class Results:
         advantage. Tasks on which either side has nothing completed are left out and named.
 
         Columns: task; a and b, in words; metric; split; num_tasks. difference, a less b in the metric's unit, positive
-        where a is better; low and high, its 95 % interval, over what interval_over says: "seeds" (Welch), "seeds and
-        rows" (with the binomial variance of `test_rows` test rows by task, of accuracies on test) or, in the last row,
-        "tasks" (Student). probability_of_improvement, how often a random run of a beats one of b, a mean over tasks.
-        p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks can give.
+        where a is better; low and high, its 95 % interval, over what interval_over says: "seeds and rows" where the
+        store keeps what both sides predicted of the same rows (`intervals.difference_over_rows`, rows paired), or where
+        `test_rows` has the number of test rows of the task, of accuracies on test (their binomial variance, rows not
+        paired); "seeds" elsewhere (Welch); in the last row "tasks" (Student). p_rows, over the rows, of the models as
+        they are trained: the exact sign-flip test of accuracies, with one seed McNemar's, and the paired bootstrap with
+        2,000 resamples of any other metric; null without predictions. probability_of_improvement, how often a random
+        run of a beats one of b, a mean over tasks. p_value of the exact two-sided sign-flip test over tasks, and
+        smallest_p, the least that so many tasks can give.
         margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is above
         -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
         For each side config_id, score, sem, num_seeds, num_configs_tried and engine_seconds; budgets_differ, where
@@ -291,7 +306,7 @@ class Results:
         if faults:
             raise FaultsError("compare", faults)
         ours, theirs = (sides_of(self._configurations, group) for group in (a, b))
-        return pa.Table.from_pylist(compare(ours, theirs, (label(a), label(b)), terms), schema=COMPARED)
+        return pa.Table.from_pylist(compare(ours, theirs, (label(a), label(b)), terms, self._kept), schema=COMPARED)
 
     def comparisons(
         self, methods: Sequence[str] | None = None, *, equalise: bool = False, split: str | None = None
@@ -331,6 +346,58 @@ class Results:
             for each, value in front(group, cost):
                 rows.append({**_describe(each), **counts, "cost": cost, "cost_value": value})
         return self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES])
+
+    def calibration(
+        self,
+        per: Sequence[str] = ("task", "method"),
+        *,
+        split: str | None = None,
+        num_bins: int = 15,
+        binning: Binning = "equal_width",
+    ) -> pa.Table:
+        """Whether classifiers are right as often as they say: of the best of each group, a row per bin of confidence.
+
+        The best is chosen as in `best`, and looked at on test, where it has test scores, else on validation, or on one
+        `split`. Confidence is the largest probability. Rows are put into `num_bins` bins of confidence, "equal_width"
+        or "equal_mass" (`calibration.reliability`); those that hold no row are left out.
+
+        Columns: `per`; task, backbone, method, config_id; split; num_seeds; num_rows of the split;
+        expected_calibration_error, the mean over seeds of that of each trained model, with its s.e.m.,
+        expected_calibration_error_sem; then of the bin, over the rows of all seeds: bin, counted from 1;
+        bin_confidence, their mean confidence; bin_accuracy, the share that is right; bin_rows, how many, each seed's
+        for itself. Groups whose predictions are not kept, or are no classes, are left out.
+
+        Raises `FaultsError` where that leaves nothing, and on what cannot be asked.
+        """
+        columns = self._check_per(per, "calibration")
+        if faults := calibration.faults_of(split, num_bins, binning):
+            raise FaultsError("calibration", faults)
+        groups = group_by(self._configurations, columns).values()
+        winners = [chosen[0] for group in groups if (chosen := contenders(group))]
+        rows = calibration.calibration_rows(winners, self._kept, split, num_bins, binning)
+        if winners and not rows:
+            raise FaultsError("calibration", [calibration.why_none(winners, self._trials, self._predictions)])
+        described = [{**_describe(each), **row} for each, row in rows]
+        return self._table(described, [*columns, *IDENTITY, "config_id", *calibration.COLUMNS], with_options=False)
+
+    def optimism(self, per: Sequence[str] = ("task", "method")) -> pa.Table:
+        """How much better the best of each group looks on validation, where it was chosen, than on test.
+
+        Groups and their best as in `best`. Columns: `per`; task, backbone, method, config_id; metric; validation_mean
+        and test_mean; num_configs_tried, of which num_compared have as many completed seeds as the best; gap,
+        validation less test, positive where validation looks better; average_gap, the mean of the same over those that
+        compared, what the two splits differ by without choosing; optimism, the gap less the average gap: what choosing
+        the best of several added (`selection.optimism_of_the_winner`). A group without test scores has no row. Raises
+        `FaultsError` as `best` does.
+        """
+        columns = self._check_per(per, "optimism")
+        rows = []
+        for group in group_by(self._configurations, columns).values():
+            tried = [c for c in contenders(group) if c.test is not None]
+            if tried and tried[0] is contenders(group)[0]:
+                rows.append({**_describe(tried[0]), **optimism_row(tried), **_count(group)})
+        names = [*columns, *IDENTITY, "config_id", "metric", "validation_mean", "test_mean", "num_configs_tried"]
+        return self._table(rows, [*names, *OPTIMISM], with_options=False)
 
     def ablation(self, trial_id: str | None = None) -> pa.Table:
         """What trials score without the adapters of the layers first_layer to last_layer, a row a span.
@@ -575,6 +642,10 @@ class Results:
         return results_html(self)
 
     @cached_property
+    def _kept(self) -> KeptRows:
+        return KeptRows(self._predictions, self._trials)
+
+    @cached_property
     def _configurations(self) -> list[Configuration]:
         return group_by_configuration(self._trials)
 
@@ -588,7 +659,7 @@ class Results:
             return self._non_inferiority[1]
         return margin
 
-    def _check_per(self, per: Sequence[str]) -> list[str]:
+    def _check_per(self, per: Sequence[str], question: str = "best") -> list[str]:
         """The grouping columns without repetition. Raises `FaultsError`."""
         names = [per] if isinstance(per, str) else list(dict.fromkeys(per))
         known = self._groupable()
@@ -597,7 +668,7 @@ class Results:
             rule = "per: must contain 'task', since scores of different tasks cannot be compared to choose among them"
             faults.append(f"{rule}, but got {names!r}")
         if faults:
-            raise FaultsError("best", faults)
+            raise FaultsError(question, faults)
         return names
 
     def _check_split(self, question: str, split: str | None) -> str | None:
@@ -615,12 +686,14 @@ class Results:
             raise FaultsError("curve", faults)
         return request
 
-    def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pa.Table:
-        """Rows as a table of the named columns and, after them, the hyperparameters."""
+    def _table(self, rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, with_options: bool = True) -> pa.Table:
+        """Rows as a table of the named columns and, unless it does without, the hyperparameters after them."""
         hyperparameters = hyperparameter_columns(self._trials)
         kinds = {**RECORDED, **_SCORES, **_INTERVAL, **_COUNTS, **_BEST, **_REASONS, **_COST}
+        kinds |= {**calibration.COLUMNS, **OPTIMISM}
         kinds |= {name: self._trials.schema.field(name).type for name in hyperparameters}
-        schema = pa.schema([(name, kinds[name]) for name in dict.fromkeys([*names, *hyperparameters])])
+        shown = [*names, *hyperparameters] if with_options else names
+        schema = pa.schema([(name, kinds[name]) for name in dict.fromkeys(shown)])
         return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -638,9 +711,14 @@ def _describe(chosen: Configuration) -> dict[str, Any]:
     }
 
 
-def _interval(chosen: Configuration) -> dict[str, float | None]:
-    low, high = (intervals.t_interval(chosen.test.scores) if chosen.test else None) or (None, None)
-    return {"test_low": low, "test_high": high}
+def _interval(chosen: Configuration, kept: KeptRows) -> dict[str, Any]:
+    """Of the mean test score."""
+    estimate, over = (kept.estimate(chosen, "test"), SEEDS_AND_ROWS) if chosen.test else (None, SEEDS)
+    found = estimate.interval() if estimate else None
+    if found is None and chosen.test:
+        found, over = intervals.t_interval(chosen.test.scores), SEEDS
+    low, high = found or (None, None)
+    return {"test_low": low, "test_high": high, "interval_over": over if found else None}
 
 
 def _count(group: Sequence[Configuration]) -> dict[str, float | None]:

@@ -141,12 +141,13 @@ class PredictionFiles:
     def _read_file(self, name: str, wanted: Mapping[str, str | None], split: str | None) -> dict[str, pa.Table]:
         table = self._rows_of_trials(name, wanted, split)
         tables: dict[str, pa.Table] = {}
+        known: dict[str, pa.Table] = {}  # most trials of a file are of the same few rows
         for trial_id, started_at in wanted.items():
             is_its = pc.and_(pc.equal(table["trial_id"], trial_id), pc.equal(table["started_at"], started_at))
             its = table.filter(is_its)
             splits = [its.filter(pc.equal(its["split"], each)) for each in pc.unique(its["split"]).to_pylist()]
             if splits:
-                tables[trial_id] = pa.concat_tables([self._joined(each, name) for each in splits])
+                tables[trial_id] = pa.concat_tables([self._joined(each, name, known) for each in splits])
         return tables
 
     def _rows_of_trials(self, name: str, wanted: Mapping[str, str | None], split: str | None) -> pa.Table:
@@ -167,9 +168,31 @@ class PredictionFiles:
         table = table.filter(pc.is_in(table["trial_id"], pa.array(sorted(wanted), pa.string())))
         return table if split is None else table.filter(pc.equal(table["split"], split))
 
-    def _joined(self, table: pa.Table, name: str) -> pa.Table:
-        """Predictions of one training and split with what is known of the rows they are of."""
+    def _joined(self, table: pa.Table, name: str, known: dict[str, pa.Table]) -> pa.Table:
+        """Predictions of one training and split with what is known of the rows they are of, which `known` remembers."""
         kind, rows_id = table["kind"][0].as_py(), table["rows"][0].as_py()
+        if rows_id not in known:
+            known[rows_id] = self._read_rows(rows_id)
+        rows = known[rows_id]
+        if rows.num_rows != table.num_rows:
+            reason = f"it has {rows.num_rows} rows, and {name} has {table.num_rows} predictions"
+            raise self._torn(self._rows.at(f"{rows_id}.parquet"), ValueError(reason))
+        return pa.table(
+            {
+                "trial_id": table["trial_id"],
+                "split": table["split"],
+                "rows": table["rows"],
+                "row": table["row"].cast(pa.int64()),
+                "row_hash": rows["row_hash"],
+                "label": rows["label"],
+                "prediction": table[COLUMN[kind]].cast(VALUE_TYPES[kind]),
+                "scores": table["scores"],
+                "classes": table["classes"],
+            }
+        )
+
+    def _read_rows(self, rows_id: str) -> pa.Table:
+        """row_hash and label of each row."""
         place = f"{rows_id}.parquet"
         try:
             content = self._rows.read(place)
@@ -179,25 +202,9 @@ class PredictionFiles:
             raise FaultsError("predictions", [fault]) from error
         try:
             rows = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
-            if rows.num_rows != table.num_rows:
-                raise ValueError(f"it has {rows.num_rows} rows, and {name} has {table.num_rows} predictions")
-            row_hash = rows["row_hash"].cast(pa.string())
-            label = rows["label"]
+            return pa.table({"row_hash": rows["row_hash"].cast(pa.string()), "label": rows["label"]})
         except Exception as error:
             raise self._torn(self._rows.at(place), error) from error
-        return pa.table(
-            {
-                "trial_id": table["trial_id"],
-                "split": table["split"],
-                "rows": table["rows"],
-                "row": table["row"].cast(pa.int64()),
-                "row_hash": row_hash,
-                "label": label,
-                "prediction": table[COLUMN[kind]].cast(VALUE_TYPES[kind]),
-                "scores": table["scores"],
-                "classes": table["classes"],
-            }
-        )
 
     def _torn(self, place: str, error: Exception) -> FaultsError:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.statistics.checked import matrix, same_length
+from orchestrator.analysis.statistics.checked import matrix, same_length, vector
 
 Binning = Literal["equal_width", "equal_mass"]
 
@@ -17,6 +17,7 @@ Binning = Literal["equal_width", "equal_mass"]
 class Reliability:
     """A reliability diagram as numbers: `(num_filled_bins,)` arrays of the bins that hold any row."""
 
+    bins: np.ndarray  # their numbers, from 1 for the least confident
     confidence: np.ndarray  # mean confidence of the bin's rows
     accuracy: np.ndarray  # share of them that are right
     num_rows: np.ndarray
@@ -44,9 +45,19 @@ def reliability(
     same_length(chances, true, "rows")
     if chances.min() < 0 or np.abs(chances.sum(axis=1) - 1).max() > 1e-2:
         raise ValueError("probabilities: each row must hold no negative number and add up to 1")
+    return reliability_of(chances.max(axis=1), chances.argmax(axis=1) == true, num_bins=num_bins, binning=binning)
+
+
+def reliability_of(
+    confidence: npt.ArrayLike, right: npt.ArrayLike, *, num_bins: int = 15, binning: Binning = "equal_width"
+) -> Reliability:
+    """As `reliability`, from the confidence of each of `(num_rows,)` rows and whether its predicted class was right."""
+    confidence, right = vector(confidence, "confidence"), np.asarray(right, dtype=bool)
+    same_length(confidence, right, "rows")
+    if confidence.min() < 0 or confidence.max() > 1 + 1e-2:
+        raise ValueError("confidence: each must be in [0, 1]")
     if num_bins < 1:
         raise ValueError(f"num_bins: must be >= 1, but got {num_bins!r}")
-    confidence, right = chances.max(axis=1), chances.argmax(axis=1) == true
     if binning == "equal_width":
         place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     elif binning == "equal_mass":
@@ -57,7 +68,12 @@ def reliability(
     counts = np.bincount(place, minlength=num_bins)
     filled = counts > 0
     sums = [np.bincount(place, weights=values, minlength=num_bins)[filled] for values in (confidence, right)]
-    return Reliability(confidence=sums[0] / counts[filled], accuracy=sums[1] / counts[filled], num_rows=counts[filled])
+    return Reliability(
+        bins=1 + np.flatnonzero(filled),
+        confidence=sums[0] / counts[filled],
+        accuracy=sums[1] / counts[filled],
+        num_rows=counts[filled],
+    )
 
 
 def expected_calibration_error(

@@ -5,7 +5,7 @@ whatever the order of their seeds.
 
 A test score scatters for two reasons: another seed trains another model, and another test set holds other rows. All
 seeds are scored on the same rows, so more seeds make the first part smaller and leave the second as it is. The
-functions named `..._seeds_and_rows` put both into one standard error; an interval from seeds alone speaks of these test
+functions whose names end in `_rows` put both into one standard error; an interval from seeds alone speaks of these test
 rows only, and is too narrow for the claim that a method is better on the task.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.statistics.checked import fraction, matrix, vector
+from orchestrator.analysis.statistics.checked import fraction, matrix, same_length, vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def welch_with_rows(first: npt.ArrayLike, second: npt.ArrayLike, num_rows: int) 
 
     To the variance of `welch` p (1 - p) / num_rows is added for each side, p being its mean, as if the two sides got
     independent rows wrong. Two models of one task mostly get the same rows wrong, so the interval is wider than it need
-    be; `estimate_over_rows` of the difference of both sides' outcomes is not.
+    be; `difference_over_rows` is not.
     """
     seeds = welch(first, second)
     if seeds is None:
@@ -143,8 +143,8 @@ def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Es
 def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     """The mean of `(num_seeds, num_rows)` outcomes of every seed on every test row, for other seeds and other rows.
 
-    An outcome is 1 where the row was right and 0 elsewhere, or any other number whose mean is the score; for two
-    methods, the difference of their outcomes, with seeds paired by their place. Seeds and rows are crossed random
+    An outcome is 1 where the row was right and 0 elsewhere, or any other number whose mean is the score. Of two methods
+    see `difference_over_rows`. Seeds and rows are crossed random
     effects, y = mean + seed + row + rest, and the variance of the mean is estimated without bias by
 
     variance = (MS_seeds + MS_rows - MS_rest) / (num_seeds num_rows)
@@ -172,6 +172,47 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     elif rows <= both:
         parts = parts[:1]
     return _combine(float(centre), parts)
+
+
+def difference_over_rows(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimate | None:
+    """The difference of the means of two methods' outcomes, first less second, for other seeds and other rows.
+
+    `first` are `(num_seeds, num_rows)` outcomes as in `estimate_over_rows`, `second` `(other_num_seeds, num_rows)` on
+    the same rows in the same order. Rows are paired: what is hard for both takes no part. Seeds are not: two methods
+    with the same seed share nothing, and a pairing would only halve the degrees of freedom. The variance is
+
+    variance = seeds_first + seeds_second + rows - rest_first - rest_second
+
+    with the squared standard error of each side's means over seeds, that of the per-row difference of both sides' means
+    over rows, and MS_rest / (num_seeds num_rows) of each side, which is in the seeds' part and in the rows' part and
+    must be counted once. It is unbiased; a part of the seeds or of the rows that would be negative is 0. Degrees of
+    freedom are Satterthwaite's, as in `welch`. None where either side has one seed, or there is one row.
+    """
+    ours, theirs = matrix(first, "first"), matrix(second, "second")
+    same_length(ours[0], theirs[0], "rows")
+    if min(len(ours), len(theirs), ours.shape[1]) < 2:
+        return None
+    differences = ours.mean(axis=0) - theirs.mean(axis=0)
+    rows = float(differences.var(ddof=1)) / len(differences)
+    tables = [_seeds_and_rest(side) for side in (ours, theirs)]
+    seeds_parts, rest_parts = [seeds for seeds, _ in tables], [rest for _, rest in tables]
+    seeds, both = sum(part for part, _ in seeds_parts), sum(part for part, _ in rest_parts)
+    parts = [*seeds_parts, (rows, len(differences) - 1.0), *((-part, freedom) for part, freedom in rest_parts)]
+    if seeds <= both:
+        parts = parts[2:3] if rows > both else rest_parts
+    elif rows <= both:
+        parts = seeds_parts
+    return _combine(float(ours.mean() - theirs.mean()), parts)
+
+
+def _seeds_and_rest(values: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What seeds and what the rest add to the variance of the mean of a two-way table, with degrees of freedom."""
+    num_seeds, num_rows = values.shape
+    by_seed = values.mean(axis=1)
+    rest = values - by_seed[:, None] - values.mean(axis=0)[None, :] + values.mean()
+    freedom = (num_seeds - 1.0) * (num_rows - 1.0)
+    seeds = float(by_seed.var(ddof=1)) / num_seeds
+    return (seeds, num_seeds - 1.0), (float((rest**2).sum()) / freedom / values.size, freedom)
 
 
 def _combine(centre: float, parts: Sequence[tuple[float, float]]) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,11 +10,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.analysis.statistics.checked import fraction, same_length, vector
+from orchestrator.analysis.statistics.checked import fraction, matrix, same_length, vector
 
 Alternative = Literal["two-sided", "greater"]
 # Up to so many tasks every assignment of signs is looked at: 2^20 of them.
 MOST_EXACT = 20
+# Up to so many rows on which two methods differ, the distribution of their sum is computed exactly.
+MOST_DISCORDANT = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +135,42 @@ def mcnemar(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> McNemar:
     return McNemar(p_value=p_value, only_first_right=only_first, only_second_right=only_second)
 
 
+def sign_flip_over_rows(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> float:
+    """The p-value of two methods on the same rows, several trained models of each: McNemar's test over all seeds.
+
+    `first_right` and `second_right` are `(num_seeds, num_rows)`, whether each model was right on each row; the numbers
+    of seeds may differ. A row counts by the difference of the shares of seeds that got it right. Where neither method
+    is better on these models, a row's difference could as well have had the other sign; p is the chance, over all
+    assignments of signs, of a sum at least as far from 0. With one seed on either side this is `mcnemar`. Like it, it
+    speaks of other rows, and of these trained models alone.
+
+    Exact, by adding up the binomial distributions of rows with differences of equal size; where more rows differ than
+    `MOST_DISCORDANT`, by the normal distribution with the same variance.
+    """
+    first, second = (matrix(right, "right").astype(np.int64) for right in (first_right, second_right))
+    same_length(first[0], second[0], "rows")
+    weighted = len(second) * first.sum(axis=0) - len(first) * second.sum(axis=0)
+    weighted = weighted[weighted != 0]
+    if not weighted.size:
+        return 1.0
+    sizes, counts = np.unique(np.abs(weighted), return_counts=True)
+    divisor = np.gcd.reduce(sizes)
+    sizes, observed = sizes // divisor, abs(int(weighted.sum() // divisor))
+    if weighted.size > MOST_DISCORDANT:
+        return math.erfc(observed / math.sqrt(2 * float((sizes**2 * counts).sum())))
+    from scipy.special import gammaln
+
+    chances = np.ones(1)
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        part = np.zeros(2 * size * count + 1)  # sums from -size * count to size * count
+        heads = np.arange(count + 1)
+        ways = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1)
+        part[:: 2 * size] = np.exp(ways - count * math.log(2))
+        chances = np.convolve(chances, part)
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= observed].sum()))
+
+
 def _difference_of_means(first: np.ndarray, second: np.ndarray) -> float:
     return float(first.mean() - second.mean())
 
@@ -164,6 +203,7 @@ def paired_bootstrap(
         rows = rng.integers(len(ours), size=len(ours))
         found[index] = statistic(ours[rows], theirs[rows])
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    beyond = min(int((found <= 0).sum()), int((found >= 0).sum()))
+    # Sums of the same numbers in another order differ in their last digits and are 0 all the same.
+    beyond = min(int((found <= 1e-12).sum()), int((found >= -1e-12).sum()))
     p_value = min(1.0, 2 * (1 + beyond) / (1 + num_resamples))
     return RowComparison(difference=statistic(ours, theirs), low=float(low), high=float(high), p_value=p_value)

@@ -164,3 +164,70 @@ def test_the_outcomes_of_every_row_cover_seeds_and_rows(
         return intervals.estimate_over_rows(seeds + rows + rng.normal(0, of_rest, (5, 300))).interval()  # type: ignore[union-attr]
 
     assert 0.93 <= coverage(draw, 0.9, 1500) <= 0.97
+
+
+def test_the_difference_over_rows_takes_the_rest_out_once() -> None:
+    rng = np.random.default_rng(4)
+    row = np.sin(np.arange(50))
+    first = rng.normal(size=(4, 50)) + np.arange(4)[:, None] + row
+    second = rng.normal(size=(3, 50)) + np.arange(3)[:, None] + 0.5 * row
+    found = intervals.difference_over_rows(first, second)
+    assert found is not None
+    expected = np.var(first.mean(axis=0) - second.mean(axis=0), ddof=1) / 50
+    for table in (first, second):
+        rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+        expected += np.var(table.mean(axis=1), ddof=1) / len(table)
+        expected -= (rest**2).sum() / ((len(table) - 1) * 49) / table.size
+    assert found.standard_error**2 == pytest.approx(expected, rel=1e-9)
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    other = intervals.difference_over_rows(second, first)
+    assert other is not None
+    assert (other.mean, other.standard_error) == pytest.approx((-found.mean, found.standard_error))
+
+
+def test_where_rows_do_not_matter_the_difference_is_welchs_and_where_seeds_do_not_that_of_the_rows() -> None:
+    levels = np.array([0.9, 0.92, 0.97]), np.array([0.8, 0.85])
+    found = intervals.difference_over_rows(*(np.tile(side[:, None], (1, 40)) for side in levels))
+    welch = intervals.welch(*levels)
+    assert found is not None
+    assert welch is not None
+    assert found.interval() == pytest.approx(welch.interval())
+    rows = np.random.default_rng(5).random((2, 40)) < 0.7
+    same = intervals.difference_over_rows(*(np.tile(side, (3, 1)) for side in rows))
+    assert same is not None
+    assert same.standard_error == pytest.approx(stats.sem(rows[0].astype(float) - rows[1]))
+    equal = intervals.difference_over_rows(np.tile(rows[0], (3, 1)), np.tile(rows[0], (2, 1)))
+    assert equal is not None
+    assert equal.interval() == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_one_seed_or_other_rows_give_no_difference() -> None:
+    outcomes = np.random.default_rng(6).random((3, 20))
+    assert intervals.difference_over_rows(outcomes, outcomes[:1]) is None
+    assert intervals.difference_over_rows(outcomes[:, :1], outcomes[:, :1]) is None
+    with pytest.raises(ValueError, match="as many rows"):
+        intervals.difference_over_rows(outcomes, outcomes[:, 1:])
+
+
+@pytest.mark.parametrize("num_rows", [200, 500])
+@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize(("of_seeds", "of_rows"), [(0.1, 3.0), (0.3, 3.0), (0.1, 1.0), (0.3, 1.0), (0.3, 0.0)])
+def test_the_difference_of_two_methods_covers_other_seeds_and_rows(
+    of_seeds: float, of_rows: float, num_seeds: int, num_rows: int, coverage: Callable[..., float]
+) -> None:
+    """Accuracies of 0.9 and 0.85; what is hard for one method is mostly hard for the other."""
+    total = np.sqrt(1 + of_seeds**2 + of_rows**2)
+
+    def draw(rng: np.random.Generator) -> tuple[float, float]:
+        shared, own = np.sqrt(0.9) * rng.normal(size=num_rows), np.sqrt(0.1) * rng.normal(size=(2, num_rows))
+        outcomes = [
+            total * stats.norm.ppf(level)
+            + of_seeds * rng.normal(size=(num_seeds, 1))
+            + of_rows * (shared + mine)
+            + rng.normal(size=(num_seeds, num_rows))
+            > 0
+            for level, mine in zip((0.9, 0.85), own, strict=True)
+        ]
+        return intervals.difference_over_rows(*outcomes).interval()  # type: ignore[union-attr]
+
+    assert 0.93 <= coverage(draw, 0.05, 1000) <= 0.97

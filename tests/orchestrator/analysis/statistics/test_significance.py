@@ -122,3 +122,44 @@ def test_any_metric_of_rows_can_be_compared() -> None:
     )
     assert (found.difference, found.low, found.high) == (1.0, 1.0, 1.0)
     assert found.p_value == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_one_seed_the_sign_flip_test_over_rows_is_mcnemars(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = rng.random(80) < 0.8, rng.random(80) < 0.6
+    found = significance.sign_flip_over_rows(first[None], second[None])
+    assert found == pytest.approx(significance.mcnemar(first, second).p_value, rel=1e-9)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(3, 3), (2, 3), (1, 4)])
+def test_the_sign_flip_test_over_rows_looks_at_every_assignment_of_signs(ours: int, theirs: int) -> None:
+    rng = np.random.default_rng(ours)
+    first, second = rng.random((ours, 12)) < 0.7, rng.random((theirs, 12)) < 0.5
+    differences = first.mean(axis=0) - second.mean(axis=0)
+    expected = significance.sign_flip_test(differences).p_value
+    assert significance.sign_flip_over_rows(first, second) == pytest.approx(expected)
+    assert significance.sign_flip_over_rows(second, first) == pytest.approx(expected)
+
+
+def test_models_that_are_right_on_the_same_rows_do_not_differ() -> None:
+    right = np.array([[True, False, True], [True, True, False]])
+    assert significance.sign_flip_over_rows(right, right[::-1]) == 1.0
+
+
+def test_of_very_many_rows_the_sign_flip_test_takes_the_normal_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random((3, 4000)) < 0.81, rng.random((3, 4000)) < 0.8
+    exact = significance.sign_flip_over_rows(first, second)
+    monkeypatch.setattr(significance, "MOST_DISCORDANT", 10)
+    assert significance.sign_flip_over_rows(first, second) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_sign_flip_test_over_rows_errs_as_often_as_it_says() -> None:
+    """Two methods that are equally good, whose seeds differ on every row for themselves."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(600):
+        hard = rng.random(120)
+        found.append(significance.sign_flip_over_rows(*(0.8 + 0.2 * rng.normal(size=(2, 3, 120)) > hard)))
+    assert 0.03 <= np.mean(np.array(found) <= 0.05) <= 0.07

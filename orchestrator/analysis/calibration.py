@@ -1,0 +1,96 @@
+"""Whether the best classifiers are right as often as they say, from the probabilities that the store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.analysis.configurations import Configuration
+from orchestrator.analysis.curve import SPLITS
+from orchestrator.analysis.predictions import PredictionSource
+from orchestrator.analysis.row_outcomes import KeptRows, RowOutcomes
+from orchestrator.analysis.statistics.calibration import Binning, reliability_of
+from orchestrator.analysis.statistics.intervals import mean_and_standard_error
+from trainables import metrics
+from trainables.faults import unknown_name
+
+COLUMNS = {
+    "split": pa.string(),
+    **dict.fromkeys(("num_seeds", "num_rows"), pa.int64()),
+    **dict.fromkeys(("expected_calibration_error", "expected_calibration_error_sem"), pa.float64()),
+    "bin": pa.int64(),
+    **dict.fromkeys(("bin_confidence", "bin_accuracy"), pa.float64()),
+    "bin_rows": pa.int64(),
+}
+
+
+def faults_of(split: str | None, num_bins: int, binning: str) -> list[str]:
+    """Every fault of what is asked, a sentence each."""
+    faults = []
+    if split is not None and split not in SPLITS:
+        faults.append(unknown_name("split to look at", split, SPLITS))
+    if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
+        faults.append(f"num_bins: must be a whole number >= 1, but got {num_bins!r}")
+    if binning not in get_args(Binning):
+        faults.append(f"binning: {unknown_name('binning', binning, get_args(Binning))}")
+    return faults
+
+
+def calibration_rows(
+    configurations: Sequence[Configuration], kept: KeptRows, split: str | None, num_bins: int, binning: Binning
+) -> list[tuple[Configuration, dict[str, Any]]]:
+    """A row per configuration and bin that holds any row; none of a configuration without kept probabilities."""
+    asked = [(c, split or ("test" if c.test else "validation")) for c in configurations if _predicts_classes(c)]
+    kept.load(asked)
+    rows = []
+    for configuration, chosen in asked:
+        found = kept.of(configuration, chosen)
+        if found is not None and found.confidence is not None:
+            rows += [(configuration, {"split": chosen, **row}) for row in _bins(found, num_bins, binning)]
+    return rows
+
+
+def _bins(found: RowOutcomes, num_bins: int, binning: Binning) -> list[dict[str, Any]]:
+    assert found.confidence is not None
+    right = found.predictions == found.labels
+    errors = [
+        reliability_of(sure, hit, num_bins=num_bins, binning=binning).expected_error
+        for sure, hit in zip(found.confidence, right, strict=True)
+    ]
+    error, sem = mean_and_standard_error(errors)
+    pooled = reliability_of(found.confidence.reshape(-1), right.reshape(-1), num_bins=num_bins, binning=binning)
+    shared = {
+        "num_seeds": len(right),
+        "num_rows": right.shape[1],
+        "expected_calibration_error": error,
+        "expected_calibration_error_sem": sem,
+    }
+    columns = (pooled.bins, pooled.confidence, pooled.accuracy, pooled.num_rows)
+    names = ("bin", "bin_confidence", "bin_accuracy", "bin_rows")
+    return [
+        {**shared, **dict(zip(names, values, strict=True))}
+        for values in zip(*(np.asarray(column).tolist() for column in columns), strict=True)
+    ]
+
+
+def why_none(configurations: Sequence[Configuration], trials: pa.Table, source: PredictionSource | None) -> str:
+    """Why no configuration of several has probabilities to look at, with the remedy."""
+    if not any(map(_predicts_classes, configurations)):
+        return "needs a task with classes to predict, but this sweep has none"
+    if source is None:
+        return "needs the probabilities that trials predicted, but these results were not loaded from a store"
+    ids = pa.array([c.config_id for c in configurations if _predicts_classes(c)], pa.string())
+    sweep = trials["sweep"].filter(pc.is_in(trials["config_id"], ids))[0].as_py()
+    reason = source.why_none(sweep)
+    return (
+        f"needs the probabilities that trials predicted, but none are kept, because {reason}; they are kept of trials "
+        "that are trained with keep_predictions: true"
+    )
+
+
+def _predicts_classes(configuration: Configuration) -> bool:
+    return configuration.metric is not None and metrics.get(configuration.metric).kind == "classification"
