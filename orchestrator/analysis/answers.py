@@ -14,14 +14,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, calibration, shipping, side_by_side, tables, trust_tables
-from orchestrator.analysis.budget import budget, sentences
-from orchestrator.analysis.leading import leading
-from orchestrator.analysis.learning import MOST_TRIALS, learning_curves
+from orchestrator.analysis.page import shipping
 from orchestrator.analysis.page.blocks import Block, Paragraph, Picture, Sentences, Shown
 from orchestrator.analysis.page.charts import curve_chart, settings_chart, tasks_chart
+from orchestrator.analysis.page.leading import leading
+from orchestrator.analysis.page.learning import MOST_TRIALS, learning_curves
+from orchestrator.analysis.questions import ablation, calibration
+from orchestrator.analysis.questions.budget import budget, sentences
+from orchestrator.analysis.questions.settings import settings
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.settings import settings
+from orchestrator.analysis.text import side_by_side, tables, trust_tables
 from trainables.faults import FaultsError
 
 _MOST_SETTINGS = 2000  # on the page; settings.csv has all

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
+from orchestrator.analysis.text import wording
 
 if TYPE_CHECKING:
     from orchestrator.analysis.results import Results
-    from orchestrator.analysis.tables import TextTable
+    from orchestrator.analysis.text.tables import TextTable
 
 MAX_ROWS = 40  # of a table; the rest is counted
 MAX_CHARACTERS = 60  # of a cell
@@ -46,7 +46,7 @@ def _picture(figure: Any) -> bytes:
 
 def results_html(results: Results) -> str:
     """How far the sweep is, what to ship, and the best of each method."""
-    from orchestrator.analysis import tables
+    from orchestrator.analysis.text import tables
 
     parts = [f"<p>{html.escape(wording.status_line(results.counts()))}</p>"]
     if len(recommended := results.recommend()):

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.answers import ANSWERS
 from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.page.failures import failures
 from orchestrator.analysis.page.render import Page, Section, render
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import wording
 from trainables.faults import FaultsError
 
 _MAX_VALUES = 4  # of one provenance key; more are counted

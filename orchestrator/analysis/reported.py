@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import (
     Configuration,
     SeedSummary,
@@ -19,6 +18,7 @@ from orchestrator.analysis.configurations import (
     higher_is_better,
 )
 from orchestrator.analysis.missing import missing_pairs
+from orchestrator.analysis.text import wording
 
 
 class Method(NamedTuple):

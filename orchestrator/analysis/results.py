@@ -16,18 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import ablation, calibration, glue
-from orchestrator.analysis.comparison import PAIRS_SCHEMA as COMPARED_PAIRS
-from orchestrator.analysis.comparison import SCHEMA as COMPARED
-from orchestrator.analysis.comparison import (
-    Group,
-    Terms,
-    compare,
-    compare_pairs,
-    group_faults,
-    label,
-    sides_of,
-)
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -39,27 +27,39 @@ from orchestrator.analysis.configurations import (
     hyperparameter_columns,
     varying_hyperparameters,
 )
-from orchestrator.analysis.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
-from orchestrator.analysis.expected_validation import expected_validation
-from orchestrator.analysis.front import COSTS, front
-from orchestrator.analysis.importance import importance
-from orchestrator.analysis.learning_curves import learning_curves
-from orchestrator.analysis.optimism import COLUMNS as OPTIMISM
-from orchestrator.analysis.optimism import optimism_row
-from orchestrator.analysis.paired import paired_differences, usual_reference
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
-from orchestrator.analysis.predictions import PredictionSource, predictions_of_trials
-from orchestrator.analysis.profile import profile
-from orchestrator.analysis.ranks import ranks
-from orchestrator.analysis.recommendation import Wish, recommend, reported_splits
+from orchestrator.analysis.questions import ablation, calibration, glue
+from orchestrator.analysis.questions.comparison import PAIRS_SCHEMA as COMPARED_PAIRS
+from orchestrator.analysis.questions.comparison import SCHEMA as COMPARED
+from orchestrator.analysis.questions.comparison import (
+    Group,
+    Terms,
+    compare,
+    compare_pairs,
+    group_faults,
+    label,
+    sides_of,
+)
+from orchestrator.analysis.questions.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
+from orchestrator.analysis.questions.expected_validation import expected_validation
+from orchestrator.analysis.questions.front import COSTS, front
+from orchestrator.analysis.questions.importance import importance
+from orchestrator.analysis.questions.learning_curves import learning_curves
+from orchestrator.analysis.questions.optimism import COLUMNS as OPTIMISM
+from orchestrator.analysis.questions.optimism import optimism_row
+from orchestrator.analysis.questions.paired import paired_differences, usual_reference
+from orchestrator.analysis.questions.predictions import PredictionSource, predictions_of_trials
+from orchestrator.analysis.questions.profile import profile
+from orchestrator.analysis.questions.ranks import ranks
+from orchestrator.analysis.questions.recommendation import Wish, recommend, reported_splits
+from orchestrator.analysis.questions.throughput import throughput
+from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
+from orchestrator.analysis.questions.tried import tried
 from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.statistics.calibration import Binning
-from orchestrator.analysis.throughput import throughput
-from orchestrator.analysis.trade_off import COST_COLUMNS, trade_off
-from orchestrator.analysis.tried import tried
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -441,7 +441,7 @@ class Results:
 
         Of each of the nine tasks (found by the last part of their name, so a folder `cola` counts as `glue/cola`) the
         method's best configuration, as in `best`; components are means over its seeds. In points, 0 to 100; the
-        formula is `orchestrator.analysis.glue`'s. A method that has none of the nine has no row.
+        formula is `orchestrator.analysis.questions.glue`'s. A method that has none of the nine has no row.
 
         Columns: backbone, method; glue_score, null unless all nine are there; mean_of_present, that of num_tasks
         tasks; missing, those not completed or not measured as GLUE measures them; mnli_is_matched_only, whether MNLI
@@ -450,7 +450,7 @@ class Results:
         return glue.glue_table(self._trials, self._configurations)
 
     def throughput(self) -> pa.Table:
-        """How fast each engine trained each method; see `orchestrator.analysis.throughput`."""
+        """How fast each engine trained each method; see `orchestrator.analysis.questions.throughput`."""
         return throughput(self._trials)
 
     def learning_curves(self) -> pa.Table:

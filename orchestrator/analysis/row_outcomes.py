@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import Configuration, higher_is_better
-from orchestrator.analysis.predictions import PredictionSource
+from orchestrator.analysis.questions.predictions import PredictionSource
 from orchestrator.analysis.resampled_metrics import (
     MEANS_OVER_ROWS,
     RESAMPLES,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration
 from orchestrator.analysis.reported import Method, Reported, gaps, method_names, methods_of, reported, tasks_of
+from orchestrator.analysis.text import wording
 
 
 @dataclass(frozen=True, kw_only=True)

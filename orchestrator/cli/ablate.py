@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator.analysis import tables
-from orchestrator.analysis.ablation import read, tabulate
 from orchestrator.analysis.configurations import hyperparameter_columns
 from orchestrator.analysis.files import csv_bytes, parquet_bytes
+from orchestrator.analysis.questions.ablation import read, tabulate
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import tables
 from orchestrator.cli.export import choose, recorded_config, train_again
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import load_results

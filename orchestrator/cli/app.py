@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 from trainables.faults import FaultsError
 
 app = typer.Typer(

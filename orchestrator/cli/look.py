@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.analysis import tables, wording
+from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import STALE_AFTER_S, EngineSnapshot, Holder, Store

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow.fs
 
-from orchestrator.analysis import wording
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store

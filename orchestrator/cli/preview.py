@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.analysis import wording
+from orchestrator.analysis.text import wording
 from orchestrator.cli.screen import console
 from orchestrator.estimate import PlanEstimate, SweepEstimate, cost_of, estimate_plan
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining

@@ -9,8 +9,8 @@ import webbrowser
 from pathlib import Path
 from time import monotonic, sleep
 
-from orchestrator.analysis import tables, wording
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of, write_report_into
 from orchestrator.store import STALE_AFTER_S, Store

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.analysis import tables, wording
+from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.progress import TerminalProgress
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus

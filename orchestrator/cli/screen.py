@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 
 
 class Screen(Console):

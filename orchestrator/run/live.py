@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.analysis import wording
+from orchestrator.analysis.text import wording
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus, describe_trial

@@ -18,7 +18,7 @@ from unittest.mock import MagicMock
 import pyarrow as pa
 import pytest
 
-from orchestrator.analysis.ablation import SCHEMA
+from orchestrator.analysis.questions.ablation import SCHEMA
 from orchestrator.cli import main
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus

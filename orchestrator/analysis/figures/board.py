@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from orchestrator.analysis.figures.style import new_figure
 from orchestrator.analysis.figures.text import fitted, folded, width_of
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 
 _EDGE = 0.15  # inches from the sheet's edge to anything
 _MOST_NOTES = 8

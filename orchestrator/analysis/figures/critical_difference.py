@@ -9,13 +9,13 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board
 from orchestrator.analysis.figures.looks import key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import fitted
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.reported import Method, method_names
+from orchestrator.analysis.text import wording
 
 _ROW, _BAR = 0.25, 0.13  # inches a name and a bar
 _NAMES = 1.9

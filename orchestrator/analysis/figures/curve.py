@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import Look, edge, handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.placement import Box, Label, place
-from orchestrator.analysis.tables import quantile_columns
+from orchestrator.analysis.questions.placement import Box, Label, place
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import quantile_columns
 
 Row = dict[str, Any]
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board
 from orchestrator.analysis.figures.looks import Look, edge, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import fitted
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 _ROW = 0.185  # inches a line
 _NAMES = 2.0  # inches for the names of tasks and methods, and on the other side for numbers

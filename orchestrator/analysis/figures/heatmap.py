@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
-from orchestrator.analysis import wording
-from orchestrator.analysis.ablation import Reading, read
 from orchestrator.analysis.figures.style import headline, new_figure, style
+from orchestrator.analysis.questions.ablation import Reading, read
+from orchestrator.analysis.text import wording
 
 # Losses in vermilion, gains in blue: apart under every common colour blindness; white is no change at all.
 _LOSSES = ("#FFFFFF", "#FBE6D4", "#F3B98A", "#E07B33", "#C2500A", "#8A3300", "#571F00")

@@ -7,13 +7,13 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import fitted
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 _NAMES, _ROW = 1.35, 0.24
 

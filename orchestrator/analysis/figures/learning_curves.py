@@ -9,11 +9,11 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import edge, handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.missing import missing_of
+from orchestrator.analysis.text import wording
 
 
 def learning_curves_figure(curves: pa.Table) -> Figure:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from matplotlib.lines import Line2D
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.palette import KNOWN, REFERENCE
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 Row = Mapping[str, Any]
 Dashes = Literal["-", "--", ":", "-."]

@@ -12,15 +12,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board
 from orchestrator.analysis.figures.looks import handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.robustness import is_logarithmic, is_numeric, tick
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import shortened, wrapped
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.tried import searched_of
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.questions.tried import searched_of
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 _APART = 1.35  # inches between two axes
 _NOT_APPLICABLE = wording.UNKNOWN  # where a method does not have a hyperparameter

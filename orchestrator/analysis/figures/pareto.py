@@ -7,12 +7,12 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import higher_is_better
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import edge, handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.missing import missing_of
+from orchestrator.analysis.text import wording
 
 _COSTS = {
     "trained_params": "trained parameters",

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import edge, handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 _MOST_TICKS = 5
 

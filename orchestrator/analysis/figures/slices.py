@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
 from orchestrator.analysis.figures.looks import handles, key_of, looks_of, names_of
 from orchestrator.analysis.figures.robustness import is_logarithmic, is_numeric, value_axis
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.tried import searched_of
+from orchestrator.analysis.questions.tried import searched_of
+from orchestrator.analysis.text import wording
 
 _STRIP = 0.62  # of the distance between neighbouring values, over which the methods stand side by side
 

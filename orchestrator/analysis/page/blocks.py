@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.analysis import tables
+from orchestrator.analysis.text import tables
 
 
 @dataclass(frozen=True, kw_only=True)

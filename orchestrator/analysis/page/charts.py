@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.page.blocks import Axis, Chart
-from orchestrator.analysis.tables import several_backbones
-from orchestrator.analysis.visible import shortened
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import several_backbones
+from orchestrator.analysis.text.visible import shortened
 
 Row = dict[str, Any]
 _NAME = 34  # characters of a series that a legend has room for

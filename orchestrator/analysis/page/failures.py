@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import tables, wording
+from orchestrator.analysis.text import tables, wording
 from orchestrator.record import TrialStatus
 
 _MOST_ERRORS = 50  # on the page, and

@@ -18,7 +18,7 @@ from orchestrator.analysis.page.blocks import Block, Chart, Curves, Paragraph, P
 from orchestrator.analysis.page.bundle import charting_library
 from orchestrator.analysis.page.failures import Failure
 from orchestrator.analysis.palette import CURVE_COLOURS, Look, looks, turned
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 
 
 @dataclass(frozen=True, kw_only=True)

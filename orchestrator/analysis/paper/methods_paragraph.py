@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.paper.parameter_table import backbone_sizes
+from orchestrator.analysis.text import wording
 from orchestrator.record import TrialStatus
 
 if TYPE_CHECKING:

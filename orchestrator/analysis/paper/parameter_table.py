@@ -17,11 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of, splits, summary, tasks_of
 from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.text import wording
 from trainables.config import HYPERPARAMETERS
 
 CHOSEN_PER_TASK = "chosen per task"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.paper.parameter_table import CHOSEN_PER_TASK
 from orchestrator.analysis.paper.typeset import Cell, PrintedTable
 from orchestrator.analysis.reported import Method, method_names
+from orchestrator.analysis.text import wording
 
 Row = dict[str, Any]
 _POINTS = 100.0  # where every score is a share or a correlation

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 
 _MOST_UPRIGHT = 6  # columns whose headings are not turned
 _LATEX = {

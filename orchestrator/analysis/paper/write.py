@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import ablation
 from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.paired import USUAL_REFERENCE
 from orchestrator.analysis.paper.methods_paragraph import methods_paragraph
 from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
 from orchestrator.analysis.paper.typeset import latex, latex_text, markdown, markdown_text
+from orchestrator.analysis.questions import ablation
+from orchestrator.analysis.questions.paired import USUAL_REFERENCE
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:

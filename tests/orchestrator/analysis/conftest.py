@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.analysis.ablation import tabulate
+from orchestrator.analysis.questions.ablation import tabulate
 from orchestrator.analysis.results import Results
 
 HIDDEN, LAYERS, TOTAL_PARAMS = 384, 6, 22_713_216

@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_is_a_fault(synthetic: Any, tmp_path: Pa
 
 def test_reading_results_needs_no_heavy_library() -> None:
     heavy = "{'torch', 'transformers', 'ray', 'mlflow', 'optuna', 'matplotlib', 'sklearn', 'scipy'}"
-    modules = "orchestrator.analysis.results, orchestrator.analysis.tables, orchestrator.analysis.report"
+    modules = "orchestrator.analysis.results, orchestrator.analysis.text.tables, orchestrator.analysis.report"
     code = f"import sys, {modules}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -15,7 +15,7 @@ from scipy import stats
 
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.statistics import intervals, significance
-from orchestrator.analysis.tables import summary
+from orchestrator.analysis.text.tables import summary
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
 from tests.orchestrator.analysis.conftest import Synthetic

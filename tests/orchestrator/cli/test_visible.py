@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from orchestrator.analysis.visible import visible
+from orchestrator.analysis.text.visible import visible
 from orchestrator.cli import main
 from orchestrator.cli.app import TextLines
 from orchestrator.cli.screen import console

@@ -9,8 +9,8 @@ import vl_convert
 from orchestrator.analysis.page.blocks import Chart
 from orchestrator.analysis.page.charts import curve_chart, settings_chart, tasks_chart
 from orchestrator.analysis.palette import looks, turned
+from orchestrator.analysis.questions.settings import settings
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.settings import settings
 
 
 def spoken(chart: Chart) -> list[dict[str, str]]:

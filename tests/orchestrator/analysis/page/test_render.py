@@ -193,7 +193,7 @@ def many(synthetic: Any) -> Callable[[int], Results]:
 def test_what_does_not_fit_the_page_is_said(
     many: Callable[[int], Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.analysis.learning.MOST_TRIALS", 40)
-    monkeypatch.setattr("orchestrator.analysis.learning._MOST_EPOCHS", 200)
+    monkeypatch.setattr("orchestrator.analysis.page.learning.MOST_TRIALS", 40)
+    monkeypatch.setattr("orchestrator.analysis.page.learning._MOST_EPOCHS", 200)
     page = write(many(72), tmp_path)
     assert "Of 72 trials with epochs, the 20 that were best on validation of each task and method" in page

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.analysis.page.shipping import overview, per_task
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.shipping import overview, per_task
 
 
 def said(results: Results) -> dict[str, str]:

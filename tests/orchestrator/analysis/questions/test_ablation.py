@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.analysis.ablation import SCHEMA, conform, each, read, tabulate
+from orchestrator.analysis.questions.ablation import SCHEMA, conform, each, read, tabulate
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.tables import ablation_table
+from orchestrator.analysis.text.tables import ablation_table
 from trainables.faults import FaultsError
 from trainables.inference.ablation import AblatedSpan, Ablation
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis import wording
-from orchestrator.analysis.tables import TextTable, several_backbones
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import TextTable, several_backbones
 
 
 def calibration_table(calibration: pa.Table) -> TextTable:

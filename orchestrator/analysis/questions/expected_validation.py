@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, group_by, higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, splits, summary
 from orchestrator.analysis.statistics.expected_performance import expected_best
+from orchestrator.analysis.text import wording
 
 _EXPECTED = pa.schema(
     {

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.leading import leading, ranks
+from orchestrator.analysis.page.leading import leading, ranks
 
 TABLE = pa.table(
     {
@@ -18,7 +18,7 @@ TABLE = pa.table(
 
 def test_rows_are_ranked_within_task_and_method_in_the_direction_of_the_metric(monkeypatch: Any) -> None:
     directions = {"accuracy": True, "loss": False}
-    monkeypatch.setattr("orchestrator.analysis.leading.higher_is_better", directions.__getitem__)
+    monkeypatch.setattr("orchestrator.analysis.page.leading.higher_is_better", directions.__getitem__)
     assert ranks(TABLE) == {0: 1, 1: 0, 2: 0, 3: 0, 4: 1, 5: 0}
     assert leading(TABLE, 4)["validation_score"].to_pylist() == [0.9, None, 0.1, 0.5]
 

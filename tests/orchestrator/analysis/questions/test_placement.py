@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orchestrator.analysis.placement import Box, Label, place
+from orchestrator.analysis.questions.placement import Box, Label, place
 
 FRAME = Box(left=0, bottom=0, width=1000, height=600)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.analysis.predictions import PredictionSource
+from orchestrator.analysis.questions.predictions import PredictionSource
 from orchestrator.analysis.results import Results
 from tests.orchestrator.analysis.conftest import Synthetic, fail
 from trainables.faults import FaultsError

@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from orchestrator.analysis import wording
-from orchestrator.analysis.leading import leading, ranks
 from orchestrator.analysis.page.blocks import Curve, Curves
+from orchestrator.analysis.page.leading import leading, ranks
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.tables import several_backbones
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import several_backbones
 
 MOST_TRIALS = 2000  # listed on the page, each with its learning curve
 _MOST_EPOCHS = 40_000  # of all curves together

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.tables import throughput_table
+from orchestrator.analysis.text.tables import throughput_table
 
 
 def test_rates_are_those_of_a_trial_and_of_its_whole_pack_by_engine_and_method(synthetic: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import engine_seconds
+from orchestrator.analysis.text import wording
 from orchestrator.record import TrialStatus
 
 _STATUSES = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, TrialStatus.CANCELLED)

@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.analysis import wording
-from orchestrator.analysis.ablation import read
-from orchestrator.analysis.glue import COMPONENTS
+from orchestrator.analysis.questions.ablation import read
+from orchestrator.analysis.questions.glue import COMPONENTS
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import wording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ def curve_table(curve: pa.Table) -> TextTable:
 
 
 def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
-    """A row per setting of `orchestrator.analysis.settings`."""
+    """A row per setting of `orchestrator.analysis.questions.settings`."""
     several = several_backbones(settings)
     return TextTable(
         title="Every setting that completed",
@@ -199,7 +199,7 @@ def trials_table(trials: pa.Table, names: Sequence[str]) -> TextTable:
 
 
 def budget_table(budget: pa.Table) -> TextTable:
-    """A row per method of `orchestrator.analysis.budget`, over all tasks; budget.csv has each task."""
+    """A row per method of `orchestrator.analysis.questions.budget`, over all tasks; budget.csv has each task."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     several = several_backbones(budget)
     for row in budget.to_pylist():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from orchestrator.analysis.visible import middle, shortened, visible
+from orchestrator.analysis.text.visible import middle, shortened, visible
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:

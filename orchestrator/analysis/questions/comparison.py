@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
-from orchestrator.analysis.curve import SPLITS
+from orchestrator.analysis.questions.curve import SPLITS
 from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows, Mixture
 from orchestrator.analysis.statistics import aggregates, intervals, significance
 from orchestrator.analysis.statistics.expected_performance import chances_of_being_best
 from orchestrator.analysis.statistics.non_inferiority import NonInferiority, non_inferiority, non_inferiority_of
+from orchestrator.analysis.text import wording
 from trainables.faults import unknown_name
 
 Group = str | Mapping[str, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
 from orchestrator.analysis.paper.typeset import PrintedTable
-from orchestrator.analysis.tables import TextTable, several_backbones
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import TextTable, several_backbones
 
 
 def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:

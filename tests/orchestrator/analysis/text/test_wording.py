@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.analysis import wording
+from orchestrator.analysis.text import wording
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialStatus
 

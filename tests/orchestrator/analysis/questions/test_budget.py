@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.analysis.budget import budget, sentences
+from orchestrator.analysis.questions.budget import budget, sentences
 from orchestrator.analysis.results import Results
 
 

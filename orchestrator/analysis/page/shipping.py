@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import higher_is_better
-from orchestrator.analysis.settings import seconds_per_configuration
-from orchestrator.analysis.tables import several_backbones
+from orchestrator.analysis.questions.settings import seconds_per_configuration
+from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.tables import several_backbones
 
 Row = Mapping[str, Any]
 

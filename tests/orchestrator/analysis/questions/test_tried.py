@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from orchestrator.analysis.tried import searched_of
+from orchestrator.analysis.questions.tried import searched_of
 from tests.orchestrator.analysis.large_sweep import TASKS, large_results, large_rows
 from trainables import metrics
 

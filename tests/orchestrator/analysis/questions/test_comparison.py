@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.comparison import PAIRS_SCHEMA, SCHEMA
+from orchestrator.analysis.questions.comparison import PAIRS_SCHEMA, SCHEMA
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.statistics.expected_performance import expected_best
 from trainables import metrics

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.ranks import friedman_p, rank_rows
+from orchestrator.analysis.questions.ranks import friedman_p, rank_rows
 from tests.orchestrator.analysis.large_sweep import TASKS, large_results, large_rows
 
 

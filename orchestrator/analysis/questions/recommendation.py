@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis import wording
 from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, higher_is_better, size_rank
 from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
 from orchestrator.analysis.statistics.intervals import Estimate, welch
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
 from orchestrator.analysis.statistics.selection import selection_stability
+from orchestrator.analysis.text import wording
 from trainables.faults import unknown_name
 
 # Seeds are drawn again so many times to see how often the recommended configuration is recommended.

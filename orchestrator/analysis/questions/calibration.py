@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import Configuration
-from orchestrator.analysis.curve import SPLITS
-from orchestrator.analysis.predictions import PredictionSource
+from orchestrator.analysis.questions.curve import SPLITS
+from orchestrator.analysis.questions.predictions import PredictionSource
 from orchestrator.analysis.row_outcomes import KeptRows, RowOutcomes
 from orchestrator.analysis.statistics.calibration import Binning, reliability_of
 from orchestrator.analysis.statistics.intervals import mean_and_standard_error

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from orchestrator.analysis import tables
-from orchestrator.analysis.glue import COMPONENTS, glue_score, glue_task, task_score
+from orchestrator.analysis.questions.glue import COMPONENTS, glue_score, glue_task, task_score
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import tables
 
 # BERT-large on GLUE's server (Devlin et al. 2018), of which Houlsby et al. print one number a task.
 BERT_LARGE = {

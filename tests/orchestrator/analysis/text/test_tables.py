@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.analysis import tables
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import tables
 
 
 def rendered(thing: Any, width: int = 180) -> str:

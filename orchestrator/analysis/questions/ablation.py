@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis import wording
+from orchestrator.analysis.text import wording
 
 if TYPE_CHECKING:  # it comes from the room of torch
     from trainables.inference.ablation import Ablation
