@@ -156,7 +156,9 @@ def _fill_mlflow(uri: str) -> None:
     from orchestrator.tracking import Tracker
 
     tracker = Tracker("large", _spec().to_json(), tracking_uri=uri)
-    tracker.close(TrialStatus.COMPLETED, lambda: list(records(RUNS)))
+    filled = list(records(RUNS))
+    tracker.refill(filled)
+    tracker.close(TrialStatus.COMPLETED, lambda: filled)
 
 
 def _run(code: str, *arguments: str) -> dict[str, float]:
