@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from bisect import bisect_left
 from functools import lru_cache
 
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ft2font import LoadFlags
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_DOTS = 72  # an inch, in which widths are measured
 
 
 def shortened(text: str, most: int) -> str:
@@ -33,15 +35,17 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Inches that a line takes at a size in points."""
     if not text.strip():
         return 0.0
-    font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
-    return float(TextPath((0, 0), text, prop=font, usetex=False).get_extents().width) / 72
+    font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
+    font.set_size(size, _DOTS)
+    font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING)
+    return float(font.get_width_height()[0]) / 64 / _DOTS  # in 64ths of a dot
 
 
 def fitted(text: str, inches: float, size: float, weight: str = "normal") -> str:
     """Shortened in the middle until it is no wider than so many inches."""
-    most = len(text)
-    while most > 3 and width_of(shortened(text, most), size, weight) > inches:
-        most -= 1
+    if width_of(text, size, weight) <= inches:
+        return text
+    most = 3 + bisect_left(range(4, len(text)), True, key=lambda n: width_of(shortened(text, n), size, weight) > inches)
     return shortened(text, most)
 
 
