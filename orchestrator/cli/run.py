@@ -72,8 +72,13 @@ def _train(
         screen.print(notice, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with TerminalProgress(screen, plan.varied) as progress, elsewhere:
-        done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
+    resume = shlex.join(["adaptune", "resume", opened.uri])
+    try:
+        with TerminalProgress(screen, plan.varied) as progress, elsewhere:
+            done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
+    except KeyboardInterrupt:
+        screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)
+        raise
     counts = done.results.counts()
     if as_json:
         print(json.dumps(_answer(plan.spec.name, opened.uri, done)))
@@ -92,7 +97,6 @@ def _train(
         kept = "Everything finished is recorded"
         if done.unrecorded:
             kept = f"Not recorded, since the storage refused it: {wording.plural(done.unrecorded, 'trained trial')}"
-        resume = shlex.join(["adaptune", "resume", opened.uri])
         screen.print(f"Interrupted. {kept}; go on with:  {resume}", soft_wrap=True)
         return INTERRUPTED
     return SOME_FAILED if counts.get(TrialStatus.FAILED) else COMPLETED

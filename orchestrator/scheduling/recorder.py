@@ -29,6 +29,9 @@ WATCH_S = 1.0
 GATHER_S, GATHER_MOST = 0.25, 64
 
 
+ENDING = "Interrupted: trials under way end with the epoch they are in. Interrupt again to end at once."
+
+
 class Observer(Protocol):
     """Who is told of a sweep's progress, on the driver, in the thread that runs the sweep."""
 
@@ -106,6 +109,7 @@ class Recorder(tune.Callback):
         if self._is_interrupted() and not self._cancelling:
             self._cancelling = True
             self._pool.cancel_all.remote()
+            self._tell(self._observer.notice, ENDING)
         self._tell(self._look_at_engines)
         if self._gathered and (
             len(self._gathered) >= GATHER_MOST or time.monotonic() - self._gathered_since >= GATHER_S

@@ -150,6 +150,7 @@ def test_an_interrupted_sweep_is_finished_by_resume_without_training_anything_tw
     status = driver.wait(timeout=100)
     log = (home / "driver.log").read_text()
     assert status == 130, log
+    assert "trials under way end with the epoch they are in" in log
     assert "adaptune resume" in log
     assert all(run.info.status != "RUNNING" for run in mlflow_runs(home, "small"))
     before = load_results("sweeps/small")
