@@ -40,6 +40,9 @@ class TerminalProgress(LiveProgress):
     def say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True)
 
+    def changed(self) -> None:
+        """Nothing to do: the panel is drawn anew twice a second."""
+
     def trial_ended(self, record: TrialRecord) -> None:
         super().trial_ended(record)
         if not self._console.is_terminal and time.monotonic() - self._last_line >= LINE_EVERY_S:

@@ -7,6 +7,7 @@ Where it is shown is told elsewhere: on a terminal by `orchestrator.cli.progress
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
@@ -26,7 +27,7 @@ from trainables.outcome import EpochReport
 NO_ENGINE_S = 5.0
 
 
-class LiveProgress:
+class LiveProgress(ABC):
     """Keeps what is shown of a sweep while it runs; a `Progress`."""
 
     def __init__(self, varied: Varied) -> None:
@@ -41,10 +42,11 @@ class LiveProgress:
         self._best: dict[str, TrialRecord] = {}
         self._first_start: float | None = None
 
+    @abstractmethod
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        raise NotImplementedError
 
+    @abstractmethod
     def changed(self) -> None:
         """What `panel` shows has changed."""
 
