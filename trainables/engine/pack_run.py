@@ -308,7 +308,7 @@ class PackRun:
             pack_size=trial.pack_size,
             peak_memory_bytes=trial.peak_bytes,
             error=error,
-            provenance=context.provenance,
+            provenance=context.provenance if trial.l2 is None else {**context.provenance, "l2": f"{trial.l2:g}"},
             predictions=trial.predictions if status is OutcomeStatus.COMPLETED else {},
         )
 
