@@ -5,3 +5,55 @@ from __future__ import annotations
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+
+from tests.trainables.nn.kernels.conftest import Batch, lay_out
+from trainables.nn.kernels import native
+
+InTriton = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture(name="in_triton")
+def in_triton_fixture(monkeypatch: pytest.MonkeyPatch) -> InTriton:
+    """A context in which the kernels in Triton serve rows on a CPU; outside of it torch alone works on them."""
+    monkeypatch.setattr(native, "library", lambda: None)
+
+    @contextmanager
+    def in_triton() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ADAPTUNE_TRITON", "interpret")
+            yield
+
+    return in_triton
+
+
+@pytest.fixture(params=[1, 3], name="batch")
+def batch_fixture(request: pytest.FixtureRequest) -> Batch:
+    """A batch of one trial and one of three, whose segments end in dummy rows."""
+    lengths, rates = [[3, 5], [4, 1], [2, 2]], [0.1, 0.0, 0.73]
+    return lay_out(lengths[: request.param], rates[: request.param])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rounded_bf16() -> Iterator[None]:
+    """Casts to bf16 round, as on a GPU and in torch; the interpreter's own cut the lower half off."""
+    cast = interpreter._convert_float
+
+    def rounding(numbers: np.ndarray, source: tl.dtype, target: tl.dtype, mode: object) -> np.ndarray:
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return torch.from_numpy(np.ascontiguousarray(numbers)).bfloat16().view(torch.uint16).numpy()
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return (numbers.astype(np.uint32) << 16).view(np.float32)
+        return cast(numbers, source, target, mode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_convert_float", rounding)
+        yield
