@@ -284,8 +284,8 @@ def _backward(
     column = tl.arange(0, COLUMNS)
     is_column = column < WIDTH
     scale = tl.load(weight + trial * weight_step + column, mask=is_column, other=0.0).to(tl.float32)
-    weight_sum = tl.zeros((COLUMNS,), tl.float32)
-    bias_sum = tl.zeros((COLUMNS,), tl.float32)
+    weight_sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+    bias_sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     for done in range(0, STRIP, ROWS):
         within = first + done + tl.arange(0, ROWS)
         is_row = within < per_trial
@@ -295,9 +295,9 @@ def _backward(
         upstream = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         normed = tl.load(normed_in + at, mask=inside, other=0.0).to(tl.float32)
         if GIVES_WEIGHT:
-            weight_sum += tl.sum(upstream * normed, axis=0)
+            weight_sums += upstream * normed
         if GIVES_BIAS:
-            bias_sum += tl.sum(upstream, axis=0)
+            bias_sums += upstream
         if GIVES_X or GIVES_RESIDUAL:
             rstd = tl.load(rstd_in + row, mask=is_row, other=0.0)
             scaled = upstream * scale[None, :]
@@ -324,9 +324,9 @@ def _backward(
                 tl.store(grad_x + at, rounded, mask=inside)
     part = tl.program_id(0).to(tl.int64) * WIDTH + column
     if GIVES_WEIGHT:
-        tl.store(weight_parts + part, weight_sum, mask=is_column)
+        tl.store(weight_parts + part, tl.sum(weight_sums, axis=0), mask=is_column)
     if GIVES_BIAS:
-        tl.store(bias_parts + part, bias_sum, mask=is_column)
+        tl.store(bias_parts + part, tl.sum(bias_sums, axis=0), mask=is_column)
 
 
 @triton.jit(do_not_specialize=["first_strips", "first_segments", "second_strips", "width"])

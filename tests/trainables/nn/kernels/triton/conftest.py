@@ -8,6 +8,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,17 +44,24 @@ def batch_fixture(request: pytest.FixtureRequest) -> Batch:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def rounded_bf16() -> Iterator[None]:
-    """Casts to bf16 round, as on a GPU and in torch; the interpreter's own cut the lower half off."""
-    cast = interpreter._convert_float
+def as_on_a_gpu() -> Iterator[None]:
+    """Mends where Triton's interpreter 3.6 differs: casts to bf16 cut off what they should round, loops with
+    bounds that are arguments fail."""
+    cast, prepare = interpreter._convert_float, interpreter._patch_lang_tensor
 
     def rounding(numbers: np.ndarray, source: tl.dtype, target: tl.dtype, mode: object) -> np.ndarray:
         if (source, target) == (tl.float32, tl.bfloat16):
-            return torch.from_numpy(np.ascontiguousarray(numbers)).bfloat16().view(torch.uint16).numpy()
+            return torch.from_numpy(np.array(numbers)).bfloat16().view(torch.uint16).numpy()
         if (source, target) == (tl.bfloat16, tl.float32):
             return (numbers.astype(np.uint32) << 16).view(np.float32)
         return cast(numbers, source, target, mode)
 
+    def counting(tensor: type, scope: Any) -> None:
+        prepare(tensor, scope)
+        # Its scalars are arrays of one element, of which NumPy 2.4 makes no integer: a loop's bound would be an error.
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_convert_float", rounding)
+        patch.setattr(interpreter, "_patch_lang_tensor", counting)
         yield
