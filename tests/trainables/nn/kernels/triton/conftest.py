@@ -29,7 +29,7 @@ def in_triton_fixture(monkeypatch: pytest.MonkeyPatch) -> InTriton:
 
     @contextmanager
     def in_triton() -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
             patch.setenv("ADAPTUNE_TRITON", "interpret")
             yield
 

@@ -1,4 +1,4 @@
-"""AdamW in Triton is that in torch, for values that lie side by side and for those that are slices of larger tensors."""
+"""AdamW in Triton is that in torch, of tensors that are whole and of slices of larger ones."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Pack:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("num_trials", "size", "spare"), [(1, 7, 0), (3, 1003, 0), (4, 5001, 13)])
+@pytest.mark.parametrize(("num_trials", "size", "spare"), [(1, 7, 0), (3, 2100, 13)])
 def test_steps_are_those_of_torch(
     num_trials: int, size: int, spare: int, dtype: torch.dtype, in_triton: InTriton
 ) -> None:
     ours, other = (Pack(num_trials, size, spare, dtype) for _ in range(2))
-    for step in (1, 2, 3, 1000):
+    for step in (1, 2, 1000):
         with in_triton():
             ours.step(step)
         other.step(step)
@@ -56,19 +56,11 @@ def test_steps_are_those_of_torch(
 
 
 def test_the_order_of_sums_does_not_depend_on_the_other_trials(in_triton: InTriton) -> None:
+    together, alone = (Pack(3, 5001, 0, torch.bfloat16) for _ in range(2))
     with in_triton():
-        together, alone = Pack(3, 5001, 0, torch.bfloat16), Pack(3, 5001, 0, torch.bfloat16)
-        together.step(1)
-        alone.tensors[1].copy_(together.tensors[1])  # the same gradients, clipped
-        for pack in (together, alone):
-            pack.tensors[1].mul_(3)
         _update(together.tensors, slice(0, 3))
-        alone.tensors[0].copy_(Pack(3, 5001, 0, torch.bfloat16).tensors[0])
-        reference = Pack(3, 5001, 0, torch.bfloat16)
-        reference.step(1)
-        reference.tensors[1].mul_(3)
-        _update(reference.tensors, slice(1, 2))
-    for mine, other in zip(together.tensors, reference.tensors, strict=True):
+        _update(alone.tensors, slice(1, 2))
+    for mine, other in zip(together.tensors, alone.tensors, strict=True):
         assert torch.equal(mine[1], other[1])
 
 
@@ -103,7 +95,7 @@ def test_a_gradient_that_is_not_finite_ruins_its_trial_alone(bad: float, in_trit
 
 def test_more_numbers_than_sums_are_kept_of(in_triton: InTriton, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_adamw, "_MOST_PARTS", 3)
-    ours, other = (Pack(2, 9 * triton_adamw._BLOCK + 5, 0, torch.bfloat16) for _ in range(2))
+    ours, other = (Pack(2, 6 * triton_adamw._BLOCK + 5, 0, torch.bfloat16) for _ in range(2))
     with in_triton():
         ours.step(1)
     other.step(1)
