@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -68,8 +69,22 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for the JSON file and the table")
     parser.add_argument("--quick", action="store_true", help="2 minutes instead of 7")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal at small sizes")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="time for the whole run instead")
+    parser.add_argument("--parts", type=_parts, metavar="A,B,...", help=f"only these of {', '.join(PARTS)}")
     parser.add_argument("--task", type=Path, help="a task folder to train on instead of a generated task")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    given.parts = given.parts or list(PARTS)
+    if given.limit is not None and not given.limit > 0:
+        parser.error(f"--limit must be a number of seconds above 0, but got {given.limit}")
+    return given
+
+
+def _parts(text: str) -> list[str]:
+    """The parts that a list names, in the order in which they are measured."""
+    named = text.split(",")
+    if unknown := [name for name in named if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"knows no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return [name for name in PARTS if name in named]
 
 
 def _measure(given: argparse.Namespace, device: Any, began_at: float) -> int:
@@ -77,6 +92,8 @@ def _measure(given: argparse.Namespace, device: Any, began_at: float) -> int:
     from benchmarks.gpu.sizes import sizes
 
     chosen = sizes(device=given.device, quick=given.quick)
+    if given.limit is not None:
+        chosen = replace(chosen, limit_s=given.limit)
     taken_at = datetime.now(UTC)
     header = {
         "kind": REHEARSAL if given.device == "cpu" else "adaptune on one GPU",
@@ -86,18 +103,19 @@ def _measure(given: argparse.Namespace, device: Any, began_at: float) -> int:
             "quick": given.quick,
             "device": given.device,
             "task": str(given.task) if given.task else "generated",
+            "parts": given.parts,
             "time_limit": measured(chosen.limit_s, "s"),
         },
     }
     given.out.mkdir(parents=True, exist_ok=True)
     stem = f"{'rehearsal' if given.device == 'cpu' else 'gpu'}-{taken_at:%Y-%m-%dT%H%M%SZ}"
-    record = Record(given.out / f"{stem}.json", header, list(PARTS))
+    record = Record(given.out / f"{stem}.json", header, given.parts)
     record.write()
-    budget = Budget(chosen.limit_s, {name: weight for name, (_, weight) in PARTS.items()}, began_at=began_at)
+    budget = Budget(chosen.limit_s, {name: PARTS[name][1] for name in given.parts}, began_at=began_at)
     task = str(given.task) if given.task else None
     with tempfile.TemporaryDirectory(prefix="adaptune-gpu-", ignore_cleanup_errors=True) as scratch:
         given_to_all = {"device": device, "sizes": chosen, "record": record, "scratch": Path(scratch), "task": task}
-        status = run_parts(_measures(), budget, record, given_to_all)
+        status = run_parts({name: _measures()[name] for name in given.parts}, budget, record, given_to_all)
     record.close(time.monotonic() - began_at)
     table = render(record.content)
     (given.out / f"{stem}.txt").write_text(table + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """What packing buys on this device: examples a second, and the share of its own rate of matrix products.
 
-The points that tell most come first: each backbone and length at K = 1 and 16, then 32 and 4, then as many trials as
-memory, time or a cap allow.
+The points that tell most come first: each backbone and length at K = 1 and 16, then 32 and 4, then 16 without captured
+steps, then as many trials as memory, time or a cap allow.
 """
 
 from __future__ import annotations
@@ -46,30 +46,48 @@ def measure(run: Run) -> None:
     encoders = {name: encoder(configuration, run.device) for name, configuration in run.sizes.backbones.items()}
     seen: dict[tuple[str, int], tuple[int, float, float, int, int]] = {}
     in_order = sorted(run.sizes.packs, key=lambda size: (size not in FIRST, -size if size not in FIRST else size))
-    for num_trials, (name, length) in itertools.product(in_order, itertools.product(encoders, run.sizes.lengths)):
-        where = {"backbone": name, "length": length, "K": str(num_trials)}
+    points = [
+        (num_trials, graphs, name, length)
+        for num_trials, graphs in [*((size, True) for size in in_order), *_without_graphs(run)]
+        for name, length in itertools.product(encoders, run.sizes.lengths)
+    ]
+    for num_trials, graphs, name, length in points:
+        where = {"backbone": name, "length": length, "K": str(num_trials), "graphs": "may" if graphs else "off"}
         expected = expected_seconds(encoders[name].shape, run.sizes, length=length, num_trials=num_trials, rate=rate)
         if not run.deadline.allows(expected):
             run.leave_out(where, UNITS)
             continue
-        pack = _measure_point(run, where, encoders[name], num_trials, rate)
-        if pack is not None and num_trials >= seen.get((name, length), (0,))[0]:
+        pack = _measure_point(run, where, encoders[name], num_trials, rate, graphs=graphs)
+        if graphs and pack is not None and num_trials >= seen.get((name, length), (0,))[0]:
             seen[name, length] = (num_trials, *pack)
     for name, length in itertools.product(encoders, reversed(run.sizes.lengths)):
         _measure_largest(run, name, encoders[name], length, rate, seen.get((name, length)))
 
 
+def _without_graphs(run: Run) -> list[tuple[int, bool]]:
+    """Sizes of packs that are measured again with every kernel launched by itself."""
+    return [(FIRST[-1], False)] if run.device.type == "cuda" and FIRST[-1] in run.sizes.packs else []
+
+
 def _measure_point(
-    run: Run, where: Mapping[str, Any], backbone: Encoder, num_trials: int, rate: float, *, steps: int = MANY_STEPS
+    run: Run,
+    where: Mapping[str, Any],
+    backbone: Encoder,
+    num_trials: int,
+    rate: float,
+    *,
+    steps: int = MANY_STEPS,
+    graphs: bool = True,
 ) -> tuple[float, float, int, int] | None:
     """Seconds to join and of a step, and what the arithmetic of memory needs; None where there was no time."""
     length = where["length"]
-    pack = synthetic_pack(backbone, run.sizes, length=length, num_trials=num_trials, steps=steps)
+    pack = synthetic_pack(backbone, run.sizes, length=length, num_trials=num_trials, steps=steps, graphs=graphs)
     times = pack.time_steps(run.sizes.step_seconds, run.deadline)
     if not times:
         run.leave_out(where, UNITS)
         return None
     step_s = median(times)
+    where = {**where, "graphs": "on" if pack.has_graphs else "off"}
     run.add(where, _quantities(run, backbone, length, num_trials, step_s, pack, rate))
     return pack.join_s, step_s, pack.bytes_per_trial, pack.tokens_per_slice
 
@@ -96,7 +114,7 @@ def _measure_largest(
     rate: float,
     seen: tuple[int, float, float, int, int] | None,
 ) -> None:
-    where = {"backbone": name, "length": length, "K": "largest"}
+    where = {"backbone": name, "length": length, "K": "largest", "graphs": "may"}
     if seen is None or run.deadline.has_passed():
         run.leave_out(where, UNITS)
         return

@@ -23,11 +23,12 @@ from trainables.engine.pack_size import MemoryModel, piece_bytes
 from trainables.estimate.flops import training_flops
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.training.captured_step import STEPS_BEFORE
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
 
 METHOD = "adapter"
-WARM_UP_STEPS, LEAST_STEPS = 3, 3
+WARM_UP_STEPS, LEAST_STEPS = STEPS_BEFORE + 2, 3  # after which a step has been captured and replayed
 # Of trials on random rows. A trial knows its order of rows before its first step, so many steps take a while to plan.
 MANY_STEPS, FEW_STEPS, STEPS_PER_EPOCH = 1600, 64, 16
 # Share of the rate of products that a step is expected to reach at least, when asking whether there is time for it.
@@ -68,10 +69,17 @@ class MeasuredPack:
         split: the rows to train on.
         configs: the trials.
         num_labels: of the rows.
+        graphs: whether a GPU's steps may be captured.
     """
 
     def __init__(
-        self, encoder: Encoder, split: TokenizedSplit, configs: Sequence[TrialConfig], num_labels: int = 2
+        self,
+        encoder: Encoder,
+        split: TokenizedSplit,
+        configs: Sequence[TrialConfig],
+        num_labels: int = 2,
+        *,
+        graphs: bool = True,
     ) -> None:
         self.device = encoder.device
         gc.collect()  # a pack before this one would be freed in the middle of it
@@ -79,6 +87,8 @@ class MeasuredPack:
         self._used_before = used_bytes(self.device)
         self._peak = PeakMemory(self.device)
         self._pack = Pack(encoder, {"train": split}, num_outputs=num_labels)
+        if not graphs:
+            self._pack.captured = None
         jobs = [Job(config=config, done=lambda outcome: None) for config in configs]
         began = time.perf_counter()
         self._pack.join([RunningTrial(job, len(split)) for job in jobs])
@@ -94,6 +104,11 @@ class MeasuredPack:
     @property
     def tokens_per_slice(self) -> int:
         return self._pack.tokens_per_slice
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether its steps are captured, or may yet be."""
+        return self._pack.captured is not None and not self._pack.captured.is_broken
 
     def step(self) -> None:
         self._pack.step()
@@ -134,12 +149,13 @@ class MeasuredPack:
 
 
 def synthetic_pack(
-    encoder: Encoder, sizes: Sizes, *, length: int, num_trials: int, steps: int = MANY_STEPS
+    encoder: Encoder, sizes: Sizes, *, length: int, num_trials: int, steps: int = MANY_STEPS, graphs: bool = True
 ) -> MeasuredPack:
     """Trials of so many steps that differ in their seeds, on rows of one length."""
     split = random_split(length, encoder.shape.vocab_size, STEPS_PER_EPOCH * sizes.batch_size)
     epochs = -(-steps // STEPS_PER_EPOCH)
-    return MeasuredPack(encoder, split, [trial_config(sizes, seed, num_epochs=epochs) for seed in range(num_trials)])
+    configs = [trial_config(sizes, seed, num_epochs=epochs) for seed in range(num_trials)]
+    return MeasuredPack(encoder, split, configs, graphs=graphs)
 
 
 def example_flops(shape: EncoderShape, sizes: Sizes, length: int) -> float:

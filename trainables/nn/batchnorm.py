@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
     def _measure(self, values: Tensor, mask_KN: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance of the batch, which also move the running ones; the unbiased variance does, as in torch."""
         if mask_KN is None:
-            count = torch.tensor(float(values.shape[1]), device=values.device)
+            count = torch.full((), float(values.shape[1]), device=values.device)
             mean_KW = values.mean(dim=1)
             var_KW = (values - mean_KW[:, None]).square().mean(dim=1)
         else:

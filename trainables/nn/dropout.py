@@ -17,37 +17,66 @@ from trainables.nn.kernels.philox import DropoutKeys, dropout
 from trainables.nn.pieces import Pieces
 
 
+class TrialRates:
+    """The dropout of some trials, at every site: vectors on their device, each made when it is first asked for.
+
+    Args:
+        own: each trial's own rate; None takes each site's.
+        device: of the vectors.
+    """
+
+    def __init__(self, own: Sequence[float | None], device: torch.device) -> None:
+        self.own = list(own)
+        self._device = device
+        self._known: dict[tuple[float, bool], Tensor | None] = {}
+
+    def at(self, default: float, *, is_fixed: bool) -> Tensor | None:
+        """Every trial's rate (K,) at a site with this rate; None where nothing is dropped."""
+        if (default, is_fixed) not in self._known:
+            rates = [default if rate is None or is_fixed else rate for rate in self.own]
+            vector = torch.tensor(rates, dtype=torch.float32).to(self._device) if any(rates) else None
+            self._known[default, is_fixed] = vector
+        return self._known[default, is_fixed]
+
+
 class StepKeys:
     """What the masks of one step of some trials follow from.
 
     Args:
-        seeds: of each trial's dropout.
-        steps: each trial's step.
+        seeds: of each trial's dropout; int64 (K,), on the device, where the host does not know the steps.
+        steps: each trial's step; likewise.
         rates: each trial's own rate; None takes each site's.
         pieces: the batch.
     """
 
     def __init__(
-        self, seeds: Sequence[int], steps: Sequence[int], rates: Sequence[float | None], pieces: Pieces
+        self,
+        seeds: Sequence[int] | Tensor,
+        steps: Sequence[int] | Tensor,
+        rates: Sequence[float | None] | TrialRates,
+        pieces: Pieces,
     ) -> None:
-        self.seeds, self.steps, self._rates = list(seeds), list(steps), list(rates)
-        self._known_rates: dict[float, Tensor] = {}
         device = pieces.input_ids_N.device
-        numbers = torch.tensor([self.seeds, self.steps], dtype=torch.int64).to(device)
+        self.seeds, self.steps = seeds, steps
+        if isinstance(seeds, Tensor) and isinstance(steps, Tensor):
+            seeds_K, steps_K = seeds, steps
+        else:
+            seeds_K, steps_K = torch.tensor([list(seeds), list(steps)], dtype=torch.int64).to(device)
+        self._rates = rates if isinstance(rates, TrialRates) else TrialRates(rates, device)
         per_trial = pieces.num_sequences // pieces.num_trials
         self.num_rows = pieces.num_rows
-        unused = torch.zeros(len(self.seeds), device=device)  # every site gives its own
+        unused = torch.zeros(len(seeds_K), device=device)  # every site gives its own
         self.of_rows = DropoutKeys(
-            seeds_K=numbers[0],
-            steps_K=numbers[1],
+            seeds_K=seeds_K,
+            steps_K=steps_K,
             rates_K=unused,
             places_N=(pieces.owners_N % per_trial).to(torch.int32),
             positions_N=pieces.positions_N.to(torch.int32),
         )
         places_S = torch.arange(pieces.num_sequences, device=device, dtype=torch.int32) % per_trial
         self.of_sequences = DropoutKeys(
-            seeds_K=numbers[0],
-            steps_K=numbers[1],
+            seeds_K=seeds_K,
+            steps_K=steps_K,
             rates_K=unused,
             places_N=places_S,
             positions_N=torch.zeros_like(places_S),
@@ -55,17 +84,15 @@ class StepKeys:
 
     def rates_K(self, default: float, *, is_fixed: bool) -> Tensor | None:
         """Every trial's rate at a site; None where nothing is dropped."""
-        rates = [default if rate is None or is_fixed else rate for rate in self._rates]
-        if not any(rates):
-            return None
-        key = -1.0 - default if is_fixed else default
-        if key not in self._known_rates:
-            self._known_rates[key] = torch.tensor(rates, dtype=torch.float32).to(self.of_rows.seeds_K.device)
-        return self._known_rates[key]
+        return self._rates.at(default, is_fixed=is_fixed)
+
+    def seed_and_step(self, place: int) -> tuple[int, int]:
+        """Of one of the trials; waits for the device where only it knows them."""
+        return int(self.seeds[place]), int(self.steps[place])
 
     def own_rate(self, place: int) -> float | None:
         """The rate of one of the trials, None for each site's."""
-        return self._rates[place]
+        return self._rates.own[place]
 
 
 class Dropout(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainables.nn.kernels import pooling
-from trainables.nn.kernels.sequences import Sequences
+from trainables.nn.kernels.sequences import DeviceSequences, Sequences
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class Pieces:
     owners_N: Tensor  # int64: the sequence of each row; S for dummy rows
     sequences: Sequences
     num_trials: int
-    num_dummies: int
+    num_dummies: int | None  # None: the host does not know
 
     @property
     def num_rows(self) -> int:
@@ -50,7 +50,7 @@ class Pieces:
     @cached_property
     def is_piece_KM(self) -> Tensor | None:
         """False for dummy rows; None where there are none."""
-        if not self.num_dummies:
+        if self.num_dummies == 0:
             return None
         return (self.owners_N < self.num_sequences).view(self.num_trials, -1)
 
@@ -78,6 +78,48 @@ class Pieces:
     def mean(self, hidden_ND: Tensor) -> Tensor:
         """The mean over the word pieces of each sequence (S, D), summed in float32."""
         return pooling.mean(hidden_ND, self.owners_N, self.sequences)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PieceStore:
+    """The word pieces of all rows of a split, on a device: those of row i are offsets[i] to offsets[i + 1]."""
+
+    input_ids_P: Tensor  # int32
+    token_types_P: Tensor  # int8
+    offsets: Tensor  # int64, one more than rows
+    lengths: Tensor  # int64 of each row
+
+    def gather(self, rows_S: Tensor, num_trials: int, rows_per_trial: int, longest: int) -> Pieces:
+        """The batch of these rows (S,), int64, trial after trial: what `pieces_of` makes, without asking the host.
+
+        Shapes follow from the numbers alone. `rows_per_trial` must be at least the word pieces of any trial's rows,
+        and `longest` at least those of any row; neither is checked.
+        """
+        size = len(rows_S)
+        lengths_KB = self.lengths[rows_S].view(num_trials, -1)
+        per_trial = lengths_KB.shape[1]
+        ends_KB = lengths_KB.cumsum(dim=1)
+        segments_K1 = torch.arange(num_trials, device=rows_S.device)[:, None]
+        starts_S = (ends_KB - lengths_KB + segments_K1 * rows_per_trial).flatten()
+        places_M = torch.arange(rows_per_trial, device=rows_S.device)
+        # Of each row of the batch, how many sequences of its trial end before it: its own is the next.
+        own_KM = torch.searchsorted(ends_KB, places_M.expand(num_trials, -1).contiguous(), right=True)
+        dummy_N = (own_KM == per_trial).flatten()
+        owners_N = (own_KM.clamp_max(per_trial - 1) + segments_K1 * per_trial).flatten()
+        rows_N = torch.arange(num_trials * rows_per_trial, device=rows_S.device)
+        positions_N = (rows_N - starts_S[owners_N]).masked_fill(dummy_N, 0)
+        sources_N = self.offsets[rows_S][owners_N] + positions_N
+        return Pieces(
+            input_ids_N=self.input_ids_P[sources_N].long().masked_fill(dummy_N, 0),
+            token_types_N=self.token_types_P[sources_N].long().masked_fill(dummy_N, 0),
+            positions_N=positions_N,
+            owners_N=owners_N.masked_fill(dummy_N, size),
+            sequences=DeviceSequences(
+                starts_S, lengths_KB.flatten(), longest=longest, num_trials=num_trials, num_rows=len(rows_N)
+            ),
+            num_trials=num_trials,
+            num_dummies=None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,6 +19,7 @@ from trainables.device.memory import is_out_of_memory
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.encoder import Prefix
 from trainables.nn.pieces import Laid, Pieces, lay, pieces_of
+from trainables.training.device_data import on_device
 from trainables.training.loss import NOWHERE, TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel
 
@@ -83,6 +84,8 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
     """
     model.eval()
     device, num_trials = model.head.weight.device, model.num_trials
+    if device.type == "cuda" and prefix is None and model.encoder.body is None:
+        return predict_there(model, split)
     batches = evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[device.type] // num_trials)
     parts: list[tuple[np.ndarray, Tensor]] = []
     while batches:
@@ -101,6 +104,41 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
     for rows, logits in parts:
         outputs[:, rows, : logits.shape[2]] = logits.cpu().numpy()
     return outputs
+
+
+@torch.inference_mode()
+def predict_there(model: AdaptedModel, split: TokenizedSplit) -> np.ndarray:
+    """What `predict_stacked` gives, batches gathered by the device, which is waited for once, at the end."""
+    model.eval()
+    device, num_trials = model.head.weight.device, model.num_trials
+    data = on_device(split, device)
+    batches = evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[device.type] // num_trials)
+    order_N = np.concatenate(batches)
+    order_on_device = torch.from_numpy(order_N).to(device)
+    outputs: Tensor | None = None  # in this order
+    start = 0
+    while batches:
+        rows = batches.pop(0)
+        lengths = split.lengths[rows]
+        try:
+            rows_S = order_on_device[start : start + len(rows)].repeat(num_trials)
+            pieces, _ = data.batch(rows_S, num_trials, -(-int(lengths.sum()) // 8) * 8, int(lengths.max()))
+            logits = model(pieces).view(num_trials, len(rows), -1)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(rows) == 1:
+                raise
+            batches[:0] = np.array_split(rows, 2)
+            continue
+        if outputs is None:  # the first batch has the longest row; shorter ones are filled up as padding is
+            outputs = logits.new_full((num_trials, len(split), logits.shape[2]), NOWHERE)
+        outputs[:, start : start + len(rows), : logits.shape[2]] = logits
+        start += len(rows)
+    assert outputs is not None  # a split has rows
+    in_order = outputs.cpu().numpy()
+    found = np.empty_like(in_order)
+    found[:, order_N] = in_order
+    is_of_pieces = model.encoder.pooling == "tokens"
+    return found.reshape(num_trials, len(split), -1, model.head.weight.shape[-1]) if is_of_pieces else found
 
 
 def to_device(

@@ -4,29 +4,41 @@ Protocol of Houlsby et al. 2019, section 3.1, with the details its released code
 first tenth of the steps and linear decay to zero, gradients clipped at a global norm, the last epoch evaluated. Every
 trial of a pack has all of these to itself; what they share is the frozen backbone and the pass through it.
 
+Batches come to the device in one of two ways. On a GPU the rows of the task and the order of every trial lie there, a
+step gathers its batch itself, and steps of one shape are captured as a CUDA graph. Otherwise, on a CPU or where a
+method needs what only the host has, each batch is laid out on the host.
+
 Suffixes: K trials, B sequences a trial, S = K*B, P trained numbers of a trial.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import is_out_of_memory, release_unused
+from trainables.device.pace import Pace
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.dropout import StepKeys
-from trainables.nn.encoder import Encoder
+from trainables.nn.encoder import Encoder, Prefix
+from trainables.nn.pieces import Pieces
 from trainables.outcome import EpochReport
 from trainables.predictions import predictions_from
+from trainables.training.captured_step import CapturedSteps, CudaCapture
+from trainables.training.device_data import Course, TrialCourse, on_device
 from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.fit import fit_head
 from trainables.training.loss import TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel, build_model
+from trainables.training.optimizer import StepNumbers
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import RunningTrial
 from trainables.training.weights import TrainedWeights, TrialState
@@ -63,6 +75,14 @@ class Pack:
     ) -> None:
         self.trials: list[RunningTrial] = []
         self.tokens_per_slice = TOKENS_PER_SLICE[encoder.device.type]
+        device = encoder.device
+        is_gpu = device.type == "cuda"
+        # Whether batches are gathered on the device, where the method lets them be.
+        self.gathers_on_device = is_gpu
+        # None where steps are launched kernel by kernel.
+        captures = is_gpu and os.environ.get("ADAPTUNE_GRAPHS") != "0"
+        self.captured = CapturedSteps(CudaCapture(device)) if captures else None
+        self._pace = Pace(device)
         self._encoder = encoder
         self._data = data
         self._num_outputs = num_outputs
@@ -71,6 +91,9 @@ class Pack:
         self._metric = metric
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
+        self._courses: dict[RunningTrial, TrialCourse] = {}
+        self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
+        self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
 
     @property
     def model(self) -> AdaptedModel:
@@ -93,6 +116,7 @@ class Pack:
         else:
             self._weights.replace_rows(self._weights.read(model))
         self.trials += newcomers
+        self._sums = None
 
     def leave(self, leaving: Sequence[RunningTrial]) -> None:
         """Take trials out of the pack; the others go on as if those had never been there."""
@@ -110,6 +134,7 @@ class Pack:
         """Let suspended trials go on where they stopped."""
         self.weights.resume(states)
         self.trials += returning
+        self._sums = None
 
     def step(self) -> None:
         """One optimizer step of every trial; a trial that is fitted is at its optimum after it.
@@ -117,16 +142,25 @@ class Pack:
         Raises the device's out-of-memory error where even a single trial does not fit; trials whose turn had come
         before have then taken their step, and the others have not.
         """
+        self._sums = None
         if self.trials[0].is_fitted:
             for trial in self.trials:
                 self._fit(trial)
+            return
+        if self._gathers():
+            course = self._current_course()
+            rows_per_trial, longest = course.shape()
+            for first, last in self._slices(rows_per_trial):
+                self._train(first, last, lambda first, last: self._train_there(first, last, rows_per_trial, longest))
+            self._pace.keep()
             return
         split = self._data["train"]
         batches = [trial.batches[trial.step] for trial in self.trials]
         # Instead of word pieces, each row of features has one.
         longest = max(len(rows) if self._has_features else int(split.lengths[rows].sum()) for rows in batches)
         for first, last in self._slices(longest):
-            self._train(first, last, batches)
+            self._train(first, last, lambda first, last: self.train_slice(first, last, batches[first:last]))
+        self._pace.keep()
 
     def _slices(self, tokens_per_trial: int) -> Iterator[tuple[int, int]]:
         """Ranges of trials that go through the encoder together, of nearly equal sizes."""
@@ -134,17 +168,19 @@ class Pack:
         bounds = np.linspace(0, len(self.trials), -(-len(self.trials) // fitting) + 1).round().astype(int).tolist()
         yield from itertools.pairwise(bounds)
 
-    def _train(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
+    def _train(self, first: int, last: int, train: Callable[[int, int], None]) -> None:
         """One step of some trials; in halves where they do not fit into memory together."""
         statistics = self.weights.statistics[first:last].clone()
         try:
-            self.train_slice(first, last, batches[first:last])
+            train(first, last)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
+            if self.captured is not None:
+                self.captured.forget()  # graphs hold memory that others want now
             release_unused()
             if last - first == 1:
                 raise
@@ -152,30 +188,98 @@ class Pack:
         else:
             return
         middle = (first + last) // 2
-        self._train(first, middle, batches)
-        self._train(middle, last, batches)
+        self._train(first, middle, train)
+        self._train(middle, last, train)
 
     def train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
         trials, device = self.trials[first:last], self.weights.device
         laid, pieces, labels_S = to_device(self._data["train"], np.concatenate(batches), len(trials), device)
         seeds, steps = [trial.dropout_seed for trial in trials], [trial.step for trial in trials]
-        self.model.drop_out(StepKeys(seeds, steps, [trial.config.dropout for trial in trials], pieces))
-        self.weights.show(self.model, first, last)
-        self.model.train()
+        keys = StepKeys(seeds, steps, [trial.config.dropout for trial in trials], pieces)
         prefix_of = self._prefix_of("train", trials)
-        outputs = self.model(pieces, None if prefix_of is None else prefix_of(laid))
-        losses_K = example_losses(outputs, labels_S).view(len(trials), -1).mean(dim=1)
-        penalty_K = self.model.penalty()
-        # The loss of one trial knows no weight of another.
-        (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
-        grads_KP = self.weights.take_gradients(first, last)
-        self.weights.update(first, last, grads_KP, trials)
-        self.weights.loss_sums[first:last] += losses_K.detach()
+        prefix = None if prefix_of is None else prefix_of(laid)
+        grads_KP = self._learn(first, last, pieces, labels_S, keys, trials, prefix)
         for trial in trials:
             trial.step += 1
         for module in self.model.followers:
             with self.weights.opened(self.model, first, last, grads_KP):
                 module.after_step(trials[0].step, len(trials[0].batches))
+
+    def _learn(
+        self,
+        first: int,
+        last: int,
+        pieces: Pieces,
+        labels_S: Tensor,
+        keys: StepKeys,
+        numbers: Sequence[RunningTrial] | StepNumbers,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """Forwards, backwards and the optimizer's step of some trials; gives the gradients they were moved by.
+
+        On a GPU all of it may be captured: see `trainables.training.captured_step`.
+        """
+        self.model.drop_out(keys)
+        self.weights.show(self.model, first, last)
+        self.model.train()
+        outputs = self.model(pieces, prefix)
+        losses_K = example_losses(outputs, labels_S).view(last - first, -1).mean(dim=1)
+        penalty_K = self.model.penalty()
+        # The loss of one trial knows no weight of another.
+        (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
+        grads_KP = self.weights.take_gradients(first, last)
+        self.weights.update(first, last, grads_KP, numbers)
+        self.weights.loss_sums[first:last] += losses_K.detach()
+        return grads_KP
+
+    def _gathers(self) -> bool:
+        """Whether the device can gather its batches itself.
+
+        A body of a method's own may ask the host about its batch, modules that follow a step look at its gradients,
+        and states of frozen layers are kept on the host.
+        """
+        if not self.gathers_on_device or self.model.encoder.body is not None or self.model.followers:
+            return False
+        return not self._has_features and not self._keeps_states(self.trials)
+
+    def _current_course(self) -> Course:
+        """What the trials' steps follow from, on the device; another one, and other graphs, after trials changed."""
+        version, steps = self.weights.version, [trial.step for trial in self.trials]
+        if self._course is None or self._course[0] != version or self._course[1].steps != steps:
+            if self.captured is not None:
+                self.captured.forget()
+            split, device = self._data["train"], self.weights.device
+            self._courses = {
+                trial: self._courses.get(trial) or TrialCourse.of(trial, split.lengths, device) for trial in self.trials
+            }
+            self._course = version, Course(self.trials, list(self._courses.values()), device)
+            self.weights.reserve_gradients()
+        return self._course[1]
+
+    def _train_there(self, first: int, last: int, rows_per_trial: int, longest: int) -> None:
+        """One step of some trials whose batches the device gathers; all there is of it may be captured."""
+        step = functools.partial(self.step_there, first, last, rows_per_trial, longest)
+        if self.captured is None:
+            step()
+        else:
+            self.captured.take((first, last, rows_per_trial, longest), step)
+        self._current_course().count(first, last)
+        for trial in self.trials[first:last]:
+            trial.step += 1
+
+    def step_there(self, first: int, last: int, rows_per_trial: int, longest: int) -> None:
+        """What the device does in such a step. Nothing here follows from anything but these four numbers."""
+        course = self._current_course()
+        self.weights.forget_gradients(first, last)  # of a step that could not be captured
+        rows_S = course.rows_S(first, last)
+        data = on_device(self._data["train"], self.weights.device)
+        pieces, labels_S = data.batch(rows_S, last - first, rows_per_trial, longest)
+        keys = course.keys(first, last, pieces)
+        self._learn(first, last, pieces, labels_S, keys, course.numbers(first, last))
+        course.advance(first, last)
+        # What was captured shall be held by its graph alone.
+        self.model.drop_out(None)
+        self.model.encoder.batch.pieces = None
 
     def _fit(self, trial: RunningTrial) -> None:
         """Put the head in place that the trial's method fits to the features of all training rows."""
@@ -205,19 +309,26 @@ class Pack:
         ]
         if not due:
             return []
-        sums = self.weights.loss_sums.tolist()
-        found = [(self.trials[place], sums[place]) for place in due if not math.isfinite(sums[place])]
+        sums = self._loss_sums()
+        suspects = [self.trials[place] for place in due]
+        found = [(trial, sums[trial]) for trial in suspects if not math.isfinite(sums[trial])]
         return [
             (trial, f"the training loss became {loss} by step {trial.step} (epoch {len(trial.epochs) + 1})")
             for trial, loss in found
         ]
+
+    def _loss_sums(self) -> dict[RunningTrial, float]:
+        """Of each trial over the steps of its epoch; read from the device once after a step."""
+        if self._sums is None:
+            self._sums = dict(zip(self.trials, self.weights.loss_sums.tolist(), strict=True))
+        return self._sums
 
     def end_epochs(self, ended: Sequence[RunningTrial], metric: Metric) -> list[EpochReport | TrainingDivergedError]:
         """Evaluate trials on validation after an epoch, all in one pass, and keep their reports.
 
         One whose outputs are not finite has the error in its place.
         """
-        sums = self.weights.loss_sums.tolist()
+        sums = self._loss_sums()
         reports: list[EpochReport | TrainingDivergedError] = []
         for trial, scores in zip(ended, self.evaluate(ended, "validation", metric), strict=True):
             place = self.trials.index(trial)
@@ -226,8 +337,8 @@ class Pack:
                 continue
             # With fewer steps than epochs an epoch may hold no step, and the last loss stands.
             steps = trial.steps_in_epoch
-            train_loss = sums[place] / steps if steps else trial.epochs[-1].train_loss
-            self.weights.loss_sums[place] = 0.0
+            train_loss = sums[trial] / steps if steps else trial.epochs[-1].train_loss
+            self.weights.loss_sums[place] = sums[trial] = 0.0
             began, trial.epoch_clock = trial.epoch_clock, time.perf_counter()
             report = EpochReport(
                 epoch=len(trial.epochs) + 1,
@@ -277,10 +388,16 @@ class Pack:
         if self._has_features:
             features = self._prefixes.features(self._data[split], view)
             return lambda laid: features.batch(laid, self.weights.device)
-        if not view.num_frozen_layers or any(trial.config.dropout != 0 for trial in trials):
+        if not self._keeps_states(trials):
             return None
         states = self._prefixes.states(self._data[split], view.num_frozen_layers)
         return lambda laid: states.batch(laid, self.weights.device)
+
+    def _keeps_states(self, trials: Sequence[RunningTrial]) -> bool:
+        """Whether hidden states above frozen layers are kept instead of computed, for these to train or for all."""
+        if self._prefixes is None or not self.model.encoder.num_frozen_layers:
+            return False
+        return all(trial.config.dropout == 0 for trial in trials)
 
     @property
     def _has_features(self) -> bool:

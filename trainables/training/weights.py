@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.layernorm import LayerNorm
 from trainables.training.model import AdaptedModel, statistics_of
-from trainables.training.optimizer import RowLayout, bytes_per_trial, update
+from trainables.training.optimizer import RowLayout, StepNumbers, bytes_per_trial, update
 from trainables.training.running_trial import RunningTrial
 
 
@@ -62,6 +62,7 @@ class TrainedWeights:
         self.layout, self._leaves = _lay_out(model)
         self._statistics = _lay_out_statistics(model)
         self.device = model.head.weight.device
+        self.version = 0  # other tensors hold the pack's trials whenever it is another
         self.compute_dtype = model.encoder.compute_dtype
         self.replace_rows(self.read(model))
 
@@ -150,16 +151,24 @@ class TrainedWeights:
         self.loss_sums = loss_sums  # of each trial, over the steps of its epoch
         self._views: dict[tuple[int, int], list[nn.Parameter]] = {}
         self._grads = torch.empty(0, trained.shape[1], device=self.device)
+        self.version += 1
 
-    def update(self, first: int, last: int, grads: Tensor, trials: Sequence[RunningTrial]) -> None:
+    def reserve_gradients(self) -> None:
+        """Let gradients of any of the pack's trials lie where they lie, whichever are asked for from now on."""
+        if self._grads.shape[0] < self.num_trials:
+            self._grads = torch.empty_like(self.trained)
+
+    def update(self, first: int, last: int, grads: Tensor, trials: Sequence[RunningTrial] | StepNumbers) -> None:
         """Take one step of AdamW with trials first..last-1, by their gradients (last - first, P)."""
         if self._moments is None:
             self._moments = torch.zeros_like(self.trained), torch.zeros_like(self.trained)
         moments = self._moments[0][first:last], self._moments[1][first:last]
-        steps = [(trial.config, trial.step, len(trial.batches)) for trial in trials]
+        if not isinstance(trials, StepNumbers):
+            steps = [(trial.config, trial.step, len(trial.batches)) for trial in trials]
+            trials = StepNumbers.of(steps, self.device)
         with torch.no_grad():
             seen = None if self._seen is self.trained else self._seen[first:last]
-            update(self.trained[first:last], grads, moments, self.layout, steps, seen)
+            update(self.trained[first:last], grads, moments, self.layout, trials, seen)
 
     def show(self, model: AdaptedModel, first: int, last: int, *, masters: bool = False) -> None:
         """Put trials first..last-1 of the pack before the model: their masters, or what products see of them."""

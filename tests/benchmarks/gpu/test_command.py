@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks import NotMeasuredError
@@ -105,3 +106,38 @@ def test_a_rehearsal_is_labelled_and_keeps_json_and_table(tmp_path, monkeypatch,
     assert {"taken_at", "commit", "machine", "processor", "cpus", "python", "versions", "settings"} <= set(content)
     assert path.with_suffix(".txt").read_text(encoding="utf-8").startswith("REHEARSAL ON A CPU")
     assert "== kernels: finished" in capsys.readouterr().out
+
+
+def test_some_parts_alone_share_the_time_they_are_given(tmp_path, monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    left: dict[str, float] = {}
+
+    def look(run: Any) -> None:
+        left[run.part] = run.deadline.left()
+
+    monkeypatch.setattr(command, "_measures", lambda: dict.fromkeys(command.PARTS, look))
+    given = ["--out", str(tmp_path), "--device", "cpu", "--parts", "memory,launches", "--limit", "500"]
+    assert command.main(given) == 0
+    assert list(left) == ["launches", "memory"]
+    assert 200 < left["launches"] <= 250  # their weights are equal
+    assert 400 < left["memory"] <= 500
+    (path,) = tmp_path.glob("rehearsal-*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert list(content["parts"]) == content["settings"]["parts"] == ["launches", "memory"]
+    assert content["settings"]["time_limit"]["value"] == 500
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--parts", "launches,lunches"], "knows no part lunches; there are correctness, launches"),
+        (["--limit", "0"], "--limit must be a number of seconds above 0, but got 0"),
+    ],
+)
+def test_parts_and_limits_that_cannot_be_are_refused(given, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        command.main(["--out", str(tmp_path / "out"), *given])
+    assert error.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -38,7 +38,7 @@ class Words:
     def of(pieces: Pieces) -> Words:
         """Read a batch as `trainables.methods.no_bert.words` lays it out."""
         ids, types, rows = pieces.input_ids_N, pieces.token_types_N, pieces.owners_N
-        if pieces.num_dummies:
+        if pieces.num_dummies != 0:
             is_piece = rows < pieces.num_sequences
             ids, types, rows = ids[is_piece], types[is_piece], rows[is_piece]
         starts = (types != PIECE).nonzero().view(-1)

@@ -97,7 +97,7 @@ class PeftBody(nn.Module):
             yield
             return
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_step_seed(keys.seeds[0], keys.steps[0]))
+            torch.manual_seed(_step_seed(*keys.seed_and_step(0)))
             yield
 
 

@@ -53,11 +53,14 @@ class Sequences:
         self.lengths_S = torch.from_numpy(lengths_S.astype(np.int32)).to(device)
 
     def __len__(self) -> int:
-        return len(self._starts_S)
+        return len(self.starts_S)
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
         """Every sequence that has rows, in groups from short to long; at most `MAX_GROUPS`."""
+        return self._make_groups()
+
+    def _make_groups(self) -> tuple[Group, ...]:
         padded_S = -(-self._lengths_S // _MULTIPLE) * _MULTIPLE
         ends = _group_ends(padded_S[padded_S > 0])
         return tuple(
@@ -89,6 +92,45 @@ class Sequences:
             rows_GL=rows_GL,
             targets_GL=targets_GL,
             padding_GL=padding,
+        )
+
+
+class DeviceSequences(Sequences):
+    """Sequences of which the host knows only how many they are and how long any may be.
+
+    They go through attention in one group, so that its shapes follow from nothing else.
+
+    Args:
+        starts_S: each sequence's first row, int64, on the rows' device.
+        lengths_S: its rows, int64, on the same device.
+        longest: at least the rows of the longest.
+        num_trials: K.
+        num_rows: N.
+    """
+
+    def __init__(self, starts_S: Tensor, lengths_S: Tensor, *, longest: int, num_trials: int, num_rows: int) -> None:
+        self.num_trials, self.num_rows, self.device = num_trials, num_rows, starts_S.device
+        self.longest = longest
+        self.starts_S, self.lengths_S = starts_S.to(torch.int32), lengths_S.to(torch.int32)
+
+    def _make_groups(self) -> tuple[Group, ...]:
+        length = -(-self.longest // _MULTIPLE) * _MULTIPLE
+        members_S = torch.arange(len(self), device=self.device)
+        per_trial = len(self) // self.num_trials
+        starts_S1 = self.starts_S.long()[:, None]
+        positions_L = torch.arange(length, device=self.device)
+        padding_SL = positions_L >= self.lengths_S[:, None]
+        rows_SL = starts_S1 + positions_L
+        return (
+            Group(
+                length=length,
+                sequences_G=members_S,
+                trials_G=members_S // per_trial,
+                places_G=(members_S % per_trial).to(torch.int32),
+                rows_GL=torch.where(padding_SL, starts_S1, rows_SL),
+                targets_GL=rows_SL.masked_fill(padding_SL, self.num_rows),
+                padding_GL=padding_SL,
+            ),
         )
 
 
