@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.trainables.nn.kernels.triton.conftest import InTriton
 from tests.trainables.training.packable import ENCODER, ROUNDED, SmallOptions, make_config, make_pack, make_running
 from trainables.nn.encoder import Encoder
-from trainables.nn.kernels.triton import adamw, dropout, layernorm
+from trainables.nn.kernels.triton import adamw, bottleneck, dropout, layernorm
 from trainables.training.pack import Pack
 
 STEPS = 2
@@ -39,13 +39,15 @@ def called_fixture(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         original = getattr(module, name)
 
         def watched(*args: object, **named: object) -> object:
-            called.append(name)
+            called.append(f"{module.__name__.rpartition('.')[2]} {name}")
             return original(*args, **named)
 
         monkeypatch.setattr(module, name, watched)
 
-    for module, name in [(adamw, "adamw_"), (dropout, "multiply"), (layernorm, "forward"), (layernorm, "backward")]:
-        watch(module, name)
+    for module in (adamw, bottleneck, dropout, layernorm):
+        for name in ("adamw_", "multiply", "forward", "backward"):
+            if hasattr(module, name):
+                watch(module, name)
     return called
 
 
@@ -57,7 +59,10 @@ def test_steps_are_those_of_torch(
     assert not called
     with in_triton():
         ours = train(ENCODER, method, small_options, num_trials)
-    assert set(called) == {"adamw_", "multiply", "forward", "backward"}
+    expected_calls = {"adamw adamw_", "dropout multiply", "layernorm forward", "layernorm backward"}
+    if method == "adapter":
+        expected_calls |= {"bottleneck forward", "bottleneck backward"}
+    assert set(called) == expected_calls
     torch.testing.assert_close(ours.weights.loss_sums, expected.weights.loss_sums, rtol=1e-5, atol=1e-6)
     # Adam's first steps are as long as the rate however small a gradient is, so rounding shows where that is nearly 0.
     is_near = (ours.weights.trained - expected.weights.trained).abs() <= 1e-6
