@@ -77,8 +77,9 @@ def backward(
     bias_shape: torch.Size,
     drawn_from: _DrawnFrom | None,
     needed: tuple[bool, ...],
+    bias_dtype: torch.dtype = torch.float32,
 ) -> _Gradients:
-    """The gradients of x, residual, weight and bias that are needed."""
+    """The gradients of x, residual, weight and bias that are needed, those of weight and bias in their own dtypes."""
     grad_ND, weight_shape, weight = grad_ND.contiguous(), weight.shape, _in_rows(weight)
     num_rows, width = grad_ND.shape
     num_trials = _num_trials(weight_shape, bias_shape, drawn_from)
@@ -116,15 +117,20 @@ def backward(
             COLUMNS=columns,
             STRIP=strip,
         )
-    grad_weight, grad_bias = _add_up(parts, (weight_shape, bias_shape))
+    grad_weight, grad_bias = _add_up(parts, (weight_shape, bias_shape), (weight.dtype, bias_dtype))
     if needed[0] and grad_x is None:
         grad_x = grad_residual
     return grad_x, grad_residual, grad_weight, grad_bias
 
 
-def _add_up(parts: list[Tensor | None], shapes: tuple[torch.Size, ...]) -> tuple[Tensor | None, Tensor | None]:
+def _add_up(
+    parts: list[Tensor | None], shapes: tuple[torch.Size, ...], dtypes: tuple[torch.dtype, ...]
+) -> tuple[Tensor | None, Tensor | None]:
     """Sums of strips over all rows (D,), or over each trial's (K, D), of both tensors in one launch."""
-    sums = [None if part is None else part.new_empty(shape) for part, shape in zip(parts, shapes, strict=True)]
+    sums = [
+        None if part is None else part.new_empty(shape, dtype=dtype)
+        for part, shape, dtype in zip(parts, shapes, dtypes, strict=True)
+    ]
     present = [(part, total) for part, total in zip(parts, sums, strict=True) if part is not None and total is not None]
     if present:
         (first, first_sum), (second, second_sum) = present[0], present[-1]
@@ -346,12 +352,11 @@ def _sum_strips(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     is_column = column < width
     segment = tl.program_id(0)
+    is_second = segment >= first_segments
     parts = first_parts
-    sums = first_sums
     strips = first_strips
-    if segment >= first_segments:
+    if is_second:
         parts = second_parts
-        sums = second_sums
         strips = second_strips
         segment -= first_segments
     start = segment.to(tl.int64) * strips
@@ -361,4 +366,8 @@ def _sum_strips(
         at = (start + strip)[:, None] * width + column[None, :]
         inside = (strip < strips)[:, None] & is_column[None, :]
         total += tl.sum(tl.load(parts + at, mask=inside, other=0.0), axis=0)
-    tl.store(sums + segment.to(tl.int64) * width + column, total, mask=is_column)
+    at_sums = segment.to(tl.int64) * width + column
+    if is_second:  # which may be of another dtype
+        tl.store(second_sums + at_sums, total.to(second_sums.dtype.element_ty), mask=is_column)
+    else:
+        tl.store(first_sums + at_sums, total.to(first_sums.dtype.element_ty), mask=is_column)
