@@ -58,7 +58,7 @@ def forward(
             *_with_steps(weights),
             out_ND,
             before_NA,
-            scale,
+            float(scale),
             num_rows // num_trials,
             blocks,
             **_constants(width, size, activation),
@@ -95,14 +95,14 @@ def backward(
             up_KAD.stride(0),
             grad_read_ND,
             grad_before_NA,
-            scale,
+            float(scale),
             per_trial,
             blocks,
             ADDS=adds,
             **constants,
         )
     _backward_weights[(triton.cdiv(width, _CHUNK), num_trials)](
-        grad_ND, read_ND, before_NA, grad_before_NA, *grads, scale, per_trial, **constants
+        grad_ND, read_ND, before_NA, grad_before_NA, *grads, float(scale), per_trial, **constants
     )
     return grad_read_ND, grads[0], grads[1], grads[2], grads[3]
 

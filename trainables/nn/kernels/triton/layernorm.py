@@ -185,7 +185,7 @@ def _step(weight: Tensor) -> int:
 
 @triton.jit(
     do_not_specialize=["weight_step", "bias_step", "site", "per_trial", "blocks"],
-    do_not_specialize_on_alignment=["weight", "bias"],
+    do_not_specialize_on_alignment=["weight", "bias", "seeds", "steps", "rates"],
 )
 def _forward(
     x,
@@ -254,7 +254,7 @@ def _forward(
 
 @triton.jit(
     do_not_specialize=["weight_step", "site", "per_trial", "strips"],
-    do_not_specialize_on_alignment=["weight"],
+    do_not_specialize_on_alignment=["weight", "seeds", "steps", "rates"],
 )
 def _backward(
     grad,
