@@ -20,7 +20,7 @@ _TILE = 2048  # elements of a program at a time: sixteen for each thread of four
 _STRIP = 16  # rows of which a program adds up the gradients of weight and bias; any change of it changes their rounding
 _PARTS = 32  # strips that are added up at once
 
-_DrawnFrom = tuple[DropoutKeys, int, Tensor]  # keys, site and rates of masks
+DrawnFrom = tuple[DropoutKeys, int, Tensor]  # keys, site and rates of masks
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -30,7 +30,7 @@ def forward(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    drawn_from: _DrawnFrom | None,
+    drawn_from: DrawnFrom | None,
     is_kept: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The result, and what is kept for the gradient: the normalised rows, and each one's 1 / standard deviation."""
@@ -43,7 +43,7 @@ def forward(
     if not num_rows:
         return out_ND, normed_ND, rstd_N1
     num_trials = _num_trials(weight.shape, bias.shape, drawn_from)
-    rows, columns = _tile(width)
+    rows, columns = tile_of(width)
     blocks = triton.cdiv(num_rows // num_trials, rows)
     _forward[(num_trials * blocks,)](
         x_ND,
@@ -56,7 +56,7 @@ def forward(
         out_ND,
         normed_ND,
         rstd_N1,
-        *_drawing(drawn_from),
+        *drawing(drawn_from),
         num_rows // num_trials,
         blocks,
         ADDS=residual_ND is not None,
@@ -75,7 +75,7 @@ def backward(
     rstd_N1: Tensor,
     weight: Tensor,
     bias_shape: torch.Size,
-    drawn_from: _DrawnFrom | None,
+    drawn_from: DrawnFrom | None,
     needed: tuple[bool, ...],
     bias_dtype: torch.dtype = torch.float32,
 ) -> _Gradients:
@@ -87,7 +87,7 @@ def backward(
     drops = drawn_from is not None
     grad_x = torch.empty_like(grad_ND) if needed[0] and (drops or not needed[1]) else None
     grad_residual = torch.empty_like(grad_ND) if needed[1] else None
-    rows, columns = _tile(width)
+    rows, columns = tile_of(width)
     # Without sums over rows a program has as few as it works on at once.
     strip = max(rows, _STRIP) if needed[2] or needed[3] else rows
     strips = triton.cdiv(per_trial, strip)
@@ -104,7 +104,7 @@ def backward(
             grad_x,
             grad_residual,
             *parts,
-            *_drawing(drawn_from),
+            *drawing(drawn_from),
             per_trial,
             strips,
             DROPS=drops,
@@ -152,13 +152,13 @@ def _add_up(
     return sums[0], sums[1]
 
 
-def _tile(width: int) -> tuple[int, int]:
+def tile_of(width: int) -> tuple[int, int]:
     """Rows and columns a program works on at once."""
     columns = max(8, triton.next_power_of_2(width))
     return max(1, min(_STRIP, _TILE // columns)), columns
 
 
-def _drawing(drawn_from: _DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
+def drawing(drawn_from: DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
     """Seeds, steps, rates, places, positions and site."""
     if drawn_from is None:
         return None, None, None, None, None, 0
@@ -166,7 +166,7 @@ def _drawing(drawn_from: _DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
     return keys.seeds_K, keys.steps_K, rates_K, keys.places_N, keys.positions_N, site
 
 
-def _num_trials(weight_shape: torch.Size, bias_shape: torch.Size, drawn_from: _DrawnFrom | None) -> int:
+def _num_trials(weight_shape: torch.Size, bias_shape: torch.Size, drawn_from: DrawnFrom | None) -> int:
     """The segments of rows that have something of their own."""
     if drawn_from is not None:
         return len(drawn_from[0].seeds_K)

@@ -12,19 +12,19 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from trainables.nn.kernels.triton import adamw, bottleneck, dropout, layernorm, pooling
+from trainables.nn.kernels.triton import adamw, bottleneck, dropout, embedding, layernorm, pooling
 
 TARGET = GPUTarget("cuda", 90, 32)
 MOST_SHARED_BYTES = 99 * 1024  # what a program may have on the smaller cards of the last years
-WIDTH, ROWS, COLUMNS = 384, *layernorm._tile(384)
+WIDTH, ROWS, COLUMNS = 384, *layernorm.tile_of(384)
 INTEGERS = {
     "site", "per_trial", "blocks", "strips", "first_strips", "first_segments", "second_strips", "width", "step", "size",
-    "share", "parts", "num_decayed", "num_rows", "num_sequences",
+    "share", "parts", "num_decayed", "num_rows", "num_sequences", "num_types", "offset",
 }  # fmt: skip
 TYPES = {
     "eps": "fp32",
     "scale": "fp32",
-    **dict.fromkeys(("seeds", "steps", "owners"), "*i64"),
+    **dict.fromkeys(("seeds", "steps", "owners", "ids", "row_positions", "types"), "*i64"),
     **dict.fromkeys(("places", "positions", "starts", "lengths"), "*i32"),
     **dict.fromkeys(("rstd_out", "rstd_in", "weight_parts", "bias_parts", "first_parts", "second_parts"), "*fp32"),
 }
@@ -45,6 +45,7 @@ def compile_kernel(kernel: triton.JITFunction, constants: Mapping[str, object], 
 def main() -> None:
     tile = {"WIDTH": WIDTH, "ROWS": ROWS, "COLUMNS": COLUMNS}
     compile_kernel(dropout._multiply, tile, {"rates": "*fp32"})
+    compile_kernel(embedding._embed, tile | {"HAS_TYPES": True, "DROPS": True}, {"rates": "*fp32"})
     flags = {"ADDS": True, "DROPS": True, "KEEPS": True}
     compile_kernel(layernorm._forward, tile | flags, {"rates": "*fp32"})
     nothing = dict.fromkeys(("residual", "normed_out", "rstd_out", "seeds", "steps", "rates", "places", "positions"))
