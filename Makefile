@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test test-fast browser chaos check docs docs-run format bench wheel wheel-test lock clean
+.PHONY: help venv sweep test test-fast browser gpu chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-fast: $(INSTALLED) ## the tests that start no Ray, some three and a half mi
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser
+
+gpu: $(INSTALLED) ## the tests that need a GPU: kernels against torch, every method against a CPU
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0

@@ -22,8 +22,8 @@ class NoOpEngine:
 class NoOpEngineActor(EngineActor):
     """An engine actor around it: all that happens between a trial's process and its engine is the real thing."""
 
-    def __init__(self, num_threads: int) -> None:
-        super().__init__(num_threads)
+    def __init__(self, num_threads: int, share: float = 1.0) -> None:
+        super().__init__(num_threads, share)
         self._engine = NoOpEngine()  # type: ignore[assignment]
 
 

@@ -77,6 +77,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         del os.environ[ray_guard.VARIABLE]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without an accelerator what needs one is deselected, and counted as that."""
+    if torch.cuda.is_available():
+        return
+    without = [item for item in items if item.get_closest_marker("gpu")]
+    if without:
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
+
+
 def pytest_collection_finish() -> None:
     """Takes what is imported and collected, and stays, out of every later search for garbage: most of its time."""
     gc.collect()

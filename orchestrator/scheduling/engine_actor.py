@@ -90,9 +90,12 @@ class _Run:
 
 
 class EngineActor:
-    """An engine and the trials handed to it. Its methods answer at once, but `next` and `stop`, which wait."""
+    """An engine and the trials handed to it. Its methods answer at once, but `next` and `stop`, which wait.
 
-    def __init__(self, num_threads: int) -> None:
+    `share`: of its GPU's memory, where several engines have one card.
+    """
+
+    def __init__(self, num_threads: int, share: float = 1.0) -> None:
         # Before the first import of torch and tokenizers, which read them. Ray sets one thread where an actor asks for
         # less than a core; tokenising happens once a task, and threads of its own would only fight with the products'.
         os.environ["OMP_NUM_THREADS"] = str(num_threads)
@@ -101,7 +104,7 @@ class EngineActor:
         from trainables.engine.engine import Engine  # here: only an engine's process pays for torch
         from trainables.engine.inbox import Inbox
 
-        self._engine = Engine(num_threads=num_threads)
+        self._engine = Engine(num_threads=num_threads, share=share)
         self._inbox = Inbox()
         self._lock = threading.Lock()  # guards what follows
         self._runs: dict[str, _Run] = {}  # the latest of each trial, until its last news is read

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+
+from trainables.faults import FaultsError
 
 # Light trials an engine keeps at hand, so that its packs fill up as soon as there is room. Each is a process of a
 # hundred megabytes that takes a core a second to start, which packs on a CPU earn back only up to some number.
 TRIALS_PER_GPU, TRIALS_PER_CPU_ENGINE, MOST_ON_CPUS = 16, 4, 64
+ENGINES_PER_GPU = "ADAPTUNE_ENGINES_PER_GPU"
+# Each holds a backbone and a CUDA context of half a gigabyte; beyond so many a card only switches between them.
+MOST_ENGINES_PER_GPU = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +20,13 @@ class EngineLayout:
     """How many engines, and what each is given of its node."""
 
     count: int
-    num_gpus: int  # a whole GPU, or none
+    num_gpus: float  # a whole GPU, a part of one, or none
     num_threads: int  # CPU threads of one engine's products
+
+    @property
+    def engines_per_gpu(self) -> int:
+        """How many engines share a GPU; 1 without any."""
+        return round(1 / self.num_gpus) if self.num_gpus else 1
 
     def concurrent_trials(self, planned: int, asked: int | None = None) -> int:
         """How many trials to have under way: enough to fill packs, and no more than there are; or as asked."""
@@ -26,14 +37,27 @@ class EngineLayout:
         return max(1, min(planned, asked or filling))
 
 
-def lay_out(resources: dict[str, float], *, threads_per_engine: int | None = None) -> EngineLayout:
-    """Engines for what a cluster has: one a GPU where there is any, else one a group of CPU cores.
+def lay_out(
+    resources: dict[str, float], *, threads_per_engine: int | None = None, engines_per_gpu: int = 1
+) -> EngineLayout:
+    """Engines for what a cluster has: so many a GPU where there is any, else one a group of CPU cores.
 
     `resources` are Ray's totals. One thread an engine is the default on CPUs: two engines of one thread train more
     than one engine of two, and threads that wait for each other collapse when another process wants their core.
     """
     gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
     if gpus:
-        return EngineLayout(count=gpus, num_gpus=1, num_threads=threads_per_engine or max(1, cpus // gpus))
+        count = gpus * engines_per_gpu
+        threads = threads_per_engine or max(1, cpus // count)
+        return EngineLayout(count=count, num_gpus=1 / engines_per_gpu, num_threads=threads)
     threads = min(threads_per_engine or 1, cpus)
     return EngineLayout(count=max(1, cpus // threads), num_gpus=0, num_threads=threads)
+
+
+def engines_per_gpu() -> int:
+    """What the environment asks for, 1 where it does not say. Raises `FaultsError` where that is no such number."""
+    asked = os.environ.get(ENGINES_PER_GPU, "1")
+    if not asked.isdecimal() or not 1 <= int(asked) <= MOST_ENGINES_PER_GPU:
+        rule = f"{ENGINES_PER_GPU} must be a whole number from 1 to {MOST_ENGINES_PER_GPU}, but it is {asked!r}"
+        raise FaultsError("environment", [f"{rule}; unset it for one engine a GPU"])
+    return int(asked)

@@ -1,4 +1,4 @@
-"""The engines of a sweep, one a GPU or one a group of CPU cores, and the pool that lends them to its trials."""
+"""The engines of a sweep, on GPUs or on groups of CPU cores, and the pool that lends them to its trials."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
     pool.keep.remote(engines)  # not as it is made: Ray may have lost what it was made with when it starts it again
 
     def room() -> EngineLayout:
-        return lay_out(ray.cluster_resources(), threads_per_engine=layout.num_threads)
+        sharing = layout.engines_per_gpu
+        return lay_out(ray.cluster_resources(), threads_per_engine=layout.num_threads, engines_per_gpu=sharing)
 
     try:
         with EngineAutoscaler(pool, engines, layout, room, _make):
@@ -61,4 +62,4 @@ def _make(layout: EngineLayout, count: int) -> list[Any]:
         # Of each trial a `next` waits for news and perhaps a `stop` for its end; the rest are answered meanwhile.
         max_concurrency=2 * MAX_TRIALS + 8,
     )
-    return [engine.remote(layout.num_threads) for _ in range(count)]
+    return [engine.remote(layout.num_threads, 1 / layout.engines_per_gpu) for _ in range(count)]

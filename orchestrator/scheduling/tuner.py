@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.early_stopping import trial_scheduler
-from orchestrator.scheduling.engine_layout import lay_out
+from orchestrator.scheduling.engine_layout import engines_per_gpu, lay_out
 from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.ray_session import ray_session
@@ -54,12 +54,13 @@ def run_trials(
     `keep_predictions`: whether the observer is told what completed trials predict.
     Raises `FaultsError` where Ray cannot be reached or started; nothing has begun then.
     """
+    sharing = engines_per_gpu()
     with (
         ray_session(address, observer.notice),
         tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch,
         _Interrupt() as interrupt,
     ):
-        layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine)
+        layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         with engine_pool(layout) as (pool, _):
             recorder = Recorder(sweep, source, observer, pool, lambda: interrupt.came)
             observer.is_interrupted = lambda: interrupt.came

@@ -46,6 +46,12 @@ def free_bytes(device: torch.device) -> int | None:
     return _read_kilobytes("/proc/meminfo", "MemAvailable")
 
 
+def wait_for(device: torch.device) -> None:
+    """Until a device has done all that it was told to; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice; the CPU's allocator has no error class of its own."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

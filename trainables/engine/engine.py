@@ -46,6 +46,7 @@ class Engine:
         cache_dir: where tokenised tasks are kept; None is `$ADAPTUNE_CACHE` or `~/.cache/adaptune`.
         memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
             the threads' share of the machine's.
+        share: of what is free on a GPU when a pack begins, where several engines have one card.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Engine:
         num_threads: int | None = None,
         cache_dir: Path | None = None,
         memory_bytes: int | None = None,
+        share: float = 1.0,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.cache_dir = cache_dir
@@ -62,6 +64,7 @@ class Engine:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         self._memory_bytes = memory_bytes
+        self._share = share
         if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
             self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
@@ -136,7 +139,7 @@ class Engine:
             context = self._prepare(lead.config)
             key = pack_key(lead.config)
             sizer = None if key is None else self._sizers.get(key)
-            run = PackRun(context, lead, inbox, _joins(key), memory_bytes=self._memory_bytes, sizer=sizer)
+            run = PackRun(context, lead, inbox, _joins(key), memory_bytes=self._planned_memory(), sizer=sizer)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
             logger.warning("trial failed: %s", lead.config, exc_info=True)
             lead.done(unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
@@ -145,6 +148,13 @@ class Engine:
         run.run()
         if run.sizer is not None and key is not None:
             self._sizers[key] = run.sizer
+
+    def _planned_memory(self) -> int | None:
+        """What a pack that begins now may use beside the backbone; None where the system cannot tell."""
+        if self._memory_bytes is not None or self.device.type == "cpu":
+            return self._memory_bytes
+        free = free_bytes(self.device)
+        return None if free is None else int(free * self._share)
 
     def _prepare(self, config: TrialConfig) -> PackContext:
         task = tasks.load(config.task)

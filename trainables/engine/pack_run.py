@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
-from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes
+from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes, wait_for
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_size import MemoryModel, PackSizer, batch_tokens, piece_bytes
 from trainables.inference.saved_adapter import save
@@ -190,6 +190,10 @@ class PackRun:
         except Exception as error:
             self._recover(error)
             return
+        # On a GPU a step has been asked for and not taken: what is judged waits for it, and so does an epoch that ends.
+        is_judged = self.sizer is not None and not self.sizer.is_settled
+        if is_judged or any(trial.has_ended_epoch for trial in trials):
+            wait_for(self._device)
         seconds = time.perf_counter() - started
         for trial in trials:
             trial.training_s += seconds
@@ -318,7 +322,7 @@ class PackRun:
             pack_size=trial.pack_size,
             peak_memory_bytes=trial.peak_bytes,
             error=error,
-            provenance=context.provenance,
+            provenance=context.provenance if trial.l2 is None else {**context.provenance, "l2": f"{trial.l2:g}"},
             predictions=trial.predictions if status is OutcomeStatus.COMPLETED else {},
         )
 

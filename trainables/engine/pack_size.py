@@ -85,9 +85,9 @@ def activation_bytes(shape: EncoderShape, length: int, dtype: torch.dtype) -> in
 class PackSizer:
     """Finds the size of packs of one kind, growing while that pays.
 
-    `limit` is how many trials the pack may hold now. It starts at the size that fills one pass through the encoder
-    and doubles as long as memory allows and a doubled pack trains more examples a second. `typical_tokens` are the word
-    pieces of a trial's batch on average.
+    `limit` is how many trials the pack may hold now, and `is_settled` whether it stays so. It starts at the size that
+    fills one pass through the encoder and doubles as long as memory allows and a doubled pack trains more examples a
+    second. `typical_tokens` are the word pieces of a trial's batch on average.
     """
 
     def __init__(self, memory: MemoryModel, free_bytes: int | None, *, typical_tokens: int) -> None:
@@ -96,13 +96,13 @@ class PackSizer:
         self.max_trials = memory.max_trials(free_bytes)
         filling = max(1, memory.tokens_per_slice // max(1, typical_tokens))
         self.limit = min(self.max_trials, 2 ** (filling.bit_length() - 1), MAX_TRIALS)
-        self._is_settled = False
+        self.is_settled = False
         self._times: list[float] = []
         self._seconds_per_example: dict[int, float] = {}
 
     def observe(self, num_trials: int, seconds_per_example: float) -> None:
         """Tell of a step that so many trials took together."""
-        if num_trials != self.limit or self._is_settled:
+        if num_trials != self.limit or self.is_settled:
             return
         self._times.append(seconds_per_example)
         if len(self._times) < STEPS_PER_JUDGEMENT:
@@ -112,11 +112,11 @@ class PackSizer:
         smaller = self._seconds_per_example.get(self.limit // 2)
         if smaller is not None and self._seconds_per_example[self.limit] > WORTHWHILE * smaller:
             self.limit //= 2
-            self._is_settled = True
+            self.is_settled = True
         elif self.limit * 2 <= self.max_trials:
             self.limit *= 2
         else:
-            self._is_settled = True
+            self.is_settled = True
 
     def correct(self, num_trials: int, measured_bytes: int) -> None:
         """Plan on with a measured peak where the arithmetic promised less."""
@@ -131,7 +131,7 @@ class PackSizer:
     def shrink(self, num_trials: int) -> None:
         """Never again pack more than so many: they did not fit."""
         self.max_trials = max(1, num_trials)
-        self._is_settled = True
+        self.is_settled = True
         self._cap()
 
     def _cap(self) -> None:

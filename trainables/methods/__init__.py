@@ -59,6 +59,7 @@ class LinearHead:
 
     weight: Tensor  # (D, C)
     bias: Tensor  # (C,)
+    l2: float | None = None  # the strength of the penalty it was fitted with; None where there is no such thing
 
     def __call__(self, features: Tensor) -> Tensor:
         return torch.addmm(self.bias, features, self.weight)

@@ -75,7 +75,7 @@ class ProjectedAttention(Branch):
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         inner_NP = self.down(hidden_ND)
-        query_SP = self.query(inner_NP[pieces.first_rows_S])
+        query_SP = self.query(pieces.first(inner_NP))
         return F.gelu(self.up(self.attend.first(query_SP, self.key(inner_NP), self.value(inner_NP), pieces)))
 
 

@@ -186,7 +186,7 @@ class Encoder(nn.Module):
             return hidden_ND
         if self.pooling == "mean":
             return pieces.mean(hidden_ND)
-        return self._project(hidden_ND[pieces.first_rows_S])
+        return self._project(pieces.first(hidden_ND))
 
     def _project(self, first_SD: Tensor) -> Tensor:
         """The first token's state, through the pooler where the head reads that."""

@@ -137,11 +137,11 @@ class Attention(nn.Module):
         if isinstance(self.qkv, Linear) and self.qkv.is_plain:
             weight, bias = self.qkv.weight.to(hidden_ND.dtype), self.qkv.bias.to(hidden_ND.dtype)
             linear = frozen_linear if self.qkv.is_frozen_in(hidden_ND.dtype) else F.linear
-            query_SD = linear(hidden_ND[pieces.first_rows_S], weight[:width], bias[:width])
+            query_SD = linear(pieces.first(hidden_ND), weight[:width], bias[:width])
             key_ND, value_ND = linear(hidden_ND, weight[width:], bias[width:]).split(width, dim=-1)
         else:
             query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
-            query_SD = query_ND[pieces.first_rows_S]
+            query_SD = pieces.first(query_ND)
         return self.attend.first(query_SD, key_ND, value_ND, pieces)
 
 
@@ -180,7 +180,7 @@ class Branch(nn.Module):
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         """The same for each sequence's first token alone (S, D)."""
-        return self(hidden_ND, pieces)[pieces.first_rows_S]
+        return pieces.first(self(hidden_ND, pieces))
 
 
 class EncoderLayer(nn.Module):
@@ -207,7 +207,7 @@ class EncoderLayer(nn.Module):
         """The first token's output (S, D) alone, where that is all a classifier reads of the last layer."""
         beside = None if self.branch is None else self.branch.first(hidden_ND, pieces)
         attended_SD = self.attention.first(hidden_ND, pieces)
-        return self._feed_forward(self.attention_output(attended_SD, hidden_ND[pieces.first_rows_S]), beside)
+        return self._feed_forward(self.attention_output(attended_SD, pieces.first(hidden_ND)), beside)
 
     def _feed_forward(self, hidden_ND: Tensor, beside: Tensor | None) -> Tensor:
         residual = hidden_ND if beside is None else hidden_ND + beside

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.nn.kernels import pooling
 from trainables.nn.kernels.sequences import DeviceSequences, Sequences
 
 
@@ -70,11 +71,13 @@ class Pieces:
         rows_NX = padded_SLX.new_zeros(self.num_rows + 1, padded_SLX.shape[2])
         return rows_NX.index_copy(0, self.padded_SL.flatten(), padded_SLX.flatten(0, 1))[:-1]
 
+    def first(self, hidden_ND: Tensor) -> Tensor:
+        """The row of each sequence's first word piece (S, D)."""
+        return pooling.take_first(hidden_ND, self.sequences)
+
     def mean(self, hidden_ND: Tensor) -> Tensor:
         """The mean over the word pieces of each sequence (S, D), summed in float32."""
-        total_SD = hidden_ND.new_zeros(self.num_sequences + 1, hidden_ND.shape[1], dtype=torch.float32)
-        total_SD = total_SD.index_add(0, self.owners_N, hidden_ND.float())[:-1]
-        return (total_SD / self.sequences.lengths_S[:, None]).to(hidden_ND.dtype)
+        return pooling.mean(hidden_ND, self.owners_N, self.sequences)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

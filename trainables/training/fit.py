@@ -23,10 +23,11 @@ def fit_head(
     data: Mapping[str, TokenizedSplit],
     prefixes: PrefixCache,
     metric: Metric | None,
-) -> float:
-    """Fit the head of a model of one trial to the training rows; returns its mean loss on them.
+) -> tuple[float, float | None]:
+    """Fit the head of a model of one trial to the training rows.
 
-    Candidates are judged by the metric on the validation rows; by their loss alone where there is no metric.
+    Returns its mean loss on them, and the strength of its penalty where it has one. Candidates are judged by the metric
+    on the validation rows; by their loss alone where there is no metric.
     """
     train, validation = (_labelled(model, data[name], prefixes) for name in ("train", "validation"))
 
@@ -43,7 +44,7 @@ def fit_head(
     with torch.no_grad():
         model.head.weight.copy_(head.weight[None])
         model.head.bias.copy_(head.bias[None])
-    return example_losses(head(train.features), train.labels).mean().item()
+    return example_losses(head(train.features), train.labels).mean().item(), head.l2
 
 
 def _labelled(model: AdaptedModel, split: TokenizedSplit, prefixes: PrefixCache) -> LabelledFeatures:

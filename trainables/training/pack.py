@@ -298,7 +298,7 @@ class Pack:
     def _fit(self, trial: RunningTrial) -> None:
         """Put the head in place that the trial's method fits to the features of all training rows."""
         place = self.trials.index(trial)
-        loss = fit_head(
+        loss, trial.l2 = fit_head(
             self.show(trial, masters=True),
             trial.config,
             self._data,

@@ -67,6 +67,7 @@ class RunningTrial:
         self.predictions: dict[str, Predictions] = {}  # of the trained model, by split
         self.started_at = now()
         self.clock = self.epoch_clock = time.perf_counter()
+        self.l2: float | None = None  # the strength of the penalty that a fitted head came out with
         self.training_s = 0.0
         self.steps_shared = 0  # sum over steps of the trials that took them together
         self.peak_bytes: int | None = None

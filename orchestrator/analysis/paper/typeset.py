@@ -27,6 +27,7 @@ _LATEX = {
     "\N{MINUS SIGN}": "$-$",
     "\N{EN DASH}": "--",
 }
+_NO_WIDER_THAN_TEXT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
@@ -62,17 +63,18 @@ def markdown_text(text: str) -> str:
 
 
 def latex(table: PrintedTable) -> str:
-    """A floating table; it needs the packages booktabs and, where headings are turned, graphicx."""
+    """A floating table, made smaller where it is wider than the text; it needs the packages booktabs and graphicx."""
     is_turned = len(table.head) - 1 > _MOST_UPRIGHT
     heads = [latex_text(name) for name in table.head]
     if is_turned:
         heads = [heads[0], *(rf"\rotatebox{{90}}{{{head}}}" for head in heads[1:])]
     lines = [
-        r"% needs \usepackage{booktabs}" + (r" and \usepackage{graphicx}" if is_turned else ""),
+        r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex_text(_with_notes(table))}}}",
         rf"\label{{tab:{table.label}}}",
+        _NO_WIDER_THAN_TEXT,
         rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
         r"\toprule",
         f"{' & '.join(heads)} \\\\",
@@ -80,7 +82,7 @@ def latex(table: PrintedTable) -> str:
     for group in table.groups:
         lines.append(r"\midrule")
         lines += [f"{' & '.join(map(_latex_cell, row))} \\\\" for row in group]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "}", r"\end{table}", ""])
 
 
 def markdown(table: PrintedTable) -> str:

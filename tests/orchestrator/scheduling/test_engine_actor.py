@@ -32,7 +32,7 @@ class FakeEngine:
 
     name = "host/fake"
 
-    def __init__(self, num_threads: int) -> None:
+    def __init__(self, num_threads: int, share: float) -> None:
         self.go = threading.Semaphore(0)
         self.breaks = False
         self.pack: dict[Job, int] = {}

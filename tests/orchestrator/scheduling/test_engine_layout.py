@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.scheduling.engine_layout import EngineLayout, lay_out
+from orchestrator.scheduling.engine_layout import ENGINES_PER_GPU, EngineLayout, engines_per_gpu, lay_out
+from trainables.faults import FaultsError
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,24 @@ def test_enough_trials_are_under_way_to_fill_packs_or_as_many_as_the_user_says(
     engines: int, gpus: int, planned: int, asked: int | None, expected: int
 ) -> None:
     assert EngineLayout(count=engines, num_gpus=gpus, num_threads=1).concurrent_trials(planned, asked) == expected
+
+
+def test_several_engines_share_a_gpu_and_its_cores_where_they_are_asked_to() -> None:
+    shared = lay_out({"CPU": 16.0, "GPU": 2.0}, engines_per_gpu=4)
+    assert shared == EngineLayout(count=8, num_gpus=0.25, num_threads=2)
+    assert shared.engines_per_gpu == 4
+    assert lay_out({"CPU": 16.0}, engines_per_gpu=4).engines_per_gpu == 1
+
+
+def test_how_many_share_a_gpu_is_asked_for_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENGINES_PER_GPU, raising=False)
+    assert engines_per_gpu() == 1
+    monkeypatch.setenv(ENGINES_PER_GPU, "3")
+    assert engines_per_gpu() == 3
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "17", ""])
+def test_what_is_no_number_of_engines_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv(ENGINES_PER_GPU, asked)
+    with pytest.raises(FaultsError, match=r"must be a whole number from 1 to 16.*unset it"):
+        engines_per_gpu()

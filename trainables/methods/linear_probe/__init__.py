@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -73,12 +73,14 @@ def fit(train: LabelledFeatures, options: Options, judge: Judge) -> LinearHead:
     directions = Directions(train.features)
     if train.num_classes is None:
         ridges = zip(PENALTIES, fit_number(directions, train.labels, PENALTIES), strict=True)
-        (best,) = fit_number(directions, train.labels, [options.l2 or _chosen(ridges, judge)])
-        return best
+        l2 = options.l2 or _chosen(ridges, judge)
+        (best,) = fit_number(directions, train.labels, [l2])
+        return replace(best, l2=l2)
     regression = SoftmaxRegression(directions, train.labels, train.num_classes)
     # A loss that curves by l2 or more in every direction is at most length**2 / (2 l2) above its least.
     heads = ((l2, regression.fit(l2, math.sqrt(2 * COMPARED * l2))) for l2 in PENALTIES)
-    return regression.fit(options.l2 or _chosen(heads, judge))
+    l2 = options.l2 or _chosen(heads, judge)
+    return replace(regression.fit(l2), l2=l2)
 
 
 def _chosen(heads: Iterable[tuple[float, LinearHead]], judge: Judge) -> float:

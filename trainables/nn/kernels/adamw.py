@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainables.nn.kernels import native
+from trainables.nn.kernels import native, triton
 
 
 @torch.no_grad()
@@ -40,6 +40,22 @@ def adamw_(
         seen_KP: a copy of the values that products see, of bf16 or any other dtype, to be kept up to date.
     """
     tensors = values_KP, grads_KP, exp_avg_KP, exp_avg_sq_KP
+    if triton.serves(values_KP):
+        from trainables.nn.kernels.triton import adamw as in_triton
+
+        if in_triton.can_update(*tensors) and (seen_KP is None or seen_KP.stride(1) == 1):
+            in_triton.adamw_(
+                *tensors,
+                seen_KP,
+                num_decayed=num_decayed,
+                rates_K=rates_K,
+                decays_K=decays_K,
+                max_norms_K=max_norms_K,
+                steps_K=steps_K,
+                eps=eps,
+                betas=betas,
+            )
+            return
     library = native.library_for(values_KP)
     if library is not None and all(tensor.dtype is torch.float32 and tensor.is_contiguous() for tensor in tensors):
         is_seen_bf16 = seen_KP is not None and seen_KP.dtype is torch.bfloat16 and seen_KP.is_contiguous()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.nn.kernels import native
+from trainables.nn.kernels import native, triton
 from trainables.nn.kernels.philox import DropoutKeys, native_keys, row_mask
 
 _DrawnFrom = tuple[DropoutKeys, int, Tensor]  # keys, site and rates of masks
@@ -59,6 +59,8 @@ class _LayerNorm(torch.autograd.Function):
     ) -> Tensor:
         is_kept = any(ctx.needs_input_grad)
         forward = _forward if native.library_for(x_ND) is None else _native_forward
+        if triton.serves(x_ND):
+            from trainables.nn.kernels.triton.layernorm import forward
         out_ND, normed_ND, rstd_N1 = forward(x_ND, residual_ND, weight, bias, eps, drawn_from, is_kept)
         ctx.save_for_backward(normed_ND, rstd_N1, weight)
         ctx.drawn_from, ctx.bias_shape = drawn_from, bias.shape
@@ -67,6 +69,8 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         backward = _backward if native.library_for(grads[0]) is None else _native_backward
+        if triton.serves(grads[0]):
+            from trainables.nn.kernels.triton.layernorm import backward
         normed_ND, rstd_N1, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
         gradients = backward(grads[0], normed_ND, rstd_N1, weight, ctx.bias_shape, ctx.drawn_from, needed)

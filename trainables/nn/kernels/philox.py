@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.nn.kernels import native
+from trainables.nn.kernels import native, triton
 
 _MASK = 0xFFFF_FFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -63,6 +63,10 @@ class _Dropout(torch.autograd.Function):
 
 def multiply(x_NW: Tensor, keys: DropoutKeys, site: int, rates_K: Tensor) -> Tensor:
     """What `dropout` computes, without a gradient of its own."""
+    if triton.serves(x_NW):
+        from trainables.nn.kernels.triton.dropout import multiply as multiply_in_triton
+
+        return multiply_in_triton(x_NW, keys, site, rates_K)
     if (library := native.library_for(x_NW)) is not None:
         x_NW = x_NW.contiguous()
         out_NW = torch.empty_like(x_NW)

@@ -41,6 +41,12 @@ def test_a_table_has_as_many_cells_in_every_row_and_its_rules() -> None:
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert all(len(re.findall(r"(?<!\\)&", row)) == 2 for row in rows)
     assert r"\textbf{2}" in text
+    fitted = re.search(
+        r"\\resizebox\{.*\}\{!\}\{%\n(.*?)\n\}\n\\end\{table\}", text, re.DOTALL
+    )  # no wider than the text
+    assert fitted is not None
+    assert fitted[1].startswith(r"\begin{tabular}")
+    assert fitted[1].endswith(r"\end{tabular}")
     assert r"\caption{A\_caption Missing: lora on t\_1.}" in text
     marked = markdown(table).splitlines()
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in marked if line.startswith("|"))

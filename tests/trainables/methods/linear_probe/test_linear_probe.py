@@ -104,6 +104,15 @@ def test_a_trial_is_one_epoch_of_one_step_over_all_rows(kind: str, config: MakeC
     assert epoch.validation["loss"] < features.epochs[-1].validation["loss"]
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_the_record_names_the_strength_it_was_fitted_with(kind: str, config: MakeConfig, engine: Engine) -> None:
+    chosen = float(completed(engine, probe(config, kind)).provenance["l2"])
+    assert any(chosen == pytest.approx(l2, rel=1e-5) for l2 in linear_probe.PENALTIES)
+    again = completed(engine, probe(config, kind, method_options={"l2": chosen}))
+    assert again.validation_score == pytest.approx(completed(engine, probe(config, kind)).validation_score, abs=1e-4)
+    assert completed(engine, probe(config, kind, method_options={"l2": 0.25})).provenance["l2"] == "0.25"
+
+
 def test_every_seed_gives_the_same_scores_whatever_else_the_engine_trains(config: MakeConfig, engine: Engine) -> None:
     others = [config(seed=seed) for seed in range(2)]
     first, _, second, _, again = engine.run_all(

@@ -25,7 +25,8 @@ def serves(rows: Tensor) -> bool:
     wanted = os.environ.get("ADAPTUNE_TRITON")
     if wanted == "0":
         return False
-    return (rows.device.type == "cuda" or wanted == "interpret") and is_installed()
+    served = ("cuda", "cpu") if wanted == "interpret" else ("cuda",)
+    return rows.device.type in served and is_installed()
 
 
 @functools.cache
