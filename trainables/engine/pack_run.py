@@ -28,6 +28,12 @@ from trainables.training.weights import TrialState
 
 logger = logging.getLogger(__name__)
 
+# Where trials that end together are scored together on the further splits. On a CPU a larger batch gains nothing.
+SCORED_TOGETHER = {"cpu": False, "cuda": True}
+
+
+Scores = Mapping[str, float] | TrainingDivergedError
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PackContext:
@@ -87,6 +93,7 @@ class PackRun:
         self._used_before = used_bytes(self._device)
         self._peak = PeakMemory(self._device)
         self._rate: float | None = None
+        self._scores: dict[tuple[RunningTrial, str], Scores] = {}  # of trials that have just ended
         self._method, self._task = lead.config.method, context.task.name
         self.sizer = sizer
         self._admit([lead])
@@ -241,6 +248,13 @@ class PackRun:
             logger.warning("trial failed: %s", ended[0].config, exc_info=True)
             self._let_go(ended, OutcomeStatus.FAILED, traceback.format_exc())
             return
+        self._score_together(
+            [
+                trial
+                for trial, report in zip(ended, reports, strict=True)
+                if not isinstance(report, TrainingDivergedError) and len(trial.epochs) == len(trial.epoch_ends)
+            ]
+        )
         for trial, report in zip(ended, reports, strict=True):
             try:
                 if isinstance(report, TrainingDivergedError):
@@ -312,12 +326,31 @@ class PackRun:
             predictions=trial.predictions if status is OutcomeStatus.COMPLETED else {},
         )
 
+    @property
+    def _further_splits(self) -> list[str]:
+        return sorted(self._context.data.keys() - {"train", "validation"})
+
+    def _score_together(self, trials: list[RunningTrial]) -> None:
+        """Score trials that have ended on the further splits in one pass, where the device gains by it."""
+        self._scores.clear()
+        if len(trials) < 2 or not SCORED_TOGETHER[self._device.type]:
+            return
+        try:
+            for split in self._further_splits:
+                found = self._pack.evaluate(trials, split, self._context.metric)
+                self._scores |= {(trial, split): scores for trial, scores in zip(trials, found, strict=True)}
+        except Exception:  # each is scored by itself then, and fails by itself if it does
+            logger.warning("trials could not be scored together", exc_info=True)
+            self._scores.clear()
+
     def _final_scores(self, trial: RunningTrial) -> Mapping[str, Mapping[str, float]]:
         """What a completed trial scores on validation and test; on further splits as `mismatched_accuracy`."""
         scores = {"validation": dict(trial.epochs[-1].validation), "test": {}}
-        for split in sorted(self._context.data.keys() - {"train", "validation"}):
+        for split in self._further_splits:
             beside, _, further = split.partition("_")
-            (found,) = self._pack.evaluate([trial], split, self._context.metric)
+            found = self._scores.pop((trial, split), None)
+            if found is None:
+                (found,) = self._pack.evaluate([trial], split, self._context.metric)
             if isinstance(found, TrainingDivergedError):
                 raise found
             for name, value in found.items():

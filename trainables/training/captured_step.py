@@ -12,6 +12,7 @@ replayed are the very kernels on the very addresses, so a step that is to be cap
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
@@ -116,6 +117,8 @@ class CudaCapture:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+        is_collecting = gc.isenabled()
+        gc.disable()  # garbage may hold a graph, which should not be destroyed while another is recorded
         try:
             # Other threads of the process may go on with whatever they do on the device.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
@@ -123,6 +126,9 @@ class CudaCapture:
         except BaseException:
             torch.cuda.set_stream(current)  # torch leaves its own where the recording itself cannot be ended
             raise
+        finally:
+            if is_collecting:
+                gc.enable()
         return graph.replay
 
     def release(self) -> None:

@@ -72,6 +72,7 @@ def on_device(split: TokenizedSplit, device: torch.device) -> DeviceSplit:
     return known[device]
 
 
+@torch.inference_mode(False)  # whoever asks first may be an evaluation, and then a training
 def _upload(array: np.ndarray, device: torch.device) -> Tensor:
     """A copy even on the CPU: what is mapped from a file cannot be written to, which torch warns of."""
     return torch.from_numpy(np.array(array)).to(device)
@@ -151,7 +152,7 @@ class Course:
 
     def advance(self, first: int, last: int) -> None:
         """Have the device count a step of these trials."""
-        self._steps_K[first:last] += 1
+        self._steps_K[first:last].add_(1)
 
     def count(self, first: int, last: int) -> None:
         """Count it on the host."""

@@ -93,6 +93,7 @@ class Pack:
         self._weights: TrainedWeights | None = None
         self._courses: dict[RunningTrial, TrialCourse] = {}
         self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
+        self._way: tuple[int, bool] | None = None  # whether these gather; and the same version
         self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
 
     @property
@@ -123,6 +124,8 @@ class Pack:
         staying = [place for place, trial in enumerate(self.trials) if trial not in leaving]
         self.weights.keep(staying)
         self.trials = [self.trials[place] for place in staying]
+        if not self.trials:
+            self._forget_course()
 
     def suspend(self, leaving: Sequence[RunningTrial]) -> list[TrialState]:
         """Take trials out of the pack and their weights and moments off the device, until they `resume`."""
@@ -147,7 +150,7 @@ class Pack:
             for trial in self.trials:
                 self._fit(trial)
             return
-        if self._gathers():
+        if self._gathers_now():
             course = self._current_course()
             rows_per_trial, longest = course.shape()
             for first, last in self._slices(rows_per_trial):
@@ -229,8 +232,14 @@ class Pack:
         (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
         grads_KP = self.weights.take_gradients(first, last)
         self.weights.update(first, last, grads_KP, numbers)
-        self.weights.loss_sums[first:last] += losses_K.detach()
+        self.weights.loss_sums[first:last].add_(losses_K.detach())
         return grads_KP
+
+    def _gathers_now(self) -> bool:
+        """`_gathers`, asked once for as long as the trials are the same."""
+        if self._way is None or self._way[0] != self.weights.version:
+            self._way = self.weights.version, self._gathers()
+        return self._way[1]
 
     def _gathers(self) -> bool:
         """Whether the device can gather its batches itself.
@@ -246,15 +255,20 @@ class Pack:
         """What the trials' steps follow from, on the device; another one, and other graphs, after trials changed."""
         version, steps = self.weights.version, [trial.step for trial in self.trials]
         if self._course is None or self._course[0] != version or self._course[1].steps != steps:
-            if self.captured is not None:
-                self.captured.forget()
+            courses = self._courses
+            self._forget_course()
             split, device = self._data["train"], self.weights.device
             self._courses = {
-                trial: self._courses.get(trial) or TrialCourse.of(trial, split.lengths, device) for trial in self.trials
+                trial: courses.get(trial) or TrialCourse.of(trial, split.lengths, device) for trial in self.trials
             }
             self._course = version, Course(self.trials, list(self._courses.values()), device)
             self.weights.reserve_gradients()
         return self._course[1]
+
+    def _forget_course(self) -> None:
+        self._course, self._courses = None, {}
+        if self.captured is not None:
+            self.captured.forget()
 
     def _train_there(self, first: int, last: int, rows_per_trial: int, longest: int) -> None:
         """One step of some trials whose batches the device gathers; all there is of it may be captured."""
@@ -395,9 +409,9 @@ class Pack:
 
     def _keeps_states(self, trials: Sequence[RunningTrial]) -> bool:
         """Whether hidden states above frozen layers are kept instead of computed, for these to train or for all."""
-        if self._prefixes is None or not self.model.encoder.num_frozen_layers:
+        if self._prefixes is None or any(trial.config.dropout != 0 for trial in trials):
             return False
-        return all(trial.config.dropout == 0 for trial in trials)
+        return self.model.encoder.num_frozen_layers > 0
 
     @property
     def _has_features(self) -> bool:
