@@ -160,6 +160,23 @@ class TestGradients:
             alone = weights.take_gradients(trial, trial + 1)
             torch.testing.assert_close(alone[0], together[trial], rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize(("method", "seeds"), [("adapter", (0, 1, 2)), ("full_finetuning", (0,))])
+    def test_they_are_the_same_where_they_are_gathered_first(
+        self, method: str, seeds: tuple[int, ...], rounded: Backbone
+    ) -> None:
+        model = build(rounded, *seeds, method=method)
+        weights = TrainedWeights(model)
+        taken = []
+        for gathered_at_once in (0, 10**6):
+            weights.gathered_at_once = gathered_at_once
+            weights.show(model, 0, len(seeds))
+            self.loss(model).backward()
+            next(iter(trained(model).values())).grad = None  # as of a tensor that had no part in the loss
+            taken.append(weights.take_gradients(0, len(seeds)).clone())
+        assert taken[0].any()
+        assert torch.equal(*taken)
+        assert not weights.take_gradients(0, len(seeds)).any()
+
     def test_what_a_broken_step_gathered_is_forgotten(self, backbone: Backbone) -> None:
         model = build(backbone, 0, 1)
         weights = TrainedWeights(model)

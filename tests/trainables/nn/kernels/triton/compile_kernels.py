@@ -16,14 +16,20 @@ from typing import Any
 os.environ["ADAPTUNE_TRITON"] = "interpret"  # that is, serve rows on a CPU
 
 import torch
+import torch.nn.functional as F
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from tests.trainables.nn.kernels.conftest import lay_out
+from tests.trainables.nn.kernels.conftest import Batch, lay_out
 from tests.trainables.nn.kernels.test_operations import KERNELS
+from trainables.nn.kernels.adamw import adamw_
 from trainables.nn.kernels.attention import attend, attend_first
+from trainables.nn.kernels.bottleneck import add_bottleneck
+from trainables.nn.kernels.layernorm import dropout_residual_layernorm, residual_layernorm
+from trainables.nn.kernels.pooling import mean
+from trainables.nn.kernels.triton.embedding import embed
 
 
 class Driver:
@@ -72,6 +78,37 @@ def attend_in_bf16(lengths: list[int], *, is_first: bool) -> None:
     attended.sum().backward()
 
 
+def rows_in_bf16(batch: Batch) -> None:
+    """What a step of adapters launches beside attention, of a width that is no power of two."""
+    num_trials, width = len(batch.lengths_KB), 384
+    rows = torch.zeros(batch.num_rows, width, dtype=torch.bfloat16, requires_grad=True)
+    weight, bias = (torch.zeros(num_trials, width, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    dropout_residual_layernorm(rows, rows, weight, bias, 1e-12, batch.keys, 3).sum().backward()
+    residual_layernorm(rows, None, weight[0].detach(), bias[0].detach(), 1e-12).sum().backward()
+    for size in (8, 128):
+        down, up = torch.zeros(num_trials, width, size), torch.zeros(num_trials, size, width)
+        weights = [each.bfloat16().requires_grad_() for each in (down, down[:, 0], up, up[:, 0])]
+        add_bottleneck(rows, rows, (weights[0], weights[1], weights[2], weights[3]), 1.0, F.gelu).sum().backward()
+    mean(rows, batch.keys.places_N.long(), batch.sequences).sum().backward()
+    numbers = torch.zeros(batch.num_rows, dtype=torch.int64)
+    tables = (rows.detach(),) * 3
+    embed(numbers, numbers, numbers, tables, 0, weight[0], bias[0], 1e-12, (batch.keys, 0, batch.keys.rates_K))
+
+
+def adamw_with_a_copy_in_bf16() -> None:
+    values = [torch.zeros(2, 5000) for _ in range(4)]
+    numbers = torch.zeros(3, 2, dtype=torch.float64)
+    adamw_(
+        *values,
+        num_decayed=7,
+        rates_K=numbers[0],
+        decays_K=numbers[1],
+        max_norms_K=numbers[2],
+        steps_K=torch.ones(2, dtype=torch.int64),
+        seen_KP=values[0].bfloat16(),
+    )
+
+
 def main() -> None:
     triton.runtime.driver.set_active(Driver())
     JITFunction.run = compile_only
@@ -79,6 +116,8 @@ def main() -> None:
     attend_in_bf16([65, 1], is_first=False)  # keys in several blocks
     attend_in_bf16([13, 9], is_first=True)
     batch = lay_out([[12, 5, 9]] * 2, [0.1] * 2)
+    rows_in_bf16(batch)
+    adamw_with_a_copy_in_bf16()
     for name, compute in KERNELS.items():
         if not name.startswith("attend"):
             compute(batch).sum().backward()
