@@ -40,10 +40,12 @@ def losses(outcomes: list[TrialOutcome]) -> list[float]:
 
 @pytest.mark.parametrize("method", method_names())
 def test_it_trains_there_as_on_a_cpu(method: str, config: Callable[..., TrialConfig], cache_dir: Path) -> None:
-    trials = [config(method, seed=seed, num_epochs=2) for seed in (0, 1)]
+    # peft draws its masks from torch's generators, which differ from device to device; all others' follow from keys.
+    dropout = 0.0 if method == "peft" else None
+    trials = [config(method, seed=seed, num_epochs=2, dropout=dropout) for seed in (0, 1)]
     there = losses(Engine(device="cuda", cache_dir=cache_dir).run_all(trials))
     here = losses(Engine(device="cpu", cache_dir=cache_dir).run_all(trials))
-    assert there == pytest.approx(here, rel=2e-3, abs=2e-3)
+    assert there == pytest.approx(here, rel=5e-4, abs=5e-4)
 
 
 @pytest.mark.parametrize("method", ["adapter", "lora", "layernorm", "full_finetuning"])

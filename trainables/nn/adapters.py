@@ -26,6 +26,7 @@ from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.encoder import Batch, Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device, truncated_normal, zeros
+from trainables.nn.kernels.bottleneck import add_bottleneck
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.layers import ACTIVATIONS, EncoderLayer
 from trainables.nn.stacked_linear import StackedLinear
@@ -146,6 +147,8 @@ class Adapter(nn.Module):
             read_ND = hidden_ND
         else:
             read_ND = residual_ND if self.reads == "input" else layernorm(hidden_ND, residual_ND)
+        if self.interaction == "add" and not self.inner and not self.norms:
+            return add_bottleneck(hidden_ND, read_ND, self._weights(read_ND.dtype), self.scale, self.activation)
         change_ND = self._change(read_ND)
         if self.scale != 1:
             change_ND = change_ND * self.scale
@@ -154,14 +157,16 @@ class Adapter(nn.Module):
     def _change(self, read_ND: Tensor) -> Tensor:
         """What the bottleneck makes of it (N, D): nothing where its up-projection is zero."""
         num_trials, width, _ = self.down_proj.shape
-        down_KDA, down_bias_KA, up_KAD, up_bias_KD = (
-            parameter.to(read_ND.dtype) for parameter in (self.down_proj, self.down_bias, self.up_proj, self.up_bias)
-        )
+        down_KDA, down_bias_KA, up_KAD, up_bias_KD = self._weights(read_ND.dtype)
         bottleneck_KNA = torch.baddbmm(down_bias_KA[:, None], read_ND.reshape(num_trials, -1, width), down_KDA)
         bottleneck_KNA = self.activation(self._normalise(0, bottleneck_KNA, read_ND))
         for index, inner in enumerate(self.inner, start=1):
             bottleneck_KNA = self.activation(self._normalise(index, inner(bottleneck_KNA), read_ND))
         return torch.baddbmm(up_bias_KD[:, None], bottleneck_KNA, up_KAD).view_as(read_ND)
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The outer two layers', as products take them."""
+        return self.down_proj.to(dtype), self.down_bias.to(dtype), self.up_proj.to(dtype), self.up_bias.to(dtype)
 
     def _normalise(self, index: int, bottleneck_KNA: Tensor, read_ND: Tensor) -> Tensor:
         if not self.norms:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.feedforward import feed_forward
+from trainables.nn.kernels import triton
 from trainables.nn.kernels.attention import attend, attend_first
 from trainables.nn.kernels.frozen_product import frozen_linear
 from trainables.nn.layernorm import LayerNorm
@@ -81,12 +82,41 @@ class Embeddings(nn.Module):
 
     def forward(self, pieces: Pieces, dtype: torch.dtype) -> Tensor:
         """Hidden states (N, D)."""
+        if triton.serves(self.word.weight) and self._is_frozen_in(dtype):
+            hidden_ND = self._in_triton(pieces)
+            return hidden_ND if self.project is None else self.project(hidden_ND)
         hidden_ND = self.word(pieces.input_ids_N) + self.position(pieces.positions_N + self.offset)
         if self.token_type is not None:
             # RoBERTa has a single type; its tokenizer may still number the second text 1.
             hidden_ND = hidden_ND + self.token_type(pieces.token_types_N.clamp_max(self.token_type.num_embeddings - 1))
         hidden_ND = self.dropout(self.layernorm(hidden_ND.to(dtype)))
         return hidden_ND if self.project is None else self.project(hidden_ND)
+
+    def _is_frozen_in(self, dtype: torch.dtype) -> bool:
+        """Whether nothing here up to the dropout is trained, and all of it is in this dtype."""
+        tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
+        norm = (self.layernorm.weight, self.layernorm.bias)
+        return not any(each.requires_grad for each in (*tables, *norm)) and all(t.dtype is dtype for t in tables)
+
+    def _in_triton(self, pieces: Pieces) -> Tensor:
+        from trainables.nn.kernels.triton.embedding import embed
+
+        rates_K = self.dropout.rates_K
+        drawn_from = None
+        if rates_K is not None:
+            drawn_from = self.dropout.keys_for(pieces.input_ids_N), self.dropout.site, rates_K
+        types = None if self.token_type is None else self.token_type.weight
+        return embed(
+            pieces.input_ids_N,
+            pieces.positions_N,
+            pieces.token_types_N,
+            (self.word.weight, self.position.weight, types),
+            self.offset,
+            self.layernorm.weight,
+            self.layernorm.bias,
+            self.layernorm.eps,
+            drawn_from,
+        )
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:

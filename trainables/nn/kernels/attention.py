@@ -1,7 +1,7 @@
 """Self-attention of sequences laid end to end, forwards and backwards, with keyed dropout of its probabilities.
 
-In torch, sequences of similar lengths are gathered into groups, a handful a batch. Products are in the dtype of the
-rows, the softmax is float32.
+In torch, sequences of similar lengths are gathered into groups, a handful a batch; in C and in Triton each is worked on
+where it lies. Products are in the dtype of the rows, the softmax is float32.
 
 Suffixes: N rows, D width, S sequences, G sequences of a group, H heads, V head width, L length of a group.
 """
@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from trainables.nn.kernels import native
+from trainables.nn.kernels import native, triton
 from trainables.nn.kernels.philox import DropoutKeys, attention_mask, native_keys
 from trainables.nn.kernels.sequences import Group, Sequences
 
@@ -33,8 +34,12 @@ def attend(
     Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K`
     stand for the keys' own.
     """
-    attention = _Attention if native.library_for(qkv_N3D) is None else _NativeAttention
-    attended: Tensor = attention.apply(qkv_N3D, num_heads, sequences, _Masks.of(keys, site, rates_K))
+    attention: type[Function] = _Attention if native.library_for(qkv_N3D) is None else _NativeAttention
+    if triton.serves(qkv_N3D):
+        from trainables.nn.kernels.triton import attention as in_triton
+
+        attention = in_triton.Attention
+    attended: Tensor = attention.apply(qkv_N3D, num_heads, sequences, Masks.of(keys, site, rates_K))
     return attended
 
 
@@ -52,44 +57,39 @@ def attend_first(
 
     Sequences without rows give zeros.
     """
-    masks = _Masks.of(keys, site, rates_K)
-    attention = _FirstAttention if native.library_for(query_SD) is None else _NativeFirstAttention
+    masks = Masks.of(keys, site, rates_K)
+    attention: type[Function] = _FirstAttention if native.library_for(query_SD) is None else _NativeFirstAttention
+    if triton.serves(query_SD):
+        from trainables.nn.kernels.triton import attention as in_triton
+
+        attention = in_triton.FirstAttention
     attended: Tensor = attention.apply(query_SD, key_ND, value_ND, num_heads, sequences, masks)
     return attended
 
 
-class _Masks:
+class Masks:
     """What the masks of a site are drawn from."""
 
     def __init__(self, keys: DropoutKeys, site: int, rates_K: Tensor) -> None:
         self.keys, self.site, self.rates_K = keys, site, rates_K
 
     @staticmethod
-    def of(keys: DropoutKeys | None, site: int, rates_K: Tensor | None) -> _Masks | None:
+    def of(keys: DropoutKeys | None, site: int, rates_K: Tensor | None) -> Masks | None:
         if keys is None:
             return None
-        return _Masks(keys, site, keys.rates_K if rates_K is None else rates_K)
+        return Masks(keys, site, keys.rates_K if rates_K is None else rates_K)
 
     def draw(self, group: Group, num_heads: int, queries: int | None = None) -> Tensor:
         """Factors (G, H, Q, L), float32."""
-        return attention_mask(
-            self.keys,
-            group.trials_G,
-            group.places_G,
-            num_heads,
-            group.length,
-            self.site,
-            torch.float32,
-            queries=queries,
-            rates_K=self.rates_K,
-        )
+        padded = group.trials_G, group.places_G, num_heads, group.length
+        return attention_mask(self.keys, *padded, self.site, torch.float32, queries=queries, rates_K=self.rates_K)
 
 
-class _Attention(torch.autograd.Function):
+class _Attention(Function):
     """Keeps each group's gathered heads and probabilities, with and without dropout."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
+    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: Masks | None) -> Tensor:
         rows, width = qkv_N3D.shape[0], qkv_N3D.shape[1] // 3
         out_D = qkv_N3D.new_zeros(rows + 1, width)  # one more row takes what comes of padding
         kept: list[Tensor] = []
@@ -123,7 +123,7 @@ class _Attention(torch.autograd.Function):
         return grad_qkv[:rows], None, None, None
 
 
-class _FirstAttention(torch.autograd.Function):
+class _FirstAttention(Function):
     """The same with one query a sequence."""
 
     @staticmethod
@@ -134,7 +134,7 @@ class _FirstAttention(torch.autograd.Function):
         value_ND: Tensor,
         num_heads: int,
         sequences: Sequences,
-        masks: _Masks | None,
+        masks: Masks | None,
     ) -> Tensor:
         out_SD = torch.zeros_like(query_SD, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
@@ -165,11 +165,11 @@ class _FirstAttention(torch.autograd.Function):
         return grad_query, grad_key[:-1], grad_value[:-1], None, None, None
 
 
-class _NativeAttention(torch.autograd.Function):
+class _NativeAttention(Function):
     """In C; keeps each row's largest score and the sum of its powers."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: _Masks | None) -> Tensor:
+    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: Masks | None) -> Tensor:
         qkv_N3D = qkv_N3D.contiguous()
         out_ND = qkv_N3D.new_empty(len(qkv_N3D), qkv_N3D.shape[1] // 3)
         statistics = torch.empty(2, num_heads, len(qkv_N3D))
@@ -187,7 +187,7 @@ class _NativeAttention(torch.autograd.Function):
         return grad_qkv, None, None, None
 
 
-class _NativeFirstAttention(torch.autograd.Function):
+class _NativeFirstAttention(Function):
     """The same with one query a sequence."""
 
     @staticmethod
@@ -198,7 +198,7 @@ class _NativeFirstAttention(torch.autograd.Function):
         value_ND: Tensor,
         num_heads: int,
         sequences: Sequences,
-        masks: _Masks | None,
+        masks: Masks | None,
     ) -> Tensor:
         parts = [part if part.stride(1) == 1 else part.contiguous() for part in (query_SD, key_ND, value_ND)]
         out_SD = torch.empty_like(query_SD, memory_format=torch.contiguous_format)
@@ -222,7 +222,7 @@ def _call_native(
     parts: Sequence[Tensor],
     statistics: Tensor,
     sequences: Sequences,
-    masks: _Masks | None,
+    masks: Masks | None,
     tensors: Sequence[Tensor],
     *,
     is_first: bool = False,

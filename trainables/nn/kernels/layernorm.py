@@ -60,21 +60,25 @@ class _LayerNorm(torch.autograd.Function):
         is_kept = any(ctx.needs_input_grad)
         forward = _forward if native.library_for(x_ND) is None else _native_forward
         if triton.serves(x_ND):
-            from trainables.nn.kernels.triton.layernorm import forward
+            from trainables.nn.kernels.triton import layernorm as in_triton
+
+            forward = in_triton.forward
         out_ND, normed_ND, rstd_N1 = forward(x_ND, residual_ND, weight, bias, eps, drawn_from, is_kept)
         ctx.save_for_backward(normed_ND, rstd_N1, weight)
-        ctx.drawn_from, ctx.bias_shape = drawn_from, bias.shape
+        ctx.drawn_from, ctx.bias_shape, ctx.bias_dtype = drawn_from, bias.shape, bias.dtype
         return out_ND
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        backward = _backward if native.library_for(grads[0]) is None else _native_backward
-        if triton.serves(grads[0]):
-            from trainables.nn.kernels.triton.layernorm import backward
         normed_ND, rstd_N1, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
-        gradients = backward(grads[0], normed_ND, rstd_N1, weight, ctx.bias_shape, ctx.drawn_from, needed)
-        return *gradients, None, None
+        kept = grads[0], normed_ND, rstd_N1, weight, ctx.bias_shape, ctx.drawn_from, needed
+        if triton.serves(grads[0]):
+            from trainables.nn.kernels.triton import layernorm as in_triton
+
+            return *in_triton.backward(*kept, ctx.bias_dtype), None, None
+        backward = _backward if native.library_for(grads[0]) is None else _native_backward
+        return *backward(*kept), None, None
 
 
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]

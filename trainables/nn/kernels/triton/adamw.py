@@ -96,7 +96,17 @@ def _sum_squares(grads, step, squares, size, share, BLOCK: tl.constexpr):
         "num_decayed",
         "size",
     ],
-    do_not_specialize_on_alignment=["values", "grads", "exp_avg", "exp_avg_sq", "seen"],
+    do_not_specialize_on_alignment=[
+        "values",
+        "grads",
+        "exp_avg",
+        "exp_avg_sq",
+        "seen",
+        "rates",
+        "decays",
+        "max_norms",
+        "steps",
+    ],
 )
 def _update(
     values,

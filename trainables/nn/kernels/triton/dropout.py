@@ -46,7 +46,9 @@ def multiply(x_NW: Tensor, keys: DropoutKeys, site: int, rates_K: Tensor) -> Ten
     return out_NW
 
 
-@triton.jit(do_not_specialize=["site", "per_trial", "blocks"])
+@triton.jit(
+    do_not_specialize=["site", "per_trial", "blocks"], do_not_specialize_on_alignment=["seeds", "steps", "rates"]
+)
 def _multiply(
     x,
     out,

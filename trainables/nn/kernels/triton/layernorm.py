@@ -20,7 +20,7 @@ _TILE = 2048  # elements of a program at a time: sixteen for each thread of four
 _STRIP = 16  # rows of which a program adds up the gradients of weight and bias; any change of it changes their rounding
 _PARTS = 32  # strips that are added up at once
 
-_DrawnFrom = tuple[DropoutKeys, int, Tensor]  # keys, site and rates of masks
+DrawnFrom = tuple[DropoutKeys, int, Tensor]  # keys, site and rates of masks
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -30,7 +30,7 @@ def forward(
     weight: Tensor,
     bias: Tensor,
     eps: float,
-    drawn_from: _DrawnFrom | None,
+    drawn_from: DrawnFrom | None,
     is_kept: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The result, and what is kept for the gradient: the normalised rows, and each one's 1 / standard deviation."""
@@ -43,7 +43,7 @@ def forward(
     if not num_rows:
         return out_ND, normed_ND, rstd_N1
     num_trials = _num_trials(weight.shape, bias.shape, drawn_from)
-    rows, columns = _tile(width)
+    rows, columns = tile_of(width)
     blocks = triton.cdiv(num_rows // num_trials, rows)
     _forward[(num_trials * blocks,)](
         x_ND,
@@ -56,7 +56,7 @@ def forward(
         out_ND,
         normed_ND,
         rstd_N1,
-        *_drawing(drawn_from),
+        *drawing(drawn_from),
         num_rows // num_trials,
         blocks,
         ADDS=residual_ND is not None,
@@ -75,10 +75,11 @@ def backward(
     rstd_N1: Tensor,
     weight: Tensor,
     bias_shape: torch.Size,
-    drawn_from: _DrawnFrom | None,
+    drawn_from: DrawnFrom | None,
     needed: tuple[bool, ...],
+    bias_dtype: torch.dtype = torch.float32,
 ) -> _Gradients:
-    """The gradients of x, residual, weight and bias that are needed."""
+    """The gradients of x, residual, weight and bias that are needed, those of weight and bias in their own dtypes."""
     grad_ND, weight_shape, weight = grad_ND.contiguous(), weight.shape, _in_rows(weight)
     num_rows, width = grad_ND.shape
     num_trials = _num_trials(weight_shape, bias_shape, drawn_from)
@@ -86,7 +87,7 @@ def backward(
     drops = drawn_from is not None
     grad_x = torch.empty_like(grad_ND) if needed[0] and (drops or not needed[1]) else None
     grad_residual = torch.empty_like(grad_ND) if needed[1] else None
-    rows, columns = _tile(width)
+    rows, columns = tile_of(width)
     # Without sums over rows a program has as few as it works on at once.
     strip = max(rows, _STRIP) if needed[2] or needed[3] else rows
     strips = triton.cdiv(per_trial, strip)
@@ -103,7 +104,7 @@ def backward(
             grad_x,
             grad_residual,
             *parts,
-            *_drawing(drawn_from),
+            *drawing(drawn_from),
             per_trial,
             strips,
             DROPS=drops,
@@ -116,15 +117,20 @@ def backward(
             COLUMNS=columns,
             STRIP=strip,
         )
-    grad_weight, grad_bias = _add_up(parts, (weight_shape, bias_shape))
+    grad_weight, grad_bias = _add_up(parts, (weight_shape, bias_shape), (weight.dtype, bias_dtype))
     if needed[0] and grad_x is None:
         grad_x = grad_residual
     return grad_x, grad_residual, grad_weight, grad_bias
 
 
-def _add_up(parts: list[Tensor | None], shapes: tuple[torch.Size, ...]) -> tuple[Tensor | None, Tensor | None]:
+def _add_up(
+    parts: list[Tensor | None], shapes: tuple[torch.Size, ...], dtypes: tuple[torch.dtype, ...]
+) -> tuple[Tensor | None, Tensor | None]:
     """Sums of strips over all rows (D,), or over each trial's (K, D), of both tensors in one launch."""
-    sums = [None if part is None else part.new_empty(shape) for part, shape in zip(parts, shapes, strict=True)]
+    sums = [
+        None if part is None else part.new_empty(shape, dtype=dtype)
+        for part, shape, dtype in zip(parts, shapes, dtypes, strict=True)
+    ]
     present = [(part, total) for part, total in zip(parts, sums, strict=True) if part is not None and total is not None]
     if present:
         (first, first_sum), (second, second_sum) = present[0], present[-1]
@@ -146,13 +152,13 @@ def _add_up(parts: list[Tensor | None], shapes: tuple[torch.Size, ...]) -> tuple
     return sums[0], sums[1]
 
 
-def _tile(width: int) -> tuple[int, int]:
+def tile_of(width: int) -> tuple[int, int]:
     """Rows and columns a program works on at once."""
     columns = max(8, triton.next_power_of_2(width))
     return max(1, min(_STRIP, _TILE // columns)), columns
 
 
-def _drawing(drawn_from: _DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
+def drawing(drawn_from: DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
     """Seeds, steps, rates, places, positions and site."""
     if drawn_from is None:
         return None, None, None, None, None, 0
@@ -160,7 +166,7 @@ def _drawing(drawn_from: _DrawnFrom | None) -> tuple[Tensor | int | None, ...]:
     return keys.seeds_K, keys.steps_K, rates_K, keys.places_N, keys.positions_N, site
 
 
-def _num_trials(weight_shape: torch.Size, bias_shape: torch.Size, drawn_from: _DrawnFrom | None) -> int:
+def _num_trials(weight_shape: torch.Size, bias_shape: torch.Size, drawn_from: DrawnFrom | None) -> int:
     """The segments of rows that have something of their own."""
     if drawn_from is not None:
         return len(drawn_from[0].seeds_K)
@@ -179,7 +185,7 @@ def _step(weight: Tensor) -> int:
 
 @triton.jit(
     do_not_specialize=["weight_step", "bias_step", "site", "per_trial", "blocks"],
-    do_not_specialize_on_alignment=["weight", "bias"],
+    do_not_specialize_on_alignment=["weight", "bias", "seeds", "steps", "rates"],
 )
 def _forward(
     x,
@@ -248,7 +254,7 @@ def _forward(
 
 @triton.jit(
     do_not_specialize=["weight_step", "site", "per_trial", "strips"],
-    do_not_specialize_on_alignment=["weight"],
+    do_not_specialize_on_alignment=["weight", "seeds", "steps", "rates"],
 )
 def _backward(
     grad,
@@ -346,12 +352,11 @@ def _sum_strips(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     is_column = column < width
     segment = tl.program_id(0)
+    is_second = segment >= first_segments
     parts = first_parts
-    sums = first_sums
     strips = first_strips
-    if segment >= first_segments:
+    if is_second:
         parts = second_parts
-        sums = second_sums
         strips = second_strips
         segment -= first_segments
     start = segment.to(tl.int64) * strips
@@ -361,4 +366,8 @@ def _sum_strips(
         at = (start + strip)[:, None] * width + column[None, :]
         inside = (strip < strips)[:, None] & is_column[None, :]
         total += tl.sum(tl.load(parts + at, mask=inside, other=0.0), axis=0)
-    tl.store(sums + segment.to(tl.int64) * width + column, total, mask=is_column)
+    at_sums = segment.to(tl.int64) * width + column
+    if is_second:  # which may be of another dtype
+        tl.store(second_sums + at_sums, total.to(second_sums.dtype.element_ty), mask=is_column)
+    else:
+        tl.store(first_sums + at_sums, total.to(first_sums.dtype.element_ty), mask=is_column)

@@ -45,9 +45,10 @@ def batch_fixture(request: pytest.FixtureRequest) -> Batch:
 
 @pytest.fixture(scope="session", autouse=True)
 def as_on_a_gpu() -> Iterator[None]:
-    """Mends where Triton's interpreter 3.6 differs: casts to bf16 cut off what they should round, loops with
-    bounds that are arguments fail."""
+    """Mends Triton's interpreter 3.6: bf16 is cut off instead of rounded and multiplied wrongly, some loops fail."""
     cast, prepare = interpreter._convert_float, interpreter._patch_lang_tensor
+    builder = interpreter.InterpreterBuilder
+    multiply, call = builder.create_dot, interpreter.InterpretedFunction.__call__
 
     def rounding(numbers: np.ndarray, source: tl.dtype, target: tl.dtype, mode: object) -> np.ndarray:
         if (source, target) == (tl.float32, tl.bfloat16):
@@ -61,7 +62,24 @@ def as_on_a_gpu() -> Iterator[None]:
         # Its scalars are arrays of one element, of which NumPy 2.4 makes no integer: a loop's bound would be an error.
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    def multiplying(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        # It keeps bf16 in uint16, and would multiply those.
+        a, b = (
+            interpreter.TensorHandle((each.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+            if each.dtype.scalar == tl.bfloat16
+            else each
+            for each in (a, b)
+        )
+        return multiply(self, a, b, *rest)
+
+    def calling(self: Any, *args: Any, **named: Any) -> Any:
+        # It would prepare the language again for each function that a kernel calls, which takes most of the time.
+        own = self.fn.__module__.startswith("trainables.")
+        return self.rewrite()(*args, **named) if own else call(self, *args, **named)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter.InterpretedFunction, "__call__", calling)
+        patch.setattr(builder, "create_dot", multiplying)
         patch.setattr(interpreter, "_convert_float", rounding)
         patch.setattr(interpreter, "_patch_lang_tensor", counting)
         yield

@@ -129,3 +129,16 @@ def test_shapes_are_known_on_the_meta_device(in_triton: InTriton) -> None:
     with in_triton():
         normed = residual_layernorm(x, x, weight, weight, EPS)
         assert torch.autograd.grad(normed.sum(), x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("dtypes", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
+def test_weight_and_bias_may_be_of_different_dtypes(dtypes: tuple[torch.dtype, ...], in_triton: InTriton) -> None:
+    x = random(12, 24, seed=0).bfloat16()
+    weight, bias = (random(2, 24, seed=seed).to(dtype).requires_grad_() for seed, dtype in enumerate(dtypes))
+
+    def normed() -> list[Tensor]:
+        return with_gradients(residual_layernorm(x, None, weight, bias, EPS), [weight, bias])
+
+    expected = normed()
+    with in_triton():
+        assert_near(normed(), expected, torch.bfloat16)

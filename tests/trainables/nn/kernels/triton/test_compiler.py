@@ -1,0 +1,26 @@
+"""What the interpreter forgives, the compiler does not: it takes every kernel, and needs no GPU for that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[5]
+
+
+@pytest.mark.timeout(300)
+def test_every_kernel_compiles_for_a_gpu_and_keeps_to_its_registers(tmp_path: Path) -> None:
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET")
+    script = [sys.executable, "-m", "tests.trainables.nn.kernels.triton.compile_kernels"]
+    ran = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    compiled = [line.split() for line in ran.stdout.splitlines()]
+    assert {"forward", "backward_keys", "backward_queries", "_multiply", "_update"} <= {name for name, _, _ in compiled}
+    for name, registers, spilt in compiled:
+        assert int(registers) <= 255, name
+        assert spilt == "0", f"{name} keeps {spilt} bytes of a thread in memory"
