@@ -23,8 +23,9 @@ import torch
 logger = logging.getLogger(__name__)
 
 Step = Callable[[], None]
-# A graph costs about a step to record. Steps of one shape that are taken before, so that short trainings do not pay.
-STEPS_BEFORE = 3
+# Steps of a shape that are taken before one is recorded, the last of them to warm up. Recording costs about a step,
+# and all graphs go when a trial joins or leaves, so that a shape which is met once shall not pay.
+STEPS_BEFORE = 2
 MAX_GRAPHS = 24
 
 

@@ -1,0 +1,30 @@
+"""Steps whose batches the device gathers, with the kernels in Triton, are those of torch with the host's batches."""
+
+from __future__ import annotations
+
+import torch
+
+from tests.trainables.nn.kernels.triton.conftest import InTriton
+from tests.trainables.training.packable import make_config, make_pack, make_running
+from trainables.training.pack import Pack
+
+
+def train(*, gathers: bool) -> Pack:
+    pack = make_pack()
+    pack.gathers_on_device = gathers
+    configs = [
+        make_config("adapter", {"adapter_size": 4}, seed=seed, dropout=rate) for seed, rate in enumerate([0.1, 0.4])
+    ]
+    pack.join([make_running(config) for config in configs])
+    for _ in range(2):
+        pack.step()
+    return pack
+
+
+def test_gathered_steps_are_the_same(in_triton: InTriton) -> None:
+    expected = train(gathers=False)
+    with in_triton():
+        ours = train(gathers=True)
+    torch.testing.assert_close(ours.weights.loss_sums, expected.weights.loss_sums, rtol=1e-5, atol=1e-6)
+    is_near = (ours.weights.trained - expected.weights.trained).abs() <= 1e-6
+    assert is_near.float().mean() > 0.999
