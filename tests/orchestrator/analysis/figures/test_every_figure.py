@@ -24,11 +24,11 @@ from trainables.methods import method_names
 
 STORES: dict[str, Callable[[], Results]] = {
     "large": lambda: large_results(large_rows(seeds=(0, 1))),
-    "one task, two methods": lambda: large_results(large_rows(TASKS[4:5], ("adapter", "full_finetuning"))),
+    "one task, two methods": lambda: large_results(large_rows(TASKS[4:5], ("adapter", "full_finetuning"), (0, 1))),
     "gaps": lambda: large_results(
         [
             row
-            for row in large_rows(TASKS[:4], ("adapter", "full_finetuning", "lora"))
+            for row in large_rows(TASKS[:3], ("adapter", "full_finetuning", "lora"), seeds=(0, 1))
             if (row["task"], row["method"]) != ("glue/cola", "lora")
         ]
     ),
