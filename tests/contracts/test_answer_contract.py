@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +18,7 @@ import vl_convert
 
 from orchestrator.analysis import figures
 from orchestrator.analysis.answers import ANSWERS, Answer
-from orchestrator.analysis.page.blocks import Chart, Curves, Picture, Sentences, Shown
+from orchestrator.analysis.page.blocks import Block, Chart, Curves, Picture, Sentences, Shown
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
 from tests.orchestrator.analysis.conftest import ablation_of, fail, results_of, sweep_rows
@@ -41,6 +43,23 @@ SWEEPS: dict[str, Callable[[], Results]] = {
 }
 
 
+@functools.cache
+def results_of_sweep(sweep: str) -> Results:
+    return SWEEPS[sweep]()
+
+
+@functools.cache
+def table_of(name: str, sweep: str) -> pa.Table:
+    """What an answer says of a sweep; asked once for all tests."""
+    return ANSWERS[name].ask(results_of_sweep(sweep))
+
+
+@functools.cache
+def figures_of(name: str, sweep: str) -> dict[str, Any]:
+    """The figures of an answer; drawn once for all tests."""
+    return dict(ANSWERS[name].draw(results_of_sweep(sweep), table_of(name, sweep)))
+
+
 @pytest.fixture(params=ANSWERS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -51,9 +70,10 @@ def answer(name: str) -> Answer:
     return ANSWERS[name]
 
 
-@pytest.fixture(params=SWEEPS)
-def results(request: pytest.FixtureRequest) -> Results:
-    return SWEEPS[request.param]()
+@pytest.fixture(scope="module")
+def again() -> dict[str, Results]:
+    """The same sweeps read a second time."""
+    return {sweep: make() for sweep, make in SWEEPS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,54 +85,64 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def test_it_is_a_table_and_the_same_of_the_same_results(answer: Answer, results: Results) -> None:
-    table = answer.ask(results)
-    assert isinstance(table, pa.Table)
-    assert len(set(table.column_names)) == table.num_columns > 0
-    assert answer.ask(results).equals(table)
+def test_it_is_a_table_and_the_same_of_the_same_results(
+    name: str, answer: Answer, again: dict[str, Results], subtests: pytest.Subtests
+) -> None:
+    for sweep in SWEEPS:
+        with subtests.test(sweep):
+            table = table_of(name, sweep)
+            assert isinstance(table, pa.Table)
+            assert len(set(table.column_names)) == table.num_columns > 0
+            assert answer.ask(again[sweep]).equals(table)
 
 
-def test_numbers_that_are_not_known_are_null(answer: Answer, results: Results) -> None:
-    table = answer.ask(results)
-    for column in table.column_names:
-        if pa.types.is_floating(table.schema.field(column).type):
-            assert not pc.any(pc.is_nan(table[column])).as_py(), f"{column} holds NaN where null is meant"
+def test_numbers_that_are_not_known_are_null(name: str, subtests: pytest.Subtests) -> None:
+    for sweep in SWEEPS:
+        with subtests.test(sweep):
+            table = table_of(name, sweep)
+            for column in table.column_names:
+                if pa.types.is_floating(table.schema.field(column).type):
+                    assert not pc.any(pc.is_nan(table[column])).as_py(), f"{column} holds NaN where null is meant"
 
 
-def test_nothing_was_asked_of_a_sweep_without_trials(answer: Answer) -> None:
-    nothing = SWEEPS["nothing has ended"]()
-    table = answer.ask(nothing)
+def test_nothing_was_asked_of_a_sweep_without_trials(name: str, answer: Answer) -> None:
+    table = table_of(name, "nothing has ended")
     assert len(table) == 0
-    assert not answer.show(nothing, table)
+    assert not answer.show(results_of_sweep("nothing has ended"), table)
 
 
-def test_what_is_shown_is_text_and_figures_that_there_are(answer: Answer, results: Results) -> None:
-    table = answer.ask(results)
-    blocks, drawn = answer.show(results, table), answer.draw(results, table)
-    assert not blocks or answer.heading, "what is shown needs a heading"
-    for block in blocks:
-        match block:
-            case Picture():
-                assert block.figure in drawn
-                assert block.alt, "a figure needs words for those who do not see it"
-            case Shown():
-                assert block.table.title
-                assert block.table.rows, "a table without rows is better not shown"
-                for row in block.table.rows:
-                    assert len(row) == len(block.table.left) + len(block.table.right)
-                    assert all(isinstance(cell, str) for cell in row), row
-            case Chart():
-                assert block.alt, "a chart needs words for those who do not see it"
-                assert block.picture is None or block.picture in drawn
-                assert block.file in ANSWERS, "who runs no script is sent to the table"
-                check_chart(block)
-            case Curves():
-                check_curves(block)
-            case Sentences():
-                assert block.items
-                assert all(said.strip() for _, said in block.items)
-            case _:
-                assert block.text.strip()
+def test_what_is_shown_is_text_and_figures_that_there_are(name: str, answer: Answer, subtests: pytest.Subtests) -> None:
+    for sweep in SWEEPS:
+        with subtests.test(sweep):
+            blocks = answer.show(results_of_sweep(sweep), table_of(name, sweep))
+            assert not blocks or answer.heading, "what is shown needs a heading"
+            for block in blocks:
+                check_block(block, figures_of(name, sweep))
+
+
+def check_block(block: Block, drawn: dict[str, Any]) -> None:
+    match block:
+        case Picture():
+            assert block.figure in drawn
+            assert block.alt, "a figure needs words for those who do not see it"
+        case Shown():
+            assert block.table.title
+            assert block.table.rows, "a table without rows is better not shown"
+            for row in block.table.rows:
+                assert len(row) == len(block.table.left) + len(block.table.right)
+                assert all(isinstance(cell, str) for cell in row), row
+        case Chart():
+            assert block.alt, "a chart needs words for those who do not see it"
+            assert block.picture is None or block.picture in drawn
+            assert block.file in ANSWERS, "who runs no script is sent to the table"
+            check_chart(block)
+        case Curves():
+            check_curves(block)
+        case Sentences():
+            assert block.items
+            assert all(said.strip() for _, said in block.items)
+        case _:
+            assert block.text.strip()
 
 
 def check_chart(chart: Chart) -> None:
@@ -136,38 +166,39 @@ def check_curves(block: Curves) -> None:
         assert {len(values) for values in curve.values.values()} == {len(curve.epochs)}
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
 def test_its_figures_are_drawn_the_same_from_the_same_results(
-    answer: Answer, kind: str, reports: dict[str, Path]
+    name: str, answer: Answer, reports: dict[str, Path], again: dict[str, Results]
 ) -> None:
-    results = SWEEPS["all of it"]()
+    results = again["all of it"]
     for stem, figure in answer.draw(results, answer.ask(results)).items():
-        assert figures.render(figure, kind) == (reports["all of it"] / f"{stem}.{kind}").read_bytes()  # type: ignore[arg-type]
+        for kind in ("png", "svg"):
+            assert figures.render(figure, kind) == (reports["all of it"] / f"{stem}.{kind}").read_bytes(), stem
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
 def test_the_report_has_its_files_and_its_section(
-    name: str, answer: Answer, sweep: str, reports: dict[str, Path]
+    name: str, answer: Answer, reports: dict[str, Path], subtests: pytest.Subtests
 ) -> None:
-    results, folder = SWEEPS[sweep](), reports[sweep]
-    table = answer.ask(results)
-    files = {f"{name}.csv", f"{name}.parquet"}
-    assert {file for file in files if (folder / file).exists()} == (
-        files if len(table) or not answer.is_optional else set()
-    )
-    if (folder / f"{name}.parquet").exists():
-        assert pyarrow.parquet.read_table(folder / f"{name}.parquet").equals(table)
-        options = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        assert pyarrow.csv.read_csv(folder / f"{name}.csv", parse_options=options).column_names == table.column_names
-    for stem in answer.draw(results, table):
-        assert (folder / f"{stem}.png").exists()
-        assert (folder / f"{stem}.svg").exists()
-    page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
-    assert (f"<h2>{answer.heading}</h2>" in page) == bool(answer.show(results, table))
+    for sweep, folder in reports.items():
+        with subtests.test(sweep):
+            table = table_of(name, sweep)
+            files = {f"{name}.csv", f"{name}.parquet"}
+            assert {file for file in files if (folder / file).exists()} == (
+                files if len(table) or not answer.is_optional else set()
+            )
+            if (folder / f"{name}.parquet").exists():
+                assert pyarrow.parquet.read_table(folder / f"{name}.parquet").equals(table)
+                options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+                written = pyarrow.csv.read_csv(folder / f"{name}.csv", parse_options=options)
+                assert written.column_names == table.column_names
+            for stem in figures_of(name, sweep):
+                assert (folder / f"{stem}.png").exists()
+                assert (folder / f"{stem}.svg").exists()
+            page = html.unescape((folder / "report.html").read_text(encoding="utf-8"))
+            has_section = f"<h2>{answer.heading}</h2>" in page
+            assert has_section == bool(answer.show(results_of_sweep(sweep), table))
 
 
 def test_no_two_answers_write_the_same_file() -> None:
-    results = SWEEPS["all of it"]()
-    stems = [stem for answer in ANSWERS.values() for stem in answer.draw(results, answer.ask(results))]
+    stems = [stem for name in ANSWERS for stem in figures_of(name, "all of it")]
     assert len(set(stems)) == len(stems)
     assert "report" not in ANSWERS

@@ -53,7 +53,7 @@ class TestTraining:
         masters = {name: master.clone() for name, master in encoder.masters.items()}
         trial = case.config(learning_rate=1e-2, num_epochs=2, batch_size=8)
         before = dict(build_model(encoder, [trial], small.num_outputs).named_parameters())
-        data = {"train": split(48), "validation": split(16)}
+        data = {"train": split(24), "validation": split(8)}
         pack = Pack(encoder, data, small.num_outputs)
         running = RunningTrial(Job(config=trial, done=lambda outcome: None), len(data["train"]))
         pack.join([running])

@@ -19,6 +19,11 @@ def trained(model: AdaptedModel) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def test_a_stack_key_can_be_compared(case: Any) -> None:
+    options = parse_options(case.method, case.options)
+    assert hash(get_method(case.method).stack_key(options)) == hash(get_method(case.method).stack_key(options))
+
+
 @pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
 class TestStacking:
     """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
@@ -55,16 +60,18 @@ class TestStacking:
         for k, pieces in enumerate(small.alone(num_trials)):
             drop_out(alone[k], pieces, [k], [rates[k]], step)
 
-    def test_a_stack_key_can_be_compared(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
-        options = parse_options(case.method, case.options)
-        assert hash(get_method(case.method).stack_key(options)) == hash(get_method(case.method).stack_key(options))
-
-    @pytest.mark.parametrize("training", [False, True])
     @torch.no_grad()
     def test_trials_of_a_pack_compute_what_each_computes_alone(
-        self, case: Any, small: Any, rates: tuple[float, ...], training: bool
+        self, case: Any, small: Any, rates: tuple[float, ...]
     ) -> None:
         pack, alone = self.models(case, small, rates)
+        for training in (False, True):
+            self.drop_out(small, pack, alone, rates, step=0)
+            self.check_computation(small, pack, alone, rates, training=training)
+
+    def check_computation(
+        self, small: Any, pack: AdaptedModel, alone: list[AdaptedModel], rates: tuple[float, ...], *, training: bool
+    ) -> None:
         inputs, stacked = small.alone(len(alone)), small.stacked(len(alone))
         together = pack.train(training)(stacked)
         apart = torch.cat([model.train(training)(one) for model, one in zip(alone, inputs, strict=True)])

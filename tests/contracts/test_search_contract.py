@@ -162,7 +162,7 @@ def untold(found: Searcher, count: int) -> list[Mapping[str, Any]]:
 @pytest.mark.parametrize("algorithm", SAMPLED)
 class TestSampled:
     def test_its_points_lie_within_every_domain(self, algorithm: str) -> None:
-        for point in told(searcher(algorithm), 10):
+        for point in told(searcher(algorithm), 7):
             assert_within(point)
             for name in ("uniform", "loguniform"):  # rounded, so that a point has one text and so one identity
                 assert float(f"{point[name]:.6g}") == point[name]
@@ -176,8 +176,9 @@ class TestSampled:
                 found.tell(found.retrace(point), 0.5, 10)
 
     def test_its_seed_decides_what_it_proposes(self, algorithm: str) -> None:
-        assert told(searcher(algorithm)) == told(searcher(algorithm))
-        assert told(searcher(algorithm), 3) != told(searcher(algorithm, seed=1), 3)
+        found = told(searcher(algorithm))
+        assert told(searcher(algorithm)) == found
+        assert told(searcher(algorithm, seed=1), 3) != found[:3]
 
     def test_the_order_in_which_a_space_is_written_does_not_matter(self, algorithm: str) -> None:
         assert told(searcher(algorithm)) == told(searcher(algorithm, dict(reversed(EVERY_DOMAIN.items()))))

@@ -56,7 +56,7 @@ def slow_metric() -> Iterator[str]:
 def test_the_score_of_a_resample_is_that_of_its_rows(name: str, classes: int) -> None:
     rng = np.random.default_rng(classes)
     labels, predictions = rows_of(name, rng, classes=classes)
-    counts = rng.multinomial(40, np.full(40, 1 / 40), size=30)
+    counts = rng.multinomial(40, np.full(40, 1 / 40), size=10)
     counts[0] = 0
     counts[0, 3] = 40  # one row alone, so that everything is constant
     models = np.stack([predictions, predictions[::-1]])
@@ -92,7 +92,7 @@ def test_many_rows_of_numbers_are_left_out_in_groups(name: str, count: int) -> N
     assert len(found) == min(count, 500)
     assert found.mean() == pytest.approx(metrics.get(name).score(predictions, labels), abs=0.01)
     rng = np.random.default_rng(4)
-    drawn = [rng.integers(count, size=count) for _ in range(1000)]
+    drawn = [rng.integers(count, size=count) for _ in range(400)]
     spread = np.std([metrics.get(name).score(predictions[rows], labels[rows]) for rows in drawn])
     assert found.std(ddof=1) / np.sqrt(len(found)) == pytest.approx(spread, rel=0.15)
 
@@ -121,9 +121,9 @@ def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pyt
         np.column_stack([models[2]]),
         rng=np.random.default_rng(7),
         statistic=difference,
-        num_resamples=200,
+        num_resamples=80,
     )
-    monkeypatch.setattr(resampled_metrics, "_AT_ONCE", 5_000)  # several steps draw the same rows as one
+    monkeypatch.setattr(resampled_metrics, "_AT_ONCE", 2_000)  # several steps draw the same rows as one
     found = paired_p_value(
         name,
         labels,
@@ -131,7 +131,7 @@ def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pyt
         (np.ones(1), models[2:]),
         3,
         rng=np.random.default_rng(7),
-        num_resamples=200,
+        num_resamples=80,
     )
     assert found == pytest.approx(expected.p_value)
     assert found < 1
@@ -141,19 +141,21 @@ def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pyt
 def test_the_interval_of_f1_covers_other_seeds_and_rows(num_seeds: int) -> None:
     """Two methods that are right on 90 and on 85 % of rows, whatever their class, and 35 % have class 1."""
     rng = np.random.default_rng(2026)
-    levels = [0.7 * accuracy / (0.7 * accuracy + 1 - accuracy) for accuracy in (0.9, 0.85)]
+    accuracies = (0.9, 0.85)
+    levels = [0.7 * accuracy / (0.7 * accuracy + 1 - accuracy) for accuracy in accuracies]
+    thresholds = np.sqrt(2.01) * stats.norm.ppf(accuracies)
     covered = 0
-    for _ in range(1000):
+    for _ in range(500):
         labels = (rng.random(200) < 0.35).astype(int)
         hard = rng.normal(size=200)
         sides = []
-        for accuracy in (0.9, 0.85):
+        for threshold in thresholds:
             seeds, rest = rng.normal(0, 0.1, (num_seeds, 1)), rng.normal(size=(num_seeds, 200))
-            right = np.sqrt(2.01) * stats.norm.ppf(accuracy) + seeds + hard + rest > 0
+            right = threshold + seeds + hard + rest > 0
             predicted = np.where(right, labels, 1 - labels)
             sides.append(np.stack([row_outcomes("f1", each, labels, 2) for each in predicted]))
         estimate = intervals.difference_over_rows(*sides)
         assert estimate is not None
         low, high = estimate.interval()
         covered += low <= levels[0] - levels[1] <= high
-    assert 0.93 <= covered / 1000 <= 0.97
+    assert 0.93 <= covered / 500 <= 0.97
