@@ -28,7 +28,7 @@ class Listener:
 def listeners(root: int) -> list[Listener]:
     """Those of process `root` and of all that it started, directly or not."""
     found, there = set(), _listening_sockets()
-    for pid in _with_descendants(root):
+    for pid in with_descendants(root):
         try:
             opened = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink()]
             command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
@@ -56,7 +56,7 @@ def _listening_sockets() -> dict[str, tuple[ipaddress.IPv4Address | ipaddress.IP
     return found
 
 
-def _with_descendants(root: int) -> list[int]:
+def with_descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -21,12 +21,11 @@ def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     before, reachable, tokens = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER, set()
     for _ in range(2):
-        with pytest.raises(RuntimeError), closed_ray():
+        with closed_ray():
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
             assert "RAY_AUTH_TOKEN_PATH" not in os.environ
             assert is_token_auth_enabled()
             assert not ray_constants.ENABLE_RAY_CLUSTER
-            raise RuntimeError
         assert dict(os.environ) == before
         assert not is_token_auth_enabled()
         assert ray_constants.ENABLE_RAY_CLUSTER is reachable
