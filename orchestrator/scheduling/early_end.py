@@ -93,15 +93,17 @@ class Interrupt:
 
 
 @contextmanager
-def hangup_blocked() -> Iterator[None]:
-    """Processes that are started meanwhile get no SIGHUP: the kernel sends it to all that a terminal has started.
+def endings_blocked() -> Iterator[None]:
+    """Processes that are started meanwhile, and those that they start, are deaf to SIGTERM and SIGHUP.
 
-    They end with the process that started them. One that comes to this process meanwhile comes at the end.
+    A closed terminal, `timeout`, a batch system or a service manager sends these to every process of a program. What
+    one process wants to end in order, the others must outlive; how they end is then for that one to see to. A signal
+    that comes to this process meanwhile comes when the context ends.
     """
     if SIGHUP is None:
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGHUP})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGHUP, signal.SIGTERM})
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -64,14 +65,30 @@ def press_ctrl_c(process: int, terminal: int) -> int:
     return terminal
 
 
+def press_ctrl_c_twice(process: int, terminal: int) -> int:
+    os.write(terminal, b"\x03")
+    time.sleep(1)
+    os.write(terminal, b"\x03")
+    return terminal
+
+
+def terminate_all(process: int, terminal: int) -> int:
+    """As batch systems and service managers do: every process of the sweep gets SIGTERM, Ray's too."""
+    os.killpg(process, signal.SIGTERM)
+    return terminal
+
+
 def close_it(process: int, terminal: int) -> None:
     os.close(terminal)
 
 
-def test_ctrl_c_ends_a_sweep_in_order_and_shows_nothing_of_ray(home: Path, write_sweep: Any) -> None:
-    status, shown, _ = run_on_a_terminal(write_sweep(**SWEEP), press_ctrl_c)
+@pytest.mark.parametrize(("end", "expected"), [(press_ctrl_c, 130), (press_ctrl_c_twice, 130), (terminate_all, 143)])
+def test_a_signal_ends_a_sweep_and_shows_nothing_of_ray(
+    end: Callable[[int, int], int], expected: int, home: Path, write_sweep: Any
+) -> None:
+    status, shown, _ = run_on_a_terminal(write_sweep(**SWEEP), end)
     after = shown.partition("Interrupted: trials under way end with the epoch they are in.")[2]
-    assert status == 130
+    assert status == expected
     assert "go on with:  adaptune resume" in after
     words = re.compile(r"raylet|gcs|\.cc|core_worker|actor|retr(y|ies)|pid=|node", re.IGNORECASE)
     assert [line for line in after.splitlines() if words.search(line)] == []
