@@ -1,7 +1,8 @@
 """The commands, and how each ends: what is printed, with which exit status.
 
-Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in what was given, nothing started;
-130 interrupted. Heavy rooms are imported by the commands that need them, so that the others answer at once.
+Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in what was given, nothing started; 3 a
+budget is used up; 130, 143 or 129 interrupted by Ctrl-C (SIGINT), SIGTERM or SIGHUP. Heavy rooms are imported by the
+commands that need them, so that the others answer at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -28,7 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="A .py, .yaml or .json sweep, or a packaged one by name.")]
+Sweep = Annotated[
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="A .py (it is executed), .yaml or .json sweep, or a packaged one by its name."
+    ),
+]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URI of a sweep's store.")]
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/<name> by default.")
@@ -48,6 +55,14 @@ TrackingUri = Annotated[
 ]
 SweepName = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Name of one sweep, where several share the store.")
+]
+MaxHours = Annotated[
+    float | None,
+    typer.Option("--max-hours", metavar="HOURS", help="End in order after so long; resume trains the rest."),
+]
+MaxFailures = Annotated[
+    int | None,
+    typer.Option("--max-failures", metavar="N", help="End in order when N trials have failed; resume trains the rest."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
 
@@ -91,31 +106,53 @@ def run(
     set_: Overrides = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
+    max_hours: MaxHours = None,
+    max_failures: MaxFailures = None,
     as_json: Json = False,
 ) -> int:
     """Train the trials of a sweep that have no record yet, and write its report."""
     from orchestrator.cli.run import run_from_file
+    from orchestrator.scheduling.early_end import Budget
 
-    return run_from_file(sweep, set_ or (), store=store, address=address, tracking_uri=tracking_uri, as_json=as_json)
+    return run_from_file(
+        sweep,
+        set_ or (),
+        store=store,
+        address=address,
+        tracking_uri=tracking_uri,
+        budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def resume(
     store: StoreArgument,
     sweep: Annotated[
-        str | None, typer.Argument(metavar="SWEEP", help="A larger sweep: what is new is trained too.")
+        str | None,
+        typer.Argument(metavar="SWEEP", help="A larger sweep (a .py file is executed): what is new is trained too."),
     ] = None,
     name: SweepName = None,
     set_: Overrides = None,
     address: Address = None,
     tracking_uri: TrackingUri = None,
+    max_hours: MaxHours = None,
+    max_failures: MaxFailures = None,
     as_json: Json = False,
 ) -> int:
     """Finish an interrupted sweep, or extend it to a larger one."""
     from orchestrator.cli.run import run_from_store
+    from orchestrator.scheduling.early_end import Budget
 
     return run_from_store(
-        store, sweep, set_ or (), name=name, address=address, tracking_uri=tracking_uri, as_json=as_json
+        store,
+        sweep,
+        set_ or (),
+        name=name,
+        address=address,
+        tracking_uri=tracking_uri,
+        budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        as_json=as_json,
     )
 
 
@@ -258,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "number", signal.SIGINT)
     except typer.Abort:
         return 130
     except typer.Exit as end:

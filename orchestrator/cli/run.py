@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +16,13 @@ from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.sweep import SweepRun, execute, prepare
+from orchestrator.scheduling.early_end import Budget
 from orchestrator.spec.sweep_file import apply_overrides, read_sweep
 from orchestrator.store import Store
 from trainables.faults import FaultsError
 
-COMPLETED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+COMPLETED, SOME_FAILED, BUDGET_USED_UP = 0, 1, 3
+SIGNAL = 128  # and the signal's number, as a shell tells it
 
 
 def run_from_file(
@@ -29,11 +32,14 @@ def run_from_file(
     store: str | None,
     address: str | None,
     tracking_uri: str | None,
+    budget: Budget,
     as_json: bool,
 ) -> int:
     """Train what is missing of a declared sweep."""
     values = read_sweep(sweep, overrides)
-    return _train(values, store, widen=False, address=address, tracking_uri=tracking_uri, as_json=as_json)
+    return _train(
+        values, store, widen=False, address=address, tracking_uri=tracking_uri, budget=budget, as_json=as_json
+    )
 
 
 def run_from_store(
@@ -44,6 +50,7 @@ def run_from_store(
     name: str | None,
     address: str | None,
     tracking_uri: str | None,
+    budget: Budget,
     as_json: bool,
 ) -> int:
     """Train what is missing of a store's sweep, widened by a larger one where one is given.
@@ -59,11 +66,18 @@ def run_from_store(
         values = read_sweep(sweep, overrides)
     else:
         values = apply_overrides(json.loads(opened.spec_json(name)), overrides)
-    return _train(values, store, widen=True, address=address, tracking_uri=tracking_uri, as_json=as_json)
+    return _train(values, store, widen=True, address=address, tracking_uri=tracking_uri, budget=budget, as_json=as_json)
 
 
 def _train(
-    values: Any, store: str | None, *, widen: bool, address: str | None, tracking_uri: str | None, as_json: bool
+    values: Any,
+    store: str | None,
+    *,
+    widen: bool,
+    address: str | None,
+    tracking_uri: str | None,
+    budget: Budget,
+    as_json: bool,
 ) -> int:
     plan, opened = prepare(values, store, widen=widen)
     # With --json, standard output is the answer alone.
@@ -75,7 +89,7 @@ def _train(
     resume = shlex.join(["adaptune", "resume", opened.uri])
     try:
         with TerminalProgress(screen, plan.varied) as progress, elsewhere:
-            done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address)
+            done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address, budget=budget)
     except KeyboardInterrupt:
         screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)
         raise
@@ -93,12 +107,13 @@ def _train(
     if done.report_fault:
         report = shlex.join(["adaptune", "report", opened.uri])
         screen.print(f"The report is missing ({done.report_fault}); write it with:  {report}", soft_wrap=True)
-    if done.interrupted:
+    if done.early_end is not None:
         kept = "Everything finished is recorded"
         if done.unrecorded:
             kept = f"Not recorded, since the storage refused it: {wording.plural(done.unrecorded, 'trained trial')}"
-        screen.print(f"Interrupted. {kept}; go on with:  {resume}", soft_wrap=True)
-        return INTERRUPTED
+        what = f"Ended by {_ended_by(done)}." if done.early_end.budget else "Interrupted."
+        screen.print(f"{what} {kept}; go on with:  {resume}", soft_wrap=True)
+        return BUDGET_USED_UP if done.early_end.signal is None else SIGNAL + done.early_end.signal
     return SOME_FAILED if counts.get(TrialStatus.FAILED) else COMPLETED
 
 
@@ -108,9 +123,18 @@ def _answer(name: str, store: str, done: SweepRun) -> dict[str, Any]:
         "store": store,
         "trained": done.trained,
         "interrupted": done.interrupted,
+        "ended_by": _ended_by(done),
         "unrecorded": done.unrecorded,
         "counts": {status.value: number for status, number in done.results.counts().items()},
         "best": done.results.best().to_pylist(),
         "recommend": done.results.recommend().to_pylist(),
         "report": list(done.report),
     }
+
+
+def _ended_by(done: SweepRun) -> str | None:
+    """The signal or the budget that ended it early."""
+    if done.early_end is None:
+        return None
+    number = done.early_end.signal
+    return done.early_end.budget if number is None else signal.Signals(number).name

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import signal
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
+from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
@@ -46,10 +48,15 @@ class SweepRun:
 
     results: Results
     trained: int  # trials that this run trained, whatever came of them
-    interrupted: bool
+    early_end: EarlyEnd | None  # why it ended with trials left, where it did
     report: tuple[str, ...]  # paths of the files written below STORE/report/
     report_fault: str | None = None  # why there is none
     unrecorded: int = 0  # trials that were trained, but whose records the storage refused to the end
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended before its trials had, by a signal or by its budget."""
+        return self.early_end is not None
 
 
 def default_store(name: str) -> Path:
@@ -105,6 +112,8 @@ def run_sweep(
     *,
     tracking_uri: str | None = None,
     address: str | None = None,
+    max_hours: float | None = None,
+    max_failures: int | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Train the trials of a sweep that have no finished record, and return its results.
@@ -115,20 +124,24 @@ def run_sweep(
             nothing that any of them has trained.
         tracking_uri: MLflow's tracking store; `MLFLOW_TRACKING_URI` or `./sweeps/mlflow.db` if none is named.
         address: a running Ray cluster to join; Ray is started on this machine if none is named.
+        max_hours: hours after which the sweep ends in order, with trials left to a later run.
+        max_failures: number of failed trials after which it does.
         progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """
     from orchestrator.run import notebook  # here: questions to finished sweeps draw nothing
 
+    budget = Budget(max_hours=max_hours, max_failures=max_failures)
     values = read_sweep(str(sweep)) if isinstance(sweep, str | Path) else sweep
     plan, opened = prepare(values, store)
     if notice := outcome_notice(plan, opened):
         logger.warning("%s", notice)
     if progress is None and notebook.is_notebook():
         with notebook.NotebookProgress(plan.varied) as shown:
-            return execute(plan, opened, shown, tracking_uri=tracking_uri, address=address).results
-    return execute(plan, opened, progress or Silent(), tracking_uri=tracking_uri, address=address).results
+            return execute(plan, opened, shown, tracking_uri=tracking_uri, address=address, budget=budget).results
+    told = progress or Silent()
+    return execute(plan, opened, told, tracking_uri=tracking_uri, address=address, budget=budget).results
 
 
 def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False) -> tuple[SweepPlan, Store]:
@@ -150,6 +163,7 @@ def execute(
     *,
     tracking_uri: str | None = None,
     address: str | None = None,
+    budget: Budget | None = None,
     make_report: bool = True,
 ) -> SweepRun:
     """Train every planned trial that has no finished record, and write the report.
@@ -185,9 +199,9 @@ def execute(
         progress.planned(done + source.most, done)
         end = TrialStatus.CANCELLED  # what MLflow is told where an error ends the sweep here
         try:
-            interrupted = _train(plan, source, driver, known, address)
-            results = _settle(store, name, is_complete=not interrupted and source.is_exhausted())
-            if not interrupted:
+            early_end = _train(plan, source, driver, known, address, budget)
+            results = _settle(store, name, is_complete=early_end is None and source.is_exhausted())
+            if early_end is None:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
                 report, fault = _try_report(store, results, Path(folder), name) if make_report else ((), None)
@@ -200,7 +214,7 @@ def execute(
     return SweepRun(
         results=results,
         trained=driver.ended,
-        interrupted=interrupted,
+        early_end=early_end,
         report=report,
         report_fault=fault,
         unrecorded=driver.unrecorded,
@@ -296,16 +310,17 @@ def _train(
     driver: Recording,
     known: Callable[[], Sequence[TrialRecord]],
     address: str | None,
-) -> bool:
-    """Train what is left; returns whether it was interrupted. A second Ctrl-C says what was lost by it."""
+    budget: Budget | None,
+) -> EarlyEnd | None:
+    """Train what is left; returns why it ended early, if it did. A second signal says what was lost by it."""
     if source.is_exhausted():
-        return False
+        return None
     try:  # here: a sweep of which nothing is left needs no Ray
         from orchestrator.scheduling.tuner import run_trials
     except ImportError as error:
         raise FaultsError("Ray", [f"Ray must be installed whole, but it cannot be imported: {error}"]) from error
     try:
-        interrupted = run_trials(
+        early_end = run_trials(
             plan.spec.name,
             source,
             driver,
@@ -314,15 +329,16 @@ def _train(
             early_stopping=plan.spec.early_stopping,
             earlier=() if plan.spec.early_stopping == NONE else known(),
             keep_predictions=plan.spec.keep_predictions,
+            budget=budget,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not driver.unrecorded:
             raise
         lost = f"{driver.unrecorded} trained trials could not be recorded and will be trained again"
-        raise KeyboardInterrupt(lost) from None
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), lost) from None
     driver.record_waiting()
     driver.settle_predictions()
-    return interrupted
+    return early_end
 
 
 def _records(store: Store, sweep: str) -> list[TrialRecord]:

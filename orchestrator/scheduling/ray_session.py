@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import ray
 
+from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, warn_if_open
+from orchestrator.scheduling.early_end import endings_blocked
 from orchestrator.scheduling.ray_folder import ray_folder
 from trainables.faults import FaultsError
 
@@ -54,9 +56,13 @@ def ray_session(address: str | None, tell: Callable[[str], None]) -> Iterator[No
         options: dict[str, Any] = {}
         if address is None:
             folder = started.enter_context(ray_folder(tell))
-            options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
-        connect(address, **options)
-        started.callback(ray.shutdown)
+            started.enter_context(closed_ray())
+            options = {**OPTIONS, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
+        with endings_blocked():
+            connect(address, **options)
+        started.callback(ray.shutdown if address is not None else end_ray)
+        if address is None:
+            warn_if_open(tell)
         yield
 
 

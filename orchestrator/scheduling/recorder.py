@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
+from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
 from orchestrator.trial_source import TrialSource
@@ -27,9 +28,6 @@ ENGINE_START_TIMEOUT_S = 600.0
 WATCH_S = 1.0
 # Records of trials that end within so long of each other, or so many, are handed on together.
 GATHER_S, GATHER_MOST = 0.25, 64
-
-
-ENDING = "Interrupted: trials under way end with the epoch they are in. Interrupt again to end at once."
 
 
 class Observer(Protocol):
@@ -63,8 +61,9 @@ class Recorder(tune.Callback):
     """Turns what Tune tells of its trials into records, exactly one a trial.
 
     A trial counts as started when it has an engine: Tune has more trials under way than engines take at once.
-    `is_interrupted` tells whether the user asked for the end; `error` is what has to end the sweep, and is for whoever
-    runs Tune to raise, since Tune would hand on its text alone. What it keeps of a trial it lets go with its record.
+    `early_end` tells why the sweep is to end, once it is, and `trial_failed` is called for each trial that has;
+    `error` is what has to end the sweep, and is for whoever runs Tune to raise, since Tune would hand on its text
+    alone. What it keeps of a trial it lets go with its record.
     """
 
     def __init__(
@@ -73,16 +72,19 @@ class Recorder(tune.Callback):
         source: TrialSource,
         observer: Observer,
         pool: Any,
-        is_interrupted: Callable[[], bool],
+        early_end: Callable[[], EarlyEnd | None],
+        trial_failed: Callable[[], None],
     ) -> None:
         self._sweep = sweep
         self._trial_source = source
         self._planned: dict[str, PlannedTrial] = {}  # handed out and without a record
         self._observer = observer
         self._pool = pool
-        self._is_interrupted = is_interrupted
+        self._early_end = early_end
+        self._trial_failed = trial_failed
         self._watch = _Watch(pool)
         self._cancelling = False
+        self._has_cut_short = False
         self._under_way: set[str] = set()  # whose processes Tune has started
         self._running: dict[str, str] = {}  # trial_id -> when it started
         self._epochs: dict[str, list[EpochReport]] = {}
@@ -98,18 +100,23 @@ class Recorder(tune.Callback):
 
     @property
     def has_ended_early(self) -> bool:
-        """Whether an interrupt came and every trial it met has ended."""
+        """Whether the sweep was to end and every trial that was under way has ended."""
         return self._cancelling and not self._under_way
+
+    @property
+    def has_trials_left(self) -> bool:
+        """Whether a trial that was handed out has no record, or that of one which was cancelled."""
+        return self._has_cut_short or bool(self._planned)
 
     def handed_out(self, trial: PlannedTrial) -> None:
         """A trial is about to be named to Tune."""
         self._planned[trial.trial_id] = trial
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if self._is_interrupted() and not self._cancelling:
+        if not self._cancelling and (end := self._early_end()) is not None:
             self._cancelling = True
             self._pool.cancel_all.remote()
-            self._tell(self._observer.notice, ENDING)
+            self._tell(self._observer.notice, end.notice)
         self._tell(self._look_at_engines)
         if self._gathered and (
             len(self._gathered) >= GATHER_MOST or time.monotonic() - self._gathered_since >= GATHER_S
@@ -147,6 +154,7 @@ class Recorder(tune.Callback):
         elif planned.trial_id in self._engines:  # refused a second engine after it lost its first
             self._record(planned, self._cut_short(planned, OutcomeStatus.CANCELLED))
         else:  # the sweep was cancelled before it began
+            self._has_cut_short = True
             self._let_go(planned.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -211,6 +219,9 @@ class Recorder(tune.Callback):
     def _record(self, trial: PlannedTrial, outcome: TrialOutcome) -> None:
         self._start(trial)
         record = make_record(self._sweep, trial, outcome, engine=self._engines.get(trial.trial_id))
+        if outcome.status is OutcomeStatus.FAILED:
+            self._trial_failed()
+        self._has_cut_short |= outcome.status is OutcomeStatus.CANCELLED
         self._let_go(trial.trial_id)
         self._pool.release.remote(trial.trial_id)  # the trial's own process may have died with its engine on loan
         self._tell(self._trial_source.ended, record)
@@ -239,7 +250,7 @@ class Recorder(tune.Callback):
 
 
 class Stopper(tune.Stopper):
-    """Ends Tune's loop once an interrupted sweep's running trials have ended."""
+    """Ends Tune's loop once the running trials of a sweep that is to end early have ended."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
+from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupt, Spending, Watch
 from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engine_layout import engines_per_gpu, lay_out
 from orchestrator.scheduling.engines import engine_pool
@@ -25,8 +24,6 @@ from orchestrator.scheduling.trial import EngineTrial
 from orchestrator.scheduling.tune_memory import ForgetEnded, NoProgress
 from orchestrator.spec.early_stopping import NONE, Rule
 from orchestrator.trial_source import TrialSource
-
-logger = logging.getLogger(__name__)
 
 # A trial whose own light process died, which is not its doing, is started again so often. How often after its engine
 # died, the pool decides; a trial that failed by itself is not started again.
@@ -44,26 +41,28 @@ def run_trials(
     early_stopping: Rule | str = NONE,
     earlier: Sequence[TrialRecord] = (),
     keep_predictions: bool = False,
-) -> bool:
-    """Train every trial of a source and tell the observer of each; returns whether it was interrupted.
+    budget: Budget | None = None,
+) -> EarlyEnd | None:
+    """Train every trial of a source and tell the observer of each; returns why it ended before them all, if it did.
 
-    Each trial is reported with exactly one record, unless an interrupt came before it began. Joins the Ray at
-    `address`, or starts one on this machine. Ctrl-C or SIGTERM ends running trials at the end of their epoch (they are
-    recorded as cancelled); a second one raises `KeyboardInterrupt` at once. What the observer raises ends the sweep and
-    is raised here. `earlier`: records of trials that those of the source are judged beside, where some are pruned.
-    `keep_predictions`: whether the observer is told what completed trials predict.
+    Each trial is reported with exactly one record, unless the end came before it began. Joins the Ray at `address`, or
+    starts one on this machine. Ctrl-C, SIGTERM, SIGHUP or a `budget` that is used up ends running trials at the end of
+    their epoch (they are recorded as cancelled); a second signal raises `Interrupted` at once. What the observer raises
+    ends the sweep and is raised here. `earlier`: records of trials that those of the source are judged beside, where
+    some are pruned. `keep_predictions`: whether the observer is told what completed trials predict.
     Raises `FaultsError` where Ray cannot be reached or started; nothing has begun then.
     """
-    sharing = engines_per_gpu()
+    sharing, spending = engines_per_gpu(), Spending(budget or Budget())
     with (
         ray_session(address, observer.notice),
         tempfile.TemporaryDirectory(prefix="adaptune-tune-") as scratch,
-        _Interrupt() as interrupt,
+        Interrupt() as interrupt,
     ):
+        watch = Watch(interrupt, spending)
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         with engine_pool(layout) as (pool, _):
-            recorder = Recorder(sweep, source, observer, pool, lambda: interrupt.came)
-            observer.is_interrupted = lambda: interrupt.came
+            recorder = Recorder(sweep, source, observer, pool, watch.look, spending.trial_failed)
+            observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
             observer.engines_starting(layout.count)
             most = source.most
 
@@ -78,7 +77,7 @@ def run_trials(
                 source,
                 concurrent,
                 may_be_pruned=judge is not None,
-                has_ended=lambda: interrupt.came,
+                has_ended=lambda: watch.look() is not None,
                 handed_out=recorder.handed_out,
                 keep_predictions=keep_predictions,
             )
@@ -90,7 +89,7 @@ def run_trials(
                 raise
             finally:
                 recorder.finish()
-        return interrupt.came
+        return watch.came_early(has_trials_left=recorder.has_trials_left or not source.is_exhausted())
 
 
 def _tuner(
@@ -128,28 +127,3 @@ def _tuner(
 
 def _trial_id(trial: Trial) -> str:
     return str(trial.config["trial_id"])
-
-
-class _Interrupt:
-    """Catches the first Ctrl-C or SIGTERM as a wish to end well; the second one raises."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupt:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
-        except ValueError:
-            logger.debug("not in the main thread: signals are left to the caller")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.came:
-            raise KeyboardInterrupt
-        self.came = True

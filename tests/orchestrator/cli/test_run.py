@@ -126,6 +126,24 @@ def test_a_trial_that_fails_is_recorded_with_its_traceback_and_the_status_says_s
     assert Counter(run.info.status for run in trials(mlflow_runs(home, "small"))) == {"FINISHED": 1, "FAILED": 1}
 
 
+def test_a_budget_ends_a_sweep_in_order_and_resume_trains_the_rest(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = [{"layernorm": {"learning_rate": {"grid": [1e30, 1e-3]}}}]
+    search = {"algorithm": "grid", "max_concurrent_trials": 1}
+    sweep = write_sweep(methods=methods, search=search, seeds=[0, 1, 2])
+    status, answer = run_command(["run", sweep, "--max-failures", "1", "--max-hours", "9"], capsys)
+    assert (status, answer["interrupted"], answer["ended_by"]) == (3, True, "--max-failures 1")
+    assert answer["counts"]["failed"] == 1
+    assert sum(answer["counts"].values()) < 6
+    assert all(run.info.status != "RUNNING" for run in mlflow_runs(home, "small"))
+    status, answer = run_command(["resume", "sweeps/small", "--max-failures", "3"], capsys)
+    assert (status, answer["ended_by"], answer["counts"]) == (1, None, {"completed": 3, "failed": 3})
+    assert main(["run", sweep, "--max-hours", "0", "--max-failures", "0"]) == 2
+    assert "max_hours must be" in (refused := capsys.readouterr().err)
+    assert "max_failures must be" in refused
+
+
 def start_driver(home: Path, *arguments: str) -> subprocess.Popen[str]:
     log = (home / "driver.log").open("a")
     return subprocess.Popen([sys.executable, "-m", "adaptune", *arguments], cwd=home, stdout=log, stderr=log, text=True)

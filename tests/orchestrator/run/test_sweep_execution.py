@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from orchestrator.run import recording as recording_module
 from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.recording import Silent
 from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
+from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.store import Store
 from orchestrator.store.files import Folder
 from tests.factories import trial_record
@@ -36,7 +38,9 @@ class Scheduler:
     earlier: Sequence[TrialRecord] = ()
     asked_to_keep: list[bool] = dataclasses.field(default_factory=list)
 
-    def run(self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any) -> bool:
+    def run(
+        self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any
+    ) -> EarlyEnd | None:
         self.earlier = earlier
         observer.engines_starting(1)
         observer.is_interrupted = lambda: self.stop_after is not None and len(self.trained) >= self.stop_after
@@ -53,7 +57,7 @@ class Scheduler:
                 record = dataclasses.replace(record, started_at=f"training {len(self.trained)}")
                 observer.trial_predicted(record, of_trial(len(self.trained)).splits)
             observer.trials_ended([record])
-        return bool(observer.is_interrupted())
+        return EarlyEnd(signal=signal.SIGINT) if observer.is_interrupted() else None
 
 
 class Listener:

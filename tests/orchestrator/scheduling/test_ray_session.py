@@ -56,7 +56,7 @@ def test_whatever_ray_raises_is_one_fault_with_its_last_line_and_a_remedy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     refusing(error)
-    caplog.set_level(logging.DEBUG, "orchestrator")
+    caplog.set_level(logging.DEBUG, "orchestrator.scheduling.ray_session")
     with pytest.raises(FaultsError) as refusal, ray_session(address, print):
         raise AssertionError("there is no Ray")
     (fault,) = refusal.value.faults

@@ -249,14 +249,6 @@ def test_tune_keeps_neither_ended_trials_nor_starts_a_process_for_each(
     assert len(processes) <= 4
 
 
-def test_a_second_interrupt_is_obeyed_at_once() -> None:
-    with tuner._Interrupt() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.came
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
 @pytest.mark.usefixtures("_on_one_engine")
 def test_what_an_observer_raises_ends_the_sweep_and_reaches_the_caller(trials: tuple[PlannedTrial, ...]) -> None:
     def disk_is_full() -> None:

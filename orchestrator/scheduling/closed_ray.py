@@ -1,0 +1,92 @@
+"""A Ray of this machine that nobody else can use: on the loopback interface alone, and behind a token of its own.
+
+Whoever may speak to a Ray can run code as the user who started it. By itself Ray listens on every interface, with a
+token that it writes to the home folder once and never changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray._private import worker as ray_worker
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+TOKEN_BYTES = 32
+# Ray's metrics are served to whoever asks, without a token, and nobody reads those of a Ray that ends with its sweep:
+# neither those of the node, nor those of two of Ray's processes, which serve none where their port is no port.
+NO_METRICS = {"AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
+OPTIONS = {"include_dashboard": False, "_system_config": {"enable_metrics_collection": False}}
+
+
+@contextmanager
+def closed_ray() -> Iterator[None]:
+    """While it lasts, a Ray that is started with `OPTIONS` is closed to others, and this process has its token.
+
+    The token is fresh, stands in the environment of Ray's processes and in no file, and is forgotten at the end. What
+    the environment says of Ray's authentication is put aside until then: it is about other clusters.
+    """
+    before = {name: os.environ.pop(name, None) for name in (MODE, TOKEN, TOKEN_FILE, *NO_METRICS)}
+    # Ray's own name for the rule that a Ray listens beyond loopback, as one must that other machines are to join. It
+    # has no option that does the same: with `_node_ip_address="127.0.0.1"` it looks for an outside address.
+    reachable, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    os.environ.update({MODE: "token", TOKEN: secrets.token_hex(TOKEN_BYTES), **NO_METRICS})
+    _read_anew()
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = reachable
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        _read_anew()
+
+
+def warn_if_open(tell: Callable[[str], None]) -> None:
+    """Tell where the Ray that was started listens beyond loopback after all, as one of another version might."""
+    address = ray.util.get_node_ip_address()
+    if address not in ("127.0.0.1", "::1"):
+        tell(
+            f"Ray {ray.__version__} listens on {address}, not on loopback alone; others there need its token to use it."
+        )
+
+
+def end_ray() -> None:
+    """End the Ray that this process started, and all of its processes, at once.
+
+    By itself `ray.shutdown` sends each SIGTERM, which they are deaf to (`endings_blocked`), and waits a second for it.
+    Nothing is lost: what a sweep keeps is in its store by then.
+    """
+    node = ray_worker._global_node
+    if node is not None:
+        node.kill_all_processes = functools.partial(_kill, node, node.kill_all_processes)
+    ray.shutdown()
+
+
+def _kill(node: Any, kill_all_processes: Callable[..., None], **options: Any) -> None:
+    import psutil  # type: ignore[import-untyped]  # Ray brings it along, for those who have imported Ray
+
+    started = [info.process for infos in node.all_processes.values() for info in infos]
+    descendants = []
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            descendants += psutil.Process(process.pid).children(recursive=True)
+    kill_all_processes(check_alive=False, allow_graceful=False)
+    for descendant in descendants:  # most end by themselves within seconds, and until then write into Ray's folder
+        with contextlib.suppress(psutil.NoSuchProcess):
+            descendant.kill()
+
+
+def _read_anew() -> None:
+    """Have Ray forget the mode and the token that it has read from the environment."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()

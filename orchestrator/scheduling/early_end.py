@@ -1,0 +1,173 @@
+"""What ends a sweep before its trials have ended, in order: a signal, or a budget that is used up. Needs no Ray."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.faults import FaultsError
+
+logger = logging.getLogger(__name__)
+
+# Sent when the terminal is closed or the connection to it breaks; Windows has none.
+SIGHUP: int | None = getattr(signal, "SIGHUP", None)
+_UNDER_WAY = "trials under way end with the epoch they are in."
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyEnd:
+    """Why a sweep ended with trials left: one of the two."""
+
+    signal: int | None = None  # its number
+    budget: str | None = None  # what was used up, as the command line calls it
+
+    @property
+    def notice(self) -> str:
+        """What the user is told when it begins."""
+        if self.budget is not None:
+            return f"The budget {self.budget} is used up: {_UNDER_WAY}"
+        return f"Interrupted: {_UNDER_WAY} Interrupt again to end at once."
+
+
+class Interrupted(KeyboardInterrupt):
+    """A second signal, by which the user wants the end at once."""
+
+    def __init__(self, number: int, *words: str) -> None:
+        """`number`: the signal's; `words`: what the user should know of it."""
+        super().__init__(*words)
+        self.number = number
+
+
+class Interrupt:
+    """Catches the first SIGINT (Ctrl-C), SIGTERM or SIGHUP as a wish to end well; a second one raises `Interrupted`.
+
+    After SIGHUP nothing is written to the terminal, which is gone, and further ones say nothing new: the shell and the
+    kernel may both send it. Where it is ignored, as below nohup, it stays so.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal that came
+        self._previous: dict[int, Any] = {}
+        self._terminals: list[int] = []
+
+    def __enter__(self) -> Interrupt:
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+        caught = [signal.SIGINT, signal.SIGTERM]
+        if SIGHUP is not None and signal.getsignal(SIGHUP) is not signal.SIG_IGN:
+            caught.append(signal.Signals(SIGHUP))
+        try:
+            for number in caught:
+                self._previous[number] = signal.signal(number, self._handle)
+        except ValueError:
+            logger.debug("not in the main thread: signals are left to the caller")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @property
+    def came(self) -> bool:
+        return self.number is not None
+
+    def _handle(self, number: int, frame: object) -> None:
+        if number == SIGHUP:
+            self._leave_terminal()
+        if not self.came:
+            self.number = number
+        elif number != SIGHUP:
+            raise Interrupted(number)
+
+    def _leave_terminal(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+@contextmanager
+def endings_blocked() -> Iterator[None]:
+    """Processes that are started meanwhile, and those that they start, are deaf to SIGTERM and SIGHUP.
+
+    A closed terminal, `timeout`, a batch system or a service manager sends these to every process of a program. What
+    one process wants to end in order, the others must outlive; how they end is then for that one to see to. A signal
+    that comes to this process meanwhile comes when the context ends.
+    """
+    if SIGHUP is None:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {SIGHUP, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much one run of a sweep may use before it ends, in order and with trials left. None is no limit."""
+
+    max_hours: float | None = None  # from the start of the run
+    max_failures: int | None = None  # failed trials
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.max_hours is not None and not 0 < self.max_hours < math.inf:
+            faults.append(f"max_hours must be a number of hours above 0, but got {self.max_hours}")
+        if self.max_failures is not None and self.max_failures < 1:
+            faults.append(f"max_failures must be at least 1 failed trial, but got {self.max_failures}")
+        if faults:
+            raise FaultsError("budget", faults)
+
+
+class Spending:
+    """What a run has used of its budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        """The run begins now."""
+        self._budget = budget
+        self._began = time.monotonic()
+        self._failures = 0
+
+    def trial_failed(self) -> None:
+        self._failures += 1
+
+    def used_up(self) -> str | None:
+        """The budget that is used up, as the command line calls it; None while there is something of each left."""
+        hours, failures = self._budget.max_hours, self._budget.max_failures
+        if hours is not None and time.monotonic() - self._began >= hours * 3600:
+            return f"--max-hours {hours:g}"
+        if failures is not None and self._failures >= failures:
+            return f"--max-failures {failures}"
+        return None
+
+
+class Watch:
+    """Looks whether a sweep is to end early. What it sees first stays the reason."""
+
+    def __init__(self, interrupt: Interrupt, spending: Spending) -> None:
+        self._interrupt = interrupt
+        self._spending = spending
+        self._seen: EarlyEnd | None = None
+
+    def look(self) -> EarlyEnd | None:
+        """Why the sweep is to end; None while it goes on."""
+        if self._seen is None:
+            if self._interrupt.came:
+                self._seen = EarlyEnd(signal=self._interrupt.number)
+            elif (budget := self._spending.used_up()) is not None:
+                self._seen = EarlyEnd(budget=budget)
+        return self._seen
+
+    def came_early(self, *, has_trials_left: bool) -> EarlyEnd | None:
+        """Why a sweep that is over was ended. A budget used up by its last trials has ended nothing."""
+        if self._interrupt.came:
+            return self._seen or self.look()
+        return self._seen if has_trials_left else None

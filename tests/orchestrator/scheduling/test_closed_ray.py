@@ -1,0 +1,43 @@
+"""What a closed Ray finds in its environment, and that all is as before when it has ended. No Ray is started here."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import ray
+from ray._private import ray_constants
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+
+from orchestrator.scheduling.closed_ray import closed_ray, warn_if_open
+
+
+def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": "/a/token/of/another/cluster"}
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    before, reachable, tokens = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER, set()
+    for _ in range(2):
+        with closed_ray():
+            tokens.add(os.environ["RAY_AUTH_TOKEN"])
+            assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+            assert is_token_auth_enabled()
+            assert not ray_constants.ENABLE_RAY_CLUSTER
+        assert dict(os.environ) == before
+        assert not is_token_auth_enabled()
+        assert ray_constants.ENABLE_RAY_CLUSTER is reachable
+    assert len(tokens) == 2
+    assert all(len(token) == 64 for token in tokens)
+
+
+@pytest.mark.parametrize(("address", "is_told"), [("127.0.0.1", False), ("::1", False), ("192.0.2.7", True)])
+def test_the_user_is_told_of_a_ray_that_listens_further(
+    address: str, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
+    told: list[str] = []
+    warn_if_open(told.append)
+    assert [address in line for line in told] == [True] * is_told

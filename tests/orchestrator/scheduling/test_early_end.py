@@ -1,0 +1,126 @@
+"""What ends a sweep early: signals, a closed terminal, budgets. No Ray is started here."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator.scheduling import early_end
+from orchestrator.scheduling.early_end import Budget, Interrupt, Interrupted, Spending, Watch, endings_blocked
+from trainables.faults import FaultsError
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_is_obeyed_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert not interrupt.came
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.number == signal.SIGINT
+        with pytest.raises(Interrupted) as raised:
+            signal.raise_signal(number)
+        assert raised.value.number == number
+    assert signal.getsignal(number) is before
+
+
+def test_after_a_hangup_the_terminal_is_left_alone_and_a_second_one_says_nothing_new() -> None:
+    script = (
+        "import os, signal\n"
+        "from orchestrator.scheduling.early_end import Interrupt\n"
+        "with Interrupt() as interrupt:\n"
+        "    print('before', flush=True)\n"
+        "    for _ in range(3): signal.raise_signal(signal.SIGHUP)\n"
+        "    print('after', flush=True)\n"
+        "    assert interrupt.number == signal.SIGHUP\n"
+    )
+    terminal, end = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=end, stderr=end) as child:
+        os.close(end)
+        assert child.wait(timeout=60) == 0
+    assert os.read(terminal, 1000).strip() == b"before"
+    os.close(terminal)
+
+
+def test_below_nohup_a_hangup_is_still_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interrupt.came
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_started_meanwhile_outlives_the_signals_that_end_this_process() -> None:
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with endings_blocked():
+            child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+            signal.raise_signal(signal.SIGTERM)
+            assert came == []
+        assert came == [signal.SIGTERM]
+        with child:
+            for number in before:
+                child.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(timeout=0.5)
+            child.communicate()
+        assert child.returncode == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("hours", "failures", "faults"),
+    [(0.0, 0, 2), (-1.0, None, 1), (float("nan"), 1, 1), (float("inf"), None, 1), (None, -3, 1), (0.001, 1, 0)],
+)
+def test_a_budget_that_is_none_is_refused_with_all_its_faults(
+    hours: float | None, failures: int | None, faults: int
+) -> None:
+    if not faults:
+        Budget(max_hours=hours, max_failures=failures)
+        return
+    with pytest.raises(FaultsError) as refusal:
+        Budget(max_hours=hours, max_failures=failures)
+    assert len(refusal.value.faults) == faults
+
+
+def test_a_budget_is_used_up_by_hours_or_by_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(early_end.time, "monotonic", lambda: now[0])
+    spending = Spending(Budget(max_hours=2.5, max_failures=2))
+    now[0] += 2.5 * 3600 - 1
+    spending.trial_failed()
+    assert spending.used_up() is None
+    spending.trial_failed()
+    assert spending.used_up() == "--max-failures 2"
+    now[0] += 1
+    assert spending.used_up() == "--max-hours 2.5"
+    assert Spending(Budget()).used_up() is None
+
+
+def test_what_comes_first_is_the_reason_and_a_budget_without_trials_left_is_none() -> None:
+    interrupt, spending = Interrupt(), Spending(Budget(max_failures=1))
+    watch = Watch(interrupt, spending)
+    assert watch.look() is None
+    spending.trial_failed()
+    assert watch.came_early(has_trials_left=True) is None  # nobody looked: it has ended nothing
+    (end,) = {watch.look()}
+    assert end is not None
+    assert end.budget == "--max-failures 1"
+    assert "--max-failures 1 is used up" in end.notice
+    assert watch.came_early(has_trials_left=True) is end
+    assert watch.came_early(has_trials_left=False) is None
+    interrupt.number = signal.SIGTERM
+    assert watch.look() is end
+    other = Watch(interrupt, Spending(Budget()))
+    late = other.came_early(has_trials_left=False)
+    assert late is not None
+    assert late.signal == signal.SIGTERM
