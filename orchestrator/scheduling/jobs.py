@@ -284,8 +284,8 @@ def _reason(address: str, error: Exception) -> str:
 
 def _sweeps_of(details: Sequence[Any]) -> list[SubmittedSweep]:
     """The sweeps among jobs, the last one first. One that has not begun yet is later than all that have."""
-    found = [sweep for each in details if (sweep := _submitted(each)) is not None]
-    return sorted(found, key=lambda sweep: sweep.started_at or "never", reverse=True)
+    last_first = sorted(details, key=lambda each: each.start_time or float("inf"), reverse=True)
+    return [sweep for each in last_first if (sweep := _submitted(each)) is not None]
 
 
 def _submitted(details: Any) -> SubmittedSweep | None:
