@@ -49,6 +49,15 @@ Overrides = Annotated[
 Address = Annotated[
     str | None, typer.Option("--address", metavar="RAY", help="Ray cluster to join, such as 10.0.0.1:6379 or auto.")
 ]
+JobServerAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="The cluster's job server, such as http://HEAD:8265. RAY_API_SERVER_ADDRESS and RAY_ADDRESS win.",
+    ),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the name of its sweep.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", metavar="URI", help="MLflow's tracking store; ./sweeps/mlflow.db by default."),
@@ -157,10 +166,33 @@ def resume(
 
 
 @app.command()
-def status(store: StoreArgument, sweep: SweepName = None, as_json: Json = False) -> int:
+def status(
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STORE", help="Folder or URI of a sweep's store; with --address a job, the last if none."
+        ),
+    ] = None,
+    sweep: SweepName = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="URL", help="A cluster's job server, to ask for a submitted sweep."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
     """Show how many trials are done and how fast they train, while a sweep runs or afterwards."""
+    if address is not None:
+        from orchestrator.cli.jobs import show_job
+
+        if sweep is not None:
+            fault = "--sweep: names a sweep of a store; with --address, name the job or the sweep instead of the store"
+            raise FaultsError("status", [fault])
+        return show_job(store, address=address, as_json=as_json)
     from orchestrator.cli.look import show_status
 
+    if store is None:
+        rule = "there must be a STORE, or with --address a cluster to ask for a submitted sweep, but there is neither"
+        raise FaultsError("status", [rule])
     return show_status(store, sweep=sweep, as_json=as_json)
 
 
@@ -248,15 +280,51 @@ def ui(
 @app.command()
 def submit(
     sweep: Sweep,
-    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's job server, such as http://HEAD:8265.")],
+    address: JobServerAddress = None,
     set_: Overrides = None,
     store: StoreOption = None,
     tracking_uri: TrackingUri = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once its trials are planned; say how to find it again.")
+    ] = False,
+    as_json: Json = False,
 ) -> int:
-    """Send a sweep to a Ray cluster as a job and show its log until it ends."""
-    from orchestrator.cli.services import submit_sweep
+    """Send a sweep to a Ray cluster as a job and show its log until it ends. It goes on without the terminal."""
+    from orchestrator.cli.jobs import submit_sweep
 
-    return submit_sweep(sweep, set_ or (), address=address, store=store, tracking_uri=tracking_uri)
+    return submit_sweep(
+        sweep, set_ or (), address=address, store=store, tracking_uri=tracking_uri, detach=detach, as_json=as_json
+    )
+
+
+@app.command()
+def jobs(address: JobServerAddress = None, as_json: Json = False) -> int:
+    """List the sweeps that were submitted to a cluster: status, trials done, where their records are."""
+    from orchestrator.cli.jobs import list_jobs
+
+    return list_jobs(address=address, as_json=as_json)
+
+
+@app.command()
+def logs(
+    job: Job,
+    address: JobServerAddress = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the job ends, and exit as its sweep does.")
+    ] = False,
+) -> int:
+    """Print the log of a submitted sweep."""
+    from orchestrator.cli.jobs import show_log
+
+    return show_log(job, address=address, follow=follow)
+
+
+@app.command()
+def stop(job: Job, address: JobServerAddress = None, as_json: Json = False) -> int:
+    """End a submitted sweep in order: running trials end with their epoch, and what is finished is recorded."""
+    from orchestrator.cli.jobs import stop_job
+
+    return stop_job(job, address=address, as_json=as_json)
 
 
 @app.command()

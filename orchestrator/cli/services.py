@@ -1,4 +1,4 @@
-"""`adaptune ui` and `adaptune submit`: hand over to a service and stay with it."""
+"""`adaptune ui`: hand over to a service and stay with it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
 
 from orchestrator.cli.screen import console
-from orchestrator.spec.absolute_paths import with_absolute_paths
-from orchestrator.spec.sweep_file import read_sweep
 
 
 def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
@@ -38,22 +35,3 @@ def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
-
-
-def submit_sweep(
-    sweep: str, overrides: Sequence[str], *, address: str, store: str | None, tracking_uri: str | None
-) -> int:
-    """Check the sweep here, then send it to the cluster and show its log."""
-    from orchestrator.planning.plan import plan_sweep
-    from orchestrator.scheduling.submit import submit_job
-
-    # Whether the hub's data and weights can be had is for the cluster to say, not for this machine.
-    plan = plan_sweep(with_absolute_paths(read_sweep(sweep, overrides)), allow_missing=True)
-    screen = console()
-    return submit_job(
-        plan,
-        address,
-        store=store,
-        tracking_uri=tracking_uri,
-        show=lambda text: screen.print(text, end="", markup=False, soft_wrap=True),
-    )

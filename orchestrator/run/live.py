@@ -6,6 +6,7 @@ Where it is shown is told elsewhere: on a terminal by `orchestrator.cli.progress
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,31 @@ from trainables.outcome import EpochReport
 
 # Without any engine for so long, the user is told: engines that are started again are back within moments.
 NO_ENGINE_S = 5.0
+
+_PLANNED = re.compile(r"^(?P<planned>\d+) trials planned(?:, (?P<done>\d+) of them finished earlier)?", re.MULTILINE)
+_LINE = re.compile(r"^(?P<done>\d+)/(?P<planned>\d+) trials done, ", re.MULTILINE)
+_STATUS_LINE = re.compile(r"^(?P<planned>[\d,]+) trials?: (?P<counts>(?:[\d,]+ [a-z ]+(?:, )?)+)\.$", re.MULTILINE)
+
+
+def progress_in(log: str) -> tuple[int, int] | None:
+    """How many trials have ended for good and how many are planned, as the log of a sweep said last; None before that.
+
+    Read from what `LiveProgress` says, and from the status line that a sweep ends with.
+    """
+    found = [list(pattern.finditer(log))[-1:] for pattern in (_PLANNED, _LINE, _STATUS_LINE)]
+    if not any(found):
+        return None
+    last = max((match for matches in found for match in matches), key=lambda match: match.start())
+    planned = _number(last["planned"])
+    if last.re is not _STATUS_LINE:
+        return _number(last["done"] or "0"), planned
+    counts = {word: _number(number) for number, word in re.findall(r"([\d,]+) ([a-z ]+)", last["counts"])}
+    for_good = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED)
+    return sum(counts.get(status.value, 0) for status in for_good), planned
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
 
 
 class LiveProgress(ABC):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport, TrialOutcome
 
@@ -35,6 +36,7 @@ class Presence:
     status: EngineStatus
     trials: tuple[str, ...]  # handed to it and not ended
     is_cancelled: bool  # whether it begins nothing more
+    stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
 
 
 class _Run:
@@ -56,6 +58,7 @@ class _Run:
             cancelled=self.stop.is_set,
             keep_predictions=keep_predictions,
         )
+        self.awaits_verdict = False
         self._waits = waits
         self._asked = threading.Semaphore(0)
         self._ends_with_epoch = threading.Event()
@@ -83,7 +86,9 @@ class _Run:
             self.news.put(epoch)
         if self._waits():
             # So that a trial of short epochs is never more than one ahead of the verdict on it. An end wakes it too.
+            self.awaits_verdict = True
             self._asked.acquire()
+            self.awaits_verdict = False
         if self._ends_with_epoch.is_set():
             self.stop.set()
         return True
@@ -111,9 +116,11 @@ class EngineActor:
         self._unended: list[_Run] = []
         self._all_cancelled = False
         self._process = uuid.uuid4().hex
+        self._standstill = Standstill()
         # One thread for all trials: torch keeps buffers and compiled products per thread, and a thread a trial would
         # leave each one's behind, gigabytes after a few dozen trials.
-        threading.Thread(target=self._train, name="trainer", daemon=True).start()
+        self._trainer = threading.Thread(target=self._train, name="trainer", daemon=True)
+        self._trainer.start()
 
     def process_id(self) -> int:
         """The process of this engine on its host."""
@@ -142,7 +149,12 @@ class EngineActor:
         with self._lock:
             trials = tuple(trial_id for trial_id, run in self._runs.items() if not run.ended.is_set())
             return Presence(
-                process=self._process, node=_node(), status=status, trials=trials, is_cancelled=self._all_cancelled
+                process=self._process,
+                node=_node(),
+                status=status,
+                trials=trials,
+                is_cancelled=self._all_cancelled,
+                stands_still_s=self._stands_still_s(),
             )
 
     def start(
@@ -212,6 +224,13 @@ class EngineActor:
             run.end(None)
         else:
             run.ask_to_end()
+
+    def _stands_still_s(self) -> float:
+        under_way = [run for run in self._unended if not run.ended.is_set()]
+        if not under_way or any(run.awaits_verdict for run in under_way):
+            return self._standstill.rests()
+        # Its rate is new with every step.
+        return self._standstill.seconds(self._trainer.ident or 0, self._engine.status)
 
     def _is_alone(self) -> bool:
         pack = self._engine.status

@@ -42,7 +42,8 @@ class EngineFailures:
             if not (unknown := [crash for crash in suspect if not crash.done()]):
                 raise TrialGivenUpError(
                     f"the engine's process died each of the {len(suspect)} times that it trained this trial, the last "
-                    "times alone; such an end leaves no traceback, and too little memory is its usual cause"
+                    "times alone; such an end leaves no traceback, and too little memory is its usual cause, where the "
+                    "engine was not ended because it hung"
                 )
             await asyncio.wait(unknown, return_when=asyncio.FIRST_COMPLETED)
 

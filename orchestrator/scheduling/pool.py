@@ -38,6 +38,9 @@ class PoolStatus:
 
     lent: tuple[str, ...]  # the trials that have an engine
     engines: tuple[EngineStatus, ...]  # that are there; none where trials wait for one to come
+    replaced: tuple[
+        str, ...
+    ] = ()  # what is to be said of each engine that hung and was started again, the oldest first
 
 
 @dataclass(eq=False)
@@ -61,6 +64,7 @@ class EnginePool:
     - Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
       Of several engines that could take it, a trial gets the one with the fewest trials.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
+    - An engine that hangs is killed and started again, as a crash under its trials.
     - A pool whose process was started again asks the engines whom they train, and goes on from there.
     """
 
@@ -69,6 +73,7 @@ class EnginePool:
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
         self._losses = EngineFailures()
+        self._replaced: list[str] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._cancelled = False
         self._is_restarted = _is_restarted()
@@ -107,6 +112,7 @@ class EnginePool:
                 for engine in self._engines
                 if engine.is_here
             ),
+            replaced=tuple(self._replaced),
         )
 
     async def acquire(self, trial_id: str, key: str | None) -> Any | None:
@@ -235,6 +241,8 @@ class EnginePool:
                 await engine.handle.stop.remote(trial_id)
         except (RayError, TimeoutError) as error:
             self._absent(engine, error)
+            if engine.is_silent:
+                self._replace(engine, "does not answer")
             return
         engine.forgotten -= forgotten
         self._follow(engine, seen)
@@ -247,6 +255,9 @@ class EnginePool:
             self._arrived_at = self._arrived_at or time.monotonic()
         if turn == engine.turn:
             engine.status = seen.status
+        if why := engine.hangs(seen):
+            self._replace(engine, why)
+            return  # it is lent to nobody: the next look finds it gone
         self._lend()
 
     def _follow(self, engine: PooledEngine, seen: Presence) -> None:
@@ -275,6 +286,13 @@ class EnginePool:
         engine.leave(error)
         if engine.life and (engine.is_gone or time.monotonic() - engine.absent_since > SET_ASIDE_S):
             engine.life.end(is_crash=is_alive(engine.life.node))
+
+    def _replace(self, engine: PooledEngine, why: str) -> None:
+        """Kill an engine that hangs; its trials hear of it as of any crash, and begin anew."""
+        line = f"Engine {engine.name} {why}. It is started again, and its trials begin anew."
+        logger.warning("%s", line)
+        self._replaced.append(line)
+        engine.kill()
 
     def _note_loss(self, trial_id: str, loan: _Loan) -> None:
         """An engine can no longer tell of a trial."""

@@ -16,8 +16,14 @@ from orchestrator.scheduling.engine_actor import Presence
 
 # Trials lent an engine before it has said how many its pack may hold. Those beyond what it then says wait inside it.
 ASSUMED_LIMIT = 4
-# An engine that says nothing for so long is taken to be gone, until it says something.
+# An engine that says nothing for so long is taken to be gone, until it says something. One that leaves so many
+# questions in a row unanswered, while Ray takes its process to be alive, hangs: it is killed and started again.
 SILENCE_S = 60.0
+SILENCES_BORNE = 3
+# An engine that answers, but whose training does not move for so long, hangs too. While it has no pack it loads, and
+# may be fetching a large backbone in one long call.
+STANDSTILL_S = 600.0
+LOADING_STANDSTILL_S = 3600.0
 # Ray may call an actor dead that it is about to start again. One that it calls dead so often in a row will not be.
 DEATHS_BELIEVED = 3
 
@@ -56,6 +62,8 @@ class PooledEngine:
     is_gone: bool = False  # for good
     absent_since: float = field(default_factory=time.monotonic)
     _deaths: int = 0
+    _silences: int = 0
+    _killed: str | None = None  # the process that was killed for hanging
     _left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def takes(self, key: str | None) -> bool:
@@ -83,6 +91,20 @@ class PooledEngine:
             seen: Presence = await self.handle.presence.remote()
             return seen
 
+    def hangs(self, seen: Presence) -> str | None:
+        """What is to be said of an engine that answers where its training hangs; None where it gets on."""
+        limit = STANDSTILL_S if seen.status.task else LOADING_STANDSTILL_S
+        if seen.stands_still_s < limit or seen.process == self._killed:
+            return None
+        doing = "training" if seen.status.task else "loading"
+        return f"has not moved for {seen.stands_still_s / 60:.0f} min while {doing}"
+
+    def kill(self) -> None:
+        """End its process, whatever it does; Ray starts it again."""
+        self._killed = self.life.process if self.life else None
+        self.leave(ActorUnavailableError("killed, since it hung", None))
+        end_process(self.handle)
+
     async def stop(self, trial_id: str) -> None:
         """Wait until a trial has ended here. Raises `RayError` where the engine is not there or leaves meanwhile."""
         left = asyncio.ensure_future(self._left.wait())
@@ -96,17 +118,30 @@ class PooledEngine:
 
     def came(self) -> None:
         self.is_here = True
-        self._deaths = 0
+        self._deaths = self._silences = 0
         self._left = asyncio.Event()
 
     def leave(self, error: Exception) -> None:
         """It did not answer, for this reason."""
+        # Only of one that was there: while a process starts it cannot answer, for as long as its imports take.
+        is_silence = isinstance(error, TimeoutError) and (self.is_here or self._silences > 0)
+        self._silences = self._silences + 1 if is_silence else 0
         if self.is_here:
             self.is_here = False
             self.absent_since = time.monotonic()
             self._left.set()
         self._deaths = self._deaths + 1 if isinstance(error, ActorDiedError) else 0
         self.is_gone = self._deaths >= DEATHS_BELIEVED
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has left so many questions unanswered that it must hang."""
+        return self._silences >= SILENCES_BORNE
+
+
+def end_process(handle: Any) -> None:
+    """Kill an actor's process, one that is stopped included, and have Ray start it again."""
+    ray.kill(handle, no_restart=False)
 
 
 async def _answer(reference: Awaitable[T]) -> T:

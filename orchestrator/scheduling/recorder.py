@@ -91,6 +91,7 @@ class Recorder(tune.Callback):
         self._engines: dict[str, str] = {}
         self._gathered: list[TrialRecord] = []
         self._gathered_since = 0.0
+        self._replacements_told = 0
         self.engines = 0  # that were there at the last look
         self.error: Exception | None = None
 
@@ -187,7 +188,14 @@ class Recorder(tune.Callback):
             for trial_id in status.lent:
                 if not self._cancelling and trial_id in self._planned:
                     self._start(self._planned[trial_id])
+            self._tell_of_replaced(status.replaced)
             self._observer.engines_working(status.engines)
+
+    def _tell_of_replaced(self, lines: Sequence[str]) -> None:
+        """Tell once of each engine that hung. A pool that was started again counts from none."""
+        for line in lines[self._replacements_told :] if len(lines) >= self._replacements_told else lines:
+            self._observer.notice(line)
+        self._replacements_told = len(lines)
 
     def _start(self, trial: PlannedTrial) -> None:
         """Tell of a trial's start, once, even if its engine is heard of late."""

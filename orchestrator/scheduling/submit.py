@@ -2,73 +2,71 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
+import re
+import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trainables
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.scheduling.jobs import STORE_KEY, SWEEP_KEY, JobServer
 from trainables.faults import FaultsError
 
 # Ray refuses uploads beyond a hundred MiB or so; data of that size belongs on storage the cluster can read.
 MAX_UPLOAD_BYTES = 90 * 2**20
+# A job that is stopped gets a signal, upon which running trials end with their epoch, and is killed after so long. An
+# epoch of a large model on a large task takes this long at the most; Ray alone would kill after three seconds.
+STOP_WAIT_S = 3600
 
 
-def submit_job(
-    plan: SweepPlan, address: str, *, store: str | None, tracking_uri: str | None, show: Callable[[str], None]
-) -> int:
-    """Submit a planned sweep, hand its log to `show` as it comes, and return the job's exit status.
+def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, tracking_uri: str | None) -> str:
+    """Submit a planned sweep and return the job's id, by which it is found again.
 
     The cluster needs adaptune's dependencies and the backbone; adaptune's own code is sent along, so that the cluster
     runs the version it was submitted from. Without a store, records go to `~/sweeps/<name>` of the head node.
-    Raises `FaultsError` where the job server cannot be reached or the task folders are too large to send.
+    Raises `FaultsError` where the job server does not take it, the task folders are too large to send, or the store
+    would lie in the job's working folder, which goes with the job.
     """
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every package it uploads
-    try:
-        client = JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        fault = f"--address must be a cluster's job server such as http://HEAD:8265, but {error}"
-        raise FaultsError("submit", [" ".join(fault.split())]) from None
+    if store is not None and "://" not in store and not Path(store).is_absolute():
+        fault = (
+            f"--store must be a URI or an absolute path of the cluster's head, where the job runs, but is {store!r}; "
+            f"without --store, records go to ~/sweeps/{plan.spec.name} there"
+        )
+        raise FaultsError("submit", [fault])
     packages = Path(trainables.__path__[0]).parent
     with tempfile.TemporaryDirectory(prefix="adaptune-job-") as folder:
         pack_job(plan, Path(folder))
-        job = client.submit_job(
+        return server.submit(
+            job_id=f"{plan.spec.name}-{secrets.token_hex(3)}",
             entrypoint=entrypoint(plan.spec.name, store, tracking_uri),
             runtime_env={
                 "working_dir": folder,
                 "py_modules": [
                     str(packages / name) for name in ("adaptune", "orchestrator", "search_spaces", "trainables")
                 ],
+                # Read by Ray's process that starts and ends the job, on the head.
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
             },
-            metadata={"adaptune.sweep": plan.spec.name},
+            metadata={SWEEP_KEY: plan.spec.name, STORE_KEY: shown_store(plan.spec.name, store)},
         )
-        show(f"job {job} submitted to {address}\n")
-        try:
-            asyncio.run(_follow(client, job, show))
-        except KeyboardInterrupt:
-            show(f"\nno longer following; the job goes on. Stop it with: ray job stop --address {address} {job}\n")
-            return 130
-    status = client.get_job_status(job)
-    if status is JobStatus.SUCCEEDED:
-        return 0
-    details = client.get_job_info(job)
-    show(f"job {job} ended as {status}: {(details.message or '').strip()}\n")
-    return details.driver_exit_code or 1
+
+
+def shown_store(name: str, store: str | None) -> str:
+    """The store as whoever sees the job may see it: without keys and settings."""
+    if store is None:
+        return f"~/sweeps/{name}"
+    return re.sub("//[^/]*@", "//", store).partition("?")[0] if "://" in store else store
 
 
 def pack_job(plan: SweepPlan, folder: Path) -> None:
     """Write the spec, and every task that is a local folder, into the job's working folder."""
     values: dict[str, Any] = json.loads(plan.spec.to_json())
     local = {task: Path(task) for task in values["tasks"] if Path(task).is_dir()}
-    size = sum(file.stat().st_size for path in local.values() for file in path.iterdir() if file.is_file())
+    size = sum(file.stat().st_size for path in local.values() for file in path.rglob("*") if file.is_file())
     if size > MAX_UPLOAD_BYTES:
         fault = (
             f"task folders sent with a job must be at most {MAX_UPLOAD_BYTES >> 20} MiB together, "
@@ -89,8 +87,3 @@ def entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
         shlex.quote(tracking_uri) if tracking_uri else '"${MLFLOW_TRACKING_URI:-sqlite:///$HOME/sweeps/mlflow.db}"'
     )
     return f"python -m adaptune run sweep.json --address auto --store {place} --tracking-uri {tracking}"
-
-
-async def _follow(client: Any, job: str, show: Callable[[str], None]) -> None:
-    async for text in client.tail_job_logs(job):
-        show(text)

@@ -11,6 +11,7 @@ from ray.exceptions import ActorUnavailableError
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling import pool as pool_module
+from orchestrator.scheduling import pooled_engine
 from orchestrator.scheduling.engine_actor import Presence
 from orchestrator.scheduling.pool import EnginePool
 
@@ -31,6 +32,9 @@ class FakeHandle:
         self.trials: tuple[str, ...] = ()
         self.stopped: list[str] = []
         self.cancelled = False
+        self.stands_still_s = 0.0
+        self.task: str | None = "t"
+        self.is_stopped = False  # answers nothing, though Ray knows its process
         self.error: Exception | None = None
         self.may_stop = asyncio.Event()
         self.may_stop.set()
@@ -40,6 +44,12 @@ class FakeHandle:
 
     def returns(self) -> None:
         self.error, self.process = None, f"after {self.process}"
+
+    def is_killed(self) -> None:
+        """Its process ends as Ray's `kill` ends it, and is soon started again."""
+        self.dies()
+        self.is_stopped, self.stands_still_s = False, 0.0
+        asyncio.get_running_loop().call_later(0.02, self.returns)
 
     def __getattr__(self, method: str) -> Any:
         class Remote:
@@ -51,6 +61,8 @@ class FakeHandle:
     async def _answer(self, method: str, *arguments: Any) -> Any:
         if self.error:
             raise self.error
+        if self.is_stopped:
+            await asyncio.Event().wait()
         return await getattr(self, f"_{method}")(*arguments)
 
     async def _presence(self) -> Presence:
@@ -58,9 +70,10 @@ class FakeHandle:
         return Presence(
             process=self.process,
             node=self.node,
-            status=EngineStatus(engine=name, task="t", method="m", num_trials=1, limit=self.limit),
+            status=EngineStatus(engine=name, task=self.task, method="m", num_trials=1, limit=self.limit),
             trials=self.trials,
             is_cancelled=self.cancelled,
+            stands_still_s=self.stands_still_s,
         )
 
     async def _stop(self, trial_id: str) -> None:
@@ -100,6 +113,19 @@ async def several_looks() -> None:
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "WATCH_S", 0.005)
     monkeypatch.setattr(pool_module, "IDLE_WATCH_S", 0.005)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[FakeHandle]:
+    """The engines that the pool killed, in their order."""
+    found: list[FakeHandle] = []
+
+    def kill(handle: FakeHandle) -> None:
+        found.append(handle)
+        handle.is_killed()
+
+    monkeypatch.setattr(pooled_engine, "end_process", kill)
+    return found
 
 
 @pytest.fixture

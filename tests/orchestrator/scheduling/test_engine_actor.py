@@ -278,3 +278,27 @@ def test_a_trial_is_asked_for_predictions_only_where_they_are_wanted(actor: Engi
     assert job.keep_predictions
     actor.start("u", CONFIG)
     assert not actor._runs["u"].job.keep_predictions
+
+
+def test_an_engine_whose_training_does_not_move_says_for_how_long(actor: EngineActor) -> None:
+    hangs = threading.Event()
+    fake(actor)._train = hangs.wait  # type: ignore[method-assign]
+    start_all(actor, "t", training=1)
+    until(lambda: actor.presence().stands_still_s > 0.05)
+    hangs.set()
+
+
+def test_an_engine_that_works_or_has_nothing_to_do_does_not_stand_still(actor: EngineActor) -> None:
+    assert actor.presence().stands_still_s == 0.0
+    time.sleep(0.1)
+    assert actor.presence().stands_still_s == 0.0
+
+
+def test_a_trial_that_waits_for_its_verdict_is_no_standstill(actor: EngineActor) -> None:
+    actor.start("t", CONFIG, may_be_pruned=True)
+    fake(actor).go.release(3)
+    until(lambda: any(run.awaits_verdict for run in actor._unended))
+    actor.presence()
+    time.sleep(0.1)
+    assert actor.presence().stands_still_s == 0.0
+    assert end_of(actor, "t") is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep
 from orchestrator.scheduling import submit
+from orchestrator.scheduling.jobs import JobServer
+from tests.orchestrator.scheduling.fake_job_client import FakeJobClient
 from trainables.faults import FaultsError
 
 
@@ -49,6 +52,16 @@ def test_folders_too_large_to_send_are_refused(
         submit.pack_job(plan, tmp_path)
 
 
+def test_files_in_folders_of_a_task_folder_count_too(
+    plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "MAX_UPLOAD_BYTES", 100_000)
+    (inner := Path(plan.spec.tasks[0]) / "raw").mkdir()
+    (inner / "dump.bin").write_bytes(bytes(200_000))
+    with pytest.raises(FaultsError, match="at most 0 MiB together"):
+        submit.pack_job(plan, tmp_path)
+
+
 def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
     def expand(command: str) -> str:
         shown = subprocess.run(
@@ -67,6 +80,25 @@ def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
     assert named.endswith("--store s3://bucket/a b --tracking-uri http://mlflow:5000")
 
 
-def test_a_job_server_that_cannot_be_reached_is_one_clear_fault(plan: SweepPlan) -> None:
-    with pytest.raises(FaultsError, match="job server"):
-        submit.submit_job(plan, "http://127.0.0.1:9", store=None, tracking_uri=None, show=lambda text: None)
+def test_a_job_is_found_again_by_its_metadata_and_is_given_time_to_end_in_order(plan: SweepPlan) -> None:
+    client = FakeJobClient()
+    server = JobServer(client, "http://head:8265")
+    places = "s3://KEY:PASSWORD@bucket/a?endpoint_override=x", "http://mlflow:5000"
+    job = submit.submit_job(plan, server, store=places[0], tracking_uri=places[1])
+    [sent] = client.submitted
+    assert re.fullmatch(r"sent-[0-9a-f]{6}", job)
+    assert sent["metadata"] == {"adaptune.sweep": "sent", "adaptune.store": "s3://bucket/a"}
+    assert int(sent["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
+    assert server.find(job).sweep == "sent"
+
+
+def test_a_store_in_the_jobs_own_working_folder_is_refused(plan: SweepPlan) -> None:
+    server = JobServer(client := FakeJobClient(), "http://head:8265")
+    with pytest.raises(FaultsError, match="must be a URI or an absolute path of the cluster's head"):
+        submit.submit_job(plan, server, store="sweeps/here", tracking_uri=None)
+    assert client.submitted == []
+
+
+def test_the_job_says_where_records_go_by_default() -> None:
+    assert submit.shown_store("sent", None) == "~/sweeps/sent"
+    assert submit.shown_store("sent", "/data/a?b") == "/data/a?b"
