@@ -42,6 +42,9 @@ def ablate_adapters(
     An answer that is kept already is shown as it is, unless `again` asks for a new one. Exit status 1 where the trial
     had to be trained again and failed this time.
     """
+    from orchestrator.tracking import given_tracking_uri
+
+    given_tracking_uri(tracking_uri)
     opened, results, screen = Store(store), load_results(store), console(stderr=as_json)
     chosen = choose("ablate", results, task=task, trial=trial, method=_METHOD)
     table = None if again else _kept(results, chosen["trial_id"], split)

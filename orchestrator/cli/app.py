@@ -14,12 +14,15 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 
 from orchestrator.analysis.text.visible import visible
+from orchestrator.secrets import masked
 from trainables.faults import FaultsError
 
 app = typer.Typer(
@@ -61,6 +64,12 @@ Job = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the name
 TrackingUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", metavar="URI", help="MLflow's tracking store; ./sweeps/mlflow.db by default."),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over", help="Take the store over from the driver that has it, without waiting for it to fall silent."
+    ),
 ]
 SweepName = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Name of one sweep, where several share the store.")
@@ -117,6 +126,7 @@ def run(
     tracking_uri: TrackingUri = None,
     max_hours: MaxHours = None,
     max_failures: MaxFailures = None,
+    take_over: TakeOver = False,
     as_json: Json = False,
 ) -> int:
     """Train the trials of a sweep that have no record yet, and write its report."""
@@ -130,6 +140,7 @@ def run(
         address=address,
         tracking_uri=tracking_uri,
         budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        take_over=take_over,
         as_json=as_json,
     )
 
@@ -147,6 +158,7 @@ def resume(
     tracking_uri: TrackingUri = None,
     max_hours: MaxHours = None,
     max_failures: MaxFailures = None,
+    take_over: TakeOver = False,
     as_json: Json = False,
 ) -> int:
     """Finish an interrupted sweep, or extend it to a larger one."""
@@ -161,6 +173,7 @@ def resume(
         address=address,
         tracking_uri=tracking_uri,
         budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        take_over=take_over,
         as_json=as_json,
     )
 
@@ -336,10 +349,15 @@ def doctor(address: Address = None, tracking_uri: TrackingUri = None, as_json: J
 
 
 class TextLines(logging.Formatter):
-    """Lines of the log as text that can be seen."""
+    """Lines of the log as text that can be seen, without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
+        return visible(masked(super().format(record)))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What an error that nobody expected leaves on the terminal, without secrets."""
+    print(masked("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 @functools.cache
@@ -352,6 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (and is what the console script calls)."""
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
+    sys.excepthook = _show_traceback
     lines = logging.StreamHandler()
     lines.setFormatter(TextLines("%(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), handlers=[lines])
@@ -359,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result: Any = _command()(arguments, standalone_mode=False)
         return int(result or 0)
     except FaultsError as error:
-        print(visible(str(error)), file=sys.stderr)
+        print(visible(masked(str(error))), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
@@ -372,5 +391,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = getattr(error, "format_message", None)  # click's own faults of the command line
         if usage is None:
             raise
-        print(visible(f"adaptune: {usage()}"), file=sys.stderr)
+        print(visible(masked(f"adaptune: {usage()}")), file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.screen import console
+from orchestrator.secrets import masked
 from trainables.faults import FaultsError
 
 PACKAGES = ("adaptune", "ray", "torch", "transformers", "datasets", "optuna", "mlflow", "pyarrow")
@@ -45,6 +46,7 @@ def examine(*, address: str | None, tracking_uri: str | None, as_json: bool) -> 
         *_guarded("tracking", lambda: [_tracking(tracking_uri)]),
         *_guarded("cluster", lambda: [_cluster(address)]),
     ]
+    findings = [replace(finding, found=masked(finding.found)) for finding in findings]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -121,9 +123,9 @@ def _writable(what: str, folder: Path) -> Finding:
 
 
 def _tracking(tracking_uri: str | None) -> Finding:
-    from orchestrator.tracking import default_tracking_uri
+    from orchestrator.tracking import given_tracking_uri
 
-    uri = tracking_uri or default_tracking_uri()
+    uri = given_tracking_uri(tracking_uri)
     if not uri.startswith(("http://", "https://")):
         return Finding(what="tracking", found=uri)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
-from orchestrator.store import STALE_AFTER_S, EngineSnapshot, Holder, Store
+from orchestrator.store import SILENCE_S, EngineSnapshot, Holder, Store
 
 
 def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
@@ -58,7 +58,7 @@ def _driver_line(holder: Holder, silent_s: float | None) -> str:
     if silent_s is None or holder.beat_every_s is None:
         return f"{line}."
     heard = f"heard of {wording.duration(silent_s)} ago"
-    if silent_s > STALE_AFTER_S:
+    if silent_s > SILENCE_S:
         return f"{line}, but last {heard}: a new driver may take its place."
     return f"{line}, last {heard}."
 

@@ -13,7 +13,7 @@ from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of, write_report_into
-from orchestrator.store import STALE_AFTER_S, Store
+from orchestrator.store import SILENCE_S, Store
 
 _LEAST_WAIT_S = 15.0  # between two reports of a running sweep
 _WRITING_SHARE = 0.05  # of the time, at most, goes into writing them
@@ -74,7 +74,7 @@ def _is_running(store: str) -> bool:
     if opened.holder() is None:
         return False
     silent_s = opened.silent_s()
-    return silent_s is None or silent_s <= STALE_AFTER_S
+    return silent_s is None or silent_s <= SILENCE_S
 
 
 def _open(page: str) -> bool:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from orchestrator.analysis.text import tables, wording
 from orchestrator.cli.progress import TerminalProgress
@@ -33,13 +33,13 @@ def run_from_file(
     address: str | None,
     tracking_uri: str | None,
     budget: Budget,
+    take_over: bool,
     as_json: bool,
 ) -> int:
     """Train what is missing of a declared sweep."""
     values = read_sweep(sweep, overrides)
-    return _train(
-        values, store, widen=False, address=address, tracking_uri=tracking_uri, budget=budget, as_json=as_json
-    )
+    options = _Options(address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
+    return _train(values, store, options, widen=False, as_json=as_json)
 
 
 def run_from_store(
@@ -51,6 +51,7 @@ def run_from_store(
     address: str | None,
     tracking_uri: str | None,
     budget: Budget,
+    take_over: bool,
     as_json: bool,
 ) -> int:
     """Train what is missing of a store's sweep, widened by a larger one where one is given.
@@ -66,19 +67,20 @@ def run_from_store(
         values = read_sweep(sweep, overrides)
     else:
         values = apply_overrides(json.loads(opened.spec_json(name)), overrides)
-    return _train(values, store, widen=True, address=address, tracking_uri=tracking_uri, budget=budget, as_json=as_json)
+    options = _Options(address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
+    return _train(values, store, options, widen=True, as_json=as_json)
 
 
-def _train(
-    values: Any,
-    store: str | None,
-    *,
-    widen: bool,
-    address: str | None,
-    tracking_uri: str | None,
-    budget: Budget,
-    as_json: bool,
-) -> int:
+class _Options(TypedDict):
+    """How `execute` trains, as the command line says."""
+
+    address: str | None
+    tracking_uri: str | None
+    budget: Budget
+    take_over: bool
+
+
+def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as_json: bool) -> int:
     plan, opened = prepare(values, store, widen=widen)
     # With --json, standard output is the answer alone.
     screen = console(stderr=as_json)
@@ -89,7 +91,7 @@ def _train(
     resume = shlex.join(["adaptune", "resume", opened.uri])
     try:
         with TerminalProgress(screen, plan.varied) as progress, elsewhere:
-            done = execute(plan, opened, progress, tracking_uri=tracking_uri, address=address, budget=budget)
+            done = execute(plan, opened, progress, **options)
     except KeyboardInterrupt:
         screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)
         raise

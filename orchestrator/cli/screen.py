@@ -8,14 +8,15 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from orchestrator.analysis.text.visible import visible
+from orchestrator.secrets import masked
 
 
 class Screen(Console):
-    """A console that takes text for text: no markup, and no control characters but rich's own."""
+    """A console that takes text for text: no markup, no secrets, and no control characters but rich's own."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=visible(segment.text))
+            yield segment if segment.control else segment._replace(text=masked(visible(segment.text)))
 
 
 def console(*, stderr: bool = False) -> Screen:

@@ -8,24 +8,23 @@ import signal
 import subprocess
 
 from orchestrator.cli.screen import console
+from orchestrator.secrets import masked
 
 
 def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
     """Serve MLflow's pages on the loopback interface until Ctrl-C."""
-    from orchestrator.tracking import default_tracking_uri, ui_command
+    from orchestrator.tracking import given_tracking_uri, ui_command, ui_environment
 
-    uri = tracking_uri or default_tracking_uri()
+    uri = given_tracking_uri(tracking_uri)
     command = ui_command(uri, port)
     chosen = command[command.index("--port") + 1]
     console().print(
-        f"MLflow UI for {uri}\nOpen http://127.0.0.1:{chosen} and stop with Ctrl-C.\n"
+        f"MLflow UI for {masked(uri)}\nOpen http://127.0.0.1:{chosen} and stop with Ctrl-C.\n"
         "If it shows GenAI, choose Model training at the top left: the runs of sweeps are there.",
         soft_wrap=True,
     )
-    # Its background jobs serve other uses of MLflow and cost a process each.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     # In a session of its own, so that whatever it starts can be ended with it.
-    server = subprocess.Popen(command, env={**os.environ, **quiet}, start_new_session=True)
+    server = subprocess.Popen(command, env={**os.environ, **ui_environment(uri)}, start_new_session=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it the way Ctrl-C does
     try:
         return server.wait()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.secrets import masked
 from orchestrator.store import Store, TrialPredictions
 from trainables.outcome import EpochReport
 from trainables.predictions import Predictions
@@ -133,6 +135,12 @@ class Recording:
         if "tracker" in self.__dict__:
             self.tracker.close(status, self._known)
 
+    def leave_tracker(self) -> None:
+        """Stop writing to MLflow and leave the sweep's runs as they are: another driver goes on with them."""
+        if "tracker" in self.__dict__:
+            self.tracker.leave()
+            del self.tracker
+
     @property
     def unrecorded(self) -> int:
         """How many trials have been trained whose records are not in the store."""
@@ -170,7 +178,7 @@ class Recording:
 
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         """Keep the records of trials that ended, in one segment of the store."""
-        self._waiting += records
+        self._waiting += [_without_secrets(record) for record in records]
         self.record_waiting()
 
     def record_waiting(self) -> None:
@@ -263,5 +271,10 @@ class Recording:
         return self.is_interrupted is not None and self.is_interrupted()
 
 
+def _without_secrets(record: TrialRecord) -> TrialRecord:
+    """A record as it may be kept and shown: what raised an error may have held a key in its hands."""
+    return record if record.error is None else replace(record, error=masked(record.error))
+
+
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return masked(next(iter(str(error).splitlines()), "")) or type(error).__name__

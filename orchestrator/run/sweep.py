@@ -29,7 +29,7 @@ from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
 from orchestrator.spec.sweep_file import read_sweep
-from orchestrator.store import Store
+from orchestrator.store import Store, StoreLockedError
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.files import Folder
 from orchestrator.store.schema import with_planned_hyperparameters
@@ -115,6 +115,7 @@ def run_sweep(
     max_hours: float | None = None,
     max_failures: int | None = None,
     progress: Progress | None = None,
+    take_over: bool = False,
 ) -> Results:
     """Train the trials of a sweep that have no finished record, and return its results.
 
@@ -127,6 +128,7 @@ def run_sweep(
         max_hours: hours after which the sweep ends in order, with trials left to a later run.
         max_failures: number of failed trials after which it does.
         progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
+        take_over: whether to take the store over from a driver at work there without waiting for it to fall silent.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """
@@ -139,9 +141,19 @@ def run_sweep(
         logger.warning("%s", notice)
     if progress is None and notebook.is_notebook():
         with notebook.NotebookProgress(plan.varied) as shown:
-            return execute(plan, opened, shown, tracking_uri=tracking_uri, address=address, budget=budget).results
+            return execute(
+                plan,
+                opened,
+                shown,
+                tracking_uri=tracking_uri,
+                address=address,
+                budget=budget,
+                take_over=take_over,
+            ).results
     told = progress or Silent()
-    return execute(plan, opened, told, tracking_uri=tracking_uri, address=address, budget=budget).results
+    return execute(
+        plan, opened, told, tracking_uri=tracking_uri, address=address, budget=budget, take_over=take_over
+    ).results
 
 
 def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False) -> tuple[SweepPlan, Store]:
@@ -165,19 +177,22 @@ def execute(
     address: str | None = None,
     budget: Budget | None = None,
     make_report: bool = True,
+    take_over: bool = False,
 ) -> SweepRun:
     """Train every planned trial that has no finished record, and write the report.
 
     Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
     trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
-    `StoreLockedError` where another driver is at work on the store, and `FaultsError` where Ray cannot be had.
+    `StoreLockedError` where another driver is at work on the store or takes it over, and `FaultsError` where Ray cannot
+    be had.
     """
     # Here, not above: questions to finished sweeps come through this module too and need no MLflow.
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking import Tracker, given_tracking_uri
 
+    given_tracking_uri(tracking_uri)
     name = plan.spec.name
     known = functools.partial(_records, store, name)
-    with store.lock():
+    with store.lock(take_over=take_over):
         is_new = not store.exists()
         planned = _begin(plan, store)
         driver = Recording(
@@ -208,6 +223,9 @@ def execute(
                 driver.tracker.show_best(results.best(per=("task",)).to_pylist())
                 driver.tracker.log_artifacts(folder, "report")
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
+        except StoreLockedError:  # the store, its notes and its runs in MLflow are another driver's now
+            driver.leave_tracker()
+            raise
         finally:
             store.remove_engine_snapshot()
             driver.close_tracker(end)

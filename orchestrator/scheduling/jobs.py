@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.secrets import address_faults
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
@@ -235,8 +236,10 @@ def job_server_address(given: str | None, environment: Mapping[str, str] = os.en
 def connect(address: str) -> JobServer:
     """The job server at an address, spoken to once, with the token that the environment has, if any.
 
-    Raises `FaultsError` where it cannot be reached, refuses, or is no job server.
+    Raises `FaultsError` where it cannot be reached, refuses, is no job server, or its address holds secrets.
     """
+    if faults := address_faults("--address", address):
+        raise FaultsError("jobs", faults)
     from ray.job_submission import JobSubmissionClient
 
     # It tells of every package it uploads, and its loggers have levels of their own.

@@ -16,6 +16,7 @@ import ray
 from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, warn_if_open
 from orchestrator.scheduling.early_end import endings_blocked
 from orchestrator.scheduling.ray_folder import ray_folder
+from orchestrator.secrets import address_faults, masked
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def connect(address: str | None, **options: Any) -> None:
 
     Raises `FaultsError` with the last line of Ray's reason, and Ray's own error as its cause.
     """
+    if address is not None and (faults := address_faults("--address", address)):
+        raise FaultsError("Ray", faults)
     try:
         if address is not None:
             _knock(address)
@@ -90,7 +93,7 @@ def _knock(address: str) -> None:
 
 
 def _fault(address: str | None, error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = masked(str(error)).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
     reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."
     whole = "ADAPTUNE_LOG=debug shows all that Ray says"

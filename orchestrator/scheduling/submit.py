@@ -14,6 +14,7 @@ from typing import Any
 import trainables
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.scheduling.jobs import STORE_KEY, SWEEP_KEY, JobServer
+from orchestrator.secrets import store_faults, tracking_faults
 from trainables.faults import FaultsError
 
 # Ray refuses uploads beyond a hundred MiB or so; data of that size belongs on storage the cluster can read.
@@ -28,15 +29,20 @@ def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, trackin
 
     The cluster needs adaptune's dependencies and the backbone; adaptune's own code is sent along, so that the cluster
     runs the version it was submitted from. Without a store, records go to `~/sweeps/<name>` of the head node.
-    Raises `FaultsError` where the job server does not take it, the task folders are too large to send, or the store
-    would lie in the job's working folder, which goes with the job.
+    Credentials for store and tracking server are those of the head's own environment: a job's command line, and what
+    else is sent with it, is shown to everybody who looks at the cluster.
+
+    Raises `FaultsError` where the job server does not take it, a URI holds secrets, the task folders are too large to
+    send, or the store would lie in the job's working folder, which goes with the job.
     """
+    faults = [*store_faults("--store", store or ""), *tracking_faults("--tracking-uri", tracking_uri or "")]
     if store is not None and "://" not in store and not Path(store).is_absolute():
-        fault = (
+        faults.append(
             f"--store must be a URI or an absolute path of the cluster's head, where the job runs, but is {store!r}; "
             f"without --store, records go to ~/sweeps/{plan.spec.name} there"
         )
-        raise FaultsError("submit", [fault])
+    if faults:
+        raise FaultsError("submit", faults)
     packages = Path(trainables.__path__[0]).parent
     with tempfile.TemporaryDirectory(prefix="adaptune-job-") as folder:
         pack_job(plan, Path(folder))
@@ -83,7 +89,8 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
 def entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
     """The job's command line; without explicit places, records outlive the job in the head's home folder."""
     place = shlex.quote(store) if store else f'"$HOME/sweeps/{name}"'
-    tracking = (
-        shlex.quote(tracking_uri) if tracking_uri else '"${MLFLOW_TRACKING_URI:-sqlite:///$HOME/sweeps/mlflow.db}"'
-    )
-    return f"python -m adaptune run sweep.json --address auto --store {place} --tracking-uri {tracking}"
+    run = f"python -m adaptune run sweep.json --address auto --store {place}"
+    if tracking_uri:
+        return f"{run} --tracking-uri {shlex.quote(tracking_uri)}"
+    # As a variable: what it holds on the head may be secret, and arguments are not.
+    return f'MLFLOW_TRACKING_URI="${{MLFLOW_TRACKING_URI:-sqlite:///$HOME/sweeps/mlflow.db}}" {run}'

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.secrets import without_secrets
 from orchestrator.spec.early_stopping import NONE, parse_rule, rule_to_json
 from orchestrator.spec.space import parse_domain
 from trainables.faults import FaultsError, unknown_name
@@ -193,7 +194,7 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
     to check the sound parts against the plug-ins, so that the user hears of every fault at once.
     """
     if isinstance(values, SweepSpec):
-        return values, []
+        return values, without_secrets("", values.model_dump(mode="json"))[1]
     if not isinstance(values, Mapping):
         keys = ", ".join(SweepSpec.model_fields)
         came = "nothing" if values is None else repr(values)
@@ -202,7 +203,7 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
         sound = plain_copy(values)
     except RecursionError:
         return SweepSpec(**_PLACEHOLDERS), ["a sweep must not contain itself"]
-    faults: list[str] = []
+    sound, faults = without_secrets("", sound)
     while True:
         try:
             return SweepSpec.model_validate(sound), faults

@@ -2,7 +2,9 @@
 
 from orchestrator.store.dataset import Store
 from orchestrator.store.engine_snapshot import EngineSnapshot
-from orchestrator.store.lock import STALE_AFTER_S, Holder, StoreLockedError
+from orchestrator.store.fence import StoreLockedError
+from orchestrator.store.identity import Holder
+from orchestrator.store.lock import SILENCE_S
 from orchestrator.store.predictions import TrialPredictions
 
-__all__ = ["STALE_AFTER_S", "EngineSnapshot", "Holder", "Store", "StoreLockedError", "TrialPredictions"]
+__all__ = ["SILENCE_S", "EngineSnapshot", "Holder", "Store", "StoreLockedError", "TrialPredictions"]

@@ -21,7 +21,8 @@ from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
-from orchestrator.store.lock import Held, Holder, hold, holder, last_sign
+from orchestrator.store.identity import Holder
+from orchestrator.store.lock import Held, hold, holder, last_sign
 from orchestrator.store.plans import Plans
 from orchestrator.store.predictions import FOLDER, PredictionFiles, TrialPredictions
 from orchestrator.store.rows import records_from_table, table_from_records
@@ -118,13 +119,18 @@ class Store:
             return sum(self._plans.unproposed(each) for each in (self._plans.names() if name is None else [name]))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, take_over: bool = False) -> Iterator[None]:
         """Be this store's only driver for a `with` block; the folder is made where there is none.
 
         Raises `StoreLockedError` on entering where another driver is at work, with its host and process; and from
-        whatever writes within the block, should another have taken the store over from a driver that seemed dead.
+        whatever writes within the block, should another have taken the store over from a driver that seemed dead. One
+        that may be alive is watched for a sign of life first, for two minutes; with `take_over` it is not.
         """
-        with hold(self._folder) as held, self._segments.owned(), self._predictions.owned():
+        with (
+            hold(self._folder, self.uri, take_over=take_over) as held,
+            self._segments.owned(after_another=held.was_taken),
+            self._predictions.owned(),
+        ):
             self._held = held
             try:
                 yield
@@ -139,7 +145,7 @@ class Store:
     def silent_s(self) -> float | None:
         """How long ago the driver at work gave its last sign of life, in seconds; None where there is no driver."""
         with self._reading():
-            seen = last_sign(self._folder)
+            seen = last_sign(self._folder) if holder(self._folder) else None
         return None if seen is None else max(0.0, (datetime.now(UTC) - seen).total_seconds())
 
     def write_engine_snapshot(self, engines: Sequence[EngineStatus]) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.store.fence import StoreLockedError
 from orchestrator.store.files import Folder
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,6 @@ def _engine(values: dict[str, Any]) -> EngineStatus:
 
 
 def remove_note(folder: Folder) -> None:
-    """Take the note away, where there is one."""
-    with contextlib.suppress(OSError):
+    """Take the note away, where there is one and it is not another driver's by now."""
+    with contextlib.suppress(OSError, StoreLockedError):
         folder.delete(NOTE)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
+from orchestrator.secrets import masked, store_faults
+from orchestrator.store.fence import Fence
+from orchestrator.store.reach import reach_faults
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
 
-SCHEMES = ("file", "gs", "hdfs", "s3")
+SCHEMES = ("abfs", "file", "gs", "hdfs", "s3")
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,14 @@ class Folder:
 
     A file is written under a hidden temporary name and then moved, so whoever lists the folder never meets half a
     file. Names that start with a dot are skipped by `pyarrow.dataset`, and no `*.parquet` pattern takes them.
+
+    While this process is the driver of the store that the folder belongs to, writes and deletions go through its
+    `fence`, and raise `StoreLockedError` once another driver has taken the store over.
     """
 
     filesystem: FileSystem
     path: str
+    fence: Fence = field(default_factory=Fence, compare=False, repr=False)
 
     @property
     def is_local(self) -> bool:
@@ -37,7 +44,7 @@ class Folder:
         return f"{self.path}/{name}"
 
     def folder(self, name: str) -> Folder:
-        return Folder(self.filesystem, self.at(name))
+        return Folder(self.filesystem, self.at(name), self.fence)
 
     def names(self) -> list[str]:
         """The files directly in this folder, sorted by name; none where the folder does not exist.
@@ -78,7 +85,9 @@ class Folder:
         It survives the death of this process, and where it is `durable` a power failure too.
         """
         parent, _, base = self.at(name).rpartition("/")
-        temporary = f"{parent}/.{base}.{uuid.uuid4().hex[:8]}.tmp"
+        is_fenced = self.fence.staging is not None
+        temporary = self.fence.aside() if is_fenced else f"{parent}/.{base}.{uuid.uuid4().hex[:8]}.tmp"
+        self.fence.check()  # before a folder is made in a store that is another's
         self.filesystem.create_dir(parent, recursive=True)
         try:
             with self.filesystem.open_output_stream(temporary, compression=None) as sink:
@@ -88,10 +97,25 @@ class Folder:
             self.filesystem.move(temporary, self.at(name))
         except BaseException:
             self._discard(temporary)
+            self.fence.check()
             raise
 
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Write a file that must not be there, where the fence says how; False where it is. Raises `OSError`."""
+        assert self.fence.put_new is not None
+        return self.fence.put_new(self.at(name), content)
+
     def delete(self, name: str) -> None:
-        self.filesystem.delete_file(self.at(name))
+        if self.fence.staging is None:
+            self.filesystem.delete_file(self.at(name))
+            return
+        aside = self.fence.aside()
+        try:
+            os.rename(self.at(name), aside)
+        except OSError:
+            self.fence.check()
+            raise
+        self._discard(aside)
 
     def discard(self, name: str) -> None:
         """Delete a file, where it is there."""
@@ -117,19 +141,25 @@ def _synchronize(path: str) -> None:
 
 
 def open_folder(uri: str | os.PathLike[str]) -> Folder:
-    """The folder a local path or a `file://`, `s3://`, `gs://` or `hdfs://` URI names. Nothing is created.
+    """The folder a local path or a `file://`, `s3://`, `gs://`, `abfs://` or `hdfs://` URI names. Nothing is created.
 
-    Raises `FaultsError` where the URI cannot be understood.
+    Raises `FaultsError` where the URI cannot be understood, holds keys, or names a place that does not let us in.
     """
     text = os.fspath(uri)
+    if faults := store_faults("the store's URI", text):
+        raise FaultsError("store", faults)
     if "://" not in text:
         if not text or "\0" in text:
             came = repr(text) if text else "an empty text"
             raise FaultsError("store", [f"the store must be a path or a URI, but got {came}"])
         return Folder(LocalFileSystem(), os.path.abspath(os.path.expanduser(text)).rstrip("/"))
+    if faults := reach_faults(text):
+        raise FaultsError("store", faults)
     try:
         filesystem, path = FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise FaultsError("store", [f"{text!r} is not a place to store a sweep: {error} Known: {known}"]) from error
+        raise FaultsError(
+            "store", [f"{text!r} is not a place to store a sweep: {masked(str(error))} Known: {known}"]
+        ) from error
     return Folder(filesystem, path.rstrip("/"))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import logging
 import re
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.record import TrialStatus
+from orchestrator.store.fence import lost
 from orchestrator.store.files import Folder
 from orchestrator.store.schema import FIXED, IDENTITY, conform, unify
 
@@ -63,10 +65,15 @@ class Segments:
         self._added = 0  # since segments were last merged
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
-        """For a block, be the only one that writes, and keep in mind what is there instead of looking each time."""
+    def owned(self, *, after_another: bool | None = False) -> Iterator[None]:
+        """For a block, be the only one that writes, and keep in mind what is there instead of looking each time.
+
+        `after_another`: whether one that wrote before may not know that it does no more; None where nobody can tell.
+        """
         self._is_owner = True
         try:
+            if after_another is not False and self._folder.fence.put_new is not None:
+                self._fence_off(is_certain=bool(after_another))
             yield
         finally:
             self._is_owner = False
@@ -98,8 +105,13 @@ class Segments:
         names = self.segment_names()
         number = 1 + (_number(names[-1]) if names else 0)
         content = parquet_bytes(table)
-        name = segment_name(number, content)
-        self._folder.write(name, content)
+        if self._folder.fence.put_new is None:
+            name = segment_name(number, content)
+            self._folder.write(name, content)
+        else:
+            name = _slot(number)
+            if not self._folder.write_new(name, content):
+                raise lost(self._folder.path, "another driver")
         self._added += 1
         if self._is_owner and self._listed is not None:
             self._listed.append(name)
@@ -146,9 +158,25 @@ class Segments:
         if table is not None:
             self.replace([name], table.filter(pc.invert(_is_of(table, trial_ids))))
 
+    def _fence_off(self, *, is_certain: bool) -> None:
+        """Occupy the next number with a segment of no records: the driver before would write its next one there.
+
+        It stays for good, however late that driver is. Raises `OSError`.
+        """
+        nothing = unify([]).replace_schema_metadata({"adaptune.fence": uuid.uuid4().hex})  # like no other one
+        for _ in range(ATTEMPTS):
+            self._forget()
+            names = self.segment_names()
+            if not names and not is_certain:  # a new store
+                return
+            if self._folder.write_new(_slot(1 + _number(names[-1]) if names else 1), parquet_bytes(nothing)):
+                self._forget()
+                return
+        raise OSError(f"{self._folder.path}: another driver adds records all the time")
+
     def _merge(self, names: Sequence[str]) -> None:
         tables = dict(zip(names, self._tables(names), strict=True))
-        readable = [name for name in names if tables[name] is not None]
+        readable = [name for name in names if (table := tables[name]) is not None and table.num_rows]
         if len(readable) > 1:
             self.replace(readable, latest(unify([tables[name] for name in readable])))
 
@@ -275,6 +303,11 @@ def _statuses_of(table: pa.Table) -> dict[str, TrialStatus]:
 
 def _is_of(table: pa.Table, trial_ids: Collection[str]) -> pa.Array:
     return pc.is_in(table["trial_id"], pa.array(sorted(trial_ids), pa.string()))
+
+
+def _slot(number: int) -> str:
+    """The name of a segment of which there can be one for each number."""
+    return f"part-{number:08d}-00000000.parquet"
 
 
 def _number(name: str) -> int:

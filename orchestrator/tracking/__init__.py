@@ -3,9 +3,17 @@
 The only room that imports mlflow, and only when a sweep writes to it.
 """
 
-from orchestrator.tracking.address import default_tracking_uri, ui_command
+from orchestrator.tracking.address import default_tracking_uri, given_tracking_uri, ui_command, ui_environment
 from orchestrator.tracking.artifacts import log_trial_artifacts
 from orchestrator.tracking.datasets import TaskData
 from orchestrator.tracking.tracker import Tracker
 
-__all__ = ["TaskData", "Tracker", "default_tracking_uri", "log_trial_artifacts", "ui_command"]
+__all__ = [
+    "TaskData",
+    "Tracker",
+    "default_tracking_uri",
+    "given_tracking_uri",
+    "log_trial_artifacts",
+    "ui_command",
+    "ui_environment",
+]

@@ -6,8 +6,8 @@ import os
 import socket
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from orchestrator.secrets import masked, tracking_faults
 from trainables.faults import FaultsError
 
 LOOPBACK = "127.0.0.1"
@@ -19,10 +19,14 @@ def default_tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path.cwd() / 'sweeps' / 'mlflow.db'}"
 
 
-def without_password(tracking_uri: str) -> str:
-    """A tracking store's address as it may be shown: with three stars for the password that it may hold."""
-    password = urlsplit(tracking_uri).password
-    return tracking_uri.replace(f":{password}@", ":***@") if password else tracking_uri
+def given_tracking_uri(tracking_uri: str | None) -> str:
+    """The tracking store that was named, or `default_tracking_uri()`.
+
+    Raises `FaultsError` where one is named that holds a password: in the environment it may.
+    """
+    if tracking_uri is not None and (faults := tracking_faults("the tracking URI", tracking_uri)):
+        raise FaultsError("tracking", faults)
+    return tracking_uri or default_tracking_uri()
 
 
 def database_file(tracking_uri: str) -> Path | None:
@@ -41,14 +45,22 @@ def artifact_location(tracking_uri: str) -> str | None:
 def ui_command(tracking_uri: str, port: int | None = None) -> list[str]:
     """The command line of MLflow's own pages over a tracking store, served to this machine only.
 
+    The store itself is named by `ui_environment`: everybody on this machine can read the arguments of a process.
     Without a port, one that is free now. Raises `FaultsError` for a tracking server, which has its own pages.
     """
     if tracking_uri.startswith(("http://", "https://")):
-        raise FaultsError("tracking", [f"a tracking server shows its own pages, so open {tracking_uri}"])
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
+        raise FaultsError("tracking", [f"a tracking server shows its own pages, so open {masked(tracking_uri)}"])
+    command = [sys.executable, "-m", "mlflow", "server"]
     if location := artifact_location(tracking_uri):
         command += ["--default-artifact-root", location, "--artifacts-destination", location]
     return [*command, "--host", LOOPBACK, "--port", str(free_port() if port is None else port), "--workers", "1"]
+
+
+def ui_environment(tracking_uri: str) -> dict[str, str]:
+    """The variables that tell MLflow's pages what to show."""
+    # Its background jobs serve other uses of MLflow and cost a process each.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return {"MLFLOW_BACKEND_STORE_URI": tracking_uri, **quiet}
 
 
 def free_port() -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.tracking.address import default_tracking_uri, without_password
+from orchestrator.secrets import masked
+from orchestrator.tracking.address import given_tracking_uri
 from orchestrator.tracking.datasets import TaskData
 from orchestrator.tracking.naming import Naming
 from orchestrator.tracking.overview import Best, EngineLog
@@ -63,13 +64,13 @@ class Tracker:
         patience: Patience = Patience(),
         window: MlflowRuns | None = None,
     ) -> None:
-        """Start writing to an MLflow tracking store, `default_tracking_uri()` if none is named.
+        """Start writing to an MLflow tracking store, that of the environment if none is named.
 
         Imports MLflow, which takes a second or two; all else happens in the background. `sweep` names the MLflow
         experiment. `varied`: what the names of the runs mention of each method. `data`: what its tasks train on.
         `window` replaces the one made for the tracking store.
         """
-        self.tracking_uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
+        self.tracking_uri = window.tracking_uri if window else given_tracking_uri(tracking_uri)
         naming = Naming.of(json.loads(spec_json), varied)
         self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, naming, data)
         self._patience = patience
@@ -83,6 +84,7 @@ class Tracker:
         self._best: Sequence[Best] | None = None
         self._report: str | None = None  # which artifact it is
         self._end: TrialStatus | None = None
+        self._is_left = False
         self._deadline = float("inf")
 
         self._points: list[Point] = []  # for the sweep's run
@@ -181,9 +183,16 @@ class Tracker:
                 self._changed.notify()
         self._thread.join(timeout_s + 1)
         if not self._complete:
-            place = without_password(self.tracking_uri)
+            place = masked(self.tracking_uri)
             logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", place)
         return self._complete
+
+    def leave(self) -> None:
+        """Stop without a further word, since another driver goes on with the runs of this sweep."""
+        with self._changed:
+            self._is_left = True
+            self._changed.notify()
+        self._thread.join(1.0)  # an answer of MLflow's that is under way may take longer, and is nobody's concern
 
     def _note(self, news: News) -> None:
         """Add to what is to be written. The caller holds the lock."""
@@ -199,8 +208,12 @@ class Tracker:
         wait_s = 0.0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._end is not None or self._is_crowded(), timeout=wait_s)
+                self._changed.wait_for(
+                    lambda: self._end is not None or self._is_left or self._is_crowded(), timeout=wait_s
+                )
                 end = self._end
+                if self._is_left:
+                    return
             try:
                 self._flush()
                 if end is not None:
@@ -238,7 +251,7 @@ class Tracker:
         self._end_unplanned()
         self._write_points()
         if self.is_away:
-            logger.info("MLflow at %s can be written again", without_password(self.tracking_uri))
+            logger.info("MLflow at %s can be written again", masked(self.tracking_uri))
             self._failures = 0
         self._write_artifacts()
 
@@ -328,7 +341,7 @@ class Tracker:
         if self._failures == 1:
             logger.warning(
                 "MLflow at %s cannot be written (%s: %s); the sweep goes on, and it is tried again",
-                without_password(self.tracking_uri),
+                masked(self.tracking_uri),
                 type(error).__name__,
                 _first_line(error),
             )
@@ -339,4 +352,4 @@ def _now_ms() -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:300]
+    return masked(next(iter(str(error).splitlines()), ""))[:300]

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.store.identity import boot_id, pid_namespace
+
 HUGE = 10**400
 
 
@@ -60,7 +62,11 @@ LOCKS = {
     },
     "a lock of a living process": lock({**HOLDER, "pid": os.getpid()}, f"process {os.getpid()} on {HOLDER['host']}"),
     "a lock of another host": lock({**HOLDER, "host": "elsewhere"}, f"process {HOLDER['pid']} on elsewhere"),
-    "a lock of a dead process": lock(HOLDER, warned="taking over the lock of process"),
+    "a lock of a dead process": lock(
+        {**HOLDER, "birth": f"{boot_id()}/1", "pid_namespace": pid_namespace()},
+        warned="taking over the lock of process",
+    ),
+    "a lock of an older version": lock(HOLDER, f"process {HOLDER['pid']} on", "--take-over"),
 }  # fmt: skip
 NOTES = {
     f"a note {content!r}"[:40]: Change(

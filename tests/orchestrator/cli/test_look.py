@@ -100,7 +100,7 @@ def test_status_says_when_a_driver_on_another_host_has_fallen_silent(
 ) -> None:
     lock = Path(half_finished.path) / "lock.json"
     with half_finished.lock():
-        holder = {**json.loads(lock.read_text()), "host": "elsewhere", "pid": 77}
+        holder = {**json.loads(lock.read_text()), "host": "elsewhere", "pid": 77, "pid_namespace": 1}
     lock.write_text(json.dumps(holder))
     os.utime(lock, (time.time() - 3600, time.time() - 3600))
     assert main(["status", half_finished.uri]) == 0

@@ -64,8 +64,9 @@ def test_files_in_folders_of_a_task_folder_count_too(
 
 def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
     def expand(command: str) -> str:
+        tell = "sh -c 'echo $MLFLOW_TRACKING_URI \"$@\"' -"
         shown = subprocess.run(
-            ["sh", "-c", command.replace("python -m adaptune", "echo", 1)],
+            ["sh", "-c", command.replace("python -m adaptune", tell, 1)],
             capture_output=True,
             text=True,
             check=True,
@@ -74,8 +75,8 @@ def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
         return shown.stdout.strip()
 
     by_default = expand(submit.entrypoint("sent", None, None))
-    assert "--store /home/head/sweeps/sent " in by_default
-    assert by_default.endswith("--tracking-uri sqlite:////home/head/sweeps/mlflow.db")
+    assert by_default.endswith(" --store /home/head/sweeps/sent")
+    assert by_default.startswith("sqlite:////home/head/sweeps/mlflow.db run sweep.json")
     named = expand(submit.entrypoint("sent", "s3://bucket/a b", "http://mlflow:5000"))
     assert named.endswith("--store s3://bucket/a b --tracking-uri http://mlflow:5000")
 

@@ -15,7 +15,9 @@ def test_a_path_and_its_uri_name_the_same_folder(tmp_path, monkeypatch):
         assert folder.path == f"{tmp_path}/sweep"
 
 
-@pytest.mark.parametrize(("text", "fault"), [("ftp://somewhere/x", "Known: file://, gs://"), ("", "empty text")])
+@pytest.mark.parametrize(
+    ("text", "fault"), [("ftp://somewhere/x", "Known: abfs://, file://, gs://"), ("", "empty text")]
+)
 def test_a_place_that_cannot_be_understood_is_a_fault(text, fault):
     with pytest.raises(FaultsError, match=fault):
         open_folder(text)

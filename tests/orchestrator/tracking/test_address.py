@@ -9,8 +9,9 @@ from orchestrator.tracking.address import (
     artifact_location,
     default_tracking_uri,
     free_port,
+    given_tracking_uri,
     ui_command,
-    without_password,
+    ui_environment,
 )
 from trainables.faults import FaultsError
 
@@ -38,7 +39,6 @@ def test_the_pages_are_served_to_this_machine_only():
     assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
     options = dict(zip(command[4::2], command[5::2], strict=True))
     assert options == {
-        "--backend-store-uri": "sqlite:////data/sweeps/mlflow.db",
         "--default-artifact-root": "/data/sweeps/mlartifacts",
         "--artifacts-destination": "/data/sweeps/mlartifacts",
         "--host": "127.0.0.1",
@@ -59,6 +59,16 @@ def test_a_tracking_server_has_its_own_pages():
         ui_command("http://tracking:5000")
 
 
-def test_a_password_is_not_shown():
-    assert without_password("postgresql://user:secret@host/db") == "postgresql://user:***@host/db"
-    assert without_password("sqlite:////home/me/mlflow.db") == "sqlite:////home/me/mlflow.db"
+def test_the_store_of_the_pages_is_no_argument_of_their_process(tmp_path):
+    uri = "postgresql://user:secret@host/db"
+    assert ui_environment(uri)["MLFLOW_BACKEND_STORE_URI"] == uri
+    assert not any("secret" in part for part in ui_command(uri, port=5123))
+
+
+def test_a_password_is_for_the_environment(monkeypatch):
+    uri = "postgresql://user:secret@host/db"
+    with pytest.raises(FaultsError, match=r"postgresql://user:\*\*\*@host/db.*PGPASSWORD.*MLFLOW_TRACKING_URI"):
+        given_tracking_uri(uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert given_tracking_uri(None) == uri
+    assert given_tracking_uri("postgresql://user@host/db") == "postgresql://user@host/db"

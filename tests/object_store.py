@@ -1,0 +1,67 @@
+"""An S3 server on this machine, which takes one request after the other: conditions hold as they do on a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """Where the server listens. There is one bucket."""
+
+    host: str
+
+    def uri(self, path: str) -> str:
+        return f"s3://sweeps/{path}?scheme=http&endpoint_override={self.host}&region=us-east-1"
+
+
+class _OneAtATime:
+    """Reads what a client sends before it lets it in: one that stops in the middle holds nobody up."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        with self._lock:
+            return list(self._application({**environ, "wsgi.input": io.BytesIO(body)}, start_response))
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[ObjectStore]:
+    """An empty object store for a block. The environment must hold `KEYS` for its clients."""
+    import boto3
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Requests are nobody's concern."""
+
+    application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        client = boto3.client("s3", endpoint_url=f"http://{host}")
+        client.create_bucket(Bucket="sweeps")
+        client.close()
+        yield ObjectStore(host)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
