@@ -333,7 +333,7 @@ LABELS = {
             "train.csv": "text_a,label\n" + "".join(f"t,a{n}\n" for n in range(9)),
             "validation.csv": "text_a,label\n" + "".join(f"t,b{n}\n" for n in range(9)),
         },
-        ("9 of 9 rows have a label that none of the 9 known is", "is this the right column"),
+        ("9 of 9 rows have a label that none of the 9 known is", "(is this the right column?)"),
     ),
     "null": labels([0, None, 1, 0], "label must not be null, but is in 1 row (2)"),
     "all null": labels([None] * 4, "train: label must not be null"),

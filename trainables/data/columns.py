@@ -39,6 +39,9 @@ TEXTS = (
 LABELS = ("label", "labels", "gold_label", "target", "category", "class", "score", "sentiment", "intent", "quality")
 
 
+_NUMBERING = ("id", "idx", "index")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Columns:
     """Where text_a, text_b and label are among a file's columns; what a file lacks is not in `places`."""
@@ -97,13 +100,15 @@ def suggestion(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not filled:
         return ""
     text = max(filled, key=lambda name: sum(map(len, filled[name])))
-    flags = [name for name, values in filled.items() if set(values) == {"0", "1"}]
+    flags = [name for name, values in filled.items() if set(values) <= {"0", "1"} and _plain(name) not in _NUMBERING]
     if len(flags) > 1:
         return (
             f"{', '.join(flags)} look like a label each (multi-label), which is not supported: take one of them in "
             f'task.json, as "columns": {{"text_a": "{text}", "label": "{flags[0]}"}}'
         )
-    counts = {name: len(set(values)) for name, values in filled.items() if name != text}
+    counts = {
+        name: len(set(values)) for name, values in filled.items() if name != text and _plain(name) not in _NUMBERING
+    }
     labels = {name: count for name, count in counts.items() if 1 < count < len(rows)}
     label = min(labels, key=lambda name: labels[name]) if labels else "..."
     return f'say in task.json which column is which, as "columns": {{"text_a": "{text}", "label": "{label}"}}'

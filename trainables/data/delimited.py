@@ -69,6 +69,7 @@ def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
     if dialect.delimiter != delimiter and asked.delimiter is None:
         notes.insert(0, f"its columns are separated by {DELIMITERS[dialect.delimiter]}")
     faults += _faults(parsed, dialect, len(names), skip=asked.skip_bad_rows)
+    faults += _bare_returns(lines, parsed)
     if asked.skip_bad_rows and parsed.bad:
         notes.append(f"left out {_count(len(parsed.bad), 'broken row')}: {at_lines([b.line for b in parsed.bad])}")
     hint = "" if {"text_a", "label"} <= columns.places.keys() else _hint(lines, first, dialect, names)
@@ -235,7 +236,8 @@ def _is_written(line: str, quotes_all: bool) -> bool:
     except csv.Error:
         return False
     if quotes_all:
-        return line == "\t".join(value if _is_number(value) else _in_marks(value) for value in values)
+        but_numbers = (value if _is_number(value) else _in_marks(value) for value in values)
+        return line in ("\t".join(map(_in_marks, values)), "\t".join(but_numbers))
     return line == "\t".join(_in_marks(value) if '"' in value or "\t" in value else value for value in values)
 
 
@@ -418,6 +420,24 @@ def _faults(parsed: _Parsed, dialect: Dialect, width: int, *, skip: bool) -> lis
             f'or "quoting": "none" if all marks are characters'
         )
     return faults
+
+
+def _bare_returns(lines: Sequence[str], parsed: _Parsed) -> list[str]:
+    """The fault of a carriage return outside of quotation marks in a file whose lines end with a line feed."""
+    if not lines[0].endswith("\n"):
+        return []
+    bare = np.array([number for number, line in enumerate(lines, start=1) if line.endswith("\r")], np.int64)
+    cut = (
+        [line for starts in parsed.starts for line in (starts[np.isin(starts - 1, bare)] - 1).tolist()]
+        if len(bare)
+        else []
+    )
+    if not cut:
+        return []
+    return [
+        f"a carriage return (\\r) cuts {at_lines(cut)}, though the lines of the file end with a line feed (\\n). "
+        f"Take it out, or put quotation marks around the text that holds it"
+    ]
 
 
 def _rescue_note(parsed: _Parsed) -> list[str]:

@@ -62,6 +62,8 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     if _is_squad(folder, names, declared):
         return squad.load_squad(folder, names, declared, faults)
     layout = find_layout(names)
+    if declared.kind in (None, "extractive_qa") and _are_questions(folder, layout.files):
+        return squad.load_squad(folder, names, declared, [*faults, *layout.faults], files=layout.files)
     faults += layout.faults
     notes, held, tables = list(layout.notes), {}, {}
     hints: list[str] = []
@@ -78,6 +80,8 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
             faults.append(f"{split}: {called} cannot be read: {' '.join(str(fault).split())}")
             continue
         faults += [f"{split}: {called} cannot be read: {fault}" for fault in rows.faults]
+        if rows.skipped:
+            logger.warning("task %s: %s: %s", declared.name, split, rows.notes[-1])
         if rows.faults:
             incomplete.add(split)
         for note in rows.notes:
@@ -109,10 +113,19 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     return task
 
 
+def _are_questions(folder: Path, files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the rows of train are questions of SQuAD, one a row, as the Hugging Face hub has them."""
+    first = next(iter(files.get("train", ())), None)
+    try:
+        return first is not None and squad.is_flat(folder / first)
+    except (pa.ArrowException, OSError, ValueError, RecursionError):
+        return False  # and a fault for whoever reads it
+
+
 def _is_squad(folder: Path, names: Sequence[str], declared: Declared) -> bool:
     """Whether a folder is one of questions and answers: said so, or its only rows are objects as SQuAD has them."""
-    if declared.kind is not None or split_files(names):
-        return declared.kind == "extractive_qa"
+    if split_files(names) or declared.kind not in (None, "extractive_qa"):
+        return declared.kind == "extractive_qa" and not _are_questions(folder, find_layout(names).files)
     files = squad.split_files(names)
     return any(not _holds_rows(folder / candidates[0]) for candidates in files.values())
 

@@ -171,7 +171,7 @@ def to_classes(
         if len(unknown) > 5 and 2 * len(strange) > len(labels):
             return indices.cast(pa.int64()), [
                 f"{len(strange):,} of {len(labels):,} rows have a label that none of the {len(names):,} known is, such "
-                f"as {_some([repr(name) for name in unknown], 3)}: is this the right column?"
+                f"as {_some([repr(name) for name in unknown], 3)} (is this the right column?)"
             ]
         faults = [
             f"{_unknown(name, names or ('none, since label_names are not declared',))} "

@@ -66,6 +66,8 @@ def find_layout(names: Sequence[str]) -> Layout:
     chosen: dict[str, Sequence[str]] = {}
     notes, faults = [], []
     found = _further(names)
+    if not own and "train" not in found:
+        found = _further(names, at_end=True)
     if WHOLE in own:
         found = {}
     elif own or len(found) > 1:
@@ -98,15 +100,18 @@ def ending_of(name: str) -> str:
     return path.with_suffix("").suffix if path.suffix in _PACKED else path.suffix
 
 
-def _further(names: Sequence[str]) -> dict[str, list[list[str]]]:
-    """split -> the files, or parts of one, that have a name which is as good as its own; best endings only."""
+def _further(names: Sequence[str], *, at_end: bool = False) -> dict[str, list[list[str]]]:
+    """split -> the files, or parts of one, that have a name which is as good as its own; best endings only.
+
+    With `at_end` it is enough that a name ends so, as `reviews_train.csv` does.
+    """
     found: dict[str, list[dict[str, list[str]]]] = {}
     for rank, endings in enumerate(_FURTHER_ENDINGS):
         for name in names:
             ending = ending_of(name)
             if name == DECLARATION or (ending not in endings and not (rank == 0 and ending == ".arrow")):
                 continue
-            split, group = _split_of(name, ending)
+            split, group = _split_of(name, ending, at_end=at_end)
             if split is not None:
                 found.setdefault(split, [{} for _ in _FURTHER_ENDINGS])[rank].setdefault(group, []).append(name)
     return {
@@ -115,7 +120,7 @@ def _further(names: Sequence[str]) -> dict[str, list[list[str]]]:
     }
 
 
-def _split_of(name: str, ending: str) -> tuple[str | None, str]:
+def _split_of(name: str, ending: str, *, at_end: bool) -> tuple[str | None, str]:
     """The split a file is of, if any, and what its parts have in common."""
     path = Path(name)
     if ending == ".arrow":
@@ -124,6 +129,8 @@ def _split_of(name: str, ending: str) -> tuple[str | None, str]:
     part = _PART.fullmatch(base)
     stem = (part["stem"] if part else base).lower()
     group = f"{path.parent}/{stem}-{part['parts']}{ending}" if part else name
+    if at_end:
+        stem = re.split(r"[_. -]", stem)[-1]
     if stem in _CALLED:
         return _CALLED[stem], group
     first, _, rest = stem.partition("_")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -18,6 +19,8 @@ from trainables.data.reading import LINE, SKIP
 from trainables.data.splitting import RULE, VALIDATION_RULE, WHOLE, cut_off_validation, split_rows
 from trainables.faults import FaultsError, unknown_name
 from trainables.task import Task, TaskInfo, fingerprint, in_order
+
+logger = logging.getLogger(__name__)
 
 # Rows with a label cannot say what that kind needs.
 NO_ANSWERS = "kind: extractive_qa needs answers and their places, as files in the format of SQuAD v1.1 have them"
@@ -139,6 +142,7 @@ def make_task(
         raise FaultsError(f"task {declared.name}", [str(fault)]) from None
     if rule is not None:
         info = dataclasses.replace(info, source=f"{info.source}, {rule}")
+        notes.append(f"its rows are {rule}" if rule == RULE else rule)
     return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits), notes=tuple(notes))
 
 
@@ -176,7 +180,9 @@ def _without_bad_rows(split: str, table: pa.Table, declared: Declared, notes: li
             bad = pc.or_(bad, unlabelled)
     if not pc.any(bad).as_py():
         return table
-    notes.append(f"{split}: left out {label_columns.where(bad, _lines(table))} without text or label")
+    note = f"{split}: left out {label_columns.where(bad, _lines(table))} without text or label"
+    logger.warning("task %s: %s", declared.name, note)
+    notes.append(note)
     return table.filter(pc.invert(bad))
 
 
@@ -348,7 +354,7 @@ def _decode(
     else:
         decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names, lines)
         if strange and split not in ("train", WHOLE) and pa.types.is_string(labels.type) and not declared.label_names:
-            strange[-1] += ". Classes are those of train; name all of them by label_names in task.json to have more"
+            strange[-1] += "; classes are those of train; name all of them by label_names in task.json to have more"
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
     if split in ("train", WHOLE) and distinct == 1 and not strange:
