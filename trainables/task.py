@@ -45,6 +45,7 @@ class Task:
     info: TaskInfo
     splits: Mapping[str, pa.Table]
     fingerprint: str  # sha256 of what a training can see; equal for equal rows, however they are stored
+    notes: tuple[str, ...] = ()  # what was decided or left out while reading: a sentence each, for people to check
 
 
 def in_order(splits: Iterable[str]) -> list[str]:

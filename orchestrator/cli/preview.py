@@ -60,6 +60,8 @@ def show_plan(
         )
     for sentence in _sentences(estimated, price):
         screen.print(sentence, soft_wrap=True)
+    for sentence in plan.notes:
+        screen.print(f"Data: {sentence}", soft_wrap=True)
     for sentence in plan.missing:
         screen.print(f"Not available on this machine: {sentence}", soft_wrap=True)
     return 0
@@ -184,6 +186,7 @@ def _answer(
         "num_remaining": max(0, plan.most_trials - done),
         "estimate": _estimate(estimated, price),
         "missing": list(plan.missing),
+        "data_notes": list(plan.notes),
         "methods": [
             {
                 "task": task,

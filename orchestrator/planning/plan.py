@@ -61,6 +61,7 @@ TRIED = 32
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
     """What will run. `missing` says what cannot be had from this machine; such a plan can be looked at, not run.
+    `notes` say what was decided or left out while the data were read.
 
     The `trials` of an adaptive search are not known beforehand: there are none, and `task_methods` say where it looks.
     """
@@ -69,6 +70,7 @@ class SweepPlan:
     trials: tuple[PlannedTrial, ...]
     task_methods: tuple[TaskMethod, ...] = ()
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_adaptive(self) -> bool:
@@ -138,7 +140,8 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
         faults += more
     if faults:
         raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
-    return SweepPlan(spec=spec, trials=trials, task_methods=task_methods, missing=missing)
+    notes = tuple(f"task {reference}: {note}" for reference, task in tasks.items() for note in task.notes)
+    return SweepPlan(spec=spec, trials=trials, task_methods=task_methods, missing=missing, notes=notes)
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:

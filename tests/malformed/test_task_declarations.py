@@ -47,7 +47,8 @@ TEXTS = {
     "a text": said('"classification"', "task.json: must be an object, but is str"),
     "a list": said('[{"name": "n"}]', "task.json: must be an object, but is list"),
     "an empty object": said("{}"),
-    "further keys": said({"license": "CC0", "rows": {"train": 4}, "notes": [1, 2], "größe": None}),
+    "remarks": said({"license": "CC0", "rows": {"train": 4}, "notes": [1, 2], "description": None}),
+    "a key of nobody's": said({"größe": 3}, "unknown key 'größe'. Known: name, kind", "for remarks notes"),
 }
 VALUES = {
     **{
@@ -62,13 +63,37 @@ VALUES = {
     },
     **{
         f"label_names {value!r}": said({"label_names": value}, "task.json: label_names must be a list of strings")
-        for value in ("ab", {"a": 0}, [0, 1], ["a", None], 3, [["a"]])
+        for value in ("ab", {"a": "b"}, {"0": 1}, {}, [0, 1], ["a", None], 3, [["a"]])
     },
     **{f"metric {value!r}": said({"metric": value}, "task.json: metric must be a string") for value in (3, ["f1"], {})},
     "an unknown kind": said({"kind": "clasification"}, "unknown kind 'clasification'", "did you mean 'classification'"),
     "an unknown metric": said({"metric": "acuracy"}, "unknown metric 'acuracy'", "did you mean 'accuracy'"),
     "a key misspelt": said({"label_name": ["a", "b"]}, "unknown key 'label_name'; did you mean 'label_names'"),
     "a key in capitals": said({"Metric": "f1"}, "unknown key 'Metric'; did you mean 'metric'"),
+    **{
+        f"columns {value!r}": said({"columns": value}, "task.json: columns must be an object like")
+        for value in ("text", ["text"], {"label": "x"}, {"text_a": 3}, {"text": "text_a"})
+    },
+    **{
+        f"delimiter {value!r}": said({"delimiter": value}, "delimiter must be one")
+        for value in ("", ", ", 3, '"', "\n")
+    },
+    **{
+        f"encoding {value!r}": said({"encoding": value}, "encoding must be an")
+        for value in ("utf-9", 8, "rot13", "zip")
+    },
+    **{f"quoting {value!r}": said({"quoting": value}, "quoting must be standard or") for value in (True, "all", [])},
+    **{f"header {value!r}": said({"header": value}, "header must be a list") for value in (False, "text_a", [], [1])},
+    **{f"skip_bad_rows {value!r}": said({"skip_bad_rows": value}, "must be true or false") for value in (1, "yes", [])},
+    "a column that is not there": said({"columns": {"text_a": "words"}}, "has no column 'words'", "text_a, label"),
+    "columns of another header": said(
+        {"header": ["a", "b"], "columns": {"text_a": "words"}}, "columns names words, which header does not"
+    ),
+    "a delimiter of another file": said({"delimiter": ";"}, "needs a column text_a, but has text_a,label"),
+    "an encoding of another file": said({"encoding": "ascii"}, "is not ascii, as task.json says", rows=CSV + "ö,0\n"),
+    "labels by name": said({"label_names": {"0": "no", "1": "yes"}}),
+    "labels by name, from one": said({"label_names": {"1": "no", "2": "yes"}}, "unknown label '0'. Known: no, yes"),
+    "broken rows": said({"skip_bad_rows": True}, rows=CSV + "x,y,1\n,0\n"),
     "no labels": said({"num_labels": 0}, "num_labels: must be >= 2 for a classification, but got 0"),
     "fewer labels than none": said({"num_labels": -2}, "num_labels: must be >= 2"),
     "too few labels": said({"num_labels": 2}, "train: labels must be in 0..1, but got 2", rows=CSV + "x,2\n"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +32,17 @@ def parquet(columns: Mapping[str, Any] = TABLE) -> bytes:
 
 
 WHOLE = parquet()
+NEEDS = "needs a file train{.parquet,.csv,.tsv,.jsonl}"
+UNREADABLE = "cannot be read"
+FASTTEXT = "".join(f"__label__{label} {text}\n" for text, label in ROWS)
+
+
+def zipped(**files: str) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return sink.getvalue()
 
 
 class Folder(NamedTuple):
@@ -56,19 +70,68 @@ def labels(values: Any, *said: str) -> Folder:
     return columns(*said, label=values)
 
 
-NEEDS = "needs a file train{.parquet,.csv,.tsv,.jsonl}"
-UNREADABLE = "cannot be read"
+def everywhere(values: Any) -> Folder:
+    """Sound labels of both splits."""
+    content = parquet({**TABLE, "label": values})
+    return Folder({**dict.fromkeys(GOOD), "train.parquet": content, "validation.parquet": content})
+
+
 FILES = {
     "nothing": Folder(
         {"train.csv": None, "validation.csv": None}, (NEEDS, "validation: needs a file", "holds nothing")
     ),
     "no train": Folder({"train.csv": None}, (NEEDS, "holds validation.csv")),
-    "no validation": Folder({"validation.csv": None}, ("validation: needs a file", "holds train.csv")),
-    "a capital letter": Folder({"train.csv": None, "Train.csv": CSV}, (NEEDS, "Train.csv")),
-    "an ending of another case": Folder({"train.csv": None, "train.CSV": CSV}, (NEEDS, "train.CSV")),
-    "compressed": Folder({"train.csv": None, "train.csv.gz": b"\x1f\x8b\x08"}, (NEEDS, "train.csv.gz")),
-    "json for jsonl": Folder({"train.csv": None, "train.json": JSONL}, (NEEDS, "train.json")),
-    "dev for validation": Folder({"validation.csv": None, "dev.csv": CSV}, ("validation: needs a file", "dev.csv")),
+    "no validation, few rows": Folder({"validation.csv": None}, ("validation: needs a file of its own", "has 4")),
+    "no validation": Folder({"validation.csv": None, "train.csv": CSV + "x,0\n" * 20}),
+    "validation misspelt": Folder(
+        {"validation.csv": None, "train.csv": CSV + "x,0\n" * 20, "valdation.csv": CSV},
+        ("validation: needs a file validation{", "holds train.csv, valdation.csv"),
+    ),
+    "a capital letter": Folder({"train.csv": None, "Train.csv": CSV}),
+    "an ending of another case": Folder({"train.csv": None, "train.CSV": CSV}),
+    "compressed": Folder({"train.csv": None, "train.csv.gz": gzip.compress(CSV.encode())}),
+    "compressed and torn": Folder(
+        {"train.csv": None, "train.csv.gz": b"\x1f\x8b\x08"}, (f"train.csv.gz {UNREADABLE}",)
+    ),
+    "compressed by name only": Folder({"train.csv": None, "train.csv.gz": CSV}, (f"train.csv.gz {UNREADABLE}",)),
+    "an archive": Folder({"train.csv": None, "train.csv.zip": zipped(train=CSV)}),
+    "an archive of several files": Folder(
+        {"train.csv": None, "train.csv.zip": zipped(one=CSV, two=CSV)},
+        ("a .zip must hold one file, but holds one, two",),
+    ),
+    "an archive by name only": Folder({"train.csv": None, "train.csv.zip": CSV}, ("is no .zip that can be read",)),
+    "json lines called json": Folder({"train.csv": None, "train.json": JSONL}),
+    "a list of objects": Folder(
+        {"train.csv": None, "train.json": json.dumps([json.loads(r) for r in JSONL.split("\n")[:4]])}
+    ),
+    "a list of other things": Folder(
+        {"train.csv": None, "train.json": '[{"text_a": "x", "label": 0}, 3, "y"]'},
+        ("every row must be an object, but 2 rows (2, 3) of 3 break this (row 2: must be an object, but is int)",),
+    ),
+    "dev for validation": Folder({"validation.csv": None, "dev.csv": CSV}),
+    "two that could be validation": Folder(
+        {"validation.csv": None, "dev.csv": CSV, "eval.csv": CSV},
+        ("validation: one file may hold a split, but there are dev.csv, eval.csv",),
+    ),
+    "parts": Folder({"train.csv": None, **{f"data/train-0000{n}-of-00002.csv": CSV for n in (0, 1)}}),
+    "a part missing": Folder(
+        {"train.csv": None, "data/train-00001-of-00003.csv": CSV}, ("must have all its 3 parts, but lacks part 0, 2",)
+    ),
+    "a spreadsheet": Folder(
+        {"train.csv": None, "train.xlsx": b"PK"}, (NEEDS, "Save each sheet of a spreadsheet as .csv")
+    ),
+    "a pointer of Git LFS": Folder(
+        {"train.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"}, ("run `git lfs pull`",)
+    ),
+    "fastText": Folder({**dict.fromkeys(GOOD), "train.txt": FASTTEXT, "valid.txt": FASTTEXT}),
+    "fastText with several labels": Folder(
+        {**dict.fromkeys(GOOD), "train.txt": FASTTEXT + "__label__a __label__b x\n", "valid.txt": FASTTEXT},
+        ("line 5 of 5 have several (multi-label is not supported)",),
+    ),
+    "fastText without a label": Folder(
+        {**dict.fromkeys(GOOD), "train.txt": FASTTEXT + "x y\n", "valid.txt": FASTTEXT},
+        ("every line must begin with __label__ and a label, but line 5 of 5",),
+    ),
     "a split twice": Folder({"train.jsonl": JSONL}, ("train: one file may hold a split", "train.csv, train.jsonl")),
     "a split four times": Folder(
         {"train.jsonl": JSONL, "train.tsv": TSV, "train.parquet": WHOLE}, ("train: one file may hold a split",)
@@ -91,26 +154,94 @@ TEXTS = {
     "blank csv": train("train.csv", "\n\n\n", "train: "),
     "only a header": csv("", "train: must have at least 1 row, but has 0"),
     "no header": train("train.csv", "one,0\ntwo,1\n", "train: needs a column text_a", "train: needs a column label"),
-    "ragged csv": csv("one,0\ntwo,1,2\n", UNREADABLE, "Expected 2 columns"),
-    "short csv": csv("one,0\ntwo\n", UNREADABLE, "Expected 2 columns"),
-    "a quotation mark left open": csv('"one,0\ntwo,1\n', "train: "),
-    "semicolons": train("train.csv", CSV.replace(",", ";"), "needs a column text_a", "has text_a;label"),
-    "tabs in csv": train("train.csv", TSV, "needs a column text_a"),
-    "commas in tsv": train("train.tsv", CSV, "needs a column text_a"),
-    "column names with spaces": train("train.csv", CSV.replace("text_a,label", "text_a, label"), "a column label"),
-    "column names in capitals": train("train.csv", CSV.replace("text_a", "Text_A"), "needs a column text_a"),
+    "ragged csv": csv(
+        "one,0\ntwo,1,2\n",
+        "train.csv cannot be read: every row must have 2 columns as the header has, but line 3 of 2 rows has not",
+        "(line 3 has 3: 'two,1,2'). Mend them (put quotation marks around a text that holds a ',')",
+        '"skip_bad_rows": true',
+    ),
+    "short csv": csv("one,0\ntwo\n", "but line 3 of 2 rows has not (line 3 has 1: 'two')"),
+    "every ragged row is counted": csv(
+        "one,0\n" + "two,1,2\n" * 7, "7 lines (3, 4, 5, 6, 7, ...) of 8 rows have not", "line 5 has 3"
+    ),
+    "ragged tsv": train("train.tsv", TSV + "x\ty\t1\n", "line 6 of 5 rows has not", "a text may hold no tab"),
+    "a quotation mark left open": csv('"one,0\ntwo,1\nthree,0\n'),
+    "a quotation mark left open in a text with a comma": csv(
+        'one,0\n"two, too,1\nthree,1\n', "a quotation mark must open and close a whole text", "line 3: '\"two, too,1'"
+    ),
+    "a quotation mark that closes some rows later": csv(
+        'one,0\n"two,1\nthree,0\nfour",1\nfive,1\n', "opens and closes some lines later", "(3-5; 3 in all)", '"quoting"'
+    ),
+    "the same where labels come first": train(
+        "train.csv",
+        'label,text_a\n0,one\n1,"two\n0,three\n1,four"\n1,five\n',
+        "opens and closes some lines later",
+        "(3-5; 3 in all)",
+    ),
+    "texts of several lines": csv('"one,\nand more",0\n"two\n\n",1\nthree,0\n'),
+    "backslashes before quotation marks": csv('"so \\"he\\", said",0\n"two",1\n'),
+    "backslashes before other things too": csv(
+        '"so \\"he\\", said",0\n"C:\\new",1\n', 'a quotation mark within a text as \\"', "line 3 has a backslash"
+    ),
+    "tabs, quoted as pandas does": train("train.tsv", TSV + '"a ""b"" c"\t1\n'),
+    "tabs, quoted as pandas does and otherwise": train(
+        "train.tsv",
+        TSV + '"a ""b"" c"\t1\n' * 2 + 'x "y"\t0\n',
+        "as pandas writes them in 2 rows, but otherwise in line 8",
+    ),
+    "semicolons": train("train.csv", CSV.replace(",", ";")),
+    "semicolons and decimal commas": train(
+        "train.csv",
+        CSV.replace(",", ";").replace("0\n", "0,5\n").replace("1\n", "1,25\n"),
+        "labels hold numbers with commas",
+    ),
+    "vertical bars": train("train.csv", CSV.replace(",", "|")),
+    "tabs in csv": train("train.csv", TSV),
+    "commas in tsv": train("train.tsv", CSV),
+    "column names with spaces": train("train.csv", CSV.replace("text_a,label", "text_a, label")),
+    "column names in capitals": train("train.csv", CSV.replace("text_a", "Text_A")),
+    "usual column names": train("train.csv", CSV.replace("text_a,label", "Review,Category")),
+    "two columns that could be the text": train(
+        "train.csv",
+        "text,review,label\na,b,0\nc,d,1\n",
+        "several columns that could be the text: text, review",
+        '"columns"',
+    ),
+    "two columns that could be the label": train(
+        "train.csv", "text,class,score\na,0,1\nc,1,0\n", "several columns that could be the label: class, score"
+    ),
+    "columns of no name": train(
+        "train.csv",
+        "v1,v2,,\nham,a text,,\nspam,another text,,\nham,a third,,\n",
+        "needs a column text_a, but has v1, v2, ''",
+        '"columns": {"text_a": "v2", "label": "v1"}',
+    ),
+    "a column a label": train(
+        "train.csv",
+        "id,comment_text,rude,kind\n7,words here,0,1\n8,more words,1,0\n9,and more,0,0\n",
+        "rude, kind look like a label each (multi-label)",
+    ),
     "a column twice": train(
         "train.csv", "text_a,text_a,label\na,b,0\nc,d,1\n", "every column must stand once, but text_a stands twice"
     ),
     "a label column twice": train("train.csv", "text_a,label,label\na,0,1\nc,1,0\n", "but label stands twice"),
-    "latin-1 csv": train("train.csv", "text_a,label\ngröße,0\nb,1\n".encode("latin-1"), UNREADABLE, "UTF8"),
-    "utf-16 csv": train("train.csv", CSV.encode("utf-16"), "train: "),
+    "latin-1 csv": train("train.csv", "text_a,label\ndie größte Freude für alle,0\nb,1\n".encode("latin-1")),
+    "an encoding in doubt": train(
+        "train.csv",
+        "text_a,label\nza\u017c\u00f3\u0142\u0107 g\u0119\u015bl\u0105,0\nb,1\n".encode("cp1250"),
+        UNREADABLE,
+        "is not UTF-8 (line 2)",
+        '"encoding": "',
+    ),
+    "utf-16 csv": train("train.csv", CSV.encode("utf-16")),
+    "utf-16 csv without its mark": train("train.csv", CSV.encode("utf-16-le")),
+    "utf-16 cut in half a character": train("train.csv", CSV.encode("utf-16")[:-1], "goes on otherwise"),
     "binary csv": train("train.csv", bytes(range(256)) * 8, "train: "),
     "zero bytes in csv": csv("on\x00e,0\ntwo,1\n"),
     "a byte order mark": train("train.csv", "\ufeff" + CSV),
     "windows line ends": train("train.csv", CSV.replace("\n", "\r\n")),
     "old Mac line ends": train("train.csv", CSV.replace("\n", "\r")),
-    "an empty text": csv(",0\ntwo,1\n", "text_a must not be null or empty, but is in 1 row (1)"),
+    "an empty text": csv(",0\ntwo,1\n", "text_a must not be null or empty, but is in 1 row (line 2)"),
     "a blank text": csv('" \t ",0\ntwo,1\n', "text_a must not be null or empty"),
     "an unfinished last line": train("train.csv", CSV.rstrip("\n")),
     "empty jsonl": train("train.jsonl", "", "train: "),
@@ -121,17 +252,32 @@ TEXTS = {
     "a JSON text": train("train.jsonl", '"x"\n', "line 1: must be an object, but is str"),
     "JSON nulls": train("train.jsonl", JSONL + "null\n", "line 5: must be an object, but is NoneType"),
     "indented JSON": train("train.jsonl", json.dumps({"text_a": "x", "label": 0}, indent=1), "line 1 is not JSON"),
-    "latin-1 jsonl": train("train.jsonl", '{"text_a": "größe", "label": 0}\n'.encode("latin-1"), UNREADABLE),
+    "latin-1 jsonl": train("train.jsonl", JSONL.encode() + '{"text_a": "größe", "label": 0}\n'.encode("latin-1")),
     "deep JSON": train("train.jsonl", '{"text_a": ' + "[" * 100_000, UNREADABLE),
     "a deep label": train("train.jsonl", JSONL + '{"text_a": "x", "label": ' + "[" * 200 + "]" * 200 + "}", "train: "),
-    "numbers and texts": train("train.jsonl", JSONL + '{"text_a": 3, "label": 0}\n', "a column must have one type"),
+    "numbers and texts": train("train.jsonl", JSONL + '{"text_a": 3, "label": 0}\n', "line 5 has int: 3"),
+    "labels as numbers and as texts": train("train.jsonl", JSONL + '{"text_a": "x", "label": "1"}\n'),
+    "every faulty line is counted": train(
+        "train.jsonl",
+        JSONL + '{"text_a": 3, "label": 0}\n' * 7 + "oops\n" + '{"text_a": "x", "label": {}}\n',
+        "every line's text_a must be text, but 7 lines (5, 6, 7, 8, 9, ...) of 13 break this",
+        "line 12 is not JSON",
+        "line 13 has an object",
+    ),
+    "several labels": train("train.jsonl", JSONL + '{"text_a": "x", "label": [0, 1]}\n', "multi-label", "line 5"),
+    "rows within objects": train(
+        "train.jsonl", '{"id": 1, "data": {"text_a": "x", "label": 0}}\n' * 3, "its rows hold objects (data)"
+    ),
     "objects for texts": train("train.jsonl", '{"text_a": {"x": 1}, "label": 0}\n', "text_a must be text"),
     "lists for texts": train("train.jsonl", '{"text_a": ["x"], "label": 0}\n', "text_a must be text"),
     "a number of 400 digits": train("train.jsonl", JSONL + f'{{"text_a": "x", "label": 1{"0" * 400}}}\n', "train: "),
     "a number of 5000 digits": train("train.jsonl", JSONL + f'{{"text_a": "x", "label": 1{"0" * 5000}}}\n', "train: "),
     "half a character": train("train.jsonl", JSONL + '{"text_a": "\\ud800", "label": 0}\n', "train: "),
     "NaN in JSON": train("train.jsonl", JSONL + '{"text_a": "x", "label": NaN}\n', "train: "),
-    "a key twice in a line": train("train.jsonl", '{"text_a": "x", "text_a": "y", "label": 0}\n' + JSONL),
+    "a key twice in a line": train(
+        "train.jsonl", '{"text_a": "x", "text_a": "y", "label": 0}\n' + JSONL, "line 1 has one twice"
+    ),
+    "a key within a text": train("train.jsonl", JSONL + '{"text_a": "\\"text_a\\": \\"y\\"", "label": 0}\n'),
     "emoji": csv("🐢,0\n🐇,1\n"),
 }
 PARQUET = {
@@ -150,7 +296,8 @@ PARQUET = {
     "null texts": columns("text_a must not be null or empty, but is in 1 row (2)", text_a=["a", None, "c", "d"]),
     "only null texts": columns("text_a must not be null or empty", text_a=pa.nulls(4)),
     "numbers for texts": columns("text_a must be text, but is int64", text_a=[1, 2, 3, 4]),
-    "bytes for texts": columns("text_a must be text, but is binary", text_a=[b"a", b"b", b"c", b"d"]),
+    "bytes for texts": columns(text_a=[b"a", b"b", b"c", b"d"]),
+    "bytes that are no text": columns("text_a must be text, but is binary", text_a=[b"a", b"\xff", b"c", b"d"]),
     "dates for texts": columns(
         "text_a must be text, but is timestamp", text_a=pa.array([1, 2, 3, 4], pa.timestamp("s"))
     ),
@@ -165,17 +312,37 @@ PARQUET = {
 }
 LABELS = {
     "one class": labels([0, 0, 0, 0], "train: must have at least two classes, but every label is 0"),
-    "a gap": labels([0, 2, 0, 2], "labels must be 0..n-1 with every class present", "0, 2"),
-    "from one": labels([1, 2, 1, 2], "labels must be 0..n-1 with every class present"),
-    "negative": labels([-1, 0, 1, 0], "labels must be 0..n-1 with every class present"),
-    "hidden in train": labels([-1, -1, -1, -1], "labels must be"),
+    "a gap": everywhere([0, 2, 0, 2]),
+    "from one": everywhere([1, 2, 1, 2]),
+    "negative": everywhere([-1, 1, 1, -1]),
+    "a gap that validation fills": labels(
+        [0, 2, 0, 2], "validation: unknown label '1'", "name all of them by label_names"
+    ),
+    "hidden in train": labels([-1, -1, -1, -1], "must have at least two classes, but every label is -1"),
+    "very many whole numbers": Folder(
+        dict.fromkeys(GOOD, "text_a,label\n" + "".join(f"text {n},{n * 7 + 1}\n" for n in range(60))),
+        ("60 different whole numbers in 60 rows", '"kind": "regression"'),
+    ),
+    "names of noughts": Folder(dict.fromkeys(GOOD, "text_a,label\na,007\nb,010\n")),
+    "scores but for one": Folder(
+        dict.fromkeys(GOOD, "text_a,label\na,0.5\nb,N/A\nc,2.25\nd,3\n"),
+        ("train: labels are numbers that", "'N/A' in 1 row (line 3)"),
+    ),
+    "labels of another column": Folder(
+        {
+            "train.csv": "text_a,label\n" + "".join(f"t,a{n}\n" for n in range(9)),
+            "validation.csv": "text_a,label\n" + "".join(f"t,b{n}\n" for n in range(9)),
+        },
+        ("9 of 9 rows have a label that none of the 9 known is", "(is this the right column?)"),
+    ),
     "null": labels([0, None, 1, 0], "label must not be null, but is in 1 row (2)"),
     "all null": labels([None] * 4, "train: label must not be null"),
-    "huge": labels([0, 2**62, 1, 0], "labels must be 0..n-1"),
+    "huge": everywhere([0, 2**62, 1, 0]),
     "unsigned and huge": labels(pa.array([0, 1, 2**64 - 1, 0], pa.uint64()), "train: label: must be whole"),
-    "bool": labels([True, False, True, False], "label: must be whole numbers, numbers or names, but is bool"),
+    "bool": everywhere([True, False, True, False]),
     "lists": labels([[0], [1], [0], [1]], "label: must be whole numbers, numbers or names, but is list"),
-    "bytes": labels([b"a", b"b", b"a", b"b"], "must be whole numbers, numbers or names, but is binary"),
+    "bytes": everywhere([b"a", b"b", b"a", b"b"]),
+    "bytes that are no text": labels([b"a", b"\xff", b"a", b"b"], "numbers or names, but is binary"),
     "dates": labels(pa.array([0, 1, 0, 1], pa.date32()), "must be whole numbers, numbers or names, but is date"),
     "not a number": labels([0.0, float("nan"), 1.0, 0.0], "train: "),
     "infinite": labels([0.5, float("inf"), 1.0, 0.0], "labels must be finite, but 1 row (2) are not"),
@@ -188,7 +355,7 @@ LABELS = {
         ("validation: ", "'yess'", "did you mean 'yes'"),
     ),
     "more classes in validation": Folder(
-        {"validation.csv": CSV + "x,7\n"}, ("validation: labels must be in 0..1, but got 7 in 1 row (5)",)
+        {"validation.csv": CSV + "x,7\n"}, ("validation: labels must be in 0..1, but got 7 in 1 row (line 6)",)
     ),
     "scores in validation": Folder({"validation.csv": CSV + "x,0.5\n"}, ("validation: labels of a classification",)),
     "some test labels hidden": Folder({"test.csv": CSV + "x,-1\n"}, ("test: labels must be in 0..1, but got -1",)),
@@ -211,6 +378,7 @@ def lay_out(place: Path, files: Mapping[str, str | bytes | None]) -> Path:
     place.mkdir(parents=True)
     for name, content in {**GOOD, **files}.items():
         if content is not None:
+            (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return place
 

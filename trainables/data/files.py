@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import functools
 import json
+import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
+import pyarrow.ipc
 import pyarrow.parquet
 
 from trainables.data import squad
+from trainables.data.columns import OURS, find_columns
+from trainables.data.declaration import read_declaration
+from trainables.data.delimited import read_delimited
+from trainables.data.encoding import LFS_POINTER, read_lines
+from trainables.data.fasttext import PREFIX, read_fasttext
+from trainables.data.json_rows import read_json_lines, read_json_list
+from trainables.data.layout import ENDINGS, ending_of, files_below, find_layout, split_files
 from trainables.data.paths import existing_path
+from trainables.data.reading import Format, Rows
 from trainables.data.rows import Declared, make_task
 from trainables.data.splitting import WHOLE
 from trainables.faults import FaultsError
-from trainables.task import FURTHER_SPLIT, SPLITS, Task, in_order
+from trainables.task import Task
 
-COLUMNS = ("text_a", "text_b", "label")  # all others are ignored
-
-# key of task.json -> (its rule, does a value keep it)
-_KEYS: dict[str, tuple[str, Any]] = {
-    "name": ("a non-empty string", lambda v: isinstance(v, str) and bool(v)),
-    "kind": ("a string", lambda v: isinstance(v, str)),
-    "pair": ("true or false", lambda v: isinstance(v, bool)),
-    "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
-    "label_names": ("a list of strings", lambda v: isinstance(v, list) and all(isinstance(n, str) for n in v)),
-    "metric": ("a string", lambda v: isinstance(v, str)),
-}
+logger = logging.getLogger(__name__)
 
 
 def load_folder(folder: Path, *, name: str | None = None) -> Task:
@@ -44,9 +45,9 @@ def load_folder(folder: Path, *, name: str | None = None) -> Task:
     folder = found.resolve()
     try:
         stamp = tuple(
-            (path.name, status.st_size, status.st_mtime_ns)
-            for path in sorted(folder.iterdir())
-            if path.is_file() and (status := path.stat())
+            (path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
+            for path in files_below(folder)
+            if (status := path.stat())
         )
     except OSError as fault:
         raise FaultsError(f"task {name or folder.name}", [f"the folder must be readable, but {fault}"]) from None
@@ -56,131 +57,181 @@ def load_folder(folder: Path, *, name: str | None = None) -> Task:
 @functools.lru_cache(maxsize=64)
 def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     """`stamp` is what the folder held; a changed file is another call."""
-    declared, faults = _read_declaration(folder, name)
+    declared, asked, faults = read_declaration(folder, name)
     names = [entry[0] for entry in stamp]
-    files = split_files(names)
-    if declared.kind == "extractive_qa" or (declared.kind is None and not files and squad.split_files(names)):
+    if _is_squad(folder, names, declared):
         return squad.load_squad(folder, names, declared, faults)
-    tables = {}
-    for split, candidates in files.items():
-        if len(candidates) > 1:
-            faults.append(f"{split}: one file may hold a split, but there are {', '.join(candidates)}")
+    layout = find_layout(names)
+    if declared.kind in (None, "extractive_qa") and _are_questions(folder, layout.files):
+        return squad.load_squad(folder, names, declared, [*faults, *layout.faults], files=layout.files)
+    faults += layout.faults
+    notes, held, tables = list(layout.notes), {}, {}
+    hints: list[str] = []
+    said: dict[str, list[str]] = {}  # a note -> the splits it is about
+    class_names: Sequence[str] = ()
+    incomplete: set[str] = set()
+    for split, files in layout.files.items():
+        if not files:
             continue
+        called = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
-            tables[split] = _with_columns_once(READERS[Path(candidates[0]).suffix](folder / candidates[0]))
-        except (pa.ArrowException, OSError, ValueError, RecursionError) as fault:
-            faults.append(f"{split}: {candidates[0]} cannot be read: {' '.join(str(fault).split())}")
-    if WHOLE in files and (others := [split for split in files if split != WHOLE]):
+            rows = _read(folder, files, asked)
+        except (pa.ArrowException, OSError, ValueError, RecursionError, EOFError, zlib.error) as fault:
+            faults.append(f"{split}: {called} cannot be read: {' '.join(str(fault).split())}")
+            continue
+        faults += [f"{split}: {called} cannot be read: {fault}" for fault in rows.faults]
+        if rows.skipped:
+            logger.warning("task %s: %s: %s", declared.name, split, rows.notes[-1])
+        if rows.faults:
+            incomplete.add(split)
+        for note in rows.notes:
+            said.setdefault(note, []).append(split)
+        tables[split], held[split] = rows.table, rows.names
+        if rows.hint and not (split.startswith("test") and "text_a" in rows.table.column_names):
+            hints.append(rows.hint)
+        class_names = class_names or rows.class_names
+    if WHOLE in layout.files and (others := [split for split in layout.files if split != WHOLE]):
         faults.append(f"{WHOLE}: must be the only file with rows, or not be there, but there is {', '.join(others)}")
-    for split in ("train", "validation") if WHOLE not in files else ():
-        if split not in files:
-            held = ", ".join(names[:10]) or "nothing"
-            faults.append(f"{split}: needs a file {split}{{{','.join(READERS)}}}, but {folder} holds {held}")
-    return make_task(declared, tables, faults)
+    cut_validation = (
+        "train" in tables and "validation" not in layout.files and not layout.others and WHOLE not in tables
+    )
+    for split in ("train", "validation") if WHOLE not in layout.files else ():
+        if split not in layout.files and not (split == "validation" and cut_validation):
+            listed = ", ".join(names[:10]) or "nothing"
+            sheets = any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in names)
+            remedy = ". Save each sheet of a spreadsheet as .csv" if sheets else ""
+            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}{remedy}")
+    if hints:
+        faults.append(f"columns: {hints[0]}")
+    notes += [f"{', '.join(splits)}: {note}" for note, splits in said.items()]
+    declared = _with_class_names(declared, class_names, tables)
+    task = make_task(
+        declared, tables, faults, notes=notes, names=held, cut_validation=cut_validation, incomplete=incomplete
+    )
+    for note in task.notes:
+        logger.info("%s: %s", task.info.name, note)
+    return task
 
 
-def split_files(names: Sequence[str]) -> dict[str, list[str]]:
-    """The files of a task folder that hold rows, by split, in the order of `in_order`: one a split if all is well."""
-    found: dict[str, list[str]] = {}
-    for ending in READERS:
-        for split in (name.removesuffix(ending) for name in names if name.endswith(ending)):
-            if split in (*SPLITS, WHOLE) or FURTHER_SPLIT.fullmatch(split):
-                found.setdefault(split, []).append(f"{split}{ending}")
-    return {split: found[split] for split in in_order(found)}
+def _are_questions(folder: Path, files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the rows of train are questions of SQuAD, one a row, as the Hugging Face hub has them."""
+    first = next(iter(files.get("train", ())), None)
+    try:
+        return first is not None and squad.is_flat(folder / first)
+    except (pa.ArrowException, OSError, ValueError, RecursionError):
+        return False  # and a fault for whoever reads it
 
 
-def _read_declaration(folder: Path, name: str | None) -> tuple[Declared, list[str]]:
-    """What task.json says, where there is one, and its faults; a faulty value counts as not said."""
-    path, values, faults = folder / "task.json", {}, []
-    if path.exists():
-        try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as fault:
-            faults.append(f"task.json cannot be read: {fault}")
-        if not isinstance(values, dict):
-            faults.append(f"task.json: must be an object, but is {type(values).__name__}")
-            values = {}
-    for key in values.keys() - _KEYS.keys():
-        # Further keys (rows, license, notes) are welcome, but one that is nearly a known key is a slip of the pen.
-        if near := difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.7):
-            faults.append(f"task.json: unknown key {key!r}; did you mean {near[0]!r}? Known: {', '.join(_KEYS)}")
-    good: dict[str, Any] = {}
-    for key, (rule, keeps) in _KEYS.items():
-        if values.get(key) is None:
-            continue
-        if keeps(values[key]):
-            good[key] = tuple(values[key]) if key == "label_names" else values[key]
-        else:
-            faults.append(f"task.json: {key} must be {rule}, but got {values[key]!r}")
-    good["name"] = name or good.get("name") or folder.name
-    return Declared(**good, source=str(folder)), sorted(faults)
+def _is_squad(folder: Path, names: Sequence[str], declared: Declared) -> bool:
+    """Whether a folder is one of questions and answers: said so, or its only rows are objects as SQuAD has them."""
+    if split_files(names) or declared.kind not in (None, "extractive_qa"):
+        return declared.kind == "extractive_qa" and not _are_questions(folder, find_layout(names).files)
+    files = squad.split_files(names)
+    return any(not _holds_rows(folder / candidates[0]) for candidates in files.values())
 
 
-def _with_columns_once(table: pa.Table) -> pa.Table:
-    """The same table. Raises `ValueError` where a column that counts stands twice, or a name is no UTF-8."""
-    names = table.column_names
-    if twice := [name for name in COLUMNS if names.count(name) > 1]:
-        raise ValueError(f"every column must stand once, but {', '.join(twice)} stands twice")
-    return table
+def _holds_rows(path: Path) -> bool:
+    """Whether a .json file is a list of rows or a row a line, and no one object that holds all."""
+    try:
+        with path.open(encoding="utf-8-sig") as content:
+            first = next((line for line in content if line.strip()), "").strip()
+            more = next((line for line in content if line.strip()), "")
+        if first.startswith("["):
+            return True
+        return isinstance(row := json.loads(first), dict) and ("data" not in row or more != "")
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    # Not read_table: it would take a folder called "a=b" on the way for a column.
-    with pa.parquet.ParquetFile(path) as file:
-        return file.read(columns=[name for name in file.schema_arrow.names if name in COLUMNS])
-
-
-def _read_csv(path: Path) -> pa.Table:
-    """Comma-separated with a header, quoted as RFC 4180 says: quotes doubled inside quotes, line breaks allowed."""
-    return _read_delimited(path, pa.csv.ParseOptions(delimiter=",", newlines_in_values=True))
-
-
-def _read_tsv(path: Path) -> pa.Table:
-    """Tab-separated with a header and no quoting: a quotation mark is a character like any other, as in GLUE."""
-    return _read_delimited(path, pa.csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False))
-
-
-def _read_delimited(path: Path, options: pa.csv.ParseOptions) -> pa.Table:
-    # Everything is read as text: "NA" or "1e5" in a sentence is a word. Labels are parsed later.
-    columns = dict.fromkeys(COLUMNS, pa.string())
-    return pa.csv.read_csv(
-        path,
-        parse_options=options,
-        # One block: a quoted line break must never fall between two.
-        read_options=pa.csv.ReadOptions(block_size=max(1 << 20, path.stat().st_size + 1)),
-        convert_options=pa.csv.ConvertOptions(column_types=columns, strings_can_be_null=False),
+def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
+    """The rows of a split's file, or of its parts one after the other."""
+    parts = [_read_file(folder / file, asked) for file in files]
+    if len(parts) == 1:
+        return parts[0]
+    differ = [file for file, part in zip(files, parts, strict=True) if part.table.schema != parts[0].table.schema]
+    if differ:
+        raise ValueError(f"all parts must have the columns and types of the first, but {', '.join(differ[:5])} differ")
+    # Lines count within a part, so rows of several have only their number.
+    table = pa.concat_tables([part.table.select([n for n in part.table.column_names if n in OURS]) for part in parts])
+    return Rows(
+        table=table,
+        names=parts[0].names,
+        class_names=parts[0].class_names,
+        faults=[f"{file}: {fault}" for file, part in zip(files, parts, strict=True) for fault in part.faults],
+        notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        hint=parts[0].hint,
     )
 
 
-def _read_jsonl(path: Path) -> pa.Table:
-    """One JSON object a line; a key that is absent is a null."""
-    columns: dict[str, list[Any]] = {}
-    rows = 0
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as fault:
-                raise ValueError(f"line {number} is not JSON: {fault}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number}: must be an object, but is {type(row).__name__}")
-            for key in COLUMNS:
-                if key in row and key not in columns:
-                    columns[key] = [None] * rows
-                if key in columns:
-                    columns[key].append(row.get(key))
-            rows += 1
+def _read_file(path: Path, asked: Format) -> Rows:
+    ending = ending_of(path.name)
+    if ending in (".parquet", ".arrow"):
+        return _read_arrow(path, asked)
+    lines, encoding = read_lines(path, asked.encoding)
+    if ending == ".json":
+        first = next((line for line in lines if line.strip()), "")
+        rows = (
+            read_json_list("".join(lines), asked) if first.lstrip().startswith("[") else read_json_lines(lines, asked)
+        )
+    elif ending in (".jsonl", ".ndjson"):
+        rows = read_json_lines(lines, asked)
+    elif ending == ".txt" and next((line for line in lines if line.strip()), "").startswith(PREFIX):
+        rows = read_fasttext(lines, asked)
+    else:
+        rows = read_delimited(lines, asked, "," if ending == ".csv" else "\t")
+    if asked.encoding is None and encoding not in ("utf-8", "utf-8-sig"):
+        return dataclasses.replace(rows, notes=[f"is read as {encoding}", *rows.notes])
+    return rows
+
+
+def _read_arrow(path: Path, asked: Format) -> Rows:
+    """Parquet, or the stream of Arrow that `datasets` saves; the names of classes come along as it keeps them."""
+    with path.open("rb") as content:
+        if content.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError("is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository")
+    if path.suffix == ".arrow":
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
+            schema = stream.schema
+            table = stream.read_all()
+        columns = find_columns(schema.names, asked.columns)
+    else:
+        # Not read_table: it would take a folder called "a=b" on the way for a column.
+        with pa.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            columns = find_columns(schema.names, asked.columns)
+            table = file.read(columns=[schema.names[place] for place in columns.places.values()])
+    named = {ours: table.column(schema.names[place]) for ours, place in columns.places.items()}
+    label = schema.names[columns.places["label"]] if "label" in columns.places else None
+    return Rows(
+        table=pa.table(named),
+        names=schema.names,
+        notes=columns.notes,
+        class_names=_class_names(schema, label) if label is not None else (),
+    )
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    """What `datasets` has written into a schema about the classes of a column."""
     try:
-        return pa.table(columns)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as fault:
-        raise ValueError(f"a column must have one type, but {fault}") from None
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+    except (KeyError, ValueError, TypeError):
+        return ()
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
-READERS: Mapping[str, Any] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".jsonl": _read_jsonl,
-}
+def _with_class_names(declared: Declared, names: Sequence[str], tables: Mapping[str, pa.Table]) -> Declared:
+    """The declaration, with the names that the files know of their classes where it has none of its own.
+
+    Classes at the end of the names that no row has stay away, as they do without names: the number of classes is part
+    of what a trial is identified by.
+    """
+    if not names or declared.label_names or declared.num_labels is not None or declared.kind == "regression":
+        return declared
+    columns = [table["label"] for table in tables.values() if "label" in table.column_names]
+    if not all(pa.types.is_integer(column.type) for column in columns):
+        return declared
+    train = pc.unique(tables["train"]["label"]).drop_null().sort().to_pylist() if "train" in tables else []
+    largest = max((pc.max(column).as_py() or 0 for column in columns), default=0)
+    count = len(train) if train == list(range(len(train))) and largest < len(train) <= len(names) else len(names)
+    return dataclasses.replace(declared, label_names=tuple(names[:count]), label_keys=tuple(range(count)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,19 @@ import pyarrow.compute as pc
 from trainables.faults import unknown_name
 from trainables.metrics import TaskKind
 
+_MANY = 50  # whole numbers that are not 0..n-1: beyond it they may be scores
 
-def parse(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
-    """A label column as int64, float64 or string, its nulls kept.
 
-    Text that is all numbers is numbers, as in a csv file, unless every value is among the declared `names`.
-    Raises `ValueError` saying what came where a label is neither a number nor a text.
+_LEADING_ZERO = r"^[+-]?0[0-9]+$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_WITH_COMMAS = r"^[+-]?[0-9]+(,[0-9]+)*$"
+
+
+def parse(column: pa.ChunkedArray) -> pa.Array:
+    """A label column as int64, float64 or string, its nulls kept: whatever the format, the same labels are the same.
+
+    Truth values are the names `True` and `False`, an empty text is a null. Raises `ValueError` saying what came where
+    a label is neither a number nor a text.
     """
     labels = column.combine_chunks()
     if isinstance(labels, pa.ChunkedArray):  # a column without rows keeps its chunks in some versions
@@ -30,10 +38,52 @@ def parse(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
             raise ValueError(f"label: must be whole numbers of 64 bits, but {fault}") from None
     if pa.types.is_floating(labels.type) or pa.types.is_decimal(labels.type):
         return labels.cast(pa.float64())
+    if pa.types.is_boolean(labels.type):
+        return pc.if_else(labels, "True", "False")
+    labels = as_text(labels)
     if not is_text(labels.type):
-        raise ValueError(f"label: must be whole numbers, numbers or names, but is {labels.type}")
+        several = " (several labels a text, multi-label, are not supported)" if pa.types.is_nested(labels.type) else ""
+        raise ValueError(f"label: must be whole numbers, numbers or names, but is {labels.type}{several}")
     labels = labels.cast(pa.string())
-    labels = pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+    return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+
+
+def read_numbers(labels: Mapping[str, pa.Array], names: Sequence[str], *, scores: bool) -> dict[str, pa.Array]:
+    """The labels of all splits, those of a split that are numbers written as text made numbers, as in a csv file.
+
+    They stay names where all of them are among the declared `names`, and where one of any split has a leading zero
+    ("007"), unless they are `scores`.
+    """
+    texts = {split: values for split, values in labels.items() if pa.types.is_string(values.type)}
+    if not scores and any(pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py() for values in texts.values()):
+        return dict(labels)
+    return {**labels, **{split: _number(values, names) for split, values in texts.items()}}
+
+
+def read_names(
+    labels: Mapping[str, pa.Array], names: Sequence[str], *, keys: Sequence[int] = (), always: bool = False
+) -> dict[str, pa.Array]:
+    """The labels of all splits, whole numbers made names.
+
+    With `keys` a number becomes the name of the same place. Without, it becomes a name by being written out: `always`,
+    or only where every number of every split is then one of the `names`.
+    """
+    whole = {
+        split: values for split, values in labels.items() if not pa.types.is_string(values.type) and _whole(values)
+    }
+    written = {split: values.cast(pa.int64()).cast(pa.string()) for split, values in whole.items()}
+    if keys:
+        at = pa.array(map(str, keys), pa.string())
+        called = pa.array(names, pa.string())
+        named = {split: pc.coalesce(called.take(pc.index_in(values, at)), values) for split, values in written.items()}
+        return {**labels, **named}
+    known = pa.array(names, pa.string())
+    if always or all(pc.all(pc.is_in(values.drop_null(), known)).as_py() is not False for values in written.values()):
+        return {**labels, **written}
+    return dict(labels)
+
+
+def _number(labels: pa.Array, names: Sequence[str]) -> pa.Array:
     if names and pc.all(pc.is_in(labels.drop_null(), pa.array(names, pa.string()))).as_py():
         return labels
     for number in (pa.int64(), pa.float64()):
@@ -44,11 +94,41 @@ def parse(column: pa.ChunkedArray, names: Sequence[str] = ()) -> pa.Array:
     return labels
 
 
-def hidden(labels: pa.Array) -> bool:
-    """Whether a split gives no labels away, as the test splits of GLUE: every label null or -1."""
+def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None:
+    """The fault of names that must be something else: scores with a stray word, decimal commas, lists of labels."""
+    if not pa.types.is_string(labels.type):
+        return None
+    values = labels.drop_null()
+    numbers = pc.match_substring_regex(values, _NUMBER)
+    count = pc.sum(numbers).as_py() or 0
+    with_point = pc.any(pc.and_(numbers, pc.match_substring(values, "."))).as_py()
+    if with_point and 2 * count > len(values):
+        stray = pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True))
+        came = _some([repr(value) for value in pc.unique(labels.filter(stray)).to_pylist()])
+        return (
+            f"labels are numbers that are not whole, but {came} in {where(stray, lines)}. Mend or take out these "
+            f'rows; or say "kind": "classification" in task.json if all labels are names'
+        )
+    commas = pc.match_substring(values, ",")
+    if pc.any(commas).as_py() and pc.all(pc.match_substring_regex(values, _WITH_COMMAS)).as_py():
+        came = _some([repr(value) for value in pc.unique(values.filter(commas)).to_pylist()], 3)
+        return (
+            f"labels hold numbers with commas ({came}): write decimals with a point; several labels a text "
+            f'(multi-label) are not supported. If these are names, say "kind": "classification" in task.json'
+        )
+    return None
+
+
+def hidden(labels: pa.Array, known: pa.Array | None = None) -> bool:
+    """Whether a split gives no labels away, as the test splits of GLUE: every label null, or -1 where none of the
+    `known` ones of train is."""
+    if labels.null_count == len(labels):
+        return True
     if pa.types.is_string(labels.type):
-        return labels.null_count == len(labels)
-    return bool(pc.all(pc.equal(labels.drop_null(), -1)).as_py() is not False)
+        return False
+    if known is not None and not pa.types.is_string(known.type) and pc.any(pc.equal(known, -1)).as_py():
+        return False
+    return pc.all(pc.equal(labels.drop_null(), -1)).as_py() is not False
 
 
 def infer_kind(labels: pa.Array) -> TaskKind:
@@ -56,8 +136,12 @@ def infer_kind(labels: pa.Array) -> TaskKind:
     return "regression" if pa.types.is_floating(labels.type) and not _whole(labels) else "classification"
 
 
-def infer_classes(labels: pa.Array) -> tuple[int, tuple[str, ...]] | str:
-    """Number and names (empty for numbered classes) of the classes of a train split, or the fault of its labels."""
+def infer_classes(labels: pa.Array, *, declared: bool = False) -> tuple[int, tuple[str, ...]] | str:
+    """Number and names of the classes of a train split, or the fault of its labels.
+
+    Numbers from 0 without a gap are numbered classes and have no names; any other whole numbers are names, in the
+    order of numbers. Very many of those are refused unless a classification was `declared`.
+    """
     values = pc.unique(labels.drop_null()).sort()
     if pa.types.is_string(labels.type):
         return len(values), tuple(values.to_pylist())
@@ -67,48 +151,75 @@ def infer_classes(labels: pa.Array) -> tuple[int, tuple[str, ...]] | str:
     if not classes:
         return 0, ()
     if classes[0] < 0 or len(classes) != classes[-1] + 1:
-        return (
-            f"train: labels must be 0..n-1 with every class present where num_labels is not declared in task.json, "
-            f"but got {_some(classes)}"
-        )
+        if not declared and len(classes) > _MANY and 2 * len(classes) > len(labels):
+            return (
+                f"train: labels are {len(classes):,} different whole numbers in {len(labels):,} rows "
+                f'({_some(classes)}). Say in task.json "kind": "regression" if these are scores, or "classification"'
+            )
+        return len(classes), tuple(map(str, classes))
     return len(classes), ()
 
 
-def to_classes(labels: pa.Array, num_labels: int, names: Sequence[str]) -> tuple[pa.Array, list[str]]:
+def to_classes(
+    labels: pa.Array, num_labels: int, names: Sequence[str], lines: pa.Array | None = None
+) -> tuple[pa.Array, list[str]]:
     """Class indices (int64) and the faults of those that are none; nulls are left for others to report."""
     if pa.types.is_string(labels.type):
         indices = pc.index_in(labels, pa.array(names, pa.string()))
         strange = labels.filter(pc.and_(pc.is_null(indices), pc.is_valid(labels)))
+        unknown = pc.unique(strange).sort().to_pylist()
+        if len(unknown) > 5 and 2 * len(strange) > len(labels):
+            return indices.cast(pa.int64()), [
+                f"{len(strange):,} of {len(labels):,} rows have a label that none of the {len(names):,} known is, such "
+                f"as {_some([repr(name) for name in unknown], 3)} (is this the right column?)"
+            ]
         faults = [
-            f"{unknown_name('label', name, names or ('none, since label_names are not declared',))} "
-            f"({where(pc.equal(labels, name))})"
-            for name in pc.unique(strange).sort().to_pylist()[:5]
+            f"{_unknown(name, names or ('none, since label_names are not declared',))} "
+            f"({where(pc.equal(labels, name), lines)})"
+            for name in unknown[:5]
         ]
+        if len(unknown) > 5:
+            faults.append(f"{len(unknown) - 5:,} more unknown labels")
         return indices.cast(pa.int64()), faults
     if pa.types.is_floating(labels.type):
-        if fault := _not_whole(labels):
+        if fault := _not_whole(labels, lines):
             return labels, [fault]
         labels = labels.cast(pa.int64())
     outside = pc.or_(pc.less(labels, 0), pc.greater_equal(labels, num_labels))
     if not pc.any(outside).as_py():
         return labels, []
     values = pc.unique(labels.filter(outside)).sort().to_pylist()
-    return labels, [f"labels must be in 0..{num_labels - 1}, but got {_some(values)} in {where(outside)}"]
+    return labels, [f"labels must be in 0..{num_labels - 1}, but got {_some(values)} in {where(outside, lines)}"]
 
 
-def to_scores(labels: pa.Array) -> tuple[pa.Array, list[str]]:
+def to_scores(labels: pa.Array, lines: pa.Array | None = None) -> tuple[pa.Array, list[str]]:
     """Regression targets (float64) and the faults of those that are no finite number."""
     if pa.types.is_string(labels.type):
         return labels, [f"labels of a regression must be numbers, but got {_some(pc.unique(labels).to_pylist())}"]
     labels = labels.cast(pa.float64())
     infinite = pc.invert(pc.is_finite(labels))
-    return labels, [f"labels must be finite, but {where(infinite)} are not"] if pc.any(infinite).as_py() else []
+    return labels, [f"labels must be finite, but {where(infinite, lines)} are not"] if pc.any(infinite).as_py() else []
 
 
-def where(mask: pa.Array | pa.ChunkedArray) -> str:
-    """How many rows a mask marks and the first of them, counted from 1 without a header: "2 rows (4, 17)"."""
-    rows = np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False)) + 1
-    return f"{len(rows)} row{'s' if len(rows) != 1 else ''} ({_some(rows.tolist())})"
+def where(mask: pa.Array | pa.ChunkedArray, lines: pa.Array | None = None) -> str:
+    """How many rows a mask marks and the first of them: "2 rows (lines 5, 18)" where they have lines in a file.
+
+    Rows that have none are counted from 1, without a header: "2 rows (4, 17)".
+    """
+    marked = np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
+    plural = "s" if len(marked) != 1 else ""
+    if lines is None:
+        return f"{len(marked)} row{plural} ({_some((marked + 1).tolist())})"
+    return f"{len(marked)} row{plural} (line{plural} {_some(lines.take(pa.array(marked)).to_pylist())})"
+
+
+def _unknown(name: str, names: Sequence[str], at_most: int = 20) -> str:
+    """As `unknown_name`, with no more than some of very many names."""
+    if len(names) <= at_most:
+        return unknown_name("label", name, names)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown label {name!r}{hint} Known: {_some(sorted(names), at_most)} ({len(names):,} in all)"
 
 
 def _some(values: Sequence[object], at_most: int = 5) -> str:
@@ -119,13 +230,26 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _not_whole(labels: pa.Array) -> str | None:
+def as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Bytes as the text they are in UTF-8, as older writers of Parquet leave it; anything else as it is."""
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        try:
+            return column.cast(pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid:
+            return column
+    return column
+
+
+def _not_whole(labels: pa.Array, lines: pa.Array | None = None) -> str | None:
     if not pa.types.is_floating(labels.type) or _whole(labels):
         return None
     odd = pc.or_(pc.invert(pc.is_finite(labels)), pc.not_equal(labels, pc.floor(labels)))
-    return f"labels of a classification must be whole, but {where(odd)} are not"
+    return f"labels of a classification must be whole, but {where(odd, lines)} are not"
 
 
 def _whole(labels: pa.Array) -> bool:
+    if not pa.types.is_floating(labels.type):
+        return True
     values = labels.drop_null()
     return bool(pc.all(pc.and_(pc.is_finite(values), pc.equal(values, pc.floor(values)))).as_py() is not False)

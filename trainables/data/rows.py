@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainables import metrics
 from trainables.data import labels as label_columns
-from trainables.data.splitting import RULE, WHOLE, split_rows
+from trainables.data.columns import shown
+from trainables.data.reading import LINE, SKIP
+from trainables.data.splitting import RULE, VALIDATION_RULE, WHOLE, cut_off_validation, split_rows
 from trainables.faults import FaultsError, unknown_name
 from trainables.task import Task, TaskInfo, fingerprint, in_order
+
+logger = logging.getLogger(__name__)
 
 # Rows with a label cannot say what that kind needs.
 NO_ANSWERS = "kind: extractive_qa needs answers and their places, as files in the format of SQuAD v1.1 have them"
@@ -33,6 +39,9 @@ class Declared:
     metric: str | None = None
     # Published benchmarks are taken as they are: a handful of rows of GLUE's QQP have an empty question.
     allow_empty_text: bool = False
+    # The labels that label_names are for, in their order; None where these are 0, 1, 2, ... or the names themselves.
+    label_keys: tuple[int, ...] | None = None
+    skip_bad_rows: bool = False  # leave out rows without a text or a label, and say how many
 
 
 def declaration_faults(declared: Declared) -> list[str]:
@@ -70,81 +79,208 @@ def metric_faults(metric: str, kind: metrics.TaskKind) -> list[str]:
     return [f"metric: {metric} fits {its}, but the task is {ours}. Fitting: {fitting}"]
 
 
-def make_task(declared: Declared, tables: Mapping[str, pa.Table], faults: Sequence[str] = ()) -> Task:
+def make_task(
+    declared: Declared,
+    tables: Mapping[str, pa.Table],
+    faults: Sequence[str] = (),
+    *,
+    notes: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
+    cut_validation: bool = False,
+    incomplete: Collection[str] = (),
+) -> Task:
     """Check every row of every split and put the task together.
 
     `tables` has train and validation, and may have test and further splits; or it has `WHOLE`, which is cut into
-    three. Columns: text_a, optional text_b, and label; others are ignored. Test splits that hide their labels are left
-    out. `faults` are those met while reading. Raises `FaultsError` with all faults at once.
+    three; or it has train and `cut_validation`, and validation is cut off it. Columns: text_a, optional text_b, label,
+    and `LINE` where rows have a place in a file that faults should name; others are ignored. `names` are those of all
+    columns of a split's file. Test splits that hide their labels, or have none, are left out. `faults` and `notes` are
+    those met while reading, and `incomplete` are splits of which rows are missing because of them, so that nothing is
+    said of what these would have been. Raises `FaultsError` with all faults at once.
     """
-    faults = [*faults, *declaration_faults(declared)]
+    faults, notes = [*faults, *declaration_faults(declared)], list(notes)
+    tables = _labelled(tables, notes)
+    if declared.skip_bad_rows:
+        tables = {split: _without_bad_rows(split, table, declared, notes) for split, table in tables.items()}
     pair = declared.pair if declared.pair is not None else any("text_b" in t.column_names for t in tables.values())
+    lines = {split: _lines(table) for split, table in tables.items()}
     columns: dict[str, dict[str, pa.Array]] = {}
     for split, table in tables.items():
-        texts, text_faults = _texts(split, table, pair, declared)
+        held = list((names or {}).get(split, table.column_names))
+        texts, text_faults = _texts(split, table, pair, declared, held, lines[split])
         faults += text_faults
         columns[split] = texts
-        if not split.startswith("test") and not table.num_rows:
+        if not split.startswith("test") and not table.num_rows and split not in incomplete:
             faults.append(f"{split}: must have at least 1 row, but has 0")
-    labels = _parse_labels(declared, tables, faults)
-    for split in [split for split in labels if split.startswith("test") and label_columns.hidden(labels[split])]:
+        if "label" not in table.column_names:
+            faults.append(f"{split}: needs a column label, but has {shown(held)}")
+    labels = _parse_labels(declared, tables, lines, faults)
+    train = labels.get("train", labels.get(WHOLE))
+    for split in [s for s in labels if s.startswith("test") and label_columns.hidden(labels[s], train)]:
         del labels[split], columns[split]
-    info = _infer(declared, pair, labels.get("train", labels.get(WHOLE)), faults)
+        notes.append(f"{split} hides its labels and counts as absent")
+    is_known = not incomplete or bool(declared.label_names) or declared.num_labels is not None
+    info = _infer(declared, pair, train, faults) if is_known else None
     if info is not None:
+        if info.label_names and info.kind == "classification":
+            labels = _by_name(labels, info, declared, faults)
         for split, values in labels.items():
-            if info.label_names and not declared.label_names and not pa.types.is_string(values.type):
-                # A split that has only the label "1" reads as numbers, though in train "1" is a name.
-                values = label_columns.parse(tables[split].column("label"), info.label_names)
-                if not pa.types.is_string(values.type) and values.null_count < len(values):
-                    faults.append(f"{split}: labels must be names as in train, but are numbers")
-            columns[split]["label"] = _decode(split, values, info, faults)
+            columns[split]["label"] = _decode(split, values, info, declared, lines[split], faults)
+        if not faults and train is not None:
+            notes += _unseen_classes(info, columns)
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)
     splits = {split: pa.table(columns[split]) for split in in_order(columns)}
-    if WHOLE in splits:
+    try:
+        if WHOLE in splits:
+            splits, rule = split_rows(splits[WHOLE]), RULE
+        elif cut_validation:
+            splits, rule = cut_off_validation(splits, is_classes=info.kind == "classification"), VALIDATION_RULE
+        else:
+            rule = None
+    except ValueError as fault:
+        raise FaultsError(f"task {declared.name}", [str(fault)]) from None
+    if rule is not None:
+        info = dataclasses.replace(info, source=f"{info.source}, {rule}")
+        notes.append(f"its rows are {rule}" if rule == RULE else rule)
+    return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits), notes=tuple(notes))
+
+
+def _lines(table: pa.Table) -> pa.Array | None:
+    return table[LINE].combine_chunks() if LINE in table.column_names else None
+
+
+def _labelled(tables: Mapping[str, pa.Table], notes: list[str]) -> dict[str, pa.Table]:
+    """The splits without those test splits that have texts and no column of labels."""
+    hidden = [
+        split
+        for split, table in tables.items()
+        if split.startswith("test") and "text_a" in table.column_names and "label" not in table.column_names
+    ]
+    notes += [f"{split} has no labels and counts as absent" for split in hidden]
+    return {split: table for split, table in tables.items() if split not in hidden}
+
+
+def _without_bad_rows(split: str, table: pa.Table, declared: Declared, notes: list[str]) -> pa.Table:
+    """A split's rows without those that have no text, or no label where others have one; said in `notes`."""
+    bad = pa.array(np.zeros(table.num_rows, bool))
+    for name in [name for name in ("text_a", "text_b") if name in table.column_names]:
+        column = label_columns.as_text(table.column(name))
+        if label_columns.is_text(column.type):
+            bad = pc.or_(bad, _missing(column, declared).combine_chunks())
+    if "label" in table.column_names:
         try:
-            splits = split_rows(splits[WHOLE])
-        except ValueError as fault:
-            raise FaultsError(f"task {declared.name}", [str(fault)]) from None
-        info = dataclasses.replace(info, source=f"{info.source}, {RULE}")
-    return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits))
+            values = label_columns.parse(table.column("label"))
+            unlabelled = pc.is_null(values)
+            if pa.types.is_floating(values.type):
+                unlabelled = pc.or_(unlabelled, pc.fill_null(pc.is_nan(values), True))
+        except ValueError:  # a fault, and named as such later
+            unlabelled = pa.array(np.zeros(table.num_rows, bool))
+        if not pc.all(unlabelled).as_py():
+            bad = pc.or_(bad, unlabelled)
+    if not pc.any(bad).as_py():
+        return table
+    note = f"{split}: left out {label_columns.where(bad, _lines(table))} without text or label"
+    logger.warning("task %s: %s", declared.name, note)
+    notes.append(note)
+    return table.filter(pc.invert(bad))
 
 
-def _texts(split: str, table: pa.Table, pair: bool, declared: Declared) -> tuple[dict[str, pa.Array], list[str]]:
+def _missing(column: pa.ChunkedArray, declared: Declared) -> pa.ChunkedArray:
+    missing = pc.is_null(column)
+    if declared.allow_empty_text:
+        return missing
+    return pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), ""))
+
+
+def _texts(
+    split: str, table: pa.Table, pair: bool, declared: Declared, held: Sequence[str], lines: pa.Array | None
+) -> tuple[dict[str, pa.Array], list[str]]:
     """The text columns of a split as string, and their faults."""
     texts, faults = {}, []
     if declared.pair is False and "text_b" in table.column_names:
         faults.append(f"{split}: pair is false, but there is a column text_b")
     for name in ("text_a", "text_b") if pair else ("text_a",):
         if name not in table.column_names:
-            faults.append(f"{split}: needs a column {name}, but has {', '.join(table.column_names) or 'none'}")
+            faults.append(f"{split}: needs a column {name}, but has {shown(held)}")
             continue
         column = table.column(name)
         if pa.types.is_dictionary(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.string())
+        column = label_columns.as_text(column)
         if not label_columns.is_text(column.type):
             faults.append(f"{split}: {name} must be text, but is {column.type}")
             continue
-        missing = pc.is_null(column)
-        if not declared.allow_empty_text:
-            missing = pc.or_(missing, pc.equal(pc.utf8_trim_whitespace(pc.fill_null(column, "")), ""))
+        missing = _missing(column, declared)
         if pc.any(missing).as_py():
-            faults.append(f"{split}: {name} must not be null or empty, but is in {label_columns.where(missing)}")
+            remedy = "" if lines is None else f". Mend or take out such rows, or leave them out by {SKIP}"
+            faults.append(
+                f"{split}: {name} must not be null or empty, but is in {label_columns.where(missing, lines)}{remedy}"
+            )
         texts[name] = pa.chunked_array(column.cast(pa.string()).chunks, pa.string())
     return texts, faults
 
 
-def _parse_labels(declared: Declared, tables: Mapping[str, pa.Table], faults: list[str]) -> dict[str, pa.Array]:
+def _parse_labels(
+    declared: Declared, tables: Mapping[str, pa.Table], lines: Mapping[str, pa.Array | None], faults: list[str]
+) -> dict[str, pa.Array]:
     labels = {}
     for split, table in tables.items():
         if "label" not in table.column_names:
-            faults.append(f"{split}: needs a column label, but has {', '.join(table.column_names) or 'none'}")
             continue
         try:
-            labels[split] = label_columns.parse(table.column("label"), declared.label_names or ())
+            labels[split] = label_columns.parse(table.column("label"))
         except ValueError as fault:
             faults.append(f"{split}: {fault}")
-    return labels
+    names = declared.label_names or ()
+    labels = label_columns.read_numbers(labels, names, scores=_is_regression(declared))
+    if names or declared.kind is not None:
+        return labels
+    strange = {split: label_columns.strange_names(values, lines[split]) for split, values in labels.items()}
+    faults += [f"{split}: {fault}" for split, fault in strange.items() if fault is not None]
+    if any(strange.get(split) for split in ("train", WHOLE)):
+        return {}  # of which nothing more can be said
+    return {split: values for split, values in labels.items() if strange[split] is None}
+
+
+def _is_regression(declared: Declared) -> bool:
+    """Whether the declaration alone says so."""
+    metric = metrics.METRICS.get(declared.metric or "")
+    said = declared.kind or ("regression" if declared.num_labels == 1 else metric.kind if metric else None)
+    return said == "regression"
+
+
+def _by_name(
+    labels: Mapping[str, pa.Array], info: TaskInfo, declared: Declared, faults: list[str]
+) -> dict[str, pa.Array]:
+    """The labels where classes have names: whole numbers that stand for names made names."""
+    if declared.label_keys is not None:
+        return label_columns.read_names(labels, info.label_names, keys=declared.label_keys)
+    if declared.label_names:
+        return label_columns.read_names(labels, info.label_names)
+    train = labels.get("train", labels.get(WHOLE))
+    if train is not None and not pa.types.is_string(train.type):
+        return label_columns.read_names(labels, info.label_names, always=True)
+    # A split that has only the label "1" reads as numbers, though in train "1" is a name.
+    named = {split: label_columns.read_names({split: v}, info.label_names)[split] for split, v in labels.items()}
+    for split, values in named.items():
+        if not pa.types.is_string(values.type) and values.null_count < len(values):
+            faults.append(f"{split}: labels must be names as in train, but are numbers")
+    return named
+
+
+def _unseen_classes(info: TaskInfo, columns: Mapping[str, Mapping[str, pa.Array]]) -> list[str]:
+    """Declared classes that no row of train has: right where they are rare, a slip of counting where they are not."""
+    train = columns.get("train", columns.get(WHOLE))
+    if train is None or info.kind != "classification":
+        return []
+    seen = set(pc.unique(train["label"]).to_pylist())
+    absent = [label for label in range(min(info.num_labels, 10_000)) if label not in seen]
+    if not absent:
+        return []
+    named = [f"{label} ({info.label_names[label]})" if info.label_names else str(label) for label in absent[:10]]
+    more = ", ..." if len(absent) > 10 else ""
+    return [f"of {info.num_labels:,} classes {len(absent):,} never occur in train: {', '.join(named)}{more}"]
 
 
 def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[str]) -> TaskInfo | None:
@@ -164,9 +300,13 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
     if kind == "classification":
         num_labels = declared.num_labels or len(names) or None
         if num_labels is None:
-            inferred = label_columns.infer_classes(train) if train is not None else None
-            if inferred is None or isinstance(inferred, str):
-                faults += [inferred] if inferred else []
+            if train is None:
+                return None
+            if not len(train):  # a fault already, and no class is known
+                return None
+            inferred = label_columns.infer_classes(train, declared=declared.kind is not None)
+            if isinstance(inferred, str):
+                faults += [inferred]
                 return None
             num_labels, names = inferred
         elif not names and train is not None and pa.types.is_string(train.type):
@@ -201,16 +341,25 @@ def _names_from(train: pa.Array, num_labels: int, faults: list[str]) -> tuple[st
     return names
 
 
-def _decode(split: str, labels: pa.Array, info: TaskInfo, faults: list[str]) -> pa.Array:
+def _decode(
+    split: str, labels: pa.Array, info: TaskInfo, declared: Declared, lines: pa.Array | None, faults: list[str]
+) -> pa.Array:
     if labels.null_count:
-        faults.append(f"{split}: label must not be null, but is in {label_columns.where(pc.is_null(labels))}")
+        remedy = "" if lines is None else f". Mend or take out such rows, or leave them out by {SKIP}"
+        faults.append(
+            f"{split}: label must not be null, but is in {label_columns.where(pc.is_null(labels), lines)}{remedy}"
+        )
     if info.kind == "regression":
-        decoded, strange = label_columns.to_scores(labels)
+        decoded, strange = label_columns.to_scores(labels, lines)
     else:
-        decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names)
+        decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names, lines)
+        if strange and split not in ("train", WHOLE) and pa.types.is_string(labels.type) and not declared.label_names:
+            strange[-1] += "; classes are those of train; name all of them by label_names in task.json to have more"
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
     if split in ("train", WHOLE) and distinct == 1 and not strange:
         what = "two classes" if info.kind == "classification" else "two different scores"
-        faults.append(f"{split}: must have at least {what}, but every label is {decoded.drop_null()[0].as_py()}")
+        only = decoded.drop_null()[0].as_py()
+        only = info.label_names[only] if info.label_names else only
+        faults.append(f"{split}: must have at least {what}, but every label is {only}")
     return decoded

@@ -2,18 +2,21 @@
 
 A file is one JSON object: `data` is a list of articles, an article's `paragraphs` each have a `context` and `qas`, and
 of these each has an `id`, a `question` and `answers`, a list of `text` and `answer_start`, the place of its first
-character in the context. Further keys are welcome.
+character in the context. Further keys are welcome. The same as a question a row, as the Hugging Face hub has it, is
+`id`, `question`, `context` and `answers`, in .jsonl or .parquet.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import pyarrow as pa
+import pyarrow.parquet
 
 from trainables import metrics
 from trainables.data.rows import Declared, declaration_faults, metric_faults
@@ -30,6 +33,9 @@ SCHEMA = pa.schema(
 )
 # What the authors of SQuAD call the files of a split.
 OFFICIAL_NAMES = {"train-v1.1.json": "train", "dev-v1.1.json": "validation", "test-v1.1.json": "test"}
+
+_FLAT = (".jsonl", ".parquet")
+_COLUMNS = {"question", "context", "answers"}
 
 # What a file must keep to; a fault names the rule and the places that do not.
 OBJECTS = "every {} must be a list of objects"
@@ -54,8 +60,15 @@ def split_files(names: Sequence[str]) -> dict[str, list[str]]:
     return {split: found[split] for split in in_order(found)}
 
 
-def load_squad(folder: Path, names: Sequence[str], declared: Declared, faults: Sequence[str] = ()) -> Task:
-    """Read and check the files of a folder and put the task together.
+def load_squad(
+    folder: Path,
+    names: Sequence[str],
+    declared: Declared,
+    faults: Sequence[str] = (),
+    *,
+    files: Mapping[str, Sequence[str]] | None = None,
+) -> Task:
+    """Read and check the files of a folder and put the task together; `files` are those of each split, if chosen.
 
     The first answer of a question is the one that is trained on; a prediction is held against all of them. A test
     split without any answers is left out. Raises `FaultsError` with all faults at once, those given included.
@@ -65,7 +78,7 @@ def load_squad(folder: Path, names: Sequence[str], declared: Declared, faults: S
     faults = [*faults, *declaration_faults(declared), *metric_faults(metric, kind)]
     if declared.pair is False:
         faults.append(f"pair: must be true or absent where kind is {kind}")
-    files = split_files(names)
+    files = split_files(names) if files is None else files
     splits = {}
     for split, candidates in files.items():
         if len(candidates) > 1:
@@ -93,8 +106,9 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
 
     With `answers_optional` the table of a file without a single answer is None, and that is no fault.
     """
+    flat = path.suffix in _FLAT
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        document = _nested(path) if flat else json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as fault:
         return None, [f"cannot be read: {' '.join(str(fault).split())}"]
     if not isinstance(document, dict):
@@ -108,7 +122,7 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
     repeated = [f"{name!r} ({count} times)" for name, count in counts.items() if count > 1]
     if repeated:
         misses[UNIQUE] = repeated
-    faults = [_fault(rule, places) for rule, places in misses.items()]
+    faults = [_fault(rule, [_row_of(p) for p in places] if flat else places) for rule, places in misses.items()]
     if not questions and not faults:
         faults.append("must have at least 1 question, but has 0")
     if hidden or faults:
@@ -117,6 +131,48 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
         return pa.Table.from_pylist(questions, schema=SCHEMA), []
     except ValueError as fault:  # JSON can say half a character
         return None, [f"must be text in UTF-8, but {fault}"]
+
+
+def is_flat(path: Path) -> bool:
+    """Whether the rows of a file are questions, one a row, with their contexts. Raises what reading it raises."""
+    if path.suffix == ".parquet":
+        with pa.parquet.ParquetFile(path) as file:
+            return set(file.schema_arrow.names) >= _COLUMNS
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8-sig") as lines:
+            row = json.loads(next((line for line in lines if line.strip()), "null"))
+        return isinstance(row, dict) and row.keys() >= _COLUMNS
+    return False
+
+
+def _nested(path: Path) -> dict[str, Any]:
+    """The rows of a flat file as the one object that SQuAD's own files are, a paragraph a row."""
+    rows: list[Any]
+    if path.suffix == ".parquet":
+        with pa.parquet.ParquetFile(path) as file:
+            rows = file.read().to_pylist()
+    else:
+        with path.open(encoding="utf-8-sig") as lines:
+            rows = [json.loads(line) for line in lines if line.strip()]
+    paragraphs = []
+    for row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"every row must be an object, but one is {type(row).__name__}")
+        answers = row.get("answers")
+        if isinstance(answers, dict):  # a list of texts and one of places, as the hub keeps them
+            texts, starts = answers.get("text"), answers.get("answer_start")
+            if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+                raise ValueError("answers must have as many entries of text as of answer_start, in every row")
+            pairs = zip(texts, starts, strict=True)
+            answers = [{"text": text, "answer_start": start} for text, start in pairs]
+        question = {"id": row.get("id"), "question": row.get("question"), "answers": answers}
+        paragraphs.append({"context": row.get("context"), "qas": [question]})
+    return {"data": [{"paragraphs": paragraphs}]}
+
+
+def _row_of(place: str) -> str:
+    """A place in `_nested` as the row of the file."""
+    return re.sub(r"data\[0\]\.paragraphs\[(\d+)\](\.qas\[0\])?", lambda match: f"row {int(match[1]) + 1}", place)
 
 
 def _questions(document: Mapping[str, Any], misses: Misses) -> Iterator[dict[str, Any]]:

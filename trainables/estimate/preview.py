@@ -29,6 +29,7 @@ class TaskPreview:
     train_rows: int | None
     missing: tuple[str, ...] = ()  # why its data cannot be had here
     rows_by_split: Mapping[str, int] = field(default_factory=dict)  # empty without its data
+    notes: tuple[str, ...] = ()  # what was decided or left out while its data were read
 
 
 def preview_task(reference: str) -> TaskPreview:
@@ -45,7 +46,9 @@ def preview_task(reference: str) -> TaskPreview:
     # How many windows questions make, and so the steps, depends on the tokenizer.
     rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
     by_split = {split: table.num_rows for split, table in task.splits.items()}
-    return TaskPreview(info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows_by_split=by_split)
+    return TaskPreview(
+        info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows_by_split=by_split, notes=task.notes
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

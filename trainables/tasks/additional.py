@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data import published
-from trainables.data.files import READERS, load_folder, split_files
+from trainables.data.files import load_folder
+from trainables.data.layout import ENDINGS, split_files
 from trainables.data.published import Published, comma_separated, folder_per_label, tab_separated
 from trainables.faults import UnavailableError
 from trainables.task import Task, TaskInfo
@@ -165,7 +166,7 @@ def load(name: str) -> Task:
     """
     root = os.environ.get("ADAPTUNE_DATA")
     folder = Path(root).expanduser() / name if root else None
-    files = f"files of a task folder (train and validation, or all: {', '.join(READERS)}) or the data set as published"
+    files = f"files of a task folder (train and validation, or all: {', '.join(ENDINGS)}) or the data set as published"
     rule = f"needs {files} in a folder of its name in the folder that the variable ADAPTUNE_DATA names"
     if folder is None or not folder.is_dir():
         came = "it is not set" if folder is None else f"there is none in {folder.parent}"

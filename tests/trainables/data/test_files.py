@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from trainables import tasks
-from trainables.data.files import split_files
+from trainables.data.layout import split_files
 from trainables.faults import FaultsError
 
 Rows = Mapping[str, list[Any]]

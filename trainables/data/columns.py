@@ -1,0 +1,156 @@
+"""Which columns of a file hold the texts and the labels: the ones declared, else the ones that are called so.
+
+A file that calls them `text_a`, `text_b` and `label` is taken at its word. Else the names that such columns usually
+have are looked for, capitals and blanks around them aside, and taken where only one reading is possible.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+OURS = ("text_a", "text_b", "label")
+
+PAIRS = (
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("text1", "text2"),
+    ("sentence_a", "sentence_b"),
+    ("#1_string", "#2_string"),  # the published files of MRPC
+)
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "review_text",
+    "tweet",
+    "comment",
+    "comment_text",
+    "message",
+    "utterance",
+    "document",
+)
+LABELS = ("label", "labels", "gold_label", "target", "category", "class", "score", "sentiment", "intent", "quality")
+
+
+_NUMBERING = ("id", "idx", "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where text_a, text_b and label are among a file's columns; what a file lacks is not in `places`."""
+
+    places: Mapping[str, int]  # of `OURS` -> index of the file's column
+    notes: tuple[str, ...] = ()  # what was found by itself
+
+
+def find_columns(names: Sequence[str], declared: Mapping[str, str] | None = None) -> Columns:
+    """The columns of a file that has these names. Raises `ValueError` where a name is doubtful.
+
+    A column that is not found is for `trainables.data.rows` to miss, unless it was declared.
+    """
+    if declared:
+        absent = [theirs for theirs in declared.values() if theirs not in names]
+        if absent:
+            raise ValueError(
+                f"has no column {', '.join(map(repr, absent))}, which columns of task.json names. "
+                f"Its columns: {shown(names)}"
+            )
+        return Columns(places={ours: _once(names, theirs) for ours, theirs in declared.items()})
+    exact = {ours: _once(names, ours) for ours in OURS if ours in names}
+    if "text_a" in exact and "label" in exact:
+        return Columns(places=exact)
+    called: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        called.setdefault(_plain(name), []).append(place)
+    texts = {"text_a": exact["text_a"]} if "text_a" in exact else _texts(names, called)
+    if "text_a" in exact and "text_b" in exact:
+        texts["text_b"] = exact["text_b"]
+    label = {"label": exact["label"]} if "label" in exact else _label(names, called)
+    places = texts | label
+    found = [f"{ours} is {names[place]!r}" for ours, place in places.items() if names[place] != ours]
+    return Columns(places=places, notes=(f"columns: {', '.join(found)}",) if found else ())
+
+
+def shown(names: Sequence[str], at_most: int = 12) -> str:
+    """Names of columns as a fault lists them."""
+    listed = [name if name.strip() else repr(name) for name in names[:at_most]]
+    return ", ".join(listed) + (", ..." if len(names) > at_most else "") or "none"
+
+
+def suggestion(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """What to say to a file whose names tell nothing, from some of its rows; empty where these tell nothing either.
+
+    The text is the column of most characters, the label the one of fewest values, a column of one value and one of
+    nothing but different values aside.
+    """
+    if rows and any(name.strip() and name in {row[place] for row in rows} for place, name in enumerate(names)):
+        return (
+            f"the first line ({', '.join(names)[:80]}) looks like a row: where no line names the columns, name all "
+            f'{len(names)} in task.json, as "header": ["label", "text_a", ...]'
+        )
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(names) if name.strip()}
+    filled = {name: values for name, values in columns.items() if any(value.strip() for value in values)}
+    if not filled:
+        return ""
+    text = max(filled, key=lambda name: sum(map(len, filled[name])))
+    flags = [name for name, values in filled.items() if set(values) <= {"0", "1"} and _plain(name) not in _NUMBERING]
+    if len(flags) > 1:
+        return (
+            f"{', '.join(flags)} look like a label each (multi-label), which is not supported: take one of them in "
+            f'task.json, as "columns": {{"text_a": "{text}", "label": "{flags[0]}"}}'
+        )
+    counts = {
+        name: len(set(values)) for name, values in filled.items() if name != text and _plain(name) not in _NUMBERING
+    }
+    labels = {name: count for name, count in counts.items() if 1 < count < len(rows)}
+    label = min(labels, key=lambda name: labels[name]) if labels else "..."
+    return f'say in task.json which column is which, as "columns": {{"text_a": "{text}", "label": "{label}"}}'
+
+
+def _texts(names: Sequence[str], called: Mapping[str, list[int]]) -> dict[str, int]:
+    pairs = [pair for pair in PAIRS if all(name in called for name in pair)]
+    if len(pairs) == 1:
+        # A title beside a pair, or the question of one, is no second reading.
+        return {ours: _once_of(names, called, theirs) for ours, theirs in zip(OURS, pairs[0], strict=False)}
+    single = [name for name in ("text_a", *TEXTS) if name in called]
+    if len(pairs) > 1 or len(single) > 1:
+        doubtful = single or [name for pair in pairs for name in pair]
+        raise ValueError(
+            f"has several columns that could be the text: {', '.join(doubtful)}. "
+            f'Say which in task.json, as "columns": {{"text_a": "{doubtful[0]}", "label": ...}}'
+        )
+    return {"text_a": _once_of(names, called, single[0])} if single else {}
+
+
+def _label(names: Sequence[str], called: Mapping[str, list[int]]) -> dict[str, int]:
+    found = [name for name in LABELS if name in called]
+    if len(found) > 1 and "label" not in found:
+        raise ValueError(
+            f"has several columns that could be the label: {', '.join(found)}. "
+            f'Say which in task.json, as "columns": {{"text_a": ..., "label": "{found[0]}"}}'
+        )
+    return {"label": _once_of(names, called, found[0])} if found else {}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+
+
+def _once(names: Sequence[str], name: str) -> int:
+    if list(names).count(name) > 1:
+        raise ValueError(f"every column must stand once, but {name} stands twice")
+    return list(names).index(name)
+
+
+def _once_of(names: Sequence[str], called: Mapping[str, list[int]], plain: str) -> int:
+    if len(called[plain]) > 1:
+        both = ", ".join(repr(names[place]) for place in called[plain])
+        raise ValueError(f"every column must stand once, but there are {both}")
+    return called[plain][0]

@@ -1,0 +1,112 @@
+"""task.json: what a task folder says of itself and of how its files are to be read."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from trainables.data.columns import OURS
+from trainables.data.reading import Format, Quoting
+from trainables.data.rows import Declared
+
+_Rule = tuple[str, Callable[[Any], bool]]
+
+
+def _is_columns(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and "text_a" in value
+        and value.keys() <= set(OURS)
+        and all(isinstance(column, str) for column in value.values())
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_label_names(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(isinstance(name, str) and _is_whole(key) for key, name in value.items())
+    return _is_names(value)
+
+
+def _is_whole(text: str) -> bool:
+    return text.lstrip("-").isdecimal() and text.isascii()
+
+
+def _is_encoding(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and "x".encode(value) != b""
+    except (LookupError, ValueError):  # unknown, or none of text
+        return False
+
+
+# key of task.json -> its rule, and whether a value keeps it
+_TASK: dict[str, _Rule] = {
+    "name": ("a non-empty string", lambda v: isinstance(v, str) and bool(v)),
+    "kind": ("a string", lambda v: isinstance(v, str)),
+    "pair": ("true or false", lambda v: isinstance(v, bool)),
+    "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
+    "label_names": ("a list of strings, or an object of label: name", _is_label_names),
+    "metric": ("a string", lambda v: isinstance(v, str)),
+}
+_FORMAT: dict[str, _Rule] = {
+    "columns": ('an object like {"text_a": "review", "label": "stars"}, text_b being the third key', _is_columns),
+    "delimiter": ("one character", lambda v: isinstance(v, str) and len(v) == 1 and v not in '"\r\n'),
+    "encoding": ("an encoding that Python knows, such as utf-8, cp1252 or utf-16", _is_encoding),
+    "quoting": (" or ".join(get_args(Quoting)), lambda v: v in get_args(Quoting)),
+    "header": (
+        "a list with a name for every column, where no line of the files holds them",
+        lambda v: _is_names(v) and len(v) > 0,
+    ),
+    "skip_bad_rows": ("true or false", lambda v: isinstance(v, bool)),
+}
+# Remarks for people. Anything else is a slip of the pen, or something that would be left undone without a word.
+_REMARKS = (
+    "notes", "description", "comment", "source", "url", "homepage", "license", "citation", "language", "version",
+    "author", "date", "rows", "paper_table",
+)  # fmt: skip
+
+
+def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, list[str]]:
+    """What task.json says, where there is one, and its faults; a faulty value counts as not said."""
+    path, values, faults = folder / "task.json", {}, []
+    if path.exists():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as fault:
+            faults.append(f"task.json cannot be read: {fault}")
+        if not isinstance(values, dict):
+            faults.append(f"task.json: must be an object, but is {type(values).__name__}")
+            values = {}
+    known = {**_TASK, **_FORMAT}
+    for key in values.keys() - known.keys() - set(_REMARKS):
+        near = difflib.get_close_matches(key.lower(), [*known, *_REMARKS], n=1, cutoff=0.7)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        faults.append(
+            f"task.json: unknown key {key!r}{hint} Known: {', '.join(known)}; and for remarks {', '.join(_REMARKS)}"
+        )
+    good: dict[str, Any] = {}
+    for key, (rule, keeps) in known.items():
+        if values.get(key) is None:
+            continue
+        if keeps(values[key]):
+            good[key] = tuple(values[key]) if isinstance(values[key], list) else values[key]
+        else:
+            faults.append(f"task.json: {key} must be {rule}, but got {values[key]!r}")
+    asked = Format(**{key: good.pop(key) for key in _FORMAT if key in good})
+    if isinstance(names := good.get("label_names"), dict):
+        pairs = sorted((int(key), called) for key, called in names.items())
+        good["label_names"] = tuple(called for _, called in pairs)
+        good["label_keys"] = tuple(key for key, _ in pairs)
+    if asked.header is not None and asked.columns and (absent := set(asked.columns.values()) - set(asked.header)):
+        faults.append(f"task.json: columns names {', '.join(sorted(absent))}, which header does not")
+        asked = dataclasses.replace(asked, columns=None)
+    good["name"] = name or good.get("name") or folder.name
+    declared = Declared(**good, source=str(folder), skip_bad_rows=asked.skip_bad_rows)
+    return declared, asked, sorted(faults)

@@ -1,0 +1,137 @@
+"""The characters of a text file: which encoding it is in, found where the bytes leave no doubt, and its lines.
+
+A byte order mark decides, then UTF-8, which hardly any other text is by chance. What is left is a guess, so it is
+made for one encoding only: cp1252, the usual one of older Windows files, where charset-normalizer holds it possible
+and no letter speaks against it. For any other encoding the fault names what to write into task.json.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from charset_normalizer import from_bytes
+
+_MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Letters that cp1252 gives where the text is in another code page. Each is common in one of Europe's languages, and is
+# believed only beside letters that show that language: otherwise it stands for the other page's letter.
+_ELSEWHERE = {
+    **dict.fromkeys("\xb3\xb9", ""),  # l and a of Polish in cp1250
+    **dict.fromkeys("\xfe\xfd\xf0\xde\xdd\xd0", ""),  # s, i and g of Turkish in cp1254; Icelandic here
+    **dict.fromkeys("\xf5\xd5", "\xe3\xc3"),  # o of Hungarian in cp1250; Portuguese here, which has a tilde on a too
+    **dict.fromkeys("\xfb\xdb", "\xe0\xe8\xe7\xea\xe2"),  # u of Hungarian; French here
+}
+_SAMPLE = 1 << 16  # bytes
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+COMPRESSIONS = (".gz", ".zip")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file's content, unpacked where its name ends in one of `COMPRESSIONS`. Raises `ValueError` or `OSError`."""
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as content:
+            yield content
+    elif path.suffix.lower() == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                held = [member for member in archive.namelist() if not member.startswith("__MACOSX/")]
+                if len(held) != 1:
+                    raise ValueError(f"a .zip must hold one file, but holds {', '.join(held[:5]) or 'none'}")
+                with archive.open(held[0]) as content:
+                    yield content
+        except (zipfile.BadZipFile, NotImplementedError) as fault:
+            raise ValueError(f"is no .zip that can be read: {fault}") from None
+    else:
+        with path.open("rb") as content:
+            yield content
+
+
+def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]:
+    """The lines of a text file with their ends (\\n, \\r\\n or \\r), and its encoding: the one given, or found.
+
+    Raises `ValueError` where there is doubt, saying what to do, and `OSError` where there is no such file.
+    """
+    given = encoding
+    with opened(path) as content:
+        head = content.read(1 << 12)
+        if head.startswith(LFS_POINTER):
+            raise ValueError("is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository")
+    encoding = given or _marked(head) or "utf-8"
+    try:
+        return _decoded(path, encoding), encoding
+    except UnicodeDecodeError as fault:
+        if given is not None:
+            raise ValueError(f"is not {given}, as task.json says: {fault}") from None
+        if encoding != "utf-8":
+            raise ValueError(f"begins as {encoding} but goes on otherwise: {fault}") from None
+    except UnicodeError as fault:
+        raise ValueError(f"is not {encoding}: {fault}") from None
+    encoding = _guess(path)
+    return _decoded(path, encoding), encoding
+
+
+def _marked(head: bytes) -> str | None:
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    # UTF-16 without its mark: every second byte of Western text is zero.
+    zeros = [head[place::2].count(0) / max(len(head) // 2, 1) for place in (0, 1)]
+    if len(head) >= 8 and max(zeros) > 0.4 and min(zeros) < 0.05:
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    return None
+
+
+def _decoded(path: Path, encoding: str) -> list[str]:
+    # Line by line, since one emoji would make a text of the whole file take four bytes a character.
+    with opened(path) as content, io.TextIOWrapper(content, encoding=encoding, newline="") as text:
+        return list(text)
+
+
+def _speaks_against(text: str) -> bool:
+    """Whether a text has letters as cp1252 gives them for those of another code page."""
+    seen = set(text)
+    return any(letter in seen and seen.isdisjoint(company) for letter, company in _ELSEWHERE.items())
+
+
+def _guess(path: Path) -> str:
+    """The encoding of a file that is not UTF-8. Raises `ValueError` with the remedy where there is doubt."""
+    sample, first, number = bytearray(), 0, 0
+    with opened(path) as content:
+        for number, line in enumerate(content, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                first = first or number
+            if not line.isascii() and len(sample) < _SAMPLE:
+                sample += line
+        whole = bytes(sample)
+    # Its words of caution are its own log's, and ours is the fault.
+    matches = list(from_bytes(whole)) if whole else []
+    possible = [match.encoding for match in matches]
+    try:
+        _decoded(path, "cp1252")
+        text = whole.decode("cp1252")
+    except UnicodeDecodeError:
+        text = None
+    alike = {encoding for match in matches for encoding in match.could_be_from_charset}
+    if text is not None and "cp1252" in alike and not _speaks_against(text):
+        return "cp1252"
+    likely = ", ".join(possible[:3]) or "none that is known"
+    shown = f'"encoding": "{possible[0]}"' if possible else '"encoding": "cp1252"'
+    raise ValueError(
+        f"is not UTF-8 (line {first}), and its bytes leave doubt which encoding it is in (likely: {likely}). "
+        f"Save it as UTF-8, or say which in task.json, as {shown}"
+    )

@@ -1,0 +1,217 @@
+"""Rows as JSON: an object a line, or one list of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from trainables.data.columns import OURS, find_columns
+from trainables.data.reading import LINE, SKIP, Format, Rows, at_lines
+
+_CHUNK = 20_000  # rows made into Arrow at a time
+
+
+@dataclass(kw_only=True)
+class _Misses:
+    """The rule of a row or a value -> where it is not kept, and how the first of them looks."""
+
+    where: dict[str, list[int]] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, rule: str, number: int, came: str) -> None:
+        self.where.setdefault(rule, []).append(number)
+        self.first.setdefault(rule, came)
+
+
+def read_json_lines(lines: Sequence[str], asked: Format) -> Rows:
+    """One object a line; a key that is absent is a null. Raises `ValueError` where no column can be told."""
+
+    def rows(misses: _Misses) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as fault:
+                misses.add("must be JSON", number, f"line {number} is not JSON: {fault}")
+            except RecursionError:
+                misses.add("must be JSON", number, f"line {number} is too deep")
+            else:
+                if isinstance(row, dict):
+                    yield number, row
+                else:
+                    misses.add("must be an object", number, f"line {number}: must be an object, but is {_kind(row)}")
+
+    return _table(rows, asked, lines)
+
+
+def read_json_list(text: str, asked: Format) -> Rows:
+    """One list of objects. Raises `ValueError` where it is none."""
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("is too deep") from None
+    if not isinstance(values, list):
+        raise ValueError(f"must be a list of objects, but is {_kind(values)}")
+
+    def rows(misses: _Misses) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, row in enumerate(values, start=1):
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                misses.add("must be an object", number, f"row {number}: must be an object, but is {_kind(row)}")
+
+    return _table(rows, asked, None)
+
+
+def _table(
+    rows: Callable[[_Misses], Iterator[tuple[int, dict[str, Any]]]], asked: Format, lines: Sequence[str] | None
+) -> Rows:
+    """`lines` are the file's where a row is one of them, and None where rows have only their number."""
+    names: dict[str, None] = {}
+    for _, row in islice(rows(_Misses()), _CHUNK):
+        names.update(dict.fromkeys(row))
+    while True:
+        columns, seen = find_columns(list(names), asked.columns), len(names)
+        keys = [ours for ours in OURS if ours in columns.places]
+        theirs = [list(names)[columns.places[ours]] for ours in keys]
+        misses, numbers = _Misses(), []
+        values: list[list[Any]] = [[] for _ in keys]
+        for number, row in rows(misses):
+            if not row.keys() <= names.keys():
+                names.update(dict.fromkeys(row))
+            cells = [row.get(name) for name in theirs]
+            # Python takes the last of a key's values; the line's text tells whether there may be several.
+            if lines is not None and any(
+                name in row and lines[number - 1].count(f'"{name}"') > 1 and _stands_twice(lines[number - 1], name)
+                for name in theirs
+            ):
+                misses.add("must have a key once", number, f"line {number} has one twice")
+            elif all(_is_sound(ours, cell, number, misses) for ours, cell in zip(keys, cells, strict=True)):
+                for column, cell in zip(values, cells, strict=True):
+                    column.append(cell)
+                numbers.append(number)
+        if len(names) == seen or find_columns(list(names), asked.columns) == columns:
+            break  # else a late row has a column that counts: once more from the start
+    made = {ours: _column(ours, column) for ours, column in zip(keys, values, strict=True)}
+    if lines is not None or not made:
+        made[LINE] = pa.array(numbers, pa.int64())
+    skipped = sorted({number for places in misses.where.values() for number in places})
+    notes, what = list(columns.notes), "line" if lines is not None else "row"
+    if skipped and asked.skip_bad_rows:
+        notes.append(f"left out {len(skipped)} broken row{'s' * (len(skipped) > 1)}: {at_lines(skipped, what)}")
+    faults = [] if asked.skip_bad_rows else _faults(misses, len(numbers) + len(skipped), what)
+    if not keys and (nested := [name for name in names if _holds_objects(rows, name)]):
+        faults.append(
+            f"its rows hold objects ({', '.join(nested)}): make the text and the label keys of the row itself"
+        )
+    return Rows(
+        table=pa.table(made),
+        names=list(names),
+        faults=faults,
+        notes=notes,
+        skipped=len(skipped) if asked.skip_bad_rows else 0,
+    )
+
+
+def _column(ours: str, cells: list[Any]) -> pa.ChunkedArray:
+    kind = _label_kind(cells) if ours == "label" else pa.string()
+    if pa.types.is_string(kind):
+        cells = [str(cell) if isinstance(cell, int | float) else cell for cell in cells]
+    chunks = [pa.array(cells[start : start + _CHUNK], kind) for start in range(0, len(cells), _CHUNK)]
+    return pa.chunked_array(chunks, kind)
+
+
+def _holds_objects(rows: Callable[[_Misses], Iterator[tuple[int, dict[str, Any]]]], name: str) -> bool:
+    return any(isinstance(row.get(name), dict) for _, row in islice(rows(_Misses()), 1))
+
+
+def _is_sound(ours: str, cell: Any, number: int, misses: _Misses) -> bool:
+    """Whether a value can be a text or a label; a list of labels is left for the label's own fault."""
+    if cell is None:
+        return True
+    if ours != "label":
+        if isinstance(cell, str):
+            return _is_unicode(ours, cell, number, misses)
+        came = f"{number} has {_kind(cell)}: {_begin(cell)}"
+        misses.add(f"{ours} must be text", number, came)
+        return False
+    if isinstance(cell, str):
+        return _is_unicode(ours, cell, number, misses)
+    if isinstance(cell, list):
+        misses.add(
+            "label must be one number or name (several labels a text, multi-label, are not supported)",
+            number,
+            f"{number} has a list: {_begin(cell)}",
+        )
+        return False
+    if isinstance(cell, dict):
+        misses.add("label must be a number or a name", number, f"{number} has an object: {_begin(cell)}")
+        return False
+    if isinstance(cell, int) and not isinstance(cell, bool) and not -(2**63) <= cell < 2**63:
+        misses.add("label must be a number of 64 bits", number, f"{number} has {_begin(cell)}")
+        return False
+    return True
+
+
+def _is_unicode(ours: str, cell: str, number: int, misses: _Misses) -> bool:
+    if cell.isascii():
+        return True
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        misses.add(f"{ours} must be whole characters", number, f"{number} has half of one: {ascii(cell)[:60]}")
+        return False
+    return True
+
+
+def _label_kind(cells: Sequence[Any]) -> pa.DataType:
+    """The type of a column of labels: 1 and "1" are alike, and so are 1 and 1.0; true is a name, like any text."""
+    kinds = {type(cell) for cell in cells if cell is not None}
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds <= {int}:
+        return pa.int64() if kinds else pa.null()
+    if kinds <= {int, float}:
+        return pa.float64()
+    return pa.string()
+
+
+def _stands_twice(line: str, key: str) -> bool:
+    keys: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        keys[:] = [name for name, _ in pairs]  # the outermost object is the last to be complete
+
+    json.loads(line, object_pairs_hook=note)
+    return keys.count(key) > 1
+
+
+def _faults(misses: _Misses, rows: int, what: str) -> list[str]:
+    faults = []
+    for rule, places in misses.where.items():
+        first = misses.first[rule]
+        first = f"{what} {first}" if first[0].isdigit() else first
+        whose = f"every {what}'s" if rule.startswith(("text", "label")) else f"every {what}"
+        faults.append(
+            f"{whose} {rule}, but {at_lines(places, what)} of {rows:,} break{'s' * (len(places) == 1)} this ({first})"
+        )
+    if faults:
+        faults[-1] += f". Mend what is wrong, or leave such rows out by {SKIP}"
+    return faults
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _begin(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a very large number"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
