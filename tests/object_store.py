@@ -35,9 +35,13 @@ class _OneAtATime:
         self._lock = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        length = environ.get("CONTENT_LENGTH")
+        in_chunks = environ.get("wsgi.input_terminated", False)
+        body = environ["wsgi.input"].read() if in_chunks else environ["wsgi.input"].read(int(length or 0))
+        whole = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        whole.pop("HTTP_TRANSFER_ENCODING", None)
         with self._lock:
-            return list(self._application({**environ, "wsgi.input": io.BytesIO(body)}, start_response))
+            return list(self._application(whole, start_response))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from orchestrator.run.continuation import check_continuation, continue_from, out
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
 from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted
+from orchestrator.secrets import address_faults
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
 from orchestrator.spec.spec import SweepSpec
@@ -190,6 +191,8 @@ def execute(
     from orchestrator.tracking import Tracker, given_tracking_uri
 
     given_tracking_uri(tracking_uri)
+    if faults := address_faults("the address", address or ""):
+        raise FaultsError("Ray", faults)
     name = plan.spec.name
     known = functools.partial(_records, store, name)
     with store.lock(take_over=take_over):
