@@ -1,7 +1,8 @@
 """Self-attention of sequences laid end to end in Triton, with keyed dropout of its probabilities.
 
 Forwards a launch; backwards one where all keys of a sequence fit into a block, otherwise two. How a launch is laid out
-depends on the data through the longest length's power of two alone, and nothing is read from the device.
+follows from the numbers of rows and of sequences and from the longest length's power of two; nothing is read from the
+device.
 
 Suffixes: N rows, D width, S sequences.
 """
@@ -72,7 +73,10 @@ class Blocks(NamedTuple):
 
 
 def forward_blocks(longest: int, mean: int, width: int, dtype: torch.dtype) -> Blocks:
-    """Blocks that suit sequences of this longest and mean length, and heads of this width."""
+    """Blocks that suit sequences of this longest and mean length, and heads of this width.
+
+    Small ones, since most sequences have a dozen rows: what is past the last row is computed, and thrown away.
+    """
     most = min(_most_keys(width, dtype), _power(longest))
     if mean >= 48:
         return Blocks(most, most, most // 16)
@@ -81,10 +85,10 @@ def forward_blocks(longest: int, mean: int, width: int, dtype: torch.dtype) -> B
 
 def backward_blocks(longest: int, mean: int, width: int, dtype: torch.dtype) -> tuple[Blocks, bool]:
     """Likewise, and whether a block holds all keys of any sequence."""
-    is_alone = _power(longest) <= _most_keys(width, dtype)
     queries, keys, _ = forward_blocks(longest, mean, width, dtype)
+    is_alone = _power(longest) <= keys
     if is_alone:
-        queries, keys = 16, _power(longest)
+        queries = 16
     # The sums for two rows of each key stay in registers.
     return Blocks(queries, keys, max(1, queries // 16, keys * _power(width) // 1024)), is_alone
 

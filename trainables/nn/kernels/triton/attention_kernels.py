@@ -23,31 +23,11 @@ _VARYING = ("num_rows", "per_trial", "site")
 
 @triton.jit(do_not_specialize=_VARYING)
 def forward(
-    query,
-    key,
-    value,
-    out,
-    logsums,
-    starts,
-    lengths,
-    seeds,
-    steps,
-    rates,
-    num_rows,
-    per_trial,
-    site,
-    query_step,
-    key_step,
-    value_step,
-    SCALE: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-    FIRST: tl.constexpr,
-    DROPS: tl.constexpr,
-):
+    query, key, value, out, logsums,
+    starts, lengths, seeds, steps, rates, num_rows, per_trial, site, query_step, key_step, value_step,
+    SCALE: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr,
+    KEYS: tl.constexpr, FIRST: tl.constexpr, DROPS: tl.constexpr,
+):  # fmt: skip
     sequence, head, start, length, asked, asking = _part(starts, lengths, HEADS, FIRST)
     if DROPS:
         trial = sequence // per_trial
@@ -88,35 +68,11 @@ def forward(
 
 @triton.jit(do_not_specialize=_VARYING)
 def backward_queries(
-    query,
-    key,
-    value,
-    out,
-    grad,
-    logsums,
-    sums,
-    grad_query,
-    starts,
-    lengths,
-    seeds,
-    steps,
-    rates,
-    num_rows,
-    per_trial,
-    site,
-    query_step,
-    key_step,
-    value_step,
-    grad_query_step,
-    SCALE: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-    FIRST: tl.constexpr,
-    DROPS: tl.constexpr,
-):
+    query, key, value, out, grad, logsums, sums, grad_query,
+    starts, lengths, seeds, steps, rates, num_rows, per_trial, site, query_step, key_step, value_step, grad_query_step,
+    SCALE: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr,
+    KEYS: tl.constexpr, FIRST: tl.constexpr, DROPS: tl.constexpr,
+):  # fmt: skip
     """Also keeps, for `backward_keys`, the sum of each query's probabilities times their gradients."""
     sequence, head, start, length, asked, asking = _part(starts, lengths, HEADS, FIRST)
     if DROPS:
@@ -157,39 +113,12 @@ def backward_queries(
 
 @triton.jit(do_not_specialize=_VARYING)
 def backward_keys(
-    query,
-    key,
-    value,
-    grad,
-    logsums,
-    sums,
-    grad_query,
-    grad_key,
-    grad_value,
-    starts,
-    lengths,
-    seeds,
-    steps,
-    rates,
-    num_rows,
-    per_trial,
-    site,
-    query_step,
-    key_step,
-    value_step,
-    grad_query_step,
-    grad_key_step,
-    grad_value_step,
-    SCALE: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-    FIRST: tl.constexpr,
-    DROPS: tl.constexpr,
-    ALONE: tl.constexpr,
-):
+    query, key, value, grad, logsums, sums, grad_query, grad_key, grad_value,
+    starts, lengths, seeds, steps, rates, num_rows, per_trial, site, query_step, key_step, value_step, grad_query_step,
+    grad_key_step, grad_value_step,
+    SCALE: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr,
+    KEYS: tl.constexpr, FIRST: tl.constexpr, DROPS: tl.constexpr, ALONE: tl.constexpr,
+):  # fmt: skip
     """Where a block holds all keys of a sequence (`ALONE`), also the gradients of its queries."""
     sequence, head, start, length, asked, asking = _part(starts, lengths, HEADS, FIRST)
     if DROPS:
