@@ -19,6 +19,7 @@ from trainables.metrics import Metric
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
 from trainables.predictions import SplitRows
 from trainables.task import TaskInfo
+from trainables.training.device_data import bucket_of_rows
 from trainables.training.loss import TrainingDivergedError
 from trainables.training.model import count_parameters
 from trainables.training.pack import Pack
@@ -142,6 +143,8 @@ class PackRun:
             length_std=float(lengths.std()),
             longest=int(lengths.max()),
         )
+        if self._pack.gathers_on_device:
+            typical, most = bucket_of_rows(typical), bucket_of_rows(most)
         memory = MemoryModel(
             bytes_per_trial=self._pack.weights.bytes_per_trial,
             bytes_per_token=piece_bytes(lead.config.method, encoder.shape, int(lengths.max()), encoder.compute_dtype),

@@ -87,12 +87,17 @@ class CapturedSteps:
             self._seen[oldest] = self._steps_before - 1  # it is recorded again only after another warm-up
         return replay()
 
-    def forget(self) -> None:
-        """Drop every graph: their tensors are no longer those of the steps to come, or their memory is wanted."""
+    def forget(self) -> bool:
+        """Drop every graph: their tensors are no longer those of the steps to come, or their memory is wanted.
+
+        Returns whether there was one.
+        """
+        had_any = bool(self._replays)
         if self._replays or self._seen:
             self._replays.clear()
             self._seen.clear()
             self._capture.release()
+        return had_any
 
 
 class CudaCapture:

@@ -182,17 +182,19 @@ class Pack:
             # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
-            if self.captured is not None:
-                self.captured.forget()  # graphs hold memory that others want now
+            held_graphs = self.captured is not None and self.captured.forget()
             release_unused()
+            if held_graphs:  # their memory may be what was wanting
+                return self._train(first, last, train)
             if last - first == 1:
                 raise
             self.tokens_per_slice = max(1, self.tokens_per_slice // 2)
         else:
-            return
+            return None
         middle = (first + last) // 2
         self._train(first, middle, train)
         self._train(middle, last, train)
+        return None
 
     def train_slice(self, first: int, last: int, batches: Sequence[np.ndarray]) -> None:
         trials, device = self.trials[first:last], self.weights.device

@@ -99,12 +99,18 @@ def test_an_error_of_the_step_itself_is_raised() -> None:
             steps.take("a", step)
 
 
-def test_out_of_memory_halves_the_slice_and_drops_the_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("holds_a_graph", [False, True])
+def test_out_of_memory_drops_the_graphs_and_if_that_does_not_do_halves_the_slice(
+    holds_a_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trials = [make_running(make_config("adapter", ADAPTER, seed=seed, num_epochs=2)) for seed in range(4)]
     pack, capture = make_pack(), TapeCapture()
-    pack.gathers_on_device, pack.captured = True, CapturedSteps(capture, steps_before=2)
+    pack.gathers_on_device, pack.captured = True, CapturedSteps(capture, steps_before=5)
     pack.join(trials)
     pack.step()
+    if holds_a_graph:
+        for _ in range(6):
+            pack.captured.take("another shape", lambda: None)
     original, refused = pack.step_there, []
 
     def refuse(first: int, last: int, rows_per_trial: int, longest: int) -> None:
@@ -115,7 +121,7 @@ def test_out_of_memory_halves_the_slice_and_drops_the_graphs(monkeypatch: pytest
 
     monkeypatch.setattr(pack, "step_there", refuse)
     pack.step()
-    assert refused == [(0, 4)]
+    assert refused == [(0, 4)] * (2 if holds_a_graph else 1)
     assert "release" in capture.log
     assert [trial.step for trial in trials] == [2] * 4
     monkeypatch.undo()
