@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster of two nodes on this machine, to try `adaptune run --address` and `adaptune submit` before a real one.
 #
-#   cluster/local-two-nodes.sh start    start a head with its dashboard and one more node; print both addresses
+#   cluster/local-two-nodes.sh start    start a head with its dashboard and one more node; print how to reach them
 #   cluster/local-two-nodes.sh stop     end what start started, and nothing else
 #
 # NODE_CPUS  CPUs each node offers (default 1)
@@ -13,8 +13,9 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 ray="${RAY:-$here/.venv/bin/ray}"
 state="${STATE:-/tmp/adaptune-two-nodes-$UID}"
 node_cpus="${NODE_CPUS:-1}"
-# Left unset, Ray's nodes would ask for a token as soon as ~/.ray holds one, and its clients would not send it.
-export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"
+# Whoever may speak to a Ray can run code as you: this one listens on loopback alone and wants a token, made at each start.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$state/token"
+unset RAY_AUTH_TOKEN
 
 fail() {
     echo "local-two-nodes: $*" >&2
@@ -34,20 +35,30 @@ is_ours() { # is_ours PID: the process lives and is one this script started, not
     ps -ww -o command= -p "$1" 2>/dev/null | grep -qF -- "--temp-dir=$state/"
 }
 
+# `ray start` looks for an outside address even where it is given a loopback one, and Ray listens everywhere then.
+ray_on_loopback='
+import sys
+from ray._private import services
+services.get_node_ip_address = lambda address=None: "127.0.0.1"
+from ray.scripts.scripts import main
+sys.argv[0] = "ray"
+main()
+'
+
 launch() { # launch NAME ARGUMENTS...: one node, as a process group whose leader ends the rest of it when it ends
     local name="$1"
     shift
     set -m
     # Jobs find `python` and `adaptune` on the PATH of the node they run on.
-    PATH="$(dirname "$ray"):$PATH" "$ray" start --block --disable-usage-stats --temp-dir="$state/$name" \
+    PATH="$(dirname "$ray"):$PATH" "$(dirname "$ray")/python" -c "$ray_on_loopback" start --block --disable-usage-stats --temp-dir="$state/$name" \
         --node-ip-address=127.0.0.1 --num-cpus="$node_cpus" --object-store-memory=200000000 "$@" \
         >"$state/$name.log" 2>&1 </dev/null &
     set +m
     echo $! >"$state/$name.pid"
 }
 
-await() { # await NAME COMMAND...: until the command succeeds, for at most a minute and while the node lives
-    local name="$1" deadline=$((SECONDS + 60))
+await() { # await NAME COMMAND...: until the command succeeds, for at most three minutes and while the node lives
+    local name="$1" deadline=$((SECONDS + 180))
     shift
     until "$@" >/dev/null 2>&1; do
         if ! is_ours "$(<"$state/$name.pid")" || ((SECONDS > deadline)); then
@@ -63,6 +74,7 @@ start() {
     [[ -x $ray ]] || fail "no ray at $ray; run make venv first, or set RAY"
     [[ ! -e $state ]] || fail "$state exists; run '$0 stop' first, or set STATE"
     mkdir -m 700 "$state"
+    "$(dirname "$ray")/python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$state/token"
     local gcs dashboard client head_agent worker_agent
     read -r gcs dashboard client head_agent worker_agent < <(free_ports 5)
 
@@ -73,6 +85,7 @@ start() {
     launch worker --address="127.0.0.1:$gcs" --dashboard-agent-listen-port="$worker_agent"
     await worker grep -q "Ray runtime started" "$state/worker.log"
 
+    echo "first run:   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token"
     echo "ray address: 127.0.0.1:$gcs          for adaptune run SWEEP --address 127.0.0.1:$gcs"
     echo "job address: http://127.0.0.1:$dashboard   for adaptune submit SWEEP --address http://127.0.0.1:$dashboard"
     echo "stop with:   $0 stop"

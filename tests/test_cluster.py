@@ -1,12 +1,16 @@
 """The cluster definitions are what the programs that read them accept, as far as that shows without a cluster."""
 
 import copy
+import os
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+
+from tests.listening import listeners
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
@@ -35,6 +39,52 @@ def test_rays_cluster_launcher_accepts_the_ray_up_file():
     config = prepare_config(copy.deepcopy(read(CLUSTER / "ray-up.yaml")))
     validate_config(config)
     assert any("--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"])
+
+
+def test_every_node_of_the_ray_up_file_demands_the_token_that_is_copied_to_it():
+    config = read(CLUSTER / "ray-up.yaml")
+    (token,) = [path for path in config["file_mounts"] if "token" in path]
+    for commands in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
+        (start,) = [command for command in commands if "ray start" in command]
+        settings = f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={token.replace('~', '$HOME')}"
+        assert settings in start.partition("ray start")[0]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_the_two_node_script_starts_a_cluster_on_loopback_that_wants_its_token(tmp_path):
+    """By the token that the script prints, a process joins; without it, or with another, it does not."""
+    state = f"/tmp/a2n-{tmp_path.name[-8:]}-{os.getpid()}"  # short: Ray's sockets lie in it
+    script = [CLUSTER / "local-two-nodes.sh"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    environment = {**plain, "STATE": state, "RAY": str(Path(sys.executable).with_name("ray"))}
+    started = subprocess.run([*script, "start"], env=environment, capture_output=True, text=True, check=False)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        printed = dict(line.split(":", 1) for line in started.stdout.splitlines())
+        settings = dict(pair.split("=") for pair in printed["first run"].split()[1:])
+        assert Path(settings["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o077 == 0
+        leaders = [int(Path(state, f"{name}.pid").read_text()) for name in ("head", "worker")]
+        found = [listener for leader in leaders for listener in listeners(leader)]
+        assert len(found) > 8
+        assert [listener for listener in found if not listener.is_loopback] == []
+        module = "from orchestrator.scheduling.cluster import describe_cluster"
+        join = f"import sys; {module}; print(describe_cluster(sys.argv[1]))"
+        address = printed["ray address"].split()[0]
+        for token, is_let_in in ((settings, True), ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}, False)):
+            joined = subprocess.run(
+                [sys.executable, "-c", join, address],
+                env={**plain, **token},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert ("2 nodes" in joined.stdout) is is_let_in, joined.stdout + joined.stderr
+    finally:
+        subprocess.run([*script, "stop"], env=environment, check=False)
+    assert not Path(state).exists()
 
 
 def test_the_rayjob_ends_its_cluster_and_names_the_pinned_ray(constraints):

@@ -29,26 +29,36 @@ OPTIONS = {"include_dashboard": False, "_system_config": {"enable_metrics_collec
 
 @contextmanager
 def closed_ray() -> Iterator[None]:
-    """While it lasts, a Ray that is started with `OPTIONS` is closed to others, and this process has its token.
+    """While it lasts, a Ray that is started with `OPTIONS` demands a token, which this process has.
 
     The token is fresh, stands in the environment of Ray's processes and in no file, and is forgotten at the end. What
     the environment says of Ray's authentication is put aside until then: it is about other clusters.
     """
     before = {name: os.environ.pop(name, None) for name in (MODE, TOKEN, TOKEN_FILE, *NO_METRICS)}
-    # Ray's own name for the rule that a Ray listens beyond loopback, as one must that other machines are to join. It
-    # has no option that does the same: with `_node_ip_address="127.0.0.1"` it looks for an outside address.
-    reachable, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     os.environ.update({MODE: "token", TOKEN: secrets.token_hex(TOKEN_BYTES), **NO_METRICS})
     _read_anew()
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = reachable
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
         _read_anew()
+
+
+@contextmanager
+def loopback_kept() -> Iterator[None]:
+    """`ray.init` takes a loopback address for what it says, and one of its own where it starts Ray.
+
+    By itself it looks for an outside address of this machine instead, whatever `_node_ip_address` says, since other
+    machines might want to join. Ray has no option for it, but this constant, which is off on macOS and Windows.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def warn_if_open(tell: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, warn_if_open
+from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, loopback_kept, warn_if_open
 from orchestrator.scheduling.early_end import endings_blocked
 from orchestrator.scheduling.ray_folder import ray_folder
 from orchestrator.secrets import address_faults, masked
@@ -77,7 +77,8 @@ def connect(address: str | None, **options: Any) -> None:
     try:
         if address is not None:
             _knock(address)
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        with loopback_kept():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("Ray did not start", exc_info=True)
         with contextlib.suppress(Exception):

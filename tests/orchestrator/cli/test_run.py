@@ -135,7 +135,7 @@ def test_a_budget_ends_a_sweep_in_order_and_resume_trains_the_rest(
     status, answer = run_command(["run", sweep, "--max-failures", "1", "--max-hours", "9"], capsys)
     assert (status, answer["interrupted"], answer["ended_by"]) == (3, True, "--max-failures 1")
     assert answer["counts"]["failed"] == 1
-    assert sum(answer["counts"].values()) < 6
+    assert answer["counts"]["planned"] >= 3
     assert all(run.info.status != "RUNNING" for run in mlflow_runs(home, "small"))
     status, answer = run_command(["resume", "sweeps/small", "--max-failures", "3"], capsys)
     assert (status, answer["ended_by"], answer["counts"]) == (1, None, {"completed": 3, "failed": 3})

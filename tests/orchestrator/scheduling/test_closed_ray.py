@@ -6,10 +6,10 @@ import os
 
 import pytest
 import ray
-from ray._private import ray_constants
+from ray._private import services
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from orchestrator.scheduling.closed_ray import closed_ray, warn_if_open
+from orchestrator.scheduling.closed_ray import closed_ray, loopback_kept, warn_if_open
 
 
 def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
@@ -19,18 +19,24 @@ def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
     for name, value in others.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    before, reachable, tokens = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER, set()
+    before, tokens = dict(os.environ), set()
     for _ in range(2):
         with closed_ray():
             tokens.add(os.environ["RAY_AUTH_TOKEN"])
             assert "RAY_AUTH_TOKEN_PATH" not in os.environ
             assert is_token_auth_enabled()
-            assert not ray_constants.ENABLE_RAY_CLUSTER
         assert dict(os.environ) == before
         assert not is_token_auth_enabled()
-        assert ray_constants.ENABLE_RAY_CLUSTER is reachable
     assert len(tokens) == 2
     assert all(len(token) == 64 for token in tokens)
+
+
+def test_a_loopback_address_is_taken_for_what_it_says_and_only_meanwhile() -> None:
+    outside = services.resolve_ip_for_localhost("127.0.0.1")
+    with loopback_kept():
+        assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
+        assert services.get_node_ip_address() == "127.0.0.1"
+    assert services.resolve_ip_for_localhost("127.0.0.1") == outside
 
 
 @pytest.mark.parametrize(("address", "is_told"), [("127.0.0.1", False), ("::1", False), ("192.0.2.7", True)])
