@@ -23,7 +23,7 @@ def read(path: Path):
 @pytest.fixture(scope="module")
 def constraints():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return dict(line.split(";")[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_every_node_of_the_ray_up_file_demands_the_token_that_is_copied_to_it():
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
 def test_the_two_node_script_starts_a_cluster_on_loopback_that_wants_its_token(tmp_path):

@@ -101,5 +101,6 @@ def _fault(address: str | None, error: Exception) -> str:
     if address is None:
         remedy = "free memory and room in /dev/shm and TMPDIR, or join a running Ray with --address"
         return f"Ray must start on this machine, but it does not ({reason}); {remedy}; {whole}"
-    remedy = "see that it runs there, with the versions of Ray and Python that are installed here"
+    remedy = "see that it runs there, with the versions of Ray and Python that are installed here, and give its token"
+    remedy += " by RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, if it wants one"
     return f"--address must be that of a running Ray, but {address} cannot be joined ({reason}); {remedy}; {whole}"
