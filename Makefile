@@ -5,6 +5,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Stores and SQLite wait for the disk at every commit, for much of the tests' time: their files lie in memory where it
+# has room. Where Python is told to keep no bytecode, every process of the tests would compile their sources anew.
+SHM := $(shell test "$$(df -Pk /dev/shm 2>/dev/null | awk 'END { print $$4 }')" -gt 4000000 2>/dev/null && \
+	echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(SHM) $(BIN)/python -m pytest
 # A warning is an error. Every page is read anew: one that was read before would not warn again.
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
@@ -30,10 +35,10 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 
 # Tests that start Ray come after the others and one at a time: each takes the whole machine.
 test: test-fast ## the test suite, some eleven minutes on two cores
-	$(BIN)/python -m pytest -m "ray or chaos"
+	$(PYTEST) -m "ray or chaos"
 
 test-fast: $(INSTALLED) ## the tests that start no Ray, some three and a half minutes on two cores
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not chaos and not browser"
+	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser"
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser

@@ -21,6 +21,7 @@ class Ground:
     home: Path
     rows: int = 256
     num_epochs: int = 16
+    rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2)
 
     def write(self) -> None:
         """Write the backbone and the tasks. Takes a few seconds, most of them imports."""
@@ -56,7 +57,7 @@ class Ground:
             "search": {"algorithm": "grid", "max_concurrent_trials": 4},  # each is a process that takes time to start
             "space": {"num_epochs": self.num_epochs, "batch_size": 16, "precision": "fp32", "learning_rate": 1e-2},
             "methods": [
-                {"adapter": {"adapter_size": {"grid": [1, 2]}, "learning_rate": {"grid": [5e-3, 1e-2, 2e-2]}}},
+                {"adapter": {"adapter_size": {"grid": [1, 2]}, "learning_rate": {"grid": list(self.rates)}}},
                 {"top_layers": {"num_layers": 1}},  # in packs of one
                 "layernorm",
                 {"adapter": {"adapter_size": 1, "learning_rate": DIVERGING}},

@@ -16,7 +16,6 @@ from orchestrator.spec.sweep_file import read_sweep
 from tests.docs.blocks import MARKS, PAGES, ROOT, blocks_of, commands_of, targets_of
 from tests.docs.play import BlockError, folder_of, play
 
-by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 RUN = [page for page in PAGES if any(not block.mark and block.language != "json" for block in blocks_of(page))]
 SWEEPS = [
     (page, block) for page in PAGES for block in blocks_of(page) if block.language == "yaml" and block.mark != "shown"
@@ -33,9 +32,8 @@ def pages_folder(tmp_path_factory):
     return root
 
 
-@by_name
-def test_every_block_of_a_page_is_checked_or_says_why_not(page):
-    assert [block.place for block in blocks_of(page) if not block.is_checked] == []
+def test_every_block_of_a_page_is_checked_or_says_why_not():
+    assert [block.place for page in PAGES for block in blocks_of(page) if not block.is_checked] == []
 
 
 @pytest.mark.ray  # the pages are run once, sweeps and all
@@ -57,13 +55,13 @@ def test_a_sweep_of_a_page_can_be_planned(page, block, pages_folder, tmp_path, m
     assert plan.most_trials > 0
 
 
-@by_name
-def test_the_json_and_the_python_of_a_page_can_be_read(page):
-    for block in blocks_of(page):
-        if block.language == "json":
-            json.loads(block.text)
-        elif block.language == "python":
-            compile(block.text, block.place, "exec")
+def test_the_json_and_the_python_of_a_page_can_be_read(subtests):
+    for block in (block for page in PAGES for block in blocks_of(page)):
+        with subtests.test(block.place):
+            if block.language == "json":
+                json.loads(block.text)
+            elif block.language == "python":
+                compile(block.text, block.place, "exec")
 
 
 def fault_of(command, arguments):
@@ -75,19 +73,21 @@ def fault_of(command, arguments):
     return None
 
 
-@by_name
-def test_every_command_of_a_page_is_one_that_the_command_line_takes(page):
+def test_every_command_of_a_page_is_one_that_the_command_line_takes(subtests):
     group = typer.main.get_command(app)
-    for line in commands_of(page):
-        name, *arguments = shlex.split(line, comments=True)[1:]
-        assert name in group.commands, line
-        assert fault_of(group.commands[name], arguments) is None, line
+    for page in PAGES:
+        for line in commands_of(page):
+            with subtests.test(f"{page.relative_to(ROOT)}: {line}"):
+                name, *arguments = shlex.split(line, comments=True)[1:]
+                assert name in group.commands
+                assert fault_of(group.commands[name], arguments) is None
 
 
-@by_name
-def test_every_target_of_make_that_a_page_names_is_there(page):
+def test_every_target_of_make_that_a_page_names_is_there(subtests):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    assert set(targets_of(page)) <= targets
+    for page in PAGES:
+        with subtests.test(str(page.relative_to(ROOT))):
+            assert set(targets_of(page)) <= targets
 
 
 def test_the_pages_show_every_way_of_checking_a_block():

@@ -155,14 +155,17 @@ def write_python(path: Path, values: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_search_or_rule_is_refused_or_followed(case: Asked, sound: Callable, call: Callable, home: Path) -> None:
-    ended = call("run", write_python(home / "sweep.py", {**sound(), **case.changes}))
-    if case.said:
-        ended.assert_refused(*case.said)
-    else:
-        assert ended.is_accepted, ended
-    assert not (home / "sweeps").exists()
+def test_a_search_or_rule_is_refused_or_followed(
+    sound: Callable, call: Callable, home: Path, subtests: pytest.Subtests
+) -> None:
+    for name, case in CASES.items():
+        with subtests.test(name):
+            ended = call("run", write_python(home / "sweep.py", {**sound(), **case.changes}))
+            if case.said:
+                ended.assert_refused(*case.said)
+            else:
+                assert ended.is_accepted, ended
+            assert not (home / "sweeps").exists()
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

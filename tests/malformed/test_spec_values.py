@@ -198,11 +198,12 @@ def write_python(path: Path, values: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_wrong_value_is_refused(case: Fault, sound: Callable, call: Callable, home: Path) -> None:
-    sweep = write_python(home / "sweep.py", spoil(sound(), [case]))
-    call("run", sweep).assert_refused("1 fault\n", *case.said)
-    assert not (home / "sweeps").exists()
+def test_a_wrong_value_is_refused(sound: Callable, call: Callable, home: Path, subtests: pytest.Subtests) -> None:
+    for name, case in CASES.items():
+        with subtests.test(name):
+            sweep = write_python(home / "sweep.py", spoil(sound(), [case]))
+            call("run", sweep).assert_refused("1 fault\n", *case.said)
+            assert not (home / "sweeps").exists()
 
 
 def are_apart(faults: Sequence[Fault]) -> bool:

@@ -121,18 +121,50 @@ def arguments(sound: Callable, store: Path, tmp_path: Path) -> Callable[[str], l
     return lines.__getitem__
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.fixture
+def restore(store: Path, whole_store: Path) -> Callable[[], None]:
+    """Makes the spoiled store whole again."""
+
+    def again() -> None:
+        shutil.rmtree(store)
+        shutil.copytree(whole_store, store)
+
+    return again
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_a_store_with_a_damaged_file_is_refused_or_answers_for_the_rest(
-    case: tuple[Part, str, str], store: Path, arguments: Callable, call_on_store: Callable, snapshot: Callable
+    name: str,
+    store: Path,
+    restore: Callable,
+    arguments: Callable,
+    call_on_store: Callable,
+    snapshot: Callable,
+    subtests: pytest.Subtests,
 ) -> None:
-    part, damage, command = case
-    (path,) = store.glob(part.pattern)
-    DAMAGES[damage](path)
-    before = snapshot(store)
-    ended = call_on_store(*arguments(command))
+    """Commands that leave the store as it was share a damaged one."""
+    damaged, before = "", {}
+    for case, (part, damage, command) in CASES.items():
+        if part is not PARTS[name]:
+            continue
+        with subtests.test(case):
+            if damaged != damage:
+                restore()
+                (path,) = store.glob(part.pattern)
+                DAMAGES[damage](path)
+                damaged, before = damage, snapshot(store)
+            ended = call_on_store(*arguments(command))
+            if command in READING or ended.status == 2:
+                assert snapshot(store) == before
+            else:
+                damaged = ""
+            check_answer(ended, part, path, damage, command)
+            if ended.is_accepted:  # what was begun can be looked at
+                assert call_on_store(*arguments("status")).status in (0, 2)
+
+
+def check_answer(ended: Any, part: Part, path: Path, damage: str, command: str) -> None:
     assert ended.status in (None, 0, 2), ended
-    if command in READING or ended.status == 2:
-        assert snapshot(store) == before
     if ended.status == 2:
         assert not part.is_record, "a torn record is no reason to refuse"
         ended.assert_refused("1 fault\n", "store ", path.name if damage not in GONE else "")
@@ -151,8 +183,6 @@ def test_a_store_with_a_damaged_file_is_refused_or_answers_for_the_rest(
                 expected = {**expected, status: expected[status] - 1, "planned": 2}
         if not part.is_essential:
             assert answer["counts"] == {status: count for status, count in expected.items() if count}
-    if ended.is_accepted:  # what was begun can be looked at
-        assert call_on_store(*arguments("status")).status in (0, 2)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -216,24 +246,38 @@ def test_foreign_files_are_left_alone(
 FOLDERS = ("trials", "sweeps", "history", "superseded", "artifacts", "report", "planned", "predictions")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("what", ["a file", "nothing"])
 def test_a_folder_that_is_none(
-    what: str, folder: str, command: str, store: Path, arguments: Callable, call_on_store: Callable, snapshot: Callable
+    what: str,
+    folder: str,
+    store: Path,
+    restore: Callable,
+    arguments: Callable,
+    call_on_store: Callable,
+    snapshot: Callable,
+    subtests: pytest.Subtests,
 ) -> None:
-    if (store / folder).exists():
-        shutil.rmtree(store / folder)
-    if what == "a file":
-        (store / folder).write_bytes(b"in the way")
-    before = snapshot(store)
-    ended = call_on_store(*arguments(command))
-    assert ended.status in (None, 0, 2), ended
-    if ended.status == 2:
-        assert what == "a file" or (folder, command) == ("trials", "export")
-        ended.assert_refused(folder if what == "a file" else "there must be a completed trial to export")
-    if command in READING or ended.status == 2:
-        assert snapshot(store) == before
+    """Commands that leave the store as it was share one."""
+    is_spoiled, before = False, {}
+    for command in COMMANDS:
+        with subtests.test(command):
+            if not is_spoiled:
+                restore()
+                if (store / folder).exists():
+                    shutil.rmtree(store / folder)
+                if what == "a file":
+                    (store / folder).write_bytes(b"in the way")
+                is_spoiled, before = True, snapshot(store)
+            ended = call_on_store(*arguments(command))
+            assert ended.status in (None, 0, 2), ended
+            if ended.status == 2:
+                assert what == "a file" or (folder, command) == ("trials", "export")
+                ended.assert_refused(folder if what == "a file" else "there must be a completed trial to export")
+            if command in READING or ended.status == 2:
+                assert snapshot(store) == before
+            else:
+                is_spoiled = False
 
 
 PLACES: Mapping[str, tuple[str, str]] = {
@@ -251,15 +295,14 @@ PLACES: Mapping[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["status", "report", "export", "resume"])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_without_a_store_is_refused(
     place: str,
-    command: str,
     call_on_store: Callable,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     snapshot: Callable,
+    subtests: pytest.Subtests,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -267,9 +310,12 @@ def test_a_place_without_a_store_is_refused(
     (tmp_path / "circle").symlink_to("circle")
     before = snapshot(tmp_path)
     reference, said = PLACES[place]
-    ended = call_on_store(command, reference)
-    ended.assert_refused("there must be a store to resume" if command == "resume" and "no sweep" in said else said)
-    assert snapshot(tmp_path) == before
+    for command in ("status", "report", "export", "resume"):
+        with subtests.test(command):
+            ended = call_on_store(command, reference)
+            is_nowhere = command == "resume" and "no sweep" in said
+            ended.assert_refused("there must be a store to resume" if is_nowhere else said)
+            assert snapshot(tmp_path) == before
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

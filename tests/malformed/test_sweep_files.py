@@ -212,14 +212,17 @@ def write(tmp_path: Path, small_encoder: Path, good_folder: Path) -> Callable[[F
     return written
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_sweep_file_is_refused_or_sound(case: File, write: Callable, call: Callable, home: Path) -> None:
-    ended = call("run", write(case))
-    if case.said:
-        ended.assert_refused(*case.said)
-    else:
-        assert ended.is_accepted, ended
-    assert not (home / "sweeps").exists()
+def test_a_sweep_file_is_refused_or_sound(
+    write: Callable, call: Callable, home: Path, subtests: pytest.Subtests
+) -> None:
+    for name, case in CASES.items():
+        with subtests.test(name):
+            ended = call("run", write(case))
+            if case.said:
+                ended.assert_refused(*case.said)
+            else:
+                assert ended.is_accepted, ended
+            assert not (home / "sweeps").exists()
 
 
 PLACES = {
@@ -238,20 +241,25 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("command", ["run", "plan", "resume"])
 def test_a_place_without_a_sweep_is_refused(
-    place: str, command: str, call: Callable, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    call: Callable,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subtests: pytest.Subtests,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "dangling.yaml").symlink_to("nowhere")
     (tmp_path / "circle.yaml").symlink_to("circle.yaml")
-    reference, said = PLACES[place]
-    if command == "resume":  # of a store that is not there, which is said first
-        call(command, "store", reference).assert_refused("there must be a store to resume")
-    else:
-        call(command, reference).assert_refused(said)
+    for place, (reference, said) in PLACES.items():
+        with subtests.test(place):
+            if command == "resume":  # of a store that is not there, which is said first
+                call(command, "store", reference).assert_refused("there must be a store to resume")
+            else:
+                call(command, reference).assert_refused(said)
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -212,33 +212,37 @@ def sweep_over(sound: Callable, tmp_path: Path) -> Callable[[Path], str]:
     return write
 
 
-@pytest.mark.parametrize("case", [*TEXTS.values(), *VALUES.values()], ids=[*TEXTS, *VALUES])
-def test_a_declaration_is_refused_or_sound(case: Said, sweep_over: Callable, call: Callable, tmp_path: Path) -> None:
-    task = tmp_path / "task"
-    task.mkdir()
-    for split in ("train", "validation"):
-        (task / f"{split}.csv").write_text(case.rows, encoding="utf-8")
-    (task / "task.json").write_bytes(as_bytes(case.content))
-    ended = call("run", sweep_over(task))
-    if case.answers:
-        ended.assert_refused(f"task {task}: ", *case.answers)
-    else:
-        assert ended.is_accepted, ended
-
-
-@pytest.mark.parametrize(("content", "answers"), QUESTIONS.values(), ids=QUESTIONS)
-def test_a_file_of_questions_is_refused_or_sound(
-    content: Any, answers: tuple[str, ...], sweep_over: Callable, call: Callable, tmp_path: Path
+def test_a_declaration_is_refused_or_sound(
+    sweep_over: Callable, call: Callable, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    task = tmp_path / "task"
-    task.mkdir()
-    (task / "train.json").write_bytes(as_bytes(content))
-    (task / "validation.json").write_bytes(as_bytes(document()))
-    ended = call("run", sweep_over(task))
-    if answers:
-        ended.assert_refused(f"task {task}: ", "train", *answers)
-    else:
-        assert ended.is_accepted, ended
+    for number, (name, case) in enumerate([*TEXTS.items(), *VALUES.items()]):
+        with subtests.test(name):
+            task = tmp_path / f"task-{number}"
+            task.mkdir()
+            for split in ("train", "validation"):
+                (task / f"{split}.csv").write_text(case.rows, encoding="utf-8")
+            (task / "task.json").write_bytes(as_bytes(case.content))
+            ended = call("run", sweep_over(task))
+            if case.answers:
+                ended.assert_refused(f"task {task}: ", *case.answers)
+            else:
+                assert ended.is_accepted, ended
+
+
+def test_a_file_of_questions_is_refused_or_sound(
+    sweep_over: Callable, call: Callable, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for number, (name, (content, answers)) in enumerate(QUESTIONS.items()):
+        with subtests.test(name):
+            task = tmp_path / f"task-{number}"
+            task.mkdir()
+            (task / "train.json").write_bytes(as_bytes(content))
+            (task / "validation.json").write_bytes(as_bytes(document()))
+            ended = call("run", sweep_over(task))
+            if answers:
+                ended.assert_refused(f"task {task}: ", "train", *answers)
+            else:
+                assert ended.is_accepted, ended
 
 
 def test_folders_of_questions_lack_and_double_splits_like_others(

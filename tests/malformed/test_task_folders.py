@@ -395,17 +395,18 @@ def sweep_over(sound: Callable, tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_task_folder_is_refused_or_sound(
-    case: Folder, sweep_over: Callable, call: Callable, home: Path, tmp_path: Path
+    sweep_over: Callable, call: Callable, home: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    folder = lay_out(tmp_path / "task", case.files)
-    ended = call("run", sweep_over(folder))
-    if case.said:
-        ended.assert_refused(f"task {folder}: ", *case.said)
-    else:
-        assert ended.is_accepted, ended
-    assert not (home / "sweeps").exists()
+    for number, (name, case) in enumerate(CASES.items()):
+        with subtests.test(name):
+            folder = lay_out(tmp_path / f"task-{number}", case.files)
+            ended = call("run", sweep_over(folder))
+            if case.said:
+                ended.assert_refused(f"task {folder}: ", *case.said)
+            else:
+                assert ended.is_accepted, ended
+            assert not (home / "sweeps").exists()
 
 
 def test_every_fault_of_several_folders_is_in_one_message(sweep_over: Callable, call: Callable, tmp_path: Path) -> None:

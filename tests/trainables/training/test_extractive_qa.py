@@ -48,9 +48,11 @@ def write_questions(folder: Path, *, rows: int, words: int) -> Path:
 @pytest.fixture
 def trial(tmp_path: Path, tiny_bert: Path) -> Callable[..., TrialConfig]:
     """Makes a trial over questions whose contexts are longer than its windows."""
-    folder = write_questions(tmp_path / "questions", rows=192, words=10)
 
-    def make(**values: Any) -> TrialConfig:
+    def make(rows: int = 48, **values: Any) -> TrialConfig:
+        folder = tmp_path / f"questions-{rows}"
+        if not folder.exists():
+            write_questions(folder, rows=rows, words=10)
         fixed: dict[str, Any] = {
             "task": str(folder),
             "backbone": str(tiny_bert),
@@ -68,7 +70,7 @@ def trial(tmp_path: Path, tiny_bert: Path) -> Callable[..., TrialConfig]:
 
 
 def test_it_is_learned(trial: Callable[..., TrialConfig], engine: Engine) -> None:
-    outcome = engine.run(trial(method="full_finetuning", method_options={}, num_epochs=10, dropout=0.0))
+    outcome = engine.run(trial(rows=192, method="full_finetuning", method_options={}, num_epochs=10, dropout=0.0))
     assert outcome.status is OutcomeStatus.COMPLETED, outcome.error
     assert outcome.metric == "squad_f1"
     first, last = outcome.epochs[0], outcome.epochs[-1]

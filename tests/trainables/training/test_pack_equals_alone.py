@@ -120,7 +120,7 @@ def _packs(draw: st.DrawFn, method: str, options: Mapping[str, Scalar]) -> tuple
 
 
 @pytest.mark.parametrize("method", PACKABLE)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_a_packed_trial_equals_the_trial_alone_whatever_its_pack_mates_do(
     method: str, small_options: SmallOptions, data: st.DataObject

@@ -149,7 +149,14 @@ def bitten(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     rows = [{**row, "task": BITING} if row["task"] == "trec" else row for row in sweep_rows()]
     rows = [{**fail(row), "error": f"first\n{BITING}"} if row["seed"] == 2 else row for row in rows]
     spec = json.dumps({"name": BITING})
-    return Document(write(results_of(rows), tmp_path_factory.mktemp("bitten"), title=BITING, spec_json=spec))
+    with pytest.MonkeyPatch.context() as patch:
+        _draw_nothing(patch)
+        return Document(write(results_of(rows), tmp_path_factory.mktemp("bitten"), title=BITING, spec_json=spec))
+
+
+def _draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Drawing takes long, and the contract of answers sees that such names can be drawn."""
+    patch.setattr("orchestrator.analysis.figures.render", lambda figure, form: b"<svg></svg>")
 
 
 def test_names_that_would_be_markup_are_text(bitten: Document) -> None:
@@ -193,6 +200,7 @@ def many(synthetic: Any) -> Callable[[int], Results]:
 def test_what_does_not_fit_the_page_is_said(
     many: Callable[[int], Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _draw_nothing(monkeypatch)
     monkeypatch.setattr("orchestrator.analysis.page.learning.MOST_TRIALS", 40)
     monkeypatch.setattr("orchestrator.analysis.page.learning._MOST_EPOCHS", 200)
     page = write(many(72), tmp_path)
