@@ -177,11 +177,16 @@ def _parse_best(
     if dialect.delimiter == "\t":
         return _parse_tabs(lines, first, parse)
     parsed, chosen = parse("standard")
-    if parsed.is_clean or not any('\\"' in line for line in lines):
+    marked = [number for number, line in enumerate(lines, start=1) if '\\"' in line]
+    escaped, backslash = parse("backslash") if marked else (parsed, chosen)
+    if not marked or not escaped.is_clean or escaped.table(columns).equals(parsed.table(columns)):
         return parsed, chosen, _rescue_note(parsed), []
-    escaped, backslash = parse("backslash")
-    if not escaped.is_clean:
-        return parsed, chosen, _rescue_note(parsed), []
+    if parsed.is_clean:
+        doubt = (
+            f'has a backslash before a quotation mark in {at_lines(marked)}. Say in task.json "quoting": "backslash" '
+            f'if it is there for the mark alone, or "quoting": "standard" if it is part of the text'
+        )
+        return parsed, chosen, [], [doubt]
     others = [n for n, line in enumerate(lines[first:], start=first + 1) if re.search(r'(?<!\\)(\\\\)*\\[^"\\]', line)]
     if not others:
         return escaped, backslash, ["quotation marks within texts have a backslash before them, which is taken off"], []
