@@ -262,6 +262,9 @@ class _Parser:
         delimiter = re.escape(dialect.delimiter)
         self._quoted = re.compile(rf'"((?:[^"]|"")*)"(?={delimiter}|$)')
         self._plain = re.compile(f"[^{delimiter}]*")
+        # The csv module is strict about doubled marks alone: with backslashes it lets a mark stand anywhere.
+        escaped = rf'(?: *"[^"\\]*(?:\\.[^"\\]*)*"|[^"\\{delimiter}]*(?:\\.[^"\\{delimiter}]*)*)'
+        self._escaped = re.compile(f"{escaped}(?:{delimiter}{escaped})*", re.DOTALL)
         self._parsed = _Parsed()
 
     def parse(self, first: int) -> _Parsed:
@@ -277,6 +280,8 @@ class _Parser:
 
     def _chunk(self, place: int) -> int:
         """Reads up to `_CHUNK` rows from a place on; the place after them."""
+        if self._dialect.quoting == "backslash":
+            return self._slowly(place)
         reader = self._reader(place)
         try:
             rows = list(islice(reader, _CHUNK))
@@ -301,7 +306,7 @@ class _Parser:
             if row is None:
                 break
             line, span = place + before, reader.line_num - before
-            if len(row) != self._width and span > 1:
+            if (len(row) != self._width and span > 1) or not self._is_strict(line, span):
                 torn = True
                 break
             before = reader.line_num
@@ -327,6 +332,12 @@ class _Parser:
             before += 1
         self._keep(rows, np.array(starts, np.int64))
         return place + before if torn or len(rows) == _CHUNK else len(self._lines)
+
+    def _is_strict(self, line: int, span: int) -> bool:
+        if self._dialect.quoting != "backslash":
+            return True
+        record = "".join(self._lines[line : line + span]).rstrip("\r\n")
+        return self._escaped.fullmatch(record) is not None
 
     def _keep(self, rows: list[list[str]], starts: np.ndarray) -> None:
         self._parsed.batches.append([pa.array([row[place] for row in rows], pa.string()) for place in self._places])
