@@ -60,6 +60,9 @@ class TestQuotationMarks:
         ]
         assert "line 4 has 3" in read(content, quoting="none").faults[0]
 
+    def test_labels_that_only_swallowed_rows_have_are_known_too(self) -> None:
+        assert "(3-5; 3 in all)" in read('text_a,label\none,no\n"two,yes\nthree,no\n",yes\n').faults[0]
+
     def test_scores_are_known_labels_too(self) -> None:
         sound = "".join(f"text {row},{row / 8}\n" for row in range(60))
         rows = read(f'text_a,label\n{sound}"one,99.5\nlast,1\n')
@@ -81,6 +84,10 @@ class TestDialects:
         assert "has a backslash before a quotation mark in line 2" in read(content).faults[0]
         assert cells(read(content, quoting="standard"))[0] == ('print(\\"hi\\")', "a")
         assert cells(read(content, quoting="backslash"))[0] == ('print("hi")', "a")
+        tabs = content.replace(",", "\t")
+        assert "has a backslash before a quotation mark in line 2" in read(tabs, "\t").faults[0]
+        assert cells(read(tabs, "\t", quoting="none"))[0] == ('print(\\"hi\\")', "a")
+        assert cells(read(tabs.replace("plain", '12" wide'), "\t"))[0] == ('print(\\"hi\\")', "a")
         assert not read('text_a,label\n"print(\\""hi\\"")",a\nplain,b\n').faults
 
     @pytest.mark.parametrize(
