@@ -175,13 +175,14 @@ def _parse_best(
     if not any('"' in line for line in islice(lines, first, None)):
         return *parse("none"), [], []
     if dialect.delimiter == "\t":
-        return _parse_tabs(lines, first, parse)
+        return _parse_tabs(lines, first, parse, columns)
     parsed, chosen = parse("standard")
-    if parsed.is_clean or not any('\\"' in line for line in lines):
+    marked = [number for number, line in enumerate(lines, start=1) if '\\"' in line]
+    escaped, backslash = parse("backslash") if marked else (parsed, chosen)
+    if not marked or not escaped.is_clean or escaped.table(columns).equals(parsed.table(columns)):
         return parsed, chosen, _rescue_note(parsed), []
-    escaped, backslash = parse("backslash")
-    if not escaped.is_clean:
-        return parsed, chosen, _rescue_note(parsed), []
+    if parsed.is_clean:
+        return parsed, chosen, [], [_backslash_doubt(marked)]
     others = [n for n, line in enumerate(lines[first:], start=first + 1) if re.search(r'(?<!\\)(\\\\)*\\[^"\\]', line)]
     if not others:
         return escaped, backslash, ["quotation marks within texts have a backslash before them, which is taken off"], []
@@ -196,10 +197,26 @@ def _parse_best(
     )
 
 
-def _parse_tabs(lines: Sequence[str], first: int, parse: Any) -> tuple[_Parsed, Dialect, list[str], list[str]]:
+def _backslash_doubt(lines: Sequence[int]) -> str:
+    return (
+        f'has a backslash before a quotation mark in {at_lines(lines)}. Say in task.json "quoting": "backslash" if it '
+        f'is there for the mark alone, or "quoting": "standard" or "none" if it is part of the text'
+    )
+
+
+def _parse_tabs(
+    lines: Sequence[str], first: int, parse: Any, columns: Columns
+) -> tuple[_Parsed, Dialect, list[str], list[str]]:
     """Tab-separated rows with quotation marks: characters, unless a program that quotes has written the file."""
     said = ["texts are in quotation marks where they need them, as pandas writes them, and are read without"]
     plain, none = parse("none")
+    marked = [number for number, line in enumerate(lines, start=1) if '\\"' in line]
+    if marked:
+        escaped, backslash = parse("backslash")
+        if escaped.is_clean and plain.bad:
+            return escaped, backslash, ["quotation marks have a backslash before them, which is taken off"], []
+        if escaped.is_clean and not escaped.table(columns).equals(plain.table(columns)):
+            return plain, none, [], [_backslash_doubt(marked)]
     if plain.bad:
         quoted, standard = parse("standard")
         if quoted.is_clean:
@@ -257,6 +274,9 @@ class _Parser:
         delimiter = re.escape(dialect.delimiter)
         self._quoted = re.compile(rf'"((?:[^"]|"")*)"(?={delimiter}|$)')
         self._plain = re.compile(f"[^{delimiter}]*")
+        # The csv module is strict about doubled marks alone: with backslashes it lets a mark stand anywhere.
+        escaped = rf'(?: *"[^"\\]*(?:\\.[^"\\]*)*"|[^"\\{delimiter}]*(?:\\.[^"\\{delimiter}]*)*)'
+        self._escaped = re.compile(f"{escaped}(?:{delimiter}{escaped})*", re.DOTALL)
         self._parsed = _Parsed()
 
     def parse(self, first: int) -> _Parsed:
@@ -272,6 +292,8 @@ class _Parser:
 
     def _chunk(self, place: int) -> int:
         """Reads up to `_CHUNK` rows from a place on; the place after them."""
+        if self._dialect.quoting == "backslash":
+            return self._slowly(place)
         reader = self._reader(place)
         try:
             rows = list(islice(reader, _CHUNK))
@@ -296,7 +318,7 @@ class _Parser:
             if row is None:
                 break
             line, span = place + before, reader.line_num - before
-            if len(row) != self._width and span > 1:
+            if (len(row) != self._width and span > 1) or not self._is_strict(line, span):
                 torn = True
                 break
             before = reader.line_num
@@ -323,6 +345,12 @@ class _Parser:
         self._keep(rows, np.array(starts, np.int64))
         return place + before if torn or len(rows) == _CHUNK else len(self._lines)
 
+    def _is_strict(self, line: int, span: int) -> bool:
+        if self._dialect.quoting != "backslash":
+            return True
+        record = "".join(self._lines[line : line + span]).rstrip("\r\n")
+        return self._escaped.fullmatch(record) is not None
+
     def _keep(self, rows: list[list[str]], starts: np.ndarray) -> None:
         self._parsed.batches.append([pa.array([row[place] for row in rows], pa.string()) for place in self._places])
         self._parsed.starts.append(starts)
@@ -346,8 +374,7 @@ class _Parser:
         parsed = self._parsed
         if not parsed.rescued and (self._settled or not parsed.several):
             return
-        odd = np.array([*parsed.rescued, *(first for first, *_ in parsed.several)], np.int64)
-        known = self._known_labels(odd)
+        known = self._known_labels(np.array(parsed.rescued, np.int64))
         for line in parsed.rescued:
             row = self._alone(self._lines[line - 1])
             if not known(row):

@@ -1,0 +1,107 @@
+"""Labels mean the same in every format: whole numbers, truth values, names and scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from trainables import tasks
+from trainables.faults import FaultsError
+
+FORMATS = ("csv", "tsv", "jsonl", "parquet")
+
+
+def write(folder: Path, ending: str, labels: list[Any], **said: Any) -> str:
+    """A folder whose splits have these labels."""
+    folder.mkdir()
+    (folder / "task.json").write_text(json.dumps(said), encoding="utf-8")
+    rows = [{"text_a": f"text {place}", "label": label} for place, label in enumerate(labels)]
+    for split in ("train", "validation", "test"):
+        path = folder / f"{split}.{ending}"
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        elif ending == "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        else:
+            lines = [("text_a", "label"), *((row["text_a"], str(row["label"])) for row in rows)]
+            path.write_text("".join(("\t" if ending == "tsv" else ",").join(line) + "\n" for line in lines))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes"),
+    [
+        ([1, 2, 3, 4, 5, 1], ("1", "2", "3", "4", "5"), [0, 1, 2, 3, 4, 0]),
+        ([-1, 1, 1, -1], ("-1", "1"), [0, 1, 1, 0]),
+        ([0, 4, 4, 0], ("0", "4"), [0, 1, 1, 0]),
+        ([10, 9, 100, 9], ("9", "10", "100"), [1, 0, 2, 0]),
+        ([0, 1, 2, 1], (), [0, 1, 2, 1]),
+        ([1.0, 0.0, 1.0], (), [1, 0, 1]),
+        ([3.0, 1.0, 3.0], ("1", "3"), [1, 0, 1]),
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
+        (["no", "yes", "NA"], ("NA", "no", "yes"), [1, 2, 0]),
+    ],
+)
+def test_classes_are_the_same_in_every_format(
+    labels: list[Any], names: tuple[str, ...], classes: list[int], tmp_path: Path
+) -> None:
+    loaded = [tasks.load(write(tmp_path / kind, kind, labels)) for kind in FORMATS]
+    assert len({task.fingerprint for task in loaded}) == 1
+    for task in loaded:
+        assert (task.info.label_names, task.info.num_labels) == (names, len(set(classes)))
+        assert task.splits["test"]["label"].to_pylist() == classes
+
+
+def test_names_with_leading_zeros_stay_names(tmp_path: Path) -> None:
+    task = tasks.load(write(tmp_path / "a", "csv", ["007", "7", "010"]))
+    assert (task.info.label_names, task.info.num_labels) == (("007", "010", "7"), 3)
+
+
+def test_scores_may_have_leading_zeros(tmp_path: Path) -> None:
+    task = tasks.load(write(tmp_path / "a", "csv", ["01", "02"], kind="regression"))
+    assert task.splits["train"]["label"].to_pylist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+class TestNamesOfLabels:
+    def test_a_list_of_numbers_names_the_numbers(self, kind: str, tmp_path: Path) -> None:
+        task = tasks.load(write(tmp_path / "a", kind, [5, 4, 5], label_names=["4", "5"]))
+        assert task.splits["train"]["label"].to_pylist() == [1, 0, 1]
+
+    def test_an_object_says_which_label_each_is_for(self, kind: str, tmp_path: Path) -> None:
+        said = {"label_names": {"2": "good", "1": "bad"}}
+        task = tasks.load(write(tmp_path / "a", kind, [1, 2, 2], **said))
+        assert task.info.label_names == ("bad", "good")
+        assert task.splits["train"]["label"].to_pylist() == [0, 1, 1]
+
+    def test_one_that_no_row_has_is_said(self, kind: str, tmp_path: Path) -> None:
+        task = tasks.load(write(tmp_path / "a", kind, [1, 2, 1], label_names=["world", "sports", "business"]))
+        assert task.notes[-1] == "of 3 classes 1 never occur in train: 0 (world)"
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (["1,5", "2,25", "4"], "labels hold numbers with commas ('1,5', '2,25'): write decimals with a point"),
+        (["10", "10,27", "27"], "several labels a text (multi-label) are not supported"),
+        (["1.5", "2.25", "N/A", "3"], "labels are numbers that are not whole, but 'N/A' in 1 row (3)"),
+    ],
+)
+def test_names_that_are_something_else_are_pointed_out(labels: list[str], fault: str, tmp_path: Path) -> None:
+    with pytest.raises(FaultsError) as refusal:
+        tasks.load(write(tmp_path / "a", "parquet", labels))
+    assert f"train: {fault}" in str(refusal.value) or fault in str(refusal.value)
+    said = {"kind": "classification"}
+    assert tasks.load(write(tmp_path / "b", "parquet", labels, **said)).info.num_labels == len(labels)
+
+
+def test_a_test_split_of_minus_one_is_hidden_unless_train_has_that_class(tmp_path: Path) -> None:
+    for name, train, splits in (("a", [0, 1], 2), ("b", [-1, 1], 3)):
+        folder = Path(write(tmp_path / name, "csv", train))
+        (folder / "test.csv").write_text("text_a,label\nx,-1\ny,-1\n")
+        assert len(tasks.load(str(folder)).splits) == splits
