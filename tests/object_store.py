@@ -23,8 +23,8 @@ class ObjectStore:
 
     host: str
 
-    def uri(self, path: str) -> str:
-        return f"s3://sweeps/{path}?scheme=http&endpoint_override={self.host}&region=us-east-1"
+    def uri(self, path: str, *, bucket: str = "sweeps") -> str:
+        return f"s3://{bucket}/{path}?scheme=http&endpoint_override={self.host}&region=us-east-1"
 
 
 class _OneAtATime:

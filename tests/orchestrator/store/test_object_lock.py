@@ -1,0 +1,140 @@
+"""Conditional writes to a bucket, and what is done where a bucket has none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from orchestrator.store import Store, StoreLockedError, lock, lock_places, object_lock
+from orchestrator.store.identity import this_driver
+from orchestrator.store.lock_places import LOCK
+from orchestrator.store.object_lock import Bucket
+from tests.factories import measured_record
+from tests.object_store import KEYS, ObjectStore, serving
+from trainables.faults import FaultsError
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(lock_places, "SETTLE_S", 0.1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectStore]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with serving() as store:
+            yield store
+
+
+@pytest.fixture
+def store(server: ObjectStore, tmp_path: Path) -> Store:
+    return Store(server.uri(tmp_path.name))
+
+
+def segments(store: Store) -> list[str]:
+    return store._folder.folder("trials").names()
+
+
+def steal(store: Store) -> None:
+    """Put another driver's lock in the place of the one that is there, as one that takes over does."""
+    other = this_driver(5.0)
+    store._folder.write(LOCK, other.content())
+
+
+def test_an_object_is_written_only_where_it_is_as_it_was_seen(server: ObjectStore) -> None:
+    bucket = Bucket(server.uri("x"), "us-east-1")
+    assert bucket.get("sweeps/object") is None
+    first = bucket.put("sweeps/object", b"1", over=None)
+    assert first is not None
+    assert bucket.put("sweeps/object", b"2", over=None) is None
+    second = bucket.put("sweeps/object", b"2", over=first)
+    assert second not in (None, first)
+    assert bucket.put("sweeps/object", b"3", over=first) is None
+    assert bucket.get("sweeps/object") == (b"2", second)
+    assert bucket.put("sweeps/absent", b"1", over=first) is None
+
+
+def test_writing_a_new_object_again_after_a_lost_answer_is_no_collision(server: ObjectStore) -> None:
+    bucket = Bucket(server.uri("x"), "us-east-1")
+    assert bucket.put_new("sweeps/new", b"1")
+    assert bucket.put_new("sweeps/new", b"1")
+    assert not bucket.put_new("sweeps/new", b"2")
+
+
+def test_a_segment_is_never_put_in_the_place_of_another_drivers(store: Store) -> None:
+    with store.lock():
+        store.append([measured_record("t0")])
+        (name,) = segments(store)
+        place = store._folder.folder("trials").at(name.replace("00000001", "00000002"))
+        assert store._folder.fence.put_new(place, b"another one's")
+        with pytest.raises(StoreLockedError, match="has taken this store over"):
+            store.append([measured_record("t1")])
+
+
+def test_whoever_takes_over_leaves_a_segment_of_no_records_that_stays(store: Store, plan: pa.Table) -> None:
+    with store.lock():
+        store.create('{"name": "a"}', plan)
+        store.append([measured_record("t0")])
+        steal(store)
+    with store.lock(take_over=True):
+        assert len(segments(store)) == 2
+        store.append([measured_record("t1")])
+        store.compact()
+        assert [name[:13] for name in segments(store)] == ["part-00000002", "part-00000003"]
+        assert store.trials()["trial_id"].to_pylist() == ["t0", "t1"]
+    with store.lock():  # given back in order: nobody has to be kept out
+        assert len(segments(store)) == 2
+    assert store.finished_ids() == {"t0", "t1"}
+
+
+def test_a_driver_whose_lock_was_taken_stops_at_its_next_write(store: Store) -> None:
+    with store.lock():
+        store.append([measured_record("t0")])
+        steal(store)
+        with pytest.raises(StoreLockedError):
+            store.append([measured_record("t1")])
+    assert store.finished_ids() == {"t0"}
+    assert store.holder() is not None  # the other one's lock is left alone
+
+
+def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        store = Store(server.uri("away"))
+        entered = store.lock()
+        entered.__enter__()
+        store.append([measured_record("t0")])
+    with pytest.raises(OSError, match="sweeps"):
+        store._held.check()
+    entered.__exit__(None, None, None)  # says that the lock could not be given back, and raises nothing
+
+
+def test_a_bucket_that_is_not_there_is_a_fault(server: ObjectStore) -> None:
+    store = Store(server.uri("x", bucket="missing"))
+    with pytest.raises(FaultsError, match="must be writable"):
+        store.lock().__enter__()
+
+
+def test_where_conditions_are_ignored_a_silent_driver_is_followed_on_demand_only(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = Bucket.put
+    monkeypatch.setattr(
+        object_lock.Bucket, "put", lambda self, path, content, *, over: real(self, path, content, over=None) or "x"
+    )
+    monkeypatch.setattr(lock, "SILENCE_S", 0.1)
+    other = {**json.loads(this_driver(5.0).content()), "pid_namespace": 1}
+    store._folder.write(LOCK, json.dumps(other).encode())
+    with pytest.raises(StoreLockedError, match="--take-over"):
+        store.lock().__enter__()
+    assert "ignores the conditions" in caplog.text
+    with store.lock(take_over=True):
+        store.append([measured_record("t0")])
+    assert store.finished_ids() == {"t0"}
