@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
@@ -24,6 +25,9 @@ from orchestrator.scheduling.trial import EngineTrial
 from orchestrator.scheduling.tune_memory import ForgetEnded, NoProgress
 from orchestrator.spec.early_stopping import NONE, Rule
 from orchestrator.trial_source import TrialSource
+
+# Variables that only the driver needs, which alone writes to a bucket.
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 # A trial whose own light process died, which is not its doing, is started again so often. How often after its engine
 # died, the pool decides; a trial that failed by itself is not started again.
@@ -102,6 +106,8 @@ def _tuner(
     scratch: str,
 ) -> tune.Tuner:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    # With these Tune would hand the driver's keys to each trial, by way of Ray's tables, logs and dashboard.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     return tune.Tuner(
         # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
         tune.with_resources(tune.with_parameters(EngineTrial, pool=pool), {"cpu": 0.01}),
