@@ -48,4 +48,5 @@ def _why_not(uri: str) -> str | None:
         return None
     lines = [line.strip() for line in masked(asked.stderr).splitlines() if line.strip()]
     telling = [line for line in lines if "troubleshooting" not in line and not line.startswith("terminate called")]
-    return (telling or lines or [f"the client ended with status {asked.returncode}"])[-1][:300]
+    reason = (telling or lines or [f"the client ended with status {asked.returncode}"])[-1]
+    return reason.removeprefix("what():").strip().rstrip(".")[:300]

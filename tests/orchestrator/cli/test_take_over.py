@@ -1,0 +1,56 @@
+"""A driver whose store another one takes over in the middle of its sweep, as a user sees it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.store import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_driver_that_was_taken_over_ends_with_one_clear_error_and_leaves_the_rest_to_the_other(
+    home: Path, write_sweep: Any
+) -> None:
+    sweep = write_sweep(seeds=list(range(40)), space={"num_epochs": 30, "learning_rate": 1e-3, "batch_size": 4})
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "adaptune", "run", sweep],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    store = Store("sweeps/small")
+    try:
+        while not (store.exists() and store.statuses()):
+            assert driver.poll() is None, driver.communicate()
+            time.sleep(0.2)
+        with store.lock(take_over=True):
+            there = store.statuses()
+            _, err = driver.communicate(timeout=120)
+            assert store.statuses() == there
+            assert store.holder().pid == os.getpid()
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert driver.returncode == 2
+    assert f"process {os.getpid()} on" in err
+    assert "has taken this store over" in err
+    assert "Traceback" not in err
+    # Its run in MLflow is the other driver's too, and goes on.
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home / 'sweeps' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`adaptune.kind` = 'sweep'")
+    assert parent.info.status == "RUNNING"
+    assert store.holder() is None
