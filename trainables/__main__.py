@@ -37,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Engine,  # here, not above: `--help` and faults of the command line need no torch
     )
 
-    outcome = Engine(device=given.device, num_threads=given.threads).run(
+    try:
+        engine = Engine(device=given.device, num_threads=given.threads)
+    except FaultsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    outcome = engine.run(
         config, report=_print_epoch, save_to=given.save, keep_predictions=given.predictions is not None
     )
     values = dataclasses.asdict(dataclasses.replace(outcome, predictions={}))

@@ -8,6 +8,7 @@ import platform
 import torch
 
 from trainables.device.dtype import compute_dtype
+from trainables.faults import FaultsError
 
 Device = torch.device
 
@@ -15,6 +16,23 @@ Device = torch.device
 def default_device() -> Device:
     """What an engine takes that is told of none: the first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_named(name: str | None) -> Device:
+    """The device of this name, the default one for None; raises `FaultsError` where nothing can be trained on it."""
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise FaultsError("device", [f"the device must be cpu, cuda or cuda:N, but is {name!r}; cpu works everywhere"])
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= there:
+        found = f"{there} GPUs of CUDA here, counted from 0" if there else "no GPU of CUDA here"
+        raise FaultsError("device", [f"the device must be there, but is {name!r} and torch sees {found}"])
+    return device
 
 
 def device_name(device: torch.device) -> str:

@@ -20,6 +20,7 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.device.dtype import compute_dtype
+from trainables.device.hardware import device_named
 from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
 from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
@@ -47,6 +48,8 @@ class Engine:
         memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
             the threads' share of the machine's.
         share: of what is free on a GPU when a pack begins, where several engines have one card.
+
+    Raises `FaultsError` where the device is none that can be trained on.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Engine:
         memory_bytes: int | None = None,
         share: float = 1.0,
     ) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = device_named(device)
         self.cache_dir = cache_dir
         keep_freed_memory()
         if num_threads is not None:

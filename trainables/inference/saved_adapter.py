@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from trainables.backbones.loading import load_backbone, stand_in
 from trainables.config import TrialConfig
+from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.predictor import Predictor
 from trainables.methods import AUTO, option_names, reference_names, references_of, unused_hyperparameters, uses_backbone
@@ -85,7 +86,7 @@ def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> P
         config = _as_it_was_read(config)
     task = TaskInfo(**{**about["task"], "label_names": tuple(about["task"]["label_names"])})
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    place, reads_backbone = torch.device(device), uses_backbone(config.method)
+    place, reads_backbone = device_named(device), uses_backbone(config.method)
     backbone = load_backbone(config.backbone, device=place, compute_dtype=dtype) if reads_backbone else stand_in(place)
     if reads_backbone and backbone.info.fingerprint != about["backbone_fingerprint"]:
         rule = "an adapter fits only the weights it was trained on"

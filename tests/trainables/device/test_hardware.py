@@ -1,0 +1,36 @@
+"""Which devices can be trained on, and what is said of the others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import trainables
+from trainables.device.hardware import default_device, device_named
+from trainables.engine.engine import Engine
+from trainables.faults import FaultsError
+
+
+def test_a_device_is_found_by_its_name_and_the_default_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_named("cpu") == torch.device("cpu")
+    assert device_named(None) == default_device()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_named("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "meta", "gpu", "", "cpu:x"])
+def test_what_nothing_is_trained_on_is_refused_in_one_sentence(name: str) -> None:
+    with pytest.raises(FaultsError, match="must be cpu, cuda or cuda:N, but is"):
+        Engine(device=name)
+
+
+@pytest.mark.parametrize(("count", "found"), [(0, "no GPU of CUDA here"), (2, "2 GPUs of CUDA here")])
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, count: int, found: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(FaultsError, match=found):
+        device_named("cuda:7")
+
+
+def test_a_saved_adapter_is_not_loaded_onto_another_device_either(tmp_path) -> None:
+    with pytest.raises(FaultsError):
+        trainables.load(tmp_path, device="mps")
