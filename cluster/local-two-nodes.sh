@@ -58,10 +58,11 @@ launch() { # launch NAME ARGUMENTS...: one node, as a process group whose leader
 }
 
 await() { # await NAME COMMAND...: until the command succeeds, for at most three minutes and while the node lives
-    local name="$1" deadline=$((SECONDS + 180))
+    local name="$1" begun="$SECONDS" deadline=$((SECONDS + 180))
     shift
     until "$@" >/dev/null 2>&1; do
-        if ! is_ours "$(<"$state/$name.pid")" || ((SECONDS > deadline)); then
+        # A node that has only just been forked still has this script's name.
+        if ((SECONDS > begun + 5)) && ! is_ours "$(<"$state/$name.pid")" || ((SECONDS > deadline)); then
             tail -n 20 "$state/$name.log" >&2
             stop
             fail "the $name did not come up; the end of its log stands above"
@@ -74,7 +75,7 @@ start() {
     [[ -x $ray ]] || fail "no ray at $ray; run make venv first, or set RAY"
     [[ ! -e $state ]] || fail "$state exists; run '$0 stop' first, or set STATE"
     mkdir -m 700 "$state"
-    "$(dirname "$ray")/python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$state/token"
+    (umask 077 && "$(dirname "$ray")/python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$state/token")
     local gcs dashboard client head_agent worker_agent
     read -r gcs dashboard client head_agent worker_agent < <(free_ports 5)
 
