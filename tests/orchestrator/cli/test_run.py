@@ -61,19 +61,20 @@ def trials(runs: list[Any]) -> list[Any]:
 def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new(
     home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = write_sweep(seeds=[0])
+    methods = [{"adapter": {"adapter_size": 4}}, "full_finetuning"]
+    sweep = write_sweep(methods=methods)
     status, answer = run_command(["run", sweep], capsys)
     assert status == 0
-    assert answer["trained"] == 3
-    assert answer["counts"] == {"completed": 3}
+    assert answer["trained"] == 4
+    assert answer["counts"] == {"completed": 4}
     store = Store("sweeps/small")
     assert store.statuses().keys() == set(store.plan_table()["trial_id"].to_pylist())
     # Readable without adaptune, a row a trial.
-    assert pyarrow.dataset.dataset(home / "sweeps" / "small" / "trials").count_rows() == 3
+    assert pyarrow.dataset.dataset(home / "sweeps" / "small" / "trials").count_rows() == 4
     for name in ("report.html", "curve.png", "curve.svg", "best.csv", "best.parquet"):
         assert (home / "sweeps" / "small" / "report" / name).stat().st_size > 0
     runs = mlflow_runs(home, "small")
-    assert Counter(run.info.status for run in runs) == {"FINISHED": 1 + 3 + 3}  # sweep, configurations, trials
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 1 + 2 + 4}  # sweep, configurations, trials
     assert {run.data.tags["adaptune.trial_id"] for run in trials(runs)} == store.statuses().keys()
     scores = {row["trial_id"]: row["validation_score"] for row in load_results("sweeps/small").trials().to_pylist()}
 
@@ -85,8 +86,9 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
     assert answer["equals_record"]  # a seed fixes a trial: trained again, it scores what was recorded
     assert (Path(answer["folder"]) / "adapter_model.safetensors").exists()
 
-    status, answer = run_command(["resume", "sweeps/small", write_sweep("wider.yaml", seeds=[0, 1])], capsys)
-    assert (status, answer["trained"]) == (0, 3)
+    wider = write_sweep("wider.yaml", methods=methods, seeds=[0, 1, 2])
+    status, answer = run_command(["resume", "sweeps/small", wider], capsys)
+    assert (status, answer["trained"]) == (0, 2)
     rows = load_results("sweeps/small").trials().to_pylist()
     assert len(rows) == 6
     kept = {row["trial_id"]: row["validation_score"] for row in rows if row["trial_id"] in scores}
