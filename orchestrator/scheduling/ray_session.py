@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
     """
     before = ray_worker.print_to_stdstream
 
-    def tell(data: dict[str, Any], **options: Any) -> None:
+    def tell(data: dict[str, Any], ignore_prefix: bool) -> None:
         logger.debug("Ray: %s", " ".join(str(line) for line in data.get("lines", ())))
 
     ray_worker.print_to_stdstream = tell
