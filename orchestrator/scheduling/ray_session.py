@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 import ray
 
-from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, loopback_kept, warn_if_open
+from orchestrator.scheduling.closed_ray import (
+    OPTIONS,
+    closed_ray,
+    end_ray,
+    loopback_kept,
+    ray_told_to_the_log,
+    warn_if_open,
+)
 from orchestrator.scheduling.early_end import endings_blocked
 from orchestrator.scheduling.ray_folder import ray_folder
 from trainables.faults import FaultsError
@@ -53,6 +60,7 @@ def ray_session(address: str | None, tell: Callable[[str], None]) -> Iterator[No
         yield
         return
     with contextlib.ExitStack() as started:
+        started.enter_context(ray_told_to_the_log())
         options: dict[str, Any] = {}
         if address is None:
             folder = started.enter_context(ray_folder(tell))
