@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+logger = logging.getLogger(__name__)
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
@@ -59,6 +62,23 @@ def loopback_kept() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def ray_told_to_the_log() -> Iterator[None]:
+    """What Ray would print of processes that died and calls it tries again is logged at the level debug instead.
+
+    All of that is foreseen; the sweep's own display says what a user should know of it.
+    """
+
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        logger.debug("Ray: %s", "\n".join(data["lines"]))
+
+    before, ray_worker.print_to_stdstream = ray_worker.print_to_stdstream, log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
 
 
 def warn_if_open(tell: Callable[[str], None]) -> None:

@@ -12,9 +12,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray._private import worker as ray_worker
 
-from orchestrator.scheduling.closed_ray import OPTIONS, closed_ray, end_ray, loopback_kept, warn_if_open
+from orchestrator.scheduling.closed_ray import (
+    OPTIONS,
+    closed_ray,
+    end_ray,
+    loopback_kept,
+    ray_told_to_the_log,
+    warn_if_open,
+)
 from orchestrator.scheduling.early_end import endings_blocked
 from orchestrator.scheduling.ray_folder import ray_folder
 from orchestrator.secrets import address_faults, masked
@@ -55,7 +61,7 @@ def ray_session(address: str | None, tell: Callable[[str], None]) -> Iterator[No
         yield
         return
     with contextlib.ExitStack() as started:
-        started.enter_context(quiet())  # first, so that it outlasts Ray's own threads
+        started.enter_context(ray_told_to_the_log())
         options: dict[str, Any] = {}
         if address is None:
             folder = started.enter_context(ray_folder(tell))
@@ -67,24 +73,6 @@ def ray_session(address: str | None, tell: Callable[[str], None]) -> Iterator[No
         if address is None:
             warn_if_open(tell)
         yield
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """While it lasts, what Ray's processes report of themselves goes to the log: the terminal is the sweep's.
-
-    Ray prints these reports whatever its levels of logging are, such as a call of an actor that has just been ended.
-    """
-    before = ray_worker.print_to_stdstream
-
-    def tell(data: dict[str, Any], ignore_prefix: bool) -> None:
-        logger.debug("Ray: %s", " ".join(str(line) for line in data.get("lines", ())))
-
-    ray_worker.print_to_stdstream = tell
-    try:
-        yield
-    finally:
-        ray_worker.print_to_stdstream = before
 
 
 def connect(address: str | None, **options: Any) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
 import ray
-from ray._private import services
+from ray._private import services, worker
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from orchestrator.scheduling.closed_ray import closed_ray, loopback_kept, warn_if_open
+from orchestrator.scheduling.closed_ray import closed_ray, loopback_kept, ray_told_to_the_log, warn_if_open
 
 
 def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
@@ -37,6 +38,19 @@ def test_a_loopback_address_is_taken_for_what_it_says_and_only_meanwhile() -> No
         assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
         assert services.get_node_ip_address() == "127.0.0.1"
     assert services.resolve_ip_for_localhost("127.0.0.1") == outside
+
+
+def test_what_ray_says_of_its_processes_is_for_the_log_alone(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "orchestrator")
+    before = worker.print_to_stdstream
+    with ray_told_to_the_log():
+        said = {"lines": ["Task EnginePool.release failed."], "pid": "raylet", "is_err": False}
+        worker.print_to_stdstream(said, ignore_prefix=False)
+    assert worker.print_to_stdstream is before
+    assert capsys.readouterr() == ("", "")
+    assert "EnginePool.release failed" in caplog.text
 
 
 @pytest.mark.parametrize(("address", "is_told"), [("127.0.0.1", False), ("::1", False), ("192.0.2.7", True)])

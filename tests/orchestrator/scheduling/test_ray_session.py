@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import ray
-from ray._private import worker as ray_worker
 
 import adaptune
 from orchestrator.cli import main
-from orchestrator.scheduling.ray_session import connect, quiet, ray_session
+from orchestrator.scheduling.ray_session import connect, ray_session
 from trainables.faults import FaultsError
 
 LOCAL = "Ray must start on this machine"
@@ -150,15 +149,3 @@ def test_the_doctor_says_where_ray_would_work(monkeypatch: pytest.MonkeyPatch) -
     (finding,) = doctor._guarded("cluster", lambda: [doctor._cluster(None)])
     assert not finding.ok
     assert "set RAY_TMPDIR to a short folder" in finding.found
-
-
-def test_what_ray_reports_of_itself_goes_to_the_log_while_a_session_lasts(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    report = {"lines": ["WARNING: 96 PYTHON worker processes have been started"], "pid": "raylet", "is_err": False}
-    before = ray_worker.print_to_stdstream
-    with caplog.at_level("DEBUG", logger="orchestrator.scheduling.ray_session"), quiet():
-        ray_worker.print_to_stdstream(report, ignore_prefix=False)  # as its listening thread does, by this name
-    assert capfd.readouterr() == ("", "")
-    assert "96 PYTHON worker processes" in caplog.text
-    assert ray_worker.print_to_stdstream is before
