@@ -23,7 +23,7 @@ def read(path: Path):
 @pytest.fixture(scope="module")
 def constraints():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split(";")[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return dict(line.partition(" ;")[0].split("==") for line in lines if "==" in line and not line.startswith("#"))
 
 
 @pytest.mark.parametrize(
