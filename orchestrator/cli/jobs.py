@@ -46,11 +46,12 @@ def submit_sweep(
     Returns the exit status of the sweep, and 0 for one that is left while it goes on.
     """
     from orchestrator.planning.plan import plan_sweep
-    from orchestrator.scheduling.submit import submit_job
+    from orchestrator.scheduling.submit import check_places, submit_job
 
     # Whether the hub's data and weights can be had is for the cluster to say, not for this machine.
     plan = plan_sweep(with_absolute_paths(read_sweep(sweep, overrides)), allow_missing=True)
     screen = console(stderr=as_json)  # with --json, standard output is the answer alone
+    check_places(plan.spec.name, store, tracking_uri)
     server = _server(address)
     job = submit_job(plan, server, store=store, tracking_uri=tracking_uri)
     screen.print(f"Job {job} is submitted to {server.address}.", soft_wrap=True)

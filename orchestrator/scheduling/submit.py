@@ -35,14 +35,7 @@ def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, trackin
     Raises `FaultsError` where the job server does not take it, a URI holds secrets, the task folders are too large to
     send, or the store would lie in the job's working folder, which goes with the job.
     """
-    faults = [*store_faults("--store", store or ""), *tracking_faults("--tracking-uri", tracking_uri or "")]
-    if store is not None and "://" not in store and not Path(store).is_absolute():
-        faults.append(
-            f"--store must be a URI or an absolute path of the cluster's head, where the job runs, but is {store!r}; "
-            f"without --store, records go to ~/sweeps/{plan.spec.name} there"
-        )
-    if faults:
-        raise FaultsError("submit", faults)
+    check_places(plan.spec.name, store, tracking_uri)
     packages = Path(trainables.__path__[0]).parent
     with tempfile.TemporaryDirectory(prefix="adaptune-job-") as folder:
         pack_job(plan, Path(folder))
@@ -59,6 +52,18 @@ def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, trackin
             },
             metadata={SWEEP_KEY: plan.spec.name, STORE_KEY: shown_store(plan.spec.name, store)},
         )
+
+
+def check_places(name: str, store: str | None, tracking_uri: str | None) -> None:
+    """Raises `FaultsError` where a job cannot keep its records at these places, or where one of them holds secrets."""
+    faults = [*store_faults("--store", store or ""), *tracking_faults("--tracking-uri", tracking_uri or "")]
+    if store is not None and "://" not in store and not Path(store).is_absolute():
+        faults.append(
+            f"--store must be a URI or an absolute path of the cluster's head, where the job runs, but is {store!r}; "
+            f"without --store, records go to ~/sweeps/{name} there"
+        )
+    if faults:
+        raise FaultsError("submit", faults)
 
 
 def shown_store(name: str, store: str | None) -> str:

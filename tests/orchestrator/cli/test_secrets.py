@@ -15,16 +15,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import ray.job_submission
 
 from orchestrator.cli import main
+from orchestrator.planning.plan import plan_sweep
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.recording import Recording, Silent
+from orchestrator.scheduling.jobs import JobServer
+from orchestrator.scheduling.submit import submit_job
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
 from orchestrator.tracking.tracker import Patience
 from tests.factories import plan_rows
 from tests.object_store import KEYS, serving
+from tests.orchestrator.scheduling.fake_job_client import FakeJobClient
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY, PASSWORD, TOKEN = "wJalrXUtnFEMI/K7MDENG+bPx", "correct-horse-battery", "tok-5f2a9c77d1e84b"
@@ -127,35 +130,25 @@ def test_an_error_that_nobody_expected_shows_none(
     assert not holds_secret(said)
 
 
-class Job:
-    """A job server's client that keeps what it is sent, files included."""
+class Client(FakeJobClient):
+    """A job server's client that also keeps what the files hold that it is sent."""
 
-    sent: str
+    sent = ""
 
-    def __init__(self, address: str) -> None:
-        Job.sent = address
-
-    def submit_job(self, **arguments: Any) -> str:
-        Job.sent += f"{arguments}{everything_in(Path(arguments['runtime_env']['working_dir']))}"
-        return "job-1"
-
-    async def tail_job_logs(self, job: str) -> Any:
-        yield f"{job} trains\n"
-
-    def get_job_status(self, job: str) -> Any:
-        return ray.job_submission.JobStatus.SUCCEEDED
+    def submit_job(self, **job: Any) -> str:
+        self.sent += f"{job}{everything_in(Path(job['runtime_env']['working_dir']))}"
+        return super().submit_job(**job)
 
 
 def test_a_job_is_sent_without_secrets(
-    planted: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    planted: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray.job_submission, "JobSubmissionClient", Job)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", DATABASE)
-    store = ["--store", "s3://bucket/sweep"]
-    assert main(["submit", write_sweep(), "--address", "http://head:8265", *store]) == 0
-    assert "--store s3://bucket/sweep" in Job.sent
+    server = JobServer(client := Client(), "http://head:8265")
+    submit_job(plan_sweep(values), server, store="s3://bucket/sweep", tracking_uri=None)
+    assert "--store s3://bucket/sweep" in client.sent
     captured = capsys.readouterr()
-    assert not holds_secret(Job.sent + captured.out + captured.err)
+    assert not holds_secret(client.sent + captured.out + captured.err)
 
 
 def failed(trial_id: str, error: str) -> TrialRecord:
