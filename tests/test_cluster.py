@@ -107,7 +107,10 @@ def test_the_rayjob_trains_on_gpus_in_the_image_of_this_version():
 def test_every_path_the_dockerfile_copies_is_let_through_to_the_build():
     allowed = {line[1:] for line in (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
     copies = [line.split()[1:-1] for line in (CLUSTER / "Dockerfile").read_text().splitlines() if line[:5] == "COPY "]
-    assert {source for sources in copies for source in sources} == allowed
+    copied = {source for sources in copies for source in sources}
+    assert copied == allowed
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert set(built["wheel"]["packages"]) <= copied
 
 
 def test_the_two_node_script_is_sound_bash_and_refuses_what_it_does_not_know(tmp_path):
