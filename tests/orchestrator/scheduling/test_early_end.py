@@ -32,6 +32,7 @@ def test_after_a_hangup_the_terminal_is_left_alone_and_a_second_one_says_nothing
     script = (
         "import os, signal\n"
         "from orchestrator.scheduling.early_end import Interrupt\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run below nohup
         "with Interrupt() as interrupt:\n"
         "    print('before', flush=True)\n"
         "    for _ in range(3): signal.raise_signal(signal.SIGHUP)\n"
