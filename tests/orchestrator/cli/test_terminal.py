@@ -36,6 +36,7 @@ def run_on_a_terminal(sweep: str, end: Callable[[int, int], int | None]) -> tupl
     """
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run below nohup
         os.execv(sys.executable, [sys.executable, "-m", "adaptune", "run", sweep])
     shown, store, deadline = b"", Store("sweeps/small"), time.monotonic() + 240
     family: list[int] = []
