@@ -46,9 +46,9 @@ browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromi
 gpu: $(INSTALLED) ## the tests that need a GPU: kernels against torch, every method against a CPU
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
-chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail, about half an hour
+chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail and 300 races for a store, an hour or more
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
-	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py
+	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py tests/orchestrator/store/test_lock_race.py
 
 check: $(INSTALLED) ## format, lint, types, import contracts and a strict build of the docs; changes nothing
 	$(BIN)/ruff format --check

@@ -18,6 +18,8 @@ from tests.orchestrator.store.racing import Racer, race
 
 FEW = 2  # pairs in the tests of every day
 MANY = 50
+# A pair in which one falls silent takes ten seconds or more; as many only where that is asked for.
+SILENT = MANY if os.environ.get("ADAPTUNE_CHAOS") == "1" else FEW
 
 NewStore = Callable[[], str]
 
@@ -145,10 +147,10 @@ def test_of_fifty_pairs_of_drivers_in_containers_one_wins_each_time(new_store: N
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("take_over", [False, True], ids=["after silence", "as asked for"])
-def test_of_fifty_pairs_of_drivers_that_take_over_one_wins_each_time(
+def test_of_many_pairs_of_drivers_that_take_over_one_wins_each_time(
     new_store: NewStore, pair: list[Racer], make: Callable[[], Racer], take_over: bool
 ) -> None:
-    for number in range(MANY):
+    for number in range(SILENT):
         held = make()
         late, after_s = bool(number % 2), 0.037 * (number % 20)
         falls_silent(new_store(), pair, held, late=late, take_over=take_over, after_s=after_s)
