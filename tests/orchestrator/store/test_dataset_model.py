@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 
@@ -39,7 +40,7 @@ STEP = st.one_of(
 @given(steps=st.lists(STEP, max_size=12))
 def test_any_order_of_changes_gives_the_table_of_a_plain_dictionary(steps):
     model = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:  # in memory, if there
         store = Store(folder)
         for step, argument in steps:
             if step == "append":
