@@ -128,7 +128,7 @@ class Store:
         """
         with (
             hold(self._folder, self.uri, take_over=take_over) as held,
-            self._segments.owned(after_another=held.was_taken),
+            self._segments.owned(after_another=held.was_taken, check_lock=held.check),
             self._predictions.owned(),
         ):
             self._held = held

@@ -25,6 +25,7 @@ from orchestrator.store.schema import FIXED, IDENTITY, conform, unify
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"part-(?P<number>\d{8,})-[0-9a-f]{8}\.parquet")
+FENCE = b"adaptune.fence"  # in the metadata of a segment without records that keeps a number from another driver
 MERGE_EVERY = 64  # segments that are added before they are merged
 ATTEMPTS = 20  # of a reader whose files are merged away under its hands
 _READERS = 8  # requests under way at once; an object store answers each in tens of milliseconds
@@ -60,17 +61,22 @@ class Segments:
         self._warned: set[str] = set()
         self._seen: dict[str, dict[str, TrialStatus]] = {}  # segment -> trial_id -> status; segments never change
         self._is_owner = False
+        self._check_lock: Callable[[], None] = lambda: None
         self._listed: list[str] | None = None  # the owner's own list, in place of the folder's
         self._known: dict[str, TrialStatus] | None = None  # and all that is in them
         self._added = 0  # since segments were last merged
 
     @contextmanager
-    def owned(self, *, after_another: bool | None = False) -> Iterator[None]:
+    def owned(
+        self, *, after_another: bool | None = False, check_lock: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
         """For a block, be the only one that writes, and keep in mind what is there instead of looking each time.
 
-        `after_another`: whether one that wrote before may not know that it does no more; None where nobody can tell.
+        Args:
+            after_another: whether one that wrote before may not know that it does no more; None where nobody can tell.
+            check_lock: raises `StoreLockedError` where the lock is another driver's.
         """
-        self._is_owner = True
+        self._is_owner, self._check_lock = True, check_lock
         try:
             if after_another is not False and self._folder.fence.put_new is not None:
                 self._fence_off(is_certain=bool(after_another))
@@ -110,8 +116,10 @@ class Segments:
             self._folder.write(name, content)
         else:
             name = _slot(number)
-            if not self._folder.write_new(name, content):
-                raise lost(self._folder.path, "another driver")
+            while not self._folder.write_new(name, content):
+                self._pass_by(name)
+                number += 1
+                name = _slot(number)
         self._added += 1
         if self._is_owner and self._listed is not None:
             self._listed.append(name)
@@ -163,7 +171,7 @@ class Segments:
 
         It stays for good, however late that driver is. Raises `OSError`.
         """
-        nothing = unify([]).replace_schema_metadata({"adaptune.fence": uuid.uuid4().hex})  # like no other one
+        nothing = unify([]).replace_schema_metadata({FENCE: uuid.uuid4().hex})  # like no other one
         for _ in range(ATTEMPTS):
             self._forget()
             names = self.segment_names()
@@ -173,6 +181,23 @@ class Segments:
                 self._forget()
                 return
         raise OSError(f"{self._folder.path}: another driver adds records all the time")
+
+    def _pass_by(self, name: str) -> None:
+        """Raises `StoreLockedError` where whoever took this number may be at work; else the next one is this driver's.
+
+        A driver that lost its store in the moment in which it took it has still fenced off the one before it, and this
+        one with it. Whoever holds the lock after having seen that fence is the only one at work.
+        """
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self._folder.read(name)))
+        except pa.ArrowInvalid:
+            raise lost(self._folder.path, "another driver") from None
+        if file.metadata.num_rows or FENCE not in (file.schema_arrow.metadata or {}):
+            raise lost(self._folder.path, "another driver")
+        self._check_lock()
+        if self._listed is not None:
+            self._listed.append(name)
+            self._seen[name] = {}
 
     def _merge(self, names: Sequence[str]) -> None:
         tables = dict(zip(names, self._tables(names), strict=True))
