@@ -2,8 +2,8 @@
 
 A key, a password or a token reaches adaptune through the environment, a file of the library that needs it, or the
 machine's own identity. It does not belong in a URI: a URI stands in the history of shells, in lists of processes, in
-job tables and in logs. `uri_faults` refuses it there, with what to do instead. `masked` is the second wall, for text
-that others have made: whatever looks like a secret, or is one that the environment holds, is shown as three stars.
+job tables and in logs. `store_faults` and its kin refuse it there, with what to do instead. `masked` is a second wall,
+for text that others have made: whatever looks like a secret, or is one that the environment holds, is shown as stars.
 """
 
 from __future__ import annotations

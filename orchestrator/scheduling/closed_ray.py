@@ -103,7 +103,7 @@ def end_ray() -> None:
 
 
 def _kill(node: Any, kill_all_processes: Callable[..., None], **options: Any) -> None:
-    import psutil  # type: ignore[import-untyped]  # Ray brings it along, for those who have imported Ray
+    import psutil  # type: ignore[import-untyped]  # here: only the end of a Ray needs it
 
     started = [info.process for infos in node.all_processes.values() for info in infos]
     descendants = []

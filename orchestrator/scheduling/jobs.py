@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from orchestrator.secrets import address_faults
+from orchestrator.secrets import address_faults, masked
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
@@ -229,7 +229,7 @@ def job_server_address(given: str | None, environment: Mapping[str, str] = os.en
         raise FaultsError("jobs", [f"{rule}, but none is given; {ADDRESS_VARIABLES[0]} may name it too"])
     if "://" in address and urlsplit(address).scheme not in _SCHEMES:
         whence = f" (from {variable})" if variable else ""
-        raise FaultsError("jobs", [f"{rule}, but it is {shown_address(address)}{whence}"])
+        raise FaultsError("jobs", [f"{rule}, but it is {masked(address)}{whence}"])
     return address, variable if address != given else None
 
 
@@ -245,18 +245,13 @@ def connect(address: str) -> JobServer:
     # It tells of every package it uploads, and its loggers have levels of their own.
     for name in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    shown = shown_address(address)
+    shown = masked(address)
     try:
         _knock(address)
         return JobServer(JobSubmissionClient(address), shown)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("the job server cannot be reached", exc_info=True)
         raise FaultsError("jobs", [_reason(shown, error)]) from error
-
-
-def shown_address(address: str) -> str:
-    """An address to be shown: without a name and password."""
-    return re.sub(r"//[^/]*@", "//", address)
 
 
 def _knock(address: str) -> None:
@@ -280,7 +275,7 @@ def _reason(address: str, error: Exception) -> str:
     words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}..."
     return (
         f"--address must be a cluster's job server such as http://HEAD:8265, but {address} does not answer as one "
-        f"({type(error).__name__}: {shown_address(words)}); see that the cluster is up, that its head has "
+        f"({type(error).__name__}: {masked(words)}); see that the cluster is up, that its head has "
         "ray[default], and that this machine reaches that port, by way of a tunnel if need be"
     )
 

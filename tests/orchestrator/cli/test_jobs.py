@@ -29,7 +29,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> FakeJobClient:
     for variable in jobs.ADDRESS_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     made = FakeJobClient()
-    monkeypatch.setattr(jobs, "connect", lambda address: jobs.JobServer(made, jobs.shown_address(address)))
+    monkeypatch.setattr(jobs, "connect", lambda address: jobs.JobServer(made, jobs.masked(address)))
     monkeypatch.setattr(jobs, "_RETRY_S", 0.0)
     monkeypatch.setattr(commands, "_ASK_EVERY_S", 0.0)
     return made
@@ -210,7 +210,7 @@ def test_an_address_of_the_environment_that_wins_is_told_of(
     monkeypatch.setenv("RAY_ADDRESS", "http://name:password@elsewhere:8265")
     assert main(["jobs", *HEAD]) == 0
     captured = capsys.readouterr()
-    assert captured.err == "RAY_ADDRESS is set, so this goes to http://elsewhere:8265 and not to --address\n"
+    assert captured.err == "RAY_ADDRESS is set, so this goes to http://name:***@elsewhere:8265 and not to --address\n"
     assert "password" not in captured.out
     assert main(["jobs"]) == 0
     assert capsys.readouterr().err == ""

@@ -147,7 +147,7 @@ def test_the_address_of_the_environment_wins_as_in_rays_own_commands():
 def test_an_address_that_is_none_is_refused_before_anything_is_asked():
     with pytest.raises(FaultsError, match=r"none is given; RAY_API_SERVER_ADDRESS may name it too"):
         job_server_address(None, {})
-    with pytest.raises(FaultsError, match=r"but it is s3://place/x \(from RAY_ADDRESS\)"):
+    with pytest.raises(FaultsError, match=r"but it is s3://\*\*\*:\*\*\*@place/x \(from RAY_ADDRESS\)"):
         job_server_address(None, {"RAY_ADDRESS": "s3://name:password@place/x"})
 
 
