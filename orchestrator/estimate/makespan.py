@@ -1,7 +1,8 @@
 """How long engines take for the trials of a sweep, played through: which packs form, who waits, who is left alone.
 
 Follows what `orchestrator.scheduling.pool` does: so many trials are under way, in the order of the plan; one that can
-join a pack does; an engine that stands idle takes the oldest that wait, with all that can join them, but those of the backbone that it has loaded before all others.
+join a pack does; an engine that stands idle takes the oldest that wait, with all that can join them, but those of the
+backbone that it has loaded before all others.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def calibrate_sweep(
 
 
 def representatives(trials: Sequence[PlannedTrial], costs: Sequence[TrialCost], together: int) -> list[Sample]:
-    """The trials to measure: of each task, backbone and method those with the fewest and with the most operations a step.
+    """The trials to measure: of each task, backbone and method those with the fewest and the most operations a step.
 
     Where those are too many for the time there is, the ones that the sweep spends most of its operations on. They are
     measured in packs of at most `together`, and of as many as there are to share one.
