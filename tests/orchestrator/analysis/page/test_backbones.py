@@ -23,7 +23,8 @@ def test_rows_curves_and_tables_can_be_filtered_by_backbone_and_no_two_series_lo
         for name in ("recommend", "best", "settings", "epochs", "trials")
     ]
     page = Page(
-        title="t", status_line="s", protocol="p", tasks=["a"], backbones=names, methods=sorted({r["method"] for r in rows}),
+        title="t", status_line="s", protocol="p", tasks=["a"], backbones=names,
+        methods=sorted({row["method"] for row in rows}),
         sections=sections, failures=[], failures_left_out=0, facts=[], spec=None, files=[],
     )  # fmt: skip
     html = render(page, {})
