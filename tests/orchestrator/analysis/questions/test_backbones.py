@@ -146,3 +146,13 @@ def test_a_paper_has_tables_of_each_backbone(both: Results, finished: Results, t
     text = (tmp_path / "methods.md").read_text(encoding="utf-8")
     assert "We adapted small (" in text
     assert "On each task with each backbone we tried of adapter 6 configurations" in text
+
+
+def test_an_export_is_of_the_better_backbone_or_of_the_one_that_is_asked_for(both: Results) -> None:
+    from orchestrator.cli.export import choose
+
+    assert choose("export", both, task="trec", trial=None)["backbone"] == "minilm"
+    for name in ("small", OTHER):
+        assert choose("export", both, task="trec", trial=None, backbone=name)["backbone"] == OTHER
+    with pytest.raises(FaultsError, match="--backbone: unknown backbone of this sweep 'large'"):
+        choose("export", both, task="trec", trial=None, backbone="large")
