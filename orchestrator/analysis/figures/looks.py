@@ -1,4 +1,4 @@
-"""The colour, marker and dashes of each method, the same in all figures.
+"""The colour, marker and dashes of each method, the same in all figures that show the same backbones.
 
 No two methods share a marker, so that they stay apart in print too. A method keeps its marker and its hue on every
 backbone; dashes and shades tell backbones apart.

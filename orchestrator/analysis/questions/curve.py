@@ -103,7 +103,11 @@ def without_reference(points: Sequence[Mapping[str, Any]]) -> list[str]:
     """The tasks of points that have nothing to subtract, with the backbone where there are several."""
     names = apart(point["backbone"] for point in points)
     found = {(point["task"], point["backbone"]) for point in points if point["reference"] is None}
-    return [f"{task} ({names[backbone]})" if names else task for task, backbone in sorted(found)]
+    if not names:
+        return sorted(task for task, _ in found)
+    whole = set(names) - {point["backbone"] for point in points if point["reference"] is not None}
+    some = [f"{task} ({names[backbone]})" for task, backbone in sorted(found) if backbone not in whole]
+    return [*some, *(f"{names[backbone]} (every task)" for backbone in sorted(whole))]
 
 
 def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
