@@ -21,6 +21,7 @@ from orchestrator.analysis.page.leading import leading
 from orchestrator.analysis.page.learning import MOST_TRIALS, learning_curves
 from orchestrator.analysis.questions import ablation, calibration
 from orchestrator.analysis.questions.budget import budget, sentences
+from orchestrator.analysis.questions.curve import without_reference
 from orchestrator.analysis.questions.settings import settings
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import side_by_side, tables, trust_tables
@@ -58,36 +59,39 @@ def _recommended(results: Results, recommended: pa.Table) -> list[Block]:
     return [
         Paragraph(text=shipping.overview(recommended)),
         Sentences(items=shipping.per_task(recommended, results.trials(), names)),
-        Shown(table=tables.recommendation_table(recommended, names), summary="The same as a table"),
+        Shown(
+            table=tables.recommendation_table(recommended, names, results.backbone_names()),
+            summary="The same as a table",
+        ),
     ]
 
 
 def _best(results: Results, best: pa.Table) -> list[Block]:
     if not len(best):
         return []
-    table = tables.best_table(best, results.searched())
+    table = tables.best_table(best, results.searched(), results.backbone_names())
     return [Shown(table=table) if len(table.rows) <= _MOST_UNFOLDED else _folded(table)]
 
 
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
     several = pairs.filter(pc.greater(pairs["num_tasks"], 1))  # one task has no spread over tasks, and no p below 1
-    return [Shown(table=tables.comparison_table(several))] if len(several) else []
+    return [Shown(table=tables.comparison_table(several, results.backbone_names()))] if len(several) else []
 
 
 def _optimism(results: Results, optimism: pa.Table) -> list[Block]:
     several = any(number > 1 for number in optimism["num_compared"].to_pylist())
-    return [Shown(table=trust_tables.optimism_table(optimism))] if several else []
+    return [Shown(table=trust_tables.optimism_table(optimism, results.backbone_names()))] if several else []
 
 
 def _ask_calibration(results: Results) -> pa.Table:
     try:
-        return results.calibration()
+        return results.calibration(results.method_columns())
     except FaultsError:  # nothing is kept, which is no fault of a report
         return pa.schema({"task": pa.string(), **calibration.COLUMNS}).empty_table()
 
 
 def _calibration(results: Results, bins: pa.Table) -> list[Block]:
-    return [Shown(table=trust_tables.calibration_table(bins))] if len(bins) else []
+    return [Shown(table=trust_tables.calibration_table(bins, results.backbone_names()))] if len(bins) else []
 
 
 def _points(results: Results) -> tuple[pa.Table, str | None]:
@@ -109,12 +113,12 @@ def _draw_curve(results: Results, curve: pa.Table) -> dict[str, Any]:
 def _curve(results: Results, curve: pa.Table) -> list[Block]:
     if not len(curve):
         return []
-    points, reference = _points(results)
+    (points, reference), backbones = _points(results), results.backbone_names()
     return [
         *(Paragraph(text=note) for note in _curve_notes(points, reference)),
-        curve_chart(points, (0.2, 0.5, 0.8), picture="curve"),
-        Shown(table=tables.curve_table(curve), summary="The points of the curve"),
-        tasks_chart(points, picture="tasks"),
+        curve_chart(points, (0.2, 0.5, 0.8), picture="curve", backbones=backbones),
+        Shown(table=tables.curve_table(curve, backbones), summary="The points of the curve"),
+        tasks_chart(points, picture="tasks", backbones=backbones),
     ]
 
 
@@ -127,7 +131,7 @@ def _curve_notes(points: pa.Table, reference: str | None) -> list[str]:
             f"No task has a completed trial of {REFERENCE} to compare with, so the curve shows the scores themselves, "
             "and a spread across tasks is mostly that of their difficulty."
         )
-    if left_out := sorted({row["task"] for row in rows if reference and row["delta"] is None}):
+    if left_out := without_reference(rows) if reference else []:
         notes.append(f"Left out, since {reference} has not completed on them: {', '.join(left_out)}.")
     if len({row["task"] for row in rows if reference is None or row["delta"] is not None}) == 1:
         notes.append("With one task there is no spread across tasks to show.")
@@ -138,15 +142,16 @@ def _settings(results: Results, tried: pa.Table) -> list[Block]:
     if not len(tried):
         return []
     searched, shown = results.searched(), leading(tried, _MOST_SETTINGS, score="validation_mean")
-    table = tables.settings_table(shown, searched)
-    return [*_left_out(tried, shown, "setting"), settings_chart(shown, searched), _folded(table)]
+    backbones = results.backbone_names()
+    table = tables.settings_table(shown, searched, backbones)
+    return [*_left_out(tried, shown, "setting"), settings_chart(shown, searched, backbones), _folded(table)]
 
 
 def _budget(results: Results, spent: pa.Table) -> list[Block]:
     if not len(spent):
         return []
     said = [Paragraph(text=" ".join(words))] if (words := sentences(spent)) else []
-    return [*said, Shown(table=tables.budget_table(spent))]
+    return [*said, Shown(table=tables.budget_table(spent, results.backbone_names()))]
 
 
 def _epochs(results: Results, epochs: pa.Table) -> list[Block]:
@@ -158,7 +163,10 @@ def _trials(results: Results, trials: pa.Table) -> list[Block]:
     if not len(trials):
         return []
     shown = leading(trials, MOST_TRIALS)
-    return [*_left_out(trials, shown, "trial"), _folded(tables.trials_table(shown, results.searched()))]
+    return [
+        *_left_out(trials, shown, "trial"),
+        _folded(tables.trials_table(shown, results.searched(), results.backbone_names())),
+    ]
 
 
 def _left_out(all_of_them: pa.Table, shown: pa.Table, noun: str) -> list[Block]:
@@ -180,7 +188,7 @@ def _glue(results: Results, scores: pa.Table) -> list[Block]:
         "correlations, of MNLI both its halves. Measured on validation, where configurations were chosen too, so no "
         "score of the leaderboard."
     )
-    return [Paragraph(text=note), Shown(table=tables.glue_table(scores))]
+    return [Paragraph(text=note), Shown(table=tables.glue_table(scores, results.backbone_names()))]
 
 
 def _draw_ablations(results: Results, ablations: pa.Table) -> dict[str, Any]:
@@ -244,7 +252,10 @@ def _differences(results: Results, differences: pa.Table) -> list[Block]:
             alt="Difference of each method to the reference with its 95 % interval, tasks as dots",
             caption="Intervals of a mean are over tasks; p-values are of exact sign flips with Holm's correction.",
         ),
-        Shown(table=side_by_side.differences_table(differences), summary="The differences as a table"),
+        Shown(
+            table=side_by_side.differences_table(differences, results.backbone_names()),
+            summary="The differences as a table",
+        ),
     ]
 
 
@@ -271,7 +282,7 @@ def _searches(results: Results) -> pa.Table:
     """Expected validation performance where at least two methods have something to choose from."""
     expected = results.expected_validation()
     searched = expected.filter(pc.greater(expected["num_configs_tried"], 1))
-    return expected if pc.count_distinct(searched["method"]).as_py() > 1 else expected.slice(0, 0)
+    return expected if len(searched.group_by(["backbone", "method"]).aggregate([])) > 1 else expected.slice(0, 0)
 
 
 ANSWERS: dict[str, Answer] = {
@@ -282,7 +293,9 @@ ANSWERS: dict[str, Answer] = {
         heading="What trained parameters buy",
         show=_curve,
     ),
-    "best": Answer(ask=lambda results: results.best(), heading="The best of each method", show=_best),
+    "best": Answer(
+        ask=lambda results: results.best(results.method_columns()), heading="The best of each method", show=_best
+    ),
     "comparisons": Answer(
         ask=lambda results: results.comparisons(),
         is_optional=True,
@@ -331,7 +344,7 @@ ANSWERS: dict[str, Answer] = {
         show=_expected,
     ),
     "optimism": Answer(
-        ask=lambda results: results.optimism(),
+        ask=lambda results: results.optimism(results.method_columns()),
         is_optional=True,
         heading="What choosing the best adds to its score",
         show=_optimism,

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.statistics.intervals import mean_and_standard_error
 from orchestrator.record import TrialStatus
+from orchestrator.spec.backbones import apart
 from trainables import metrics
 from trainables.config import HYPERPARAMETERS
 
@@ -168,15 +169,19 @@ def hyperparameter_columns(trials: pa.Table) -> list[str]:
     return [name for name in trials.column_names if name not in RECORDED and "/" not in name]
 
 
+def backbone_names(trials: pa.Table) -> dict[str, str]:
+    """What the backbones in a table's column are called; nothing where there is one, which needs no name."""
+    return apart(sorted(name for name in pc.unique(trials["backbone"]).to_pylist() if name is not None))
+
+
 def varying_hyperparameters(trials: pa.Table) -> list[str]:
-    """Those that have more than one value, in their order; of a method's options, more than one within a method."""
+    """Those with more than one value on a backbone, in their order; of a method's options, within a method too."""
 
     def varies(name: str) -> bool:
-        of_all = name in HYPERPARAMETERS  # defaults of options may differ between methods
-        distinct = trials.select(["method", name]).group_by(["method", name]).aggregate([])
-        pairs = zip(distinct["method"].to_pylist(), distinct[name].to_pylist(), strict=True)
-        found = {(None if of_all else method, value) for method, value in pairs if value is not None}
-        return len(found) > len({method for method, _ in found})
+        # Defaults may differ between backbones, and those of options between methods.
+        within = ["backbone"] if name in HYPERPARAMETERS else ["backbone", "method"]
+        distinct = trials.filter(pc.is_valid(trials[name])).group_by([*within, name]).aggregate([])
+        return len(distinct) > len(distinct.group_by(within).aggregate([]))
 
     return [name for name in hyperparameter_columns(trials) if varies(name)]
 

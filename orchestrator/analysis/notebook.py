@@ -50,9 +50,9 @@ def results_html(results: Results) -> str:
 
     parts = [f"<p>{html.escape(wording.status_line(results.counts()))}</p>"]
     if len(recommended := results.recommend()):
-        names = results.searched()
-        parts.append(text_table_html(tables.recommendation_table(recommended, names)))
-        parts.append(text_table_html(tables.best_table(results.best(), names)))
+        names, backbones = results.searched(), results.backbone_names()
+        parts.append(text_table_html(tables.recommendation_table(recommended, names, backbones)))
+        parts.append(text_table_html(tables.best_table(results.best(results.method_columns()), names, backbones)))
     return "".join(parts)
 
 

@@ -66,6 +66,7 @@ def _page(
         status_line=wording.status_line(results.counts()),
         protocol=_protocol(results, results.best()),
         tasks=sorted(set(trials["task"].to_pylist())),
+        backbones=sorted(results.backbone_names().values()),
         methods=sorted(set(trials["method"].to_pylist())),
         sections=sections,
         failures=failed,

@@ -19,6 +19,7 @@ from orchestrator.analysis.configurations import (
 )
 from orchestrator.analysis.missing import missing_pairs
 from orchestrator.analysis.text import wording
+from orchestrator.spec.backbones import apart
 
 
 class Method(NamedTuple):
@@ -88,9 +89,9 @@ def methods_of(configurations: Sequence[Configuration]) -> list[Method]:
 
 def method_names(methods: Sequence[Method]) -> dict[Method, str]:
     """How each is called: by its name, with the backbone where there are several."""
-    several = len({method.backbone for method in methods}) > 1
+    backbones = apart(method.backbone for method in methods)
     return {
-        method: wording.method({"method": method.name, "backbone": method.backbone}, with_backbone=several)
+        method: wording.method({"method": method.name, "backbone": method.backbone}, backbones=backbones)
         for method in methods
     }
 

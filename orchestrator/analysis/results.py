@@ -21,6 +21,7 @@ from orchestrator.analysis.configurations import (
     RECORDED,
     SIZES,
     Configuration,
+    backbone_names,
     contenders,
     group_by,
     group_by_configuration,
@@ -39,8 +40,6 @@ from orchestrator.analysis.questions.comparison import (
     compare,
     compare_pairs,
     group_faults,
-    label,
-    sides_of,
 )
 from orchestrator.analysis.questions.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.questions.expected_validation import expected_validation
@@ -279,15 +278,19 @@ class Results:
         fewer has to choose among; `expected_performance.expected_best`, unbiased), so that having tried more is no
         advantage. Tasks on which either side has nothing completed are left out and named.
 
-        Columns: task; a and b, in words; metric; split; num_tasks. difference, a less b in the metric's unit, positive
-        where a is better; low and high, its 95 % interval, over what interval_over says: "seeds and rows" where the
-        store keeps what both sides predicted of the same rows (`intervals.difference_over_rows`, rows paired), or where
-        `test_rows` has the number of test rows of the task, of accuracies on test (their binomial variance, rows not
-        paired); "seeds" elsewhere (Welch); in the last row "tasks" (Student). p_rows, over the rows, of the models as
-        they are trained: the exact sign-flip test of accuracies, with one seed McNemar's, and the paired bootstrap with
-        2,000 resamples of any other metric; null without predictions. probability_of_improvement, how often a random
-        run of a beats one of b, a mean over tasks. p_value of the exact two-sided sign-flip test over tasks, and
-        smallest_p, the least that so many tasks can give.
+        With several backbones these rows come for each that has both sides, which are of the same backbone: nothing is
+        averaged over backbones. To hold one against another, name both: `{"method": "adapter", "backbone": "minilm"}`
+        and `{"method": "adapter", "backbone": "bert-base-uncased"}`.
+
+        Columns: task; backbone, null where a and b name theirs; a and b, in words; metric; split; num_tasks.
+        difference, a less b in the metric's unit, positive where a is better; low and high, its 95 % interval, over
+        what interval_over says: "seeds and rows" where the store keeps what both sides predicted of the same rows
+        (`intervals.difference_over_rows`, rows paired), or where `test_rows` has the number of test rows of the task,
+        of accuracies on test (their binomial variance, rows not paired); "seeds" elsewhere (Welch); in the last row
+        "tasks" (Student). p_rows, over the rows, of the models as they are trained: the exact sign-flip test of
+        accuracies, with one seed McNemar's, and the paired bootstrap with 2,000 resamples of any other metric; null
+        without predictions. probability_of_improvement, how often a random run of a beats one of b, a mean over tasks.
+        p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks can give.
         margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is above
         -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
         For each side config_id, score, sem, num_seeds, num_configs_tried and engine_seconds; budgets_differ, where
@@ -305,14 +308,14 @@ class Results:
         ]
         if faults:
             raise FaultsError("compare", faults)
-        ours, theirs = (sides_of(self._configurations, group) for group in (a, b))
-        return pa.Table.from_pylist(compare(ours, theirs, (label(a), label(b)), terms, self._kept), schema=COMPARED)
+        return pa.Table.from_pylist(compare(self._configurations, a, b, terms, self._kept), schema=COMPARED)
 
     def comparisons(
         self, methods: Sequence[str] | None = None, *, equalise: bool = False, split: str | None = None
     ) -> pa.Table:
         """Every pair of methods over all tasks: the last row of `compare` for each pair, with Holm's correction.
 
+        With several backbones, on each of them; the correction is over all these pairs.
         `methods` names those to compare, in the order of the pairs; by default all, by name. Beside the columns of
         `compare` stands p_holm, the p-value adjusted for the number of pairs: at most alpha in all pairs that truly
         differ, with a chance of at most alpha that any does not. A pair without a task in common has no row.
@@ -323,9 +326,8 @@ class Results:
         faults = [unknown_name("method of this sweep", name, known) for name in chosen if known and name not in known]
         if faults := [*faults, *terms.faults(())]:
             raise FaultsError("comparisons", faults)
-        by_method = group_by(self._configurations, ["method"])
-        sides = {name: sides_of(by_method.get((name,), ()), name) for name in dict.fromkeys(chosen)}
-        return pa.Table.from_pylist(compare_pairs(sides, terms), schema=COMPARED_PAIRS)
+        rows = compare_pairs(self._configurations, list(dict.fromkeys(chosen)), terms)
+        return pa.Table.from_pylist(rows, schema=COMPARED_PAIRS)
 
     def pareto(self, cost: str = "trained_params") -> pa.Table:
         """What a score costs at least: per task the configurations that no other beats in score and cost at once.
@@ -620,18 +622,28 @@ class Results:
         """Write what a paper takes from a sweep into a folder, ./paper if none is named, and say which files these are.
 
         figures/: every figure of `draw` as PDF, PNG and SVG; tables/: `score_table` and `parameter_table` in LaTeX
-        (booktabs) and Markdown; data/: the table of each as CSV and Parquet; methods.tex and methods.md, the paragraph
-        on how the numbers came about, with every number taken from the trials; missing.md, what the figures and tables
-        would need and the sweep does not have. Raises `FaultsError` where the folder cannot be written.
+        (booktabs) and Markdown, with several backbones of each one by itself; data/: the table of each as CSV and
+        Parquet; methods.tex and methods.md, the paragraph on how the numbers came about, with every number taken from
+        the trials; missing.md, what the figures and tables would need and the sweep does not have. Raises `FaultsError`
+        where the folder cannot be written.
         """
         from orchestrator.analysis.paper.write import write_paper
 
         return write_paper(self, Path(folder))
 
+    def backbone_names(self) -> dict[str, str]:
+        """What each backbone is called in tables and figures; empty where there is one, which needs no name."""
+        return backbone_names(self._trials)
+
+    def method_columns(self) -> list[str]:
+        """The columns by which `best` tells every method on every task apart: with several backbones, those too."""
+        return ["task", *(["backbone"] if self.backbone_names() else []), "method"]
+
     def searched(self) -> list[str]:
         """The hyperparameters that have more than one value in this sweep, in the order of their columns.
 
-        Of a method's options, more than one within a method: their defaults may differ between methods.
+        More than one with the same backbone, and of a method's options with the same method too: their defaults may
+        differ between these.
         """
         return varying_hyperparameters(self._trials)
 

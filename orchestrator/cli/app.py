@@ -246,6 +246,9 @@ def export(
         str | None, typer.Option(metavar="TRIAL_ID", help="Export this trial, not the recommended one.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="Export the best trial of this method.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Export the best of this backbone, of a sweep with several.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/<trial id> by default.")
     ] = None,
@@ -254,7 +257,7 @@ def export(
     """Write the weights and model card of a task's recommended setting, for `adaptune.load`."""
     from orchestrator.cli.export import export_adapter
 
-    return export_adapter(store, task=task, trial=trial, method=method, out=out, as_json=as_json)
+    return export_adapter(store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json)
 
 
 @app.command()

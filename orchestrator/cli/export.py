@@ -25,11 +25,18 @@ from trainables.outcome import TrialOutcome
 
 
 def export_adapter(
-    store: str, *, task: str | None, trial: str | None, method: str | None, out: str | None, as_json: bool
+    store: str,
+    *,
+    task: str | None,
+    trial: str | None,
+    method: str | None,
+    backbone: str | None,
+    out: str | None,
+    as_json: bool,
 ) -> int:
     """Train the chosen trial once more and save it; exit status 1 where it failed this time."""
     opened = Store(store)
-    chosen = choose("export", load_results(store), task=task, trial=trial, method=method)
+    chosen = choose("export", load_results(store), task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     folder = Path(out) if out is not None else Path(opened.path) / "adapters" / chosen["trial_id"]
@@ -42,6 +49,7 @@ def export_adapter(
             "folder": str(folder),
             "trial_id": chosen["trial_id"],
             "task": chosen["task"],
+            "backbone": chosen["backbone"],
             "validation_score": outcome.validation_score,
             "test_score": outcome.test_score,
             "equals_record": _is_as_recorded(outcome, chosen),
@@ -86,11 +94,18 @@ def recorded_config(store: Store, trial_id: str) -> TrialConfig:
 
 
 def choose(
-    command: str, results: Results, *, task: str | None, trial: str | None, method: str | None = None
+    command: str,
+    results: Results,
+    *,
+    task: str | None,
+    trial: str | None,
+    method: str | None = None,
+    backbone: str | None = None,
 ) -> dict[str, Any]:
     """The record a command is about: the named trial, or the recommended configuration's replicate best on validation.
 
-    With a method, what is recommended is the best of that method. Raises `FaultsError` in the command's name.
+    With a method, or a backbone by its reference or as tables call it, what is recommended is the best of it. Raises
+    `FaultsError` in the command's name.
     """
     trials = results.trials()
     completed = {row["trial_id"]: row for row in trials.to_pylist() if row["status"] == TrialStatus.COMPLETED.value}
@@ -98,10 +113,17 @@ def choose(
         if trial not in completed:
             raise FaultsError(command, [f"--trial: {unknown_name('completed trial', trial, completed)}"])
         return completed[trial]
+    if backbone is not None:
+        names = {name: reference for reference, name in results.backbone_names().items()}
+        known = sorted(set(trials["backbone"].to_pylist()))
+        if (backbone := names.get(backbone, backbone)) not in known:
+            raise FaultsError(command, [f"--backbone: {unknown_name('backbone of this sweep', backbone, known)}"])
+        trials = trials.filter(pc.equal(trials["backbone"], backbone))
+        results = Results(trials, results.epochs())
     if method is not None:
         results = Results(trials.filter(pc.equal(trials["method"], method)), results.epochs())
     recommended = {row["task"]: row for row in results.recommend().to_pylist()}
-    kind = f"completed trial of method {method}" if method else "completed trial"
+    kind = "completed trial" + (f" of method {method}" if method else "") + (f" of {backbone}" if backbone else "")
     if not recommended:
         raise FaultsError(command, [f"there must be a {kind} to {command}, but the store holds none"])
     if task is None and len(recommended) > 1:

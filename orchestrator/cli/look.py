@@ -33,7 +33,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
             "running": None if holder is None else _driver(holder, silent_s),
             "engines": None if working is None else _engines(working),
             "throughput": throughput.to_pylist(),
-            "best": results.best().to_pylist(),
+            "best": results.best(results.method_columns()).to_pylist(),
         }
         print(json.dumps(answer))
         return 0
@@ -49,7 +49,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
     screen.print(tables.summary(results))
     if len(throughput):
         screen.print()
-        screen.print(tables.to_rich(tables.throughput_table(throughput)))
+        screen.print(tables.to_rich(tables.throughput_table(throughput, results.backbone_names())))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +15,7 @@ from orchestrator.estimate import PlanEstimate, SweepEstimate, cost_of, estimate
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
 from orchestrator.run.sweep import default_store
 from orchestrator.spec.absolute_paths import with_absolute_paths
+from orchestrator.spec.backbones import apart
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store import Store
 
@@ -98,11 +99,29 @@ def _sentences(estimated: PlanEstimate, price: float | None) -> list[str]:
         lines.append(f"Cost: about {middle:,.2f}, {low:,.2f} to {high:,.2f} (at {price:g} per device and hour)")
     memory = f"{found.memory_bytes / 2**30:.1f} GiB a device, {'measured' if found.is_memory_measured else 'computed'}"
     packs = wording.plural(found.packs, "pack")
+    lines += _per_backbone(found, price)
     lines.append(
         f"Memory: about {memory}; {packs} of {found.trials_per_pack:.1f} trials on average, "
         f"at most {found.most_per_pack} trials together"
     )
     return lines + [f"Note: {sentence}" for sentence in estimated.notes]
+
+
+def _per_backbone(found: SweepEstimate, price: float | None) -> list[str]:
+    """What each backbone takes of it, where there are several."""
+    names = apart(found.memory_by_backbone)
+    lines = []
+    for backbone, name in names.items():
+        seconds = _seconds_of(found, backbone)
+        cost = cost_of(seconds, 1, price)
+        spent = "" if cost is None else f", {cost:,.2f}"
+        memory = f"{found.memory_by_backbone[backbone] / 2**30:.1f} GiB a device"
+        lines.append(f"Of this {name}: about {_duration(seconds)} of training on one device{spent}, {memory}")
+    return lines
+
+
+def _seconds_of(found: SweepEstimate, backbone: str) -> float:
+    return sum(seconds for (_, own, _), seconds in found.device_seconds.items() if own == backbone)
 
 
 def _duration(seconds: float) -> str:
@@ -112,14 +131,19 @@ def _duration(seconds: float) -> str:
 
 
 def _table(plan: SweepPlan) -> Table:
-    table = Table(title=f"Sweep {plan.spec.name} on {plan.spec.backbone}", title_justify="left", box=None)
+    names = apart(plan.spec.backbones)
+    on = wording.plural(len(names), "backbone") if names else plan.spec.backbones[0]
+    table = Table(title=f"Sweep {plan.spec.name} on {on}", title_justify="left", box=None)
     table.add_column("task")
+    if names:
+        table.add_column("backbone")
     table.add_column("method")
     for heading in ("configurations", "trials", "steps a trial", "trained parameters", "of the whole"):
         table.add_column(heading, justify="right")
-    for (task, method), trials in _groups(plan).items():
+    for (task, backbone, method), trials in _groups(plan).items():
         table.add_row(
             task,
+            *([names[backbone]] if names else []),
             method,
             f"{len({trial.config_id for trial in trials}):,}",
             f"{len(trials):,}",
@@ -130,11 +154,13 @@ def _table(plan: SweepPlan) -> Table:
     return table
 
 
-def _groups(plan: SweepPlan) -> dict[tuple[str, str], list[PlannedTrial]]:
-    groups: dict[tuple[str, str], list[PlannedTrial]] = {}
+def _groups(plan: SweepPlan) -> dict[tuple[str, str, str], list[PlannedTrial]]:
+    """The trials by task, backbone and method, those of a task together."""
+    groups: dict[tuple[str, str, str], list[PlannedTrial]] = {}
     for trial in plan.sample_trials():
-        groups.setdefault((trial.task, trial.config.method), []).append(trial)
-    return groups
+        groups.setdefault((trial.task, trial.config.backbone, trial.config.method), []).append(trial)
+    places = {task: place for place, task in enumerate(dict.fromkeys(task for task, *_ in groups))}
+    return dict(sorted(groups.items(), key=lambda group: places[group[0][0]]))
 
 
 def _span(values: Sequence[float | None], form: str) -> str:
@@ -146,19 +172,23 @@ def _span(values: Sequence[float | None], form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
-    """The two denominators of a share of trained parameters; None where not even the backbone's sizes are known.
+def _backbone_params(plan: SweepPlan) -> dict[str, dict[str, int] | None]:
+    """Of each backbone the two denominators of a share of trained parameters; None where its sizes are unknown.
 
     Percentages in Houlsby et al. 2019 are of the Transformer layers alone in Table 1, and of the whole model elsewhere.
     """
     # Here: the command line's help needs no torch.
     from trainables.estimate.preview import preview_backbone
 
-    info = preview_backbone(plan.spec.backbone).info
-    if info is None:
-        return None
-    layers = info.shape.num_layers * info.shape.layer_params
-    return {"total": info.shape.embedding_params + layers + info.shape.pooler_params, "layers": layers}
+    found: dict[str, dict[str, int] | None] = {}
+    for backbone in plan.spec.backbones:
+        info = preview_backbone(backbone).info
+        if info is None:
+            found[backbone] = None
+            continue
+        layers = info.shape.num_layers * info.shape.layer_params
+        found[backbone] = {"total": info.shape.embedding_params + layers + info.shape.pooler_params, "layers": layers}
+    return found
 
 
 def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, float | None]:
@@ -173,12 +203,27 @@ def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, f
 
 
 def _answer(
-    plan: SweepPlan, done: int, estimated: PlanEstimate, price: float | None, backbone: dict[str, int] | None
+    plan: SweepPlan,
+    done: int,
+    estimated: PlanEstimate,
+    price: float | None,
+    backbone_params: Mapping[str, dict[str, int] | None],
 ) -> dict[str, Any]:
+    found, only = estimated.estimate, plan.spec.backbones[0] if len(plan.spec.backbones) == 1 else None
     return {
         "sweep": plan.spec.name,
-        "backbone": plan.spec.backbone,
-        "backbone_params": backbone,
+        "backbone": only,  # null where there are several
+        "backbone_params": None if only is None else backbone_params[only],
+        "backbones": [
+            {
+                "backbone": backbone,
+                "params": backbone_params[backbone],
+                "device_seconds": found and _seconds_of(found, backbone),
+                "cost": found and cost_of(_seconds_of(found, backbone), 1, price),
+                "memory_bytes": found and found.memory_by_backbone.get(backbone),
+            }
+            for backbone in plan.spec.backbones
+        ],
         "is_adaptive": plan.is_adaptive,  # then the numbers are the most there can be, and trials are not known yet
         "num_trials": plan.most_trials,
         "num_configurations": plan.configurations,
@@ -190,13 +235,14 @@ def _answer(
         "methods": [
             {
                 "task": task,
+                "backbone": backbone,
                 "method": method,
                 "num_configurations": len({trial.config_id for trial in trials}),
                 "num_trials": len(trials),
                 "trained_params": _bounds([trial.trained_params for trial in trials]),
-                "device_seconds": estimated.estimate.device_seconds.get((task, method)) if estimated.estimate else None,
+                "device_seconds": found and found.device_seconds.get((task, backbone, method)),
             }
-            for (task, method), trials in _groups(plan).items()
+            for (task, backbone, method), trials in _groups(plan).items()
         ],
         "trials": [
             {
@@ -211,7 +257,7 @@ def _answer(
                 "trained_params": trial.trained_params,
                 "trained_params_without_head": trial.trained_params_without_head,
                 "total_params": trial.total_params,
-                **_shares(trial, backbone),
+                **_shares(trial, backbone_params[trial.config.backbone]),
             }
             for trial in plan.trials
         ],

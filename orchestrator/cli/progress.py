@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -19,9 +20,9 @@ LINE_EVERY_S = 10.0
 class TerminalProgress(LiveProgress):
     """A live panel on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, console: Console, varied: Varied) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed."""
-        super().__init__(varied)
+    def __init__(self, console: Console, varied: Varied, backbones: Sequence[str] = ()) -> None:
+        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
+        super().__init__(varied, backbones)
         self._console = console
         self._last_line = 0.0
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self.panel, transient=True)

@@ -90,7 +90,7 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     resume = shlex.join(["adaptune", "resume", opened.uri])
     try:
-        with TerminalProgress(screen, plan.varied) as progress, elsewhere:
+        with TerminalProgress(screen, plan.varied, plan.spec.backbones) as progress, elsewhere:
             done = execute(plan, opened, progress, **options)
     except KeyboardInterrupt:
         screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)

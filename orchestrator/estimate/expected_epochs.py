@@ -19,7 +19,7 @@ def has_expectation(rule: Rule | str) -> bool:
 
 
 def expected_epochs(rule: Rule | str, epochs: Sequence[int], longest: int, rng: np.random.Generator) -> list[int]:
-    """The epochs that each trial of one task and method trains, for one random order of their scores.
+    """The epochs that each trial of one task, backbone and method trains, for one random order of their scores.
 
     `epochs` are the most that each may train, in the order in which they start; `longest` those of any of the task.
     Asynchronous halving (Li et al. 2020): a trial goes on past a rung if it is among the best 1 / `reduction_factor`

@@ -1,11 +1,13 @@
 """How long engines take for the trials of a sweep, played through: which packs form, who waits, who is left alone.
 
 Follows what `orchestrator.scheduling.pool` does: so many trials are under way, in the order of the plan; one that can
-join a pack does; an engine that stands idle takes the oldest that wait, with all that can join them.
+join a pack does; an engine that stands idle takes the oldest that wait, with all that can join them, but those of the
+backbone that it has loaded before all others.
 """
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -25,6 +27,8 @@ class Load:
         own_s: what the engine does for this trial alone, spread over its steps: evaluations, building its model.
         limit: the most trials its pack may hold.
         once: names of what an engine does at the first trial that needs it, with the seconds of each.
+        backbone: what an engine must have loaded, if anything; the seconds of its first one are in its start.
+        load_s: seconds of changing to that backbone from another one.
     """
 
     key: str | None
@@ -34,6 +38,8 @@ class Load:
     own_s: float
     limit: int = 1
     once: tuple[tuple[str, float], ...] = ()
+    backbone: str = ""
+    load_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,7 @@ class _Engine:
     limit: int = 1
     debt_s: float = 0.0  # what has to be done before the next step
     done_once: set[str] = field(default_factory=set)
+    backbone: str | None = None
 
     def round_s(self, loads: Sequence[Load]) -> float:
         """Of one step of all its trials, each one's share of its own work included."""
@@ -87,6 +94,10 @@ class _Engine:
     def take(self, number: int, load: Load) -> None:
         self.key, self.limit = load.key, load.limit
         self.trials[number] = load.num_steps
+        if load.backbone and load.backbone != self.backbone:
+            self.debt_s += 0.0 if self.backbone is None else load.load_s
+            self.backbone = load.backbone
+            self.done_once.clear()  # what was computed with the one before is gone
         for name, seconds in load.once:
             if name not in self.done_once:
                 self.done_once.add(name)
@@ -130,16 +141,25 @@ def _take(queue: deque[tuple[int, Load]], count: int) -> list[tuple[int, Load]]:
 def _lend(pool: Sequence[_Engine], waiting: dict[int, Load]) -> int:
     """Give those that wait what engines can take them, as the pool does; returns how many packs were begun."""
     begun = 0
-    refused: set[str | None] = set()
-    for number, load in list(waiting.items()):
-        if load.key in refused:
-            continue
-        able = [engine for engine in pool if engine.takes(load)]
-        if not able:
-            refused.add(load.key)
-            continue
-        engine = min(able, key=lambda engine: len(engine.trials))
-        begun += not engine.trials
-        engine.take(number, load)
-        del waiting[number]
+    for may_leave_work in (False, True):
+        awaited = set() if may_leave_work else {load.backbone for load in waiting.values()}
+        refused: set[tuple[str, str | None]] = set()
+        for number, load in list(waiting.items()):
+            kind = load.backbone, load.key
+            if kind in refused:
+                continue
+            kept = awaited - {load.backbone, ""}
+            able = [engine for engine in pool if engine.takes(load) and engine.backbone not in kept]
+            if not able:
+                refused.add(kind)
+                continue
+            engine = min(able, key=functools.partial(_preference, load.backbone))
+            begun += not engine.trials
+            engine.take(number, load)
+            del waiting[number]
     return begun
+
+
+def _preference(backbone: str, engine: _Engine) -> tuple[int, bool]:
+    """The less, the rather a trial of this backbone gets this engine."""
+    return len(engine.trials), engine.backbone != backbone

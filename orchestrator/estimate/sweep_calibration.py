@@ -45,7 +45,7 @@ def calibrate_sweep(
 
 
 def representatives(trials: Sequence[PlannedTrial], costs: Sequence[TrialCost], together: int) -> list[Sample]:
-    """The trials to measure: of each task and method those with the fewest and with the most operations a step.
+    """The trials to measure: of each task, backbone and method those with the fewest and the most operations a step.
 
     Where those are too many for the time there is, the ones that the sweep spends most of its operations on. They are
     measured in packs of at most `together`, and of as many as there are to share one.
@@ -55,7 +55,8 @@ def representatives(trials: Sequence[PlannedTrial], costs: Sequence[TrialCost], 
     sharing = Counter(trial.pack_key for trial in trials)
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, each in enumerate(costs):
-        groups.setdefault((each.kind.task, each.kind.method, each.kind.precision), []).append(place)
+        kind = each.kind
+        groups.setdefault((kind.task, kind.backbone, kind.method, kind.precision), []).append(place)
     chosen: list[tuple[float, int]] = []
     for places in groups.values():
         total = sum(costs[place].work.flops for place in places)

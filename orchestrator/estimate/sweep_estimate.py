@@ -29,6 +29,8 @@ RAY_START_S, END_S = 9.0, 6.0
 ENGINE_START_S = 7.0
 # Taking up a task that is tokenised already, where that was not measured.
 TASK_S = 0.2
+# Changing to another backbone, whatever its size, and for each byte of it: reading, converting, the tokenizer.
+CHANGE_S, CHANGE_S_PER_BYTE = 0.5, 2e-9
 # Building the model of a trial and joining it to a pack.
 JOIN_S = 0.05
 # Cores that driver, pool and trials take from the engines of a machine whose engines are its cores.
@@ -75,7 +77,8 @@ class SweepEstimate:
     most_per_pack: int
     memory_bytes: int  # of one device at its fullest
     is_memory_measured: bool
-    device_seconds: Mapping[tuple[str, str], float]  # of the devices together, by task and method
+    device_seconds: Mapping[tuple[str, str, str], float]  # of the devices together, by task, backbone and method
+    memory_by_backbone: Mapping[str, int]  # bytes of one device at its fullest while it holds this one
 
     @property
     def low_seconds(self) -> float:
@@ -124,6 +127,15 @@ def estimate_sweep(
     weights = [timing.step_s(1) * each.work.num_steps for each, timing in zip(costs, timings, strict=True)]
     shares = _shares(timings, weights)
     memory, is_measured = memory_at_most(costs, limits, concurrent, devices, measurements.throughputs)
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, trial in enumerate(trials):
+        places[trial.config.backbone].append(place)
+    memory_by_backbone = {
+        backbone: memory_at_most(
+            [costs[i] for i in own], [limits[i] for i in own], concurrent, devices, measurements.throughputs
+        )[0]
+        for backbone, own in places.items()
+    }
     return SweepEstimate(
         devices=devices,
         seconds=start_s + float(np.mean([span.seconds for span in spans])),
@@ -139,6 +151,7 @@ def estimate_sweep(
         most_per_pack=min(max(limits), concurrent),
         memory_bytes=memory,
         is_memory_measured=is_measured,
+        memory_by_backbone=memory_by_backbone,
         device_seconds=_device_seconds(trials, weights, float(np.mean([span.busy_s for span in spans]))),
     )
 
@@ -155,7 +168,7 @@ def _load(
     """One trial that trains so many of its epochs; it is tested if those are all."""
     work = each.work
     is_whole = epochs == work.num_epochs
-    once = [(each.kind.task, task_s.get(each.kind.task, TASK_S))]
+    once = [(each.kind.task, task_s.get(each.kind.task, TASK_S))]  # of an engine that holds this backbone
     if work.once_key is not None:
         once.append((work.once_key, timing.once_s * slower))
     return Load(
@@ -166,6 +179,8 @@ def _load(
         own_s=JOIN_S + (epochs * timing.evaluation_s + (timing.test_s if is_whole else 0)) * slower,
         limit=limit,
         once=tuple(once),
+        backbone=each.kind.backbone,
+        load_s=CHANGE_S + CHANGE_S_PER_BYTE * each.backbone_bytes,
     )
 
 
@@ -173,14 +188,14 @@ def _drawn_epochs(trials: Sequence[PlannedTrial], most: Sequence[int], rule: Rul
     """The epochs of each trial, for some orders of their scores; none where the rule leaves no expectation."""
     if not has_expectation(rule):
         return []
-    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for place, trial in enumerate(trials):
-        groups[trial.config.task, trial.config.method].append(place)
+        groups[trial.config.task, trial.config.backbone, trial.config.method].append(place)
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(DRAWS):
         epochs = list(most)
-        for (task, _), places in groups.items():
+        for (task, *_), places in groups.items():
             longest = max(most[place] for place, trial in enumerate(trials) if trial.config.task == task)
             trained = expected_epochs(rule, [most[place] for place in places], longest, rng)
             for place, count in zip(places, trained, strict=True):
@@ -204,9 +219,9 @@ def _shares(timings: Sequence[Timing], weights: Sequence[float]) -> dict[Source,
 
 def _device_seconds(
     trials: Sequence[PlannedTrial], weights: Sequence[float], busy_s: float
-) -> dict[tuple[str, str], float]:
-    """Who takes the time: that of all devices, by task and method."""
-    sums: dict[tuple[str, str], float] = defaultdict(float)
+) -> dict[tuple[str, str, str], float]:
+    """Who takes the time: that of all devices, by task, backbone and method."""
+    sums: dict[tuple[str, str, str], float] = defaultdict(float)
     for trial, weight in zip(trials, weights, strict=True):
-        sums[trial.task, trial.config.method] += weight
+        sums[trial.task, trial.config.backbone, trial.config.method] += weight
     return {group: busy_s * each / sum(weights) for group, each in sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.spec.space import values_of
@@ -12,7 +12,7 @@ from trainables.faults import FaultsError, unknown_name
 
 if TYPE_CHECKING:
     from trainables.backbones.loading import BackboneInfo
-    from trainables.estimate.preview import TaskPreview
+    from trainables.estimate.preview import BackbonePreview, TaskPreview
 
 
 def shared_space_faults(spec: SweepSpec, backbone: BackboneInfo | None) -> list[str]:
@@ -82,6 +82,48 @@ def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | No
         if fault:
             faults.append(f"{where}: {fault.removeprefix(f'{name}: ')}")
     return faults
+
+
+def preview_backbones(spec: SweepSpec) -> tuple[dict[str, BackbonePreview], list[str]]:
+    """What is known of each backbone, by its reference, and the faults of those of which nothing is."""
+    from trainables.estimate.preview import BackbonePreview, preview_backbone
+
+    backbones: dict[str, BackbonePreview] = {}
+    faults: list[str] = []
+    for reference in spec.backbones:
+        try:
+            backbones[reference] = preview_backbone(reference)
+        except FaultsError as error:
+            faults += error.faults
+            backbones[reference] = BackbonePreview(info=None)
+    return backbones, faults + _same_weights(backbones)
+
+
+def _same_weights(backbones: Mapping[str, BackbonePreview]) -> list[str]:
+    """Backbones whose trials would be the same by content."""
+    by_content: dict[str, list[str]] = {}
+    for reference, backbone in backbones.items():
+        if backbone.info and backbone.info.fingerprint:
+            by_content.setdefault(backbone.info.fingerprint, []).append(reference)
+    return [
+        f"backbone: every backbone must be another one, but {' and '.join(references)} are the same by their content"
+        for references in by_content.values()
+        if len(references) > 1
+    ]
+
+
+def faults_by_backbone(
+    backbones: Mapping[str, BackbonePreview], find: Callable[[BackboneInfo | None], list[str]]
+) -> list[str]:
+    """What `find` finds wrong with each backbone; what is wrong with some of them only, with their names."""
+    found: dict[str, list[str]] = {}
+    for reference, backbone in backbones.items():
+        for fault in dict.fromkeys(find(backbone.info)):
+            found.setdefault(fault, []).append(reference)
+    return [
+        fault if len(references) == len(backbones) else f"{fault} (backbone {' and '.join(references)})"
+        for fault, references in found.items()
+    ]
 
 
 def preview_tasks(spec: SweepSpec) -> tuple[dict[str, TaskPreview], list[str]]:

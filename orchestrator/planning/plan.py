@@ -6,6 +6,7 @@ Trials come from pairs of a task and an entry of `methods`, which know how a con
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,11 @@ import pyarrow as pa
 import trainables.config
 from orchestrator.planning.faults import (
     clashes,
+    faults_by_backbone,
     method_faults,
     missing_data,
     non_inferiority_faults,
+    preview_backbones,
     preview_tasks,
     shared_space_faults,
 )
@@ -37,8 +40,7 @@ from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
-    from trainables.backbones.loading import BackboneInfo
-    from trainables.estimate.preview import TaskPreview
+    from trainables.estimate.preview import BackbonePreview, TaskPreview
 
 __all__ = [
     "PlannedTrial",
@@ -53,8 +55,8 @@ __all__ = [
     "trials_table",
 ]
 
-# Of what an adaptive search may come to propose, so many configurations of each task and method are tried for faults
-# beforehand.
+# Of what an adaptive search may come to propose, so many configurations of each task, backbone and method are tried for
+# faults beforehand.
 TRIED = 32
 
 
@@ -110,32 +112,28 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
 
     With `allow_missing`, tasks and backbones known by name but out of reach are planned without their content: their
     ids are provisional and the plan cannot be run. Raises `SweepSpecError` holding every fault of the spec, of its
-    tasks, its backbone and its methods.
+    tasks, its backbones and its methods.
     """
-    # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
-    from trainables.estimate.preview import BackbonePreview, preview_backbone
-
     spec, faults = parse_leniently(values)
     tasks, task_faults = preview_tasks(spec)
     faults += task_faults
-    try:
-        backbone = preview_backbone(spec.backbone)
-    except FaultsError as error:
-        faults += error.faults
-        backbone = BackbonePreview(info=None)
+    backbones, backbone_faults = preview_backbones(spec)
+    faults += backbone_faults
     faults += clashes(tasks)
-    faults += shared_space_faults(spec, backbone.info)
+    faults += faults_by_backbone(backbones, functools.partial(shared_space_faults, spec))
     for method in spec.methods:
-        faults += method_faults(method, backbone.info)
+        faults += faults_by_backbone(backbones, functools.partial(method_faults, method))
     faults += search_faults(spec)
     faults += non_inferiority_faults(spec)
-    missing = (*missing_data(tasks), *(backbone.missing if _is_backbone_read(spec) else ()))
+    missing = tuple(missing_data(tasks))
+    if _is_backbone_read(spec):
+        missing += tuple(reason for backbone in backbones.values() for reason in backbone.missing)
     if not allow_missing:
         faults += missing
     task_methods: tuple[TaskMethod, ...] = ()
     trials: tuple[PlannedTrial, ...] = ()
     if not faults:
-        task_methods, faults = _task_methods(spec, tasks, backbone.info)
+        task_methods, faults = _task_methods(spec, tasks, backbones)
         trials, more = _trials(spec, task_methods)
         faults += more
     if faults:
@@ -240,33 +238,42 @@ def _is_backbone_read(spec: SweepSpec) -> bool:
 
 
 def _task_methods(
-    spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbone: BackboneInfo | None
+    spec: SweepSpec, tasks: Mapping[str, TaskPreview], backbones: Mapping[str, BackbonePreview]
 ) -> tuple[tuple[TaskMethod, ...], list[str]]:
-    """Every task with every entry of `methods`, and the faults of tasks that a method cannot train."""
-    from trainables.methods import kind_faults
+    """Every task and backbone with every entry of `methods`, and the faults of tasks that a method cannot train.
+
+    All of a backbone come before the next one's, so that engines seldom change what they have loaded. A method that
+    reads no backbone is tried once, beside the first.
+    """
+    # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
+    from trainables.methods import kind_faults, uses_backbone
 
     task_methods: list[TaskMethod] = []
     faults: list[str] = []
-    for reference, task in tasks.items():
-        for entry in spec.methods:
-            if kinds := kind_faults(entry.method, task.info):
-                faults += kinds
-                continue
-            name = f"{task.info.name}:{entry.method}"
-            again = sum(
-                task_method.reference == reference and task_method.entry.method == entry.method
-                for task_method in task_methods
+    for backbone, (reference, task), entry in itertools.product(spec.backbones, tasks.items(), spec.methods):
+        if kinds := kind_faults(entry.method, task.info):
+            faults += kinds
+            continue
+        if backbone != spec.backbones[0] and not uses_backbone(entry.method):
+            continue
+        name = f"{task.info.name}:{entry.method}"
+        again = sum(
+            task_method.backbone_reference == backbone
+            and task_method.reference == reference
+            and task_method.entry.method == entry.method
+            for task_method in task_methods
+        )
+        task_methods.append(
+            TaskMethod(
+                name=f"{name}:{again + 1}" if again else name,
+                spec=spec,
+                entry=entry,
+                reference=reference,
+                task=task,
+                backbone_reference=backbone,
+                backbone=backbones[backbone].info,
             )
-            task_methods.append(
-                TaskMethod(
-                    name=f"{name}:{again + 1}" if again else name,
-                    spec=spec,
-                    entry=entry,
-                    reference=reference,
-                    task=task,
-                    backbone=backbone,
-                )
-            )
+        )
     return tuple(task_methods), faults
 
 
@@ -285,7 +292,8 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
             try:
                 replicates = task_method.trials(values)
             except FaultsError as error:
-                faults += error.faults
+                whose = f" (backbone {task_method.backbone_reference})" if len(spec.backbones) > 1 else ""
+                faults += [f"{fault}{whose}" for fault in error.faults]
                 continue
             # The seed comes last in the order too: whole configurations finish one after another.
             for trial in replicates:

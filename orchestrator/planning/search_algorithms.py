@@ -88,8 +88,8 @@ def is_adaptive(search: SearchSpec) -> bool:
 def enumerate_configurations(spec: SweepSpec, method: MethodSpec, task: str) -> Iterator[Values]:
     """The configurations of one method entry on the task of this name, none twice; none of an adaptive search.
 
-    A random search that draws a configuration again has so many fewer of them. The spec must be free of
-    `search_faults`.
+    They are the same for every backbone. A random search that draws a configuration again has so many fewer of them.
+    The spec must be free of `search_faults`.
     """
     algorithm = SEARCH_ALGORITHMS.get(spec.search.algorithm)
     if isinstance(algorithm, Enumerated):
@@ -140,7 +140,7 @@ def _count_at_most(spec: SweepSpec) -> int:
         spaces = [space_of(spec, method) for method in spec.methods]
         sizes = [[len(entry.values) for entry in s.values() if isinstance(entry, Grid | Choice)] for s in spaces]
         configurations = sum(math.prod(numbers) for numbers in sizes)
-    return len(spec.tasks) * configurations * len(spec.seeds)
+    return len(spec.tasks) * len(spec.backbones) * configurations * len(spec.seeds)
 
 
 def _is_exhaustive(name: str) -> bool:

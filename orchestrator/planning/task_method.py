@@ -1,4 +1,4 @@
-"""TaskMethod: one method on one task, and how a configuration of it becomes trials with identities.
+"""TaskMethod: one method on one task and backbone, and how a configuration of it becomes trials with identities.
 
 Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
 the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
@@ -52,13 +52,16 @@ class PlannedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskMethod:
-    """One entry of `methods` on one task: the space in which a search finds configurations."""
+    """One entry of `methods` on one task and backbone: the space in which a search finds configurations."""
 
-    name: str  # no other task-method pair of the sweep has it
+    # No other one of this backbone has it. Chance draws by it, so that every backbone meets the same draws, and none
+    # other ones once the sweep gets another backbone.
+    name: str
     spec: SweepSpec
     entry: MethodSpec
     reference: str
     task: TaskPreview
+    backbone_reference: str
     backbone: BackboneInfo | None
 
     @property
@@ -145,7 +148,7 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     first = used_alone(
         TrialConfig(
             task=task_method.reference,
-            backbone=spec.backbone,
+            backbone=task_method.backbone_reference,
             method=method,
             method_options=options,
             seed=spec.seeds[0],

@@ -16,12 +16,12 @@ Varied = Mapping[str, tuple[str, ...]]
 
 
 def varied_in_trials(trials: Iterable[PlannedTrial]) -> Varied:
-    """What has more than one value among the trials of a method."""
-    first: dict[str, Mapping[str, Scalar]] = {}
+    """What has more than one value among the trials of a method on a backbone."""
+    first: dict[tuple[str, str], Mapping[str, Scalar]] = {}
     found: dict[str, dict[str, None]] = {}  # a set that keeps its order
     for trial in trials:
         values = trial.config.hyperparameters()
-        reference = first.setdefault(trial.config.method, values)
+        reference = first.setdefault((trial.config.method, trial.config.backbone), values)
         names = found.setdefault(trial.config.method, {})
         names |= dict.fromkeys(name for name in {**reference, **values} if _differ(name, reference, values))
     return _ordered(found)

@@ -20,6 +20,7 @@ from orchestrator.analysis.text import wording
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial, Varied
 from orchestrator.record import TrialRecord, TrialStatus, describe_trial
+from orchestrator.spec.backbones import apart
 from trainables import metrics
 from trainables.config import Scalar
 from trainables.outcome import EpochReport
@@ -56,9 +57,10 @@ def _number(text: str) -> int:
 class LiveProgress(ABC):
     """Keeps what is shown of a sweep while it runs; a `Progress`."""
 
-    def __init__(self, varied: Varied) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed."""
+    def __init__(self, varied: Varied, backbones: Sequence[str] = ()) -> None:
+        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
         self._varied = varied
+        self._backbones = apart(backbones)
         self._total = self._done_before = self._loading = 0
         self._engines: Sequence[EngineStatus] = ()
         self._engines_seen = time.monotonic()
@@ -120,9 +122,7 @@ class LiveProgress(ABC):
             self._best[record.task] = record
         if record.status is TrialStatus.FAILED:
             last_line = (record.error or "unknown error").strip().splitlines()[-1]
-            self.say(
-                f"failed: {record.task} {self._words(record.method, record.hyperparameters, record.seed)}: {last_line}"
-            )
+            self.say(f"failed: {record.task} {self._record_words(record)}: {last_line}")
         self.changed()
 
     def storage_failing(self, reason: str, waiting: int) -> None:
@@ -180,18 +180,21 @@ class LiveProgress(ABC):
         table.add_column("best on validation so far", justify="right")
         table.add_column("by")
         for task, record in sorted(self._best.items()):
-            table.add_row(
-                task, f"{record.validation_score:.3f}", self._words(record.method, record.hyperparameters, record.seed)
-            )
+            table.add_row(task, f"{record.validation_score:.3f}", self._record_words(record))
         for trial, epoch in self._running.values():
             where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
             score = f"{epoch.validation_score:.3f}" if epoch else ""
-            words = self._words(trial.config.method, trial.hyperparameters, trial.config.seed)
+            config = trial.config
+            words = self._words(config.method, config.backbone, trial.hyperparameters, config.seed)
             table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
         return Group(head, *engines, table)
 
-    def _words(self, method: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
-        return describe_trial(method, hyperparameters, seed, self._varied.get(method, ()))
+    def _record_words(self, record: TrialRecord) -> str:
+        return self._words(record.method, record.backbone, record.hyperparameters, record.seed)
+
+    def _words(self, method: str, backbone: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
+        called = f"{method} on {self._backbones.get(backbone, backbone)}" if self._backbones else method
+        return describe_trial(called, hyperparameters, seed, self._varied.get(method, ()))
 
 
 def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:

@@ -6,6 +6,7 @@ import io
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -39,9 +40,9 @@ def to_html(shown: RenderableType) -> str:
 class NotebookProgress(LiveProgress):
     """Lines as they are said, and below them the panel."""
 
-    def __init__(self, varied: Varied) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed."""
-        super().__init__(varied)
+    def __init__(self, varied: Varied, backbones: Sequence[str] = ()) -> None:
+        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
+        super().__init__(varied, backbones)
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._drawn = 0.0
         self._output: Any = None

@@ -141,7 +141,7 @@ def run_sweep(
     if notice := outcome_notice(plan, opened):
         logger.warning("%s", notice)
     if progress is None and notebook.is_notebook():
-        with notebook.NotebookProgress(plan.varied) as shown:
+        with notebook.NotebookProgress(plan.varied, plan.spec.backbones) as shown:
             return execute(
                 plan,
                 opened,

@@ -1,8 +1,8 @@
-"""Early stopping by Ray Tune's own trial schedulers, one of them for each task and method.
+"""Early stopping by Ray Tune's own trial schedulers, one of them for each task, backbone and method.
 
-Scores of different tasks cannot be compared, so each task's trials are judged among themselves. So are each method's:
-how much accuracy a method buys is what a sweep asks, and a method that learns slowly must not be pruned away
-altogether. To add a rule, write its values in `orchestrator/spec/early_stopping.py` and what follows it here.
+Scores of different tasks cannot be compared, so each task's trials are judged among themselves. So are each method's
+and each backbone's: how much accuracy a method buys is what a sweep asks, and what learns slowly must not be pruned
+away altogether. To add a rule, write its values in `orchestrator/spec/early_stopping.py` and what follows it here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Judged(NamedTuple):
 
 
 class PerMethod(FIFOScheduler):
-    """Starts trials in the order in which they come, and lets a judge of their task and method prune them.
+    """Starts trials in the order in which they come, and lets a judge of their task, backbone and method prune them.
 
     Args:
         make: makes the judge of a task's trials, from the task's mode and the most epochs of any of them.
@@ -61,14 +61,14 @@ class PerMethod(FIFOScheduler):
         super().__init__()
         self._make = make
         self._longest = longest
-        self._judges: dict[tuple[str, str], Judge] = {}
-        self._earlier: dict[tuple[str, str], list[TrialRecord]] = {}
+        self._judges: dict[tuple[str, str, str], Judge] = {}
+        self._earlier: dict[tuple[str, str, str], list[TrialRecord]] = {}
 
     def feed(self, records: Iterable[TrialRecord]) -> None:
         """Judge later trials against these earlier ones too; to be called before the first trial is added."""
         for record in records:
             if record.epochs:
-                self._earlier.setdefault((record.task, record.method), []).append(record)
+                self._earlier.setdefault((record.task, record.backbone, record.method), []).append(record)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._of(trial).on_trial_add(tune_controller, _judged(trial))
@@ -92,14 +92,14 @@ class PerMethod(FIFOScheduler):
         return "\n".join(f"{' '.join(group)}: {judge.debug_string()}" for group, judge in self._judges.items())
 
     def _of(self, trial: Trial) -> Judge:
-        reference, method = trial.config["task"], trial.config["method"]
-        if (reference, method) not in self._judges:
+        reference, backbone, method = (trial.config[name] for name in ("task", "backbone", "method"))
+        if (reference, backbone, method) not in self._judges:
             info = tasks.describe(reference)
             judge = self._make(metrics.get(info.metric).mode, self._longest[reference])
-            for record in self._earlier.pop((info.name, method), []):
+            for record in self._earlier.pop((info.name, backbone, method), []):
                 judge.feed(record.trial_id, [{EPOCH: e.epoch, SCORE: e.validation_score} for e in record.epochs])
-            self._judges[reference, method] = judge
-        return self._judges[reference, method]
+            self._judges[reference, backbone, method] = judge
+        return self._judges[reference, backbone, method]
 
 
 def trial_scheduler(rule: Rule | str, longest: Mapping[str, int]) -> PerMethod | None:

@@ -6,6 +6,7 @@ A trial asks the pool for an engine and then speaks to that engine alone. Engine
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -48,6 +49,7 @@ class _Loan:
     """A trial that has an engine or waits for one; None ends its waiting without one."""
 
     key: str | None
+    backbone: str | None = None
     engine: asyncio.Future[PooledEngine | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -63,6 +65,7 @@ class EnginePool:
 
     - Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
       Of several engines that could take it, a trial gets the one with the fewest trials.
+    - An engine keeps to the backbone that it has loaded as long as a trial waits for that one, and then changes.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
     - An engine that hangs is killed and started again, as a crash under its trials.
     - A pool whose process was started again asks the engines whom they train, and goes on from there.
@@ -115,8 +118,8 @@ class EnginePool:
             replaced=tuple(self._replaced),
         )
 
-    async def acquire(self, trial_id: str, key: str | None) -> Any | None:
-        """Lend an engine to a trial with a pack key, waiting for one; None once the sweep is cancelled.
+    async def acquire(self, trial_id: str, key: str | None, backbone: str | None = None) -> Any | None:
+        """Lend an engine to a trial with a pack key and a backbone, waiting for one; None once the sweep is cancelled.
 
         A trial that asks again, because its process was started anew, gets the engine it has, or another where that is
         not there. Raises `TrialGivenUpError` where `MOST_CRASHES` engines crashed under it.
@@ -132,7 +135,7 @@ class EnginePool:
         if self._cancelled:
             return None
         if trial_id not in self._loans:
-            self._loans[trial_id] = _Loan(None if self._losses.trains_alone(trial_id) else key)
+            self._loans[trial_id] = _Loan(None if self._losses.trains_alone(trial_id) else key, backbone)
             self._lend()
         engine = await asyncio.shield(self._loans[trial_id].engine)
         if engine is None or self._cancelled:
@@ -199,17 +202,21 @@ class EnginePool:
         """Give the trials that wait, in their order, what engines can take them."""
         if time.monotonic() < self._lends_from and any(engine.life is None for engine in self._engines):
             return  # an engine may have them already
-        refused: set[str | None] = set()
-        for trial_id, loan in self._loans.items():
-            if loan.engine.done() or loan.key in refused:
-                continue
-            if able := [engine for engine in self._engines if engine.takes(loan.key)]:
-                self._give(min(able, key=lambda engine: len(engine.trials)), trial_id, loan)
-            else:
-                refused.add(loan.key)
+        for may_leave_work in (False, True):
+            awaited = set() if may_leave_work else {loan.backbone for loan in self._loans.values() if not loan.lent}
+            refused: set[tuple[str | None, str | None]] = set()
+            for trial_id, loan in self._loans.items():
+                kind = loan.backbone, loan.key
+                if loan.engine.done() or kind in refused:
+                    continue
+                kept = awaited - {loan.backbone, None}  # the backbones that others wait for
+                if able := [each for each in self._engines if each.takes(loan.key) and each.backbone not in kept]:
+                    self._give(min(able, key=functools.partial(_preference, loan.backbone)), trial_id, loan)
+                else:
+                    refused.add(kind)
 
     def _give(self, engine: PooledEngine, trial_id: str, loan: _Loan) -> None:
-        engine.take(trial_id, loan.key)
+        engine.take(trial_id, loan.key, loan.backbone)
         loan.life = engine.life
         loan.engine.set_result(engine)
 
@@ -266,6 +273,8 @@ class EnginePool:
         before = engine.life
         if before and before.process == seen.process and engine.is_here:
             return
+        if before is None or before.process != seen.process:
+            engine.backbone = None
         engine.life = Life(seen.process, seen.node)
         if before:
             before.end(is_crash=before.process != seen.process and is_alive(before.node))
@@ -299,6 +308,11 @@ class EnginePool:
         if (engine := loan.lent) and loan.life:
             is_well = engine.is_here and engine.life is loan.life
             self._losses.note(trial_id, None if is_well else loan.life)
+
+
+def _preference(backbone: str | None, engine: PooledEngine) -> tuple[int, bool]:
+    """The less, the rather a trial of this backbone gets this engine."""
+    return len(engine.trials), engine.backbone != backbone
 
 
 def _is_restarted() -> bool:

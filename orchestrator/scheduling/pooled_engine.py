@@ -54,6 +54,7 @@ class PooledEngine:
     name: str = ""
     life: Life | None = None  # seen last
     key: str | None = None  # of the pack its trials share
+    backbone: str | None = None  # that its trials, or those it had last, are of: it is loaded; None of a new process
     trials: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)  # trials to end here should it come back with them
     status: EngineStatus | None = None  # since its first trial of this key came
@@ -73,10 +74,11 @@ class PooledEngine:
         limit = self.status.limit if self.status else None
         return key is not None and key == self.key and len(self.trials) < (limit or ASSUMED_LIMIT)
 
-    def take(self, trial_id: str, key: str | None) -> None:
+    def take(self, trial_id: str, key: str | None, backbone: str | None = None) -> None:
         if not self.trials:
             self.key, self.status = key, None
             self.turn += 1
+        self.backbone = backbone or self.backbone
         self.trials.add(trial_id)
         self.forgotten.discard(trial_id)
 

@@ -12,7 +12,7 @@ from orchestrator.scheduling.trial import Assignment
 from orchestrator.trial_source import TrialSource
 
 # Keys of a Tune trial's config.
-TRIAL_ID, TASK, METHOD, ASSIGNMENT = "trial_id", "task", "method", "assignment"
+TRIAL_ID, TASK, BACKBONE, METHOD, ASSIGNMENT = "trial_id", "task", "backbone", "method", "assignment"
 
 
 class Proposals(Searcher):
@@ -60,6 +60,7 @@ class Proposals(Searcher):
         return {
             TRIAL_ID: trial.trial_id,
             TASK: trial.config.task,
+            BACKBONE: trial.config.backbone,
             METHOD: trial.config.method,
             ASSIGNMENT: Assignment(trial.config, trial.pack_key, self._may_be_pruned, self._keep_predictions),
         }

@@ -1,7 +1,8 @@
 """Adaptive search: a source of trials that are named as the records of earlier ones come in.
 
-Each method is searched by itself on each task, since scores of different tasks cannot be compared. A configuration is
-trained once per seed, and its searcher is told the mean over the seeds, once.
+Each method is searched by itself on each task and backbone, since scores of different tasks cannot be compared and a
+rate that suits one backbone need not suit another. A configuration is trained once per seed, and its searcher is told
+the mean over the seeds, once.
 """
 
 from __future__ import annotations
@@ -178,6 +179,9 @@ class _Course:
         self._in_vain = 0  # proposals that brought nothing new, since there was news
         self._searcher: Searcher | None = None
 
+    def __str__(self) -> str:
+        return f"the search of {self.task_method.name} on {self.task_method.backbone_reference}"
+
     @property
     def searcher(self) -> Searcher:
         """Made when it is first needed, when it is known how many configurations there were before."""
@@ -207,7 +211,7 @@ class _Course:
             try:
                 trials = self.task_method.trials(values)
             except FaultsError as error:  # good one by one only, which no check finds beforehand within a range
-                logger.debug("task_method %s proposed what cannot be trained: %s", self.task_method.name, error)
+                logger.debug("%s proposed what cannot be trained: %s", self, error)
                 self.searcher.tell(key, None, None)
                 self._in_vain += 1
                 continue
@@ -221,8 +225,8 @@ class _Course:
         if self.left and self.is_over:
             asked = self.task_method.spec.search.num_samples
             logger.info(
-                "task_method %s ends with %d of %s configurations: it finds none new",
-                self.task_method.name,
+                "%s ends with %d of %s configurations: it finds none new",
+                self,
                 self.named,
                 asked,
             )
@@ -254,8 +258,8 @@ def _take_in(courses: Sequence[_Course], trial: PlannedTrial, *, is_begun: bool)
         course, values, trials = next((each for each in found if each[0].left), found[0])
         course.earlier.append((values, trials))
         course.named += 1
-    elif own and is_begun and _is_current(own[0].task_method, trial):
-        next((course for course in own if course.left), own[0]).outside += 1
+    elif is_begun and (current := [course for course in own if _is_current(course.task_method, trial)]):
+        next((course for course in current if course.left), current[0]).outside += 1
 
 
 def _place(task_method: TaskMethod, trial: PlannedTrial) -> tuple[Values, tuple[PlannedTrial, ...]] | None:

@@ -85,7 +85,7 @@ class EngineTrial(tune.Trainable):
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
         config, pack_key, may_be_pruned, keeps = self._assignment
-        self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key))
+        self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key, config.backbone))
         if self._engine is None:
             return False
         self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned, keeps))

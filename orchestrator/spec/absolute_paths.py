@@ -5,32 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.spec.backbones import names_in
 from orchestrator.spec.space import Choice, Grid
 from orchestrator.spec.spec import MethodSpec, SweepSpec
 from trainables.data.paths import existing_path
 
 
 def with_absolute_paths(values: Any) -> Any:
-    """A spec, or the raw values of one, with its task folders, its backbone and the files its methods' options name.
+    """A spec, or the raw values of one, with its task folders, its backbones and the files its methods' options name.
 
     What is no path of anything here is left as it is, for the plan to refuse.
     """
     if isinstance(values, SweepSpec):
         own = tuple(MethodSpec(method=each.method, space=_options(each.method, each.space)) for each in values.methods)
-        return values.model_copy(update={**_places(values.tasks, values.backbone), "methods": own})
+        return values.model_copy(
+            update={"tasks": _tasks(values.tasks), "backbone": _backbones(values.backbone), "methods": own}
+        )
     if not isinstance(values, Mapping):
         return values
     found = dict(values)
-    tasks, backbone, methods = values.get("tasks"), values.get("backbone", ""), values.get("methods")
-    if isinstance(tasks, list | tuple) and isinstance(backbone, str):
-        places = _places(tasks, backbone)
-        found |= {"tasks": places["tasks"], **({"backbone": places["backbone"]} if backbone else {})}
+    tasks, methods = values.get("tasks"), values.get("methods")
+    if isinstance(tasks, list | tuple):
+        found["tasks"] = _tasks(tasks)
+    if values.get("backbone"):
+        found["backbone"] = _backbones(values["backbone"])
     if isinstance(methods, list | tuple):
         found["methods"] = [_entry(entry) for entry in methods]
     return found
 
 
-def _places(tasks: Sequence[Any], backbone: str) -> dict[str, Any]:
+def _tasks(tasks: Sequence[Any]) -> tuple[Any, ...]:
     from trainables.tasks import families
 
     known = families()
@@ -40,7 +44,16 @@ def _places(tasks: Sequence[Any], backbone: str) -> dict[str, Any]:
             return reference
         return _absolute(reference, folders_only=True)
 
-    return {"tasks": tuple(task(reference) for reference in tasks), "backbone": _absolute(backbone, folders_only=True)}
+    return tuple(task(reference) for reference in tasks)
+
+
+def _backbones(value: Any) -> Any:
+    """One backbone, or the list that a list or grid of them is."""
+    if isinstance(value, str):
+        return _absolute(value, folders_only=True)
+    if (names := names_in(value)) is None:
+        return value
+    return tuple(_absolute(name, folders_only=True) if isinstance(name, str) and name else name for name in names)
 
 
 def _entry(entry: Any) -> Any:

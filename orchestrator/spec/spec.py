@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from orchestrator.secrets import without_secrets
+from orchestrator.spec.backbones import parse_backbones
 from orchestrator.spec.early_stopping import NONE, parse_rule, rule_to_json
 from orchestrator.spec.space import parse_domain
 from trainables.faults import FaultsError, unknown_name
@@ -59,6 +60,13 @@ def _or_empty(value: Any) -> Any:
 def _rule(value: Any) -> Any:
     try:
         return parse_rule(value)
+    except FaultsError as error:
+        raise ValueError("; ".join(error.faults)) from None
+
+
+def _backbones(value: Any) -> Any:
+    try:
+        return parse_backbones(value)
     except FaultsError as error:
         raise ValueError("; ".join(error.faults)) from None
 
@@ -143,7 +151,8 @@ class SweepSpec(BaseModel):
     Args:
         name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
         tasks, methods: folders or names of tasks; `MethodSpec`, or entries as in a sweep file.
-        backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default.
+        backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default. A list of these, or a grid of
+            them, adapts each one: the sweep is tasks x backbones x methods x hyperparameters x seeds.
         seeds: every configuration is trained once per seed; seeds are never searched.
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
@@ -156,7 +165,7 @@ class SweepSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, AfterValidator(_name)]
-    backbone: Annotated[str, Field(min_length=1)] = "minilm"
+    backbone: Annotated[str | tuple[str, ...], BeforeValidator(_backbones)] = "minilm"
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)] = (0, 1, 2)
     space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
@@ -165,6 +174,11 @@ class SweepSpec(BaseModel):
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
     keep_predictions: Annotated[bool, Field(strict=True)] = True
     non_inferiority: NonInferioritySpec | None = None
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """The backbones, be it one or several."""
+        return (self.backbone,) if isinstance(self.backbone, str) else self.backbone
 
     def to_json(self) -> str:
         """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.planning.plan import Varied
 from orchestrator.record import written
+from orchestrator.spec.backbones import apart
 from orchestrator.tracking.run_fields import TrialFacts
 
 
@@ -15,15 +16,17 @@ from orchestrator.tracking.run_fields import TrialFacts
 class Naming:
     """What of a trial its run's name mentions.
 
-    A trial is "trec adapter adapter_size=64 seed 0" where a sweep varies all of that. Of a sweep with one task, one
-    method or one seed, that word is left out. Where each configuration has a run of its own, "trec adapter
-    adapter_size=64", the names of the trials below it begin with what tells them apart: "seed 0 trec adapter ...".
+    A trial is "trec adapter adapter_size=64 seed 0" where a sweep varies all of that, and "trec adapter on minilm ..."
+    where it has several backbones. Of a sweep with one task, one method or one seed, that word is left out. Where each
+    configuration has a run of its own, "trec adapter adapter_size=64", the names of the trials below it begin with what
+    tells them apart: "seed 0 trec adapter ...".
     """
 
     varies_task: bool = True
     varies_method: bool = True
     num_seeds: int | None = None  # None where it is not known
     varied: Varied = field(default_factory=dict)  # method -> the options and hyperparameters to mention
+    backbones: Mapping[str, str] = field(default_factory=dict)  # what each is called; empty where there is one
 
     @staticmethod
     def of(spec: Any, varied: Varied | None = None) -> Naming:
@@ -35,6 +38,7 @@ class Naming:
             varies_method=_are_several({_method(entry) for entry in methods} if methods else None),
             num_seeds=len(seeds) if seeds else None,
             varied=varied or {},
+            backbones=apart(backbones_of(entries)),
         )
 
     @property
@@ -56,10 +60,17 @@ class Naming:
     def _words(self, facts: TrialFacts) -> str:
         """What varies but for the seed; nothing where nothing does."""
         words = [facts.task] if self.varies_task else []
-        words += [facts.method] if self.varies_method else []
+        words += [facts.method] if self.varies_method or self.backbones else []
+        words += [f"on {self.backbones.get(facts.backbone, facts.backbone)}"] if self.backbones else []
         values = facts.hyperparameters
         words += [f"{name}={written(values[name])}" for name in self.varied.get(facts.method, ()) if name in values]
         return " ".join(words)
+
+
+def backbones_of(entries: Mapping[str, Any]) -> list[str]:
+    """The backbones of a spec's JSON, be it one or several; none where it does not say."""
+    named = entries.get("backbone") or []
+    return [named] if isinstance(named, str) else list(map(str, named))
 
 
 def _are_several(names: Collection[str] | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord
 from orchestrator.tracking.configuration import plus_minus
+from orchestrator.tracking.naming import backbones_of
 from orchestrator.tracking.run_fields import Point, end_ms, key_part
 
 # The prefix of what MLflow's page shows under "System metrics".
@@ -77,7 +78,11 @@ def describe_sweep(spec: Any) -> str:
     ]
     search = entries.get("search")
     algorithm = search.get("algorithm") if isinstance(search, dict) else None
-    words = [*counts, *([f"backbone {entries['backbone']}"] if entries.get("backbone") else [])]
+    backbones = backbones_of(entries)
+    words = [
+        *counts,
+        *([f"backbone{'' if len(backbones) == 1 else 's'} {' and '.join(backbones)}"] if backbones else []),
+    ]
     words += [f"{algorithm} search"] if algorithm else []
     return f"Sweep **{entries.get('name', '')}**" + (f": {', '.join(words)}." if words else ".")
 

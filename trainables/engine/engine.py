@@ -1,4 +1,4 @@
-"""The engine: one an accelerator. It loads each backbone and each tokenised task once and trains packs of trials.
+"""The engine: one an accelerator. It holds a backbone and its tokenised tasks, and trains packs of trials.
 
 An engine knows no Ray and no store: it is handed jobs and answers each with a TrialOutcome, whatever happened.
 """
@@ -6,6 +6,7 @@ An engine knows no Ray and no store: it is handed jobs and answers each with a T
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import platform
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 class Engine:
     """Trains packs of trials on one device.
+
+    It holds one backbone at a time, and keeps to it while there are trials for it. A change costs loading the next one.
 
     Args:
         device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
@@ -128,8 +131,11 @@ class Engine:
         return [outcomes[index] for index in range(len(configs))]
 
     def work(self, inbox: Inbox) -> None:
-        """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while."""
-        while jobs := inbox.take(1, lambda job: True):
+        """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while.
+
+        The oldest come first, but those of the backbone that is loaded before all others.
+        """
+        while jobs := inbox.take(1, self._holds) or inbox.take(1, lambda job: True):
             try:
                 self._train_pack(jobs[0], inbox)
             finally:
@@ -178,10 +184,25 @@ class Engine:
         name = config.backbone if uses_backbone(config.method) else ""
         key = (name, compute_dtype(config.precision, self.device))
         if key not in self._backbones:
+            if name:
+                self._let_go_of_others(name)
             self._backbones[key] = (
                 load_backbone(name, device=self.device, compute_dtype=key[1]) if name else stand_in(self.device)
             )
         return self._backbones[key]
+
+    def _holds(self, job: Job) -> bool:
+        return any(name == job.config.backbone for name, _ in self._backbones)
+
+    def _let_go_of_others(self, backbone: str) -> None:
+        """Free the memory of other backbones, and of what was computed with them, before this one is loaded."""
+        others = [key for key in self._backbones if key[0] not in ("", backbone)]
+        for key in others:
+            self._prefixes.pop(self._backbones.pop(key).encoder, None)
+        if others:
+            self._data.clear()
+            gc.collect()  # modules and hooks refer to each other
+            release_unused()
 
     def _tokenized(self, task: tasks.Task, backbone: Backbone, config: TrialConfig) -> Mapping[str, TokenizedSplit]:
         if (splits := tokenized_by_method(task, config)) is not None:

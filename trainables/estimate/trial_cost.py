@@ -31,6 +31,7 @@ class TrialCost:
     mean_length: float
     batch_size: int
     resident_bytes: int  # backbone and process, whatever the pack
+    backbone_bytes: int  # of these, the weights that are read when an engine changes to this backbone
     is_stackable: bool
 
     def limit(self, timing: Timing, free_bytes: int | None) -> int:
@@ -83,5 +84,6 @@ def trial_cost(
         mean_length=size.mean_length,
         batch_size=config.batch_size,
         resident_bytes=weights * dtype.itemsize + PROCESS_BYTES[device.type],
+        backbone_bytes=weights * dtype.itemsize,
         is_stackable=stack_key(config) is not None,
     )

@@ -1,6 +1,7 @@
-"""The colour, marker and dashes of each method, the same in all figures.
+"""The colour, marker and dashes of each method, the same in all figures that show the same backbones.
 
-No two methods share a marker, so that they stay apart in print too.
+No two methods share a marker, so that they stay apart in print too. A method keeps its marker and its hue on every
+backbone; dashes and shades tell backbones apart.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.palette import KNOWN, REFERENCE
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.visible import visible
+from orchestrator.spec.backbones import apart
 
 Row = Mapping[str, Any]
 Dashes = Literal["-", "--", ":", "-."]
@@ -39,6 +43,7 @@ _MARKERS = {
 _KNOWN = {method: (colours[0], _MARKERS.get(method, "8")) for method, colours in KNOWN.items()}
 # Others take, in the order of their names, what the methods beside them leave.
 _MORE_MARKERS = ("8", "H", "1", "2", "3", "4", "+", "x")
+_SHADES = ((1.0, 0.0), (1.0, 0.45), (0.0, 0.45), (1.0, 0.65))  # white or black, and how much of it; one a backbone
 _DASHES: tuple[Dashes, ...] = ("-", "--", ":", "-.")  # one a backbone
 
 
@@ -65,7 +70,7 @@ def looks_of(rows: Iterable[Row]) -> dict[Key, Look]:
     chosen = _KNOWN | dict(zip(others, itertools.chain(free, itertools.cycle(spare)), strict=False))
     return {
         (method, backbone): Look(
-            color=chosen[method][0],
+            color=_shade(chosen[method][0], backbones.index(backbone)),
             marker=chosen[method][1],
             dashes=_DASHES[backbones.index(backbone) % len(_DASHES)],
         )
@@ -73,15 +78,23 @@ def looks_of(rows: Iterable[Row]) -> dict[Key, Look]:
     }
 
 
-def name_of(row: Row, *, with_backbone: bool) -> str:
-    """How a figure calls the method of a row."""
-    return visible(wording.method(row, with_backbone=with_backbone).replace("_", " "))
+def _shade(color: str, place: int) -> str:
+    """A method's colour on the first backbone as it is, on others lighter and darker by turns."""
+    towards, share = _SHADES[place % len(_SHADES)]
+    mixed = (1 - share) * np.array(to_rgb(color)) + share * towards
+    return to_hex(tuple(mixed))
+
+
+def name_of(row: Row, *, backbones: Mapping[str, str]) -> str:
+    """How a figure calls the method of a row; see `wording.method`."""
+    name, own = wording.method(row, backbones={}).replace("_", " "), row["backbone"]
+    return visible(f"{name} on {backbones[own]}" if backbones else name)
 
 
 def names_of(rows: Sequence[Row]) -> dict[Key, str]:
     """How a figure calls each method among the rows: with its backbone where there are several."""
-    several = len({row["backbone"] for row in rows}) > 1
-    return {key_of(row): name_of(row, with_backbone=several) for row in rows}
+    backbones = apart(row["backbone"] for row in rows)
+    return {key_of(row): name_of(row, backbones=backbones) for row in rows}
 
 
 def handles(looks: Mapping[Key, Look], names: Mapping[Key, str], *, most: int = 34) -> list[Line2D]:

@@ -57,7 +57,8 @@ class Chart:
     Args:
         spec: in Vega-Lite, without data, size or colours: the page adds `rows`, the width it has, and a colour and a
             shape for every value of the field `series`. No name from a store stands in an expression of it.
-        rows: flat, of one shape. Those with a `task` or a `method` go where the reader's filter leaves these out.
+        rows: flat, of one shape. Those with a `task`, a `backbone` or a `method` go where the reader's filter leaves
+            these out.
         series: the series in `rows` by the method that each shows, whose colour it has.
         alt: words for those who do not see it.
         axes: what the reader may choose to be horizontal, the one drawn first in front. The spec refers to that one.
@@ -83,6 +84,7 @@ class Curve:
     name: str
     task: str
     method: str
+    backbone: str | None  # as it is called beside others; None where there is one
     epochs: Sequence[int]
     values: Mapping[str, Sequence[float | None]]
 

@@ -7,39 +7,44 @@ from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.page.blocks import Axis, Chart
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.tables import several_backbones
 from orchestrator.analysis.text.visible import shortened
 
 Row = dict[str, Any]
+Names = Mapping[str, str]  # what each backbone is called; empty where there is one
 _NAME = 34  # characters of a series that a legend has room for
 _PANEL = 30  # of a task, above its panel
 _PARAMS = "trained parameters"
 
 
-def name_series(rows: Sequence[Row], *, with_backbone: bool) -> tuple[list[str], dict[str, str]]:
+def name_series(rows: Sequence[Row], *, backbones: Names) -> tuple[list[str], dict[str, str]]:
     """The series of each row (its method, with its backbone where there are several), and the method of each series."""
-    full = [wording.method(row, with_backbone=with_backbone) for row in rows]
+    full = [wording.method(row, backbones=backbones) for row in rows]
     order = sorted(set(full))
     short = shortened(order, _NAME)
     methods = {name: str(row["method"]) for name, row in zip(full, rows, strict=True)}
     return [short[name] for name in full], {short[name]: methods[name] for name in order}
 
 
-def curve_chart(points: pa.Table, quantiles: tuple[float, float, float], *, picture: str | None) -> Chart:
+def curve_chart(
+    points: pa.Table, quantiles: tuple[float, float, float], *, picture: str | None, backbones: Names | None = None
+) -> Chart:
     """Percentiles across tasks against trained parameters, from `Results.points`, taken again for the tasks chosen.
 
     The browser interpolates linearly (type 7 of Hyndman and Fan), as `Results.curve` does.
     """
+    backbones = backbone_names(points) if backbones is None else backbones
     relative = points["delta"].null_count < len(points)
     rows, value = points.to_pylist(), "delta" if relative else "score"
     rows = [row for row in rows if row["trained_params"] and row[value] is not None]
-    series, methods = name_series(rows, with_backbone=several_backbones(points))
+    series, methods = name_series(rows, backbones=backbones)
     scale = 100.0 if relative else 1.0
     data = [
         {
             "task": row["task"],
+            **_backbone(row, backbones),
             "method": row["method"],
             "series": name,
             "adapted": row["trained_params_without_head"],
@@ -120,14 +125,16 @@ def curve_chart(points: pa.Table, quantiles: tuple[float, float, float], *, pict
 _BAND = ("low", "middle", "high")
 
 
-def tasks_chart(points: pa.Table, *, picture: str | None) -> Chart:
+def tasks_chart(points: pa.Table, *, picture: str | None, backbones: Names | None = None) -> Chart:
     """A panel a task: the mean score over seeds with its standard error, from `Results.points`."""
+    backbones = backbone_names(points) if backbones is None else backbones
     rows = [row for row in points.to_pylist() if row["trained_params"]]
-    series, methods = name_series(rows, with_backbone=several_backbones(points))
+    series, methods = name_series(rows, backbones=backbones)
     panels = shortened(sorted({row["task"] for row in rows}), _PANEL)
     data = [
         {
             "task": row["task"],
+            **_backbone(row, backbones),
             "method": row["method"],
             "panel": panels[row["task"]],
             "series": name,
@@ -160,15 +167,17 @@ def tasks_chart(points: pa.Table, *, picture: str | None) -> Chart:
     )
 
 
-def settings_chart(settings: pa.Table, searched: Sequence[str]) -> Chart:
+def settings_chart(settings: pa.Table, searched: Sequence[str], backbones: Names | None = None) -> Chart:
     """Every setting that completed, a panel a task, against what it costs or any searched hyperparameter."""
+    backbones = backbone_names(settings) if backbones is None else backbones
     rows = settings.to_pylist()
-    series, methods = name_series(rows, with_backbone=several_backbones(settings))
+    series, methods = name_series(rows, backbones=backbones)
     panels = shortened(sorted({row["task"] for row in rows}), _PANEL)
     fields = {name: f"h{number}" for number, name in enumerate(searched)}
     data = [
         {
             "task": row["task"],
+            **_backbone(row, backbones),
             "method": row["method"],
             "panel": panels[row["task"]],
             "series": name,
@@ -248,6 +257,11 @@ def _axis(field: str, name: str, values: Sequence[Any]) -> Axis:
     numbers = bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
     wide = numbers and min(known) > 0 and max(known) / min(known) >= 8
     return Axis(field=field, title=shortened([name], _NAME)[name], is_number=numbers, is_log=wide)
+
+
+def _backbone(row: Row, backbones: Names) -> Row:
+    """What a reader filters a row by, where there are several."""
+    return {"backbone": backbones.get(row["backbone"], row["backbone"])} if backbones else {}
 
 
 def _bar(mean: float, sem: float | None) -> Row:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.text import tables, wording
 from orchestrator.record import TrialStatus
 
@@ -34,17 +35,17 @@ def failures(trials: pa.Table, names: Sequence[str]) -> tuple[list[Failure], int
     `names` are the hyperparameters to show, such as `Results.searched`.
     """
     failed = trials.filter(pc.equal(trials["status"], TrialStatus.FAILED.value))
-    several = tables.several_backbones(trials)
+    backbones = backbone_names(trials)
     wanted = {"task", "method", "peft_type", "backbone", "seed", "trial_id", "error", *names}
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in failed.select([name for name in failed.column_names if name in wanted]).to_pylist():
         groups.setdefault((row["error"] or "").strip(), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
-    shown = [_failure(text, rows, names, several) for text, rows in ordered[:_MOST_ERRORS]]
+    shown = [_failure(text, rows, names, backbones) for text, rows in ordered[:_MOST_ERRORS]]
     return shown, sum(len(rows) for _, rows in ordered[_MOST_ERRORS:])
 
 
-def _failure(text: str, rows: Sequence[dict[str, Any]], names: Sequence[str], several: bool) -> Failure:
+def _failure(text: str, rows: Sequence[dict[str, Any]], names: Sequence[str], backbones: Mapping[str, str]) -> Failure:
     table = tables.TextTable(
         title="The trials that ended with it",
         left=("task", "method", "configuration", "trial"),
@@ -52,7 +53,7 @@ def _failure(text: str, rows: Sequence[dict[str, Any]], names: Sequence[str], se
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 row["trial_id"],
                 str(row["seed"]),

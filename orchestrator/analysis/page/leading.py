@@ -1,4 +1,4 @@
-"""Which rows a page shows where it cannot show all: of every task and method the best by validation first."""
+"""Which rows a page shows where it cannot show all: of every task, backbone and method the best by validation first."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from orchestrator.analysis.configurations import higher_is_better
 
 
 def leading(table: pa.Table, most: int, *, score: str = "validation_score") -> pa.Table:
-    """At most so many rows, the best of each task and method before the second best of any, in their own order.
+    """At most so many rows, the best of each task, backbone and method before the second best of any.
 
-    `table` has the columns task, method, metric and `score`; a row without a score comes after all that have one.
+    They stay in their own order. `table` has the columns task, backbone, method, metric and `score`; a row without a
+    score comes after all that have one.
     """
     if len(table) <= most:
         return table
@@ -19,10 +20,10 @@ def leading(table: pa.Table, most: int, *, score: str = "validation_score") -> p
 
 
 def ranks(table: pa.Table, *, score: str = "validation_score") -> dict[int, int]:
-    """The rank of each row, by its place, among those of its task and method; 0 is the best."""
-    groups: dict[tuple[str, str], list[tuple[float, int]]] = {}
-    columns = (table[name].to_pylist() for name in ("task", "method", "metric", score))
-    for index, (task, method, metric, value) in enumerate(zip(*columns, strict=True)):
+    """The rank of each row, by its place, among those of its task, backbone and method; 0 is the best."""
+    groups: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
+    columns = (table[name].to_pylist() for name in ("task", "backbone", "method", "metric", score))
+    for index, (task, backbone, method, metric, value) in enumerate(zip(*columns, strict=True)):
         loss = float("inf") if value is None else -value if higher_is_better(metric) else value
-        groups.setdefault((task, method), []).append((loss, index))
+        groups.setdefault((task, backbone, method), []).append((loss, index))
     return {index: rank for group in groups.values() for rank, (_, index) in enumerate(sorted(group))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,7 +11,6 @@ from orchestrator.analysis.page.blocks import Curve, Curves
 from orchestrator.analysis.page.leading import leading, ranks
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.tables import several_backbones
 
 MOST_TRIALS = 2000  # listed on the page, each with its learning curve
 _MOST_EPOCHS = 40_000  # of all curves together
@@ -32,7 +31,7 @@ def learning_curves(results: Results) -> Curves | None:
     for place, trial in enumerate(columns["trial_id"]):
         places.setdefault(trial, []).append(place)
     order = sorted(range(len(trials)), key=ranks(trials).__getitem__)
-    several, searched = several_backbones(trials), results.searched()
+    backbones, searched = results.backbone_names(), results.searched()
     rows = trials.select([name for name in trials.column_names if name in {*_NAMED, *searched}]).to_pylist()
     curves: dict[int, Curve] = {}
     room = _MOST_EPOCHS
@@ -44,9 +43,10 @@ def learning_curves(results: Results) -> Curves | None:
         room -= len(found)
         curves[index] = Curve(
             trial=row["trial_id"],
-            name=_name(row, searched, several),
+            name=_name(row, searched, backbones),
             task=row["task"],
             method=row["method"],
+            backbone=backbones.get(row["backbone"]),
             epochs=[columns["epoch"][place] for place in found],
             values={name: [_rounded(columns[name][place]) for place in found] for name in measures},
         )
@@ -62,17 +62,17 @@ def learning_curves(results: Results) -> Curves | None:
         )
     first = kept[0].task
     best_first = [curves[i] for i in order if i in curves and curves[i].task == first]
-    picked = list({curve.method: curve.trial for curve in reversed(best_first)}.values())[-_PICKED:]
+    picked = list({(c.method, c.backbone): c.trial for c in reversed(best_first)}.values())[-_PICKED:]
     return Curves(curves=kept, measures=measures, picked=sorted(picked), note=note)
 
 
 _NAMED = frozenset({"trial_id", "task", "method", "backbone", "peft_type", "seed", "status"})
 
 
-def _name(row: dict[str, Any], searched: Sequence[str], several: bool) -> str:
+def _name(row: dict[str, Any], searched: Sequence[str], backbones: Mapping[str, str]) -> str:
     setting = wording.hyperparameters(row, searched)
     status = "" if row["status"] == "completed" else f", {row['status']}"
-    method = wording.method(row, with_backbone=several)
+    method = wording.method(row, backbones=backbones)
     return f"{row['task']}: {method}{f' {setting}' if setting else ''}, seed {row['seed']}{status}"
 
 

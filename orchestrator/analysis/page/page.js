@@ -7,9 +7,9 @@
   const remembered = { get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
     set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* a page may have no memory */ } } };
 
-  // What the reader leaves out, by kind: tasks and methods.
-  const left = { task: new Set(), method: new Set() };
-  const isShown = (row) => !left.task.has(row.task) && !left.method.has(row.method);
+  // What the reader leaves out, by kind: tasks, backbones and methods.
+  const left = { task: new Set(), backbone: new Set(), method: new Set() };
+  const isShown = (row) => !left.task.has(row.task) && !left.backbone.has(row.backbone) && !left.method.has(row.method);
   const isLog = () => document.getElementById("log").checked;
 
   // ---- light and dark
@@ -35,7 +35,9 @@
     const heads = [...table.tHead.rows[0].cells], names = heads.map((head) => head.textContent);
     const task = names.indexOf("task"), method = names.indexOf("method");
     const ownMethod = (text) => data.methods.find((name) => text === name || text.startsWith(name + " "));
+    const ownBackbone = (text) => data.backbones.find((name) => text.endsWith(" on " + name));
     const kinds = rows.map((row) => ({ task: task < 0 ? null : row.cells[task].textContent,
+      backbone: method < 0 ? null : ownBackbone(row.cells[method].textContent),
       method: method < 0 ? null : ownMethod(row.cells[method].textContent) }));
     const texts = rows.map((row) => row.textContent.toLowerCase());
     const refresh = () => {

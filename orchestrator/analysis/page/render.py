@@ -38,6 +38,7 @@ class Page:
     status_line: str
     protocol: str
     tasks: Sequence[str]  # what a reader may filter by
+    backbones: Sequence[str]  # as they are called beside each other; none where there is one
     methods: Sequence[str]
     sections: Sequence[Section]
     failures: Sequence[Failure]
@@ -85,6 +86,7 @@ def _data(page: Page, found: Mapping[str, Look]) -> dict[str, Any]:
             "curves": [
                 {
                     "id": curve.trial, "name": curve.name, "task": curve.task, "method": curve.method,
+                    **({} if curve.backbone is None else {"backbone": curve.backbone}),
                     **({} if list(curve.epochs) == list(range(1, len(curve.epochs) + 1)) else {"epochs": curve.epochs}),
                     "values": [curve.values[measure] for measure in block.measures],
                 }
@@ -95,6 +97,7 @@ def _data(page: Page, found: Mapping[str, Look]) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "tasks": page.tasks,
+        "backbones": page.backbones,
         "methods": page.methods,
         "charts": charts,
         "curves": curves,
@@ -109,8 +112,15 @@ def _series(series: Mapping[str, str], methods: Sequence[str], found: Mapping[st
         times = sum(entry["method"] == method for entry in listed)
         place = methods.index(method)
         shape = turned(found[method].shape, times)
-        listed.append({"name": name, "method": method, "color": f"var(--m{place})", "shape": shape})
+        color = f"var(--m{place})"
+        if times:
+            color = f"color-mix(in srgb, {color} {_FADED[times % len(_FADED)]}%, var(--page))"
+        listed.append({"name": name, "method": method, "color": color, "shape": shape})
     return listed
+
+
+# How much of its colour a method keeps on further backbones, the second one first.
+_FADED = (80, 55, 35)
 
 
 def _charts(page: Page) -> list[Chart]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.configurations import higher_is_better
+from orchestrator.analysis.configurations import backbone_names, higher_is_better
 from orchestrator.analysis.questions.settings import seconds_per_configuration
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.tables import several_backbones
 
 Row = Mapping[str, Any]
 
@@ -40,24 +39,30 @@ def overview(recommended: pa.Table) -> str:
 
 def per_task(recommended: pa.Table, trials: pa.Table, searched: Sequence[str]) -> list[tuple[str, str]]:
     """For each task what to ship, what it costs, what it scores and why it was chosen, in sentences."""
-    seconds = seconds_per_configuration(trials)
-    several = several_backbones(recommended)
+    seconds, backbones = seconds_per_configuration(trials), backbone_names(trials)
     said = []
     for row in recommended.to_pylist():
         setting = wording.hyperparameters(row, searched)
-        name = wording.method(row, with_backbone=several) + (f" ({setting})" if setting else "")
-        sentences = [f"Ship {name}.", _cost(row, seconds.get(row["config_id"])), _scored(row), row["why"]]
+        name = wording.method(row, backbones=backbones) + (f" ({setting})" if setting else "")
+        sentences = [
+            f"Ship {name}.",
+            _cost(row, seconds.get(row["config_id"]), says_size=bool(backbones)),
+            _scored(row),
+            row["why"],
+        ]
         said.append((row["task"], " ".join(filter(None, sentences))))
     return said
 
 
-def _cost(row: Row, seconds: float | None) -> str:
+def _cost(row: Row, seconds: float | None, *, says_size: bool) -> str:
+    """With `says_size` how large the whole model is too: on another backbone it costs another time to use."""
     params, took = row["trained_params"], ""
     if seconds is not None:
         took = f"{wording.duration(seconds)} of an engine" if seconds >= 1 else "less than a second of an engine"
     if params is None:
         return f"A training takes {took}." if took else ""
     share = f", {wording.share(params, row['total_params'])} of the model" if row["total_params"] else ""
+    share += f" of {wording.count(row['total_params'])}" if row["total_params"] and says_size else ""
     trains = f"It trains {wording.count(params)} parameters{share}"
     return f"{trains}, and takes {took}." if took else f"{trains}."
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.paper.parameter_table import backbone_sizes
 from orchestrator.analysis.text import wording
 from orchestrator.record import TrialStatus
@@ -45,9 +46,10 @@ def methods_paragraph(results: Results) -> str:
 
 
 def _backbones_and_tasks(trials: pa.Table) -> str:
-    sizes = backbone_sizes(trials)
+    sizes, names = backbone_sizes(trials), backbone_names(trials)
     backbones = [
-        backbone + (f" ({size.whole:,} parameters)" if size.whole else "") for backbone, size in sorted(sizes.items())
+        names.get(backbone, backbone) + (f" ({size.whole:,} parameters)" if size.whole else "")
+        for backbone, size in sorted(sizes.items())
     ]
     methods = sorted(set(trials["method"].to_pylist()))
     rows: dict[str, str | None] = {}
@@ -65,14 +67,13 @@ def _searched(results: Results, trials: pa.Table) -> str:
     names = results.searched()
     columns = {name: trials[name].to_pylist() for name in names}
     methods = trials["method"].to_pylist()
-    per_task: dict[str, set[tuple[str, str]]] = {}
-    for method, task, config_id in zip(
-        methods, trials["task"].to_pylist(), trials["config_id"].to_pylist(), strict=True
-    ):
-        per_task.setdefault(method, set()).add((task, config_id))
+    per_task: dict[str, set[tuple[tuple[str, str], str]]] = {}
+    places = zip(trials["task"].to_pylist(), trials["backbone"].to_pylist(), strict=True)
+    for method, place, config_id in zip(methods, places, trials["config_id"].to_pylist(), strict=True):
+        per_task.setdefault(method, set()).add((place, config_id))
     sentences = []
     for method in sorted(per_task):
-        counts = Counter(task for task, _ in per_task[method]).values()
+        counts = Counter(place for place, _ in per_task[method]).values()
         values = []
         for name in names:
             own = {v for v, m in zip(columns[name], methods, strict=True) if m == method and v is not None}
@@ -80,7 +81,8 @@ def _searched(results: Results, trials: pa.Table) -> str:
                 values.append(f"{name} {_values(own)}")
         with_values = f" ({', '.join(values)})" if values else ""
         sentences.append(f"of {method} {wording.span(counts, 'configuration')}{with_values}")
-    return f"On each task we tried {'; '.join(sentences)}."
+    each = "task with each backbone" if backbone_names(trials) else "task"
+    return f"On each {each} we tried {'; '.join(sentences)}."
 
 
 def _trials(results: Results, trials: pa.Table) -> str:
@@ -101,8 +103,9 @@ def _trials(results: Results, trials: pa.Table) -> str:
 def _selection(results: Results) -> str:
     scores = [row for row in results.score_table().to_pylist() if row["task"] is not None and row["score"] is not None]
     untested = sorted({row["task"] for row in scores if row["split"] == "validation"})
+    each = "task, backbone and method" if results.backbone_names() else "task and method"
     sentence = (
-        "For each task and method the configuration with the best mean validation score over seeds was chosen, among "
+        f"For each {each} the configuration with the best mean validation score over seeds was chosen, among "
         "those with as many completed seeds as any other; ties went to fewer trained parameters. Test scores played no "
         "part in the choice."
     )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import group_by_configuration
 from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.paper.methods_paragraph import methods_paragraph
+from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
-from orchestrator.analysis.paper.typeset import latex, latex_text, markdown, markdown_text
+from orchestrator.analysis.paper.score_table import score_table
+from orchestrator.analysis.paper.typeset import PrintedTable, latex, latex_text, markdown, markdown_text
 from orchestrator.analysis.questions import ablation
 from orchestrator.analysis.questions.paired import USUAL_REFERENCE
 from trainables.faults import FaultsError
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
 def write_paper(results: Results, folder: Path) -> list[Path]:
     """Write everything into a folder, each file in one step, and say which files these are.
 
-    figures/<name>.pdf, .png, .svg; tables/<name>.tex, .md; data/<name>.csv, .parquet of every figure and table;
+    figures/<name>.pdf, .png, .svg; tables/<name>.tex, .md, of several backbones tables for each by itself;
+    data/<name>.csv, .parquet of every figure and table;
     methods.tex and methods.md; missing.md, what the figures and tables lack. A figure for which there is nothing to
     draw has no file and is named in missing.md. Raises `FaultsError` where the folder cannot be written.
     """
@@ -41,15 +48,12 @@ def write_paper(results: Results, folder: Path) -> list[Path]:
         for kind in figures.KINDS:
             content[f"figures/{name}.{kind}"] = figures.render(drawn, kind)
         content |= _data(name, table)
-    scores, parameters = results.score_table(), results.parameter_table()
-    for name, table, printed in (
-        ("scores", scores, printed_scores(scores, parameters)),
-        ("parameters", parameters, printed_parameters(parameters)),
-    ):
+    for name, table in (("scores", results.score_table()), ("parameters", results.parameter_table())):
         lacking[name] = missing_of(table)
-        content[f"tables/{name}.tex"] = latex(printed).encode()
-        content[f"tables/{name}.md"] = markdown(printed).encode()
         content |= _data(name, table)
+    for printed in _printed(results):
+        content[f"tables/{printed.label}.tex"] = latex(printed).encode()
+        content[f"tables/{printed.label}.md"] = markdown(printed).encode()
     paragraph = methods_paragraph(results)
     content["methods.md"] = f"{markdown_text(paragraph)}\n".encode()
     content["methods.tex"] = f"{latex_text(paragraph)}\n".encode()
@@ -60,6 +64,27 @@ def write_paper(results: Results, folder: Path) -> list[Path]:
         return [replace_file(folder / name, data) for name, data in content.items()]
     except OSError as error:
         raise FaultsError("paper", [f"folder: must be a folder that can be written, but got {error}"]) from error
+
+
+def _printed(results: Results) -> Iterator[PrintedTable]:
+    """The tables of scores and of parameters; of several backbones, of each by itself, as a page has room for them."""
+    names = results.backbone_names()
+    if not names:
+        scores, parameters = results.score_table(), results.parameter_table()
+        yield printed_scores(scores, parameters)
+        yield printed_parameters(parameters)
+    trials, taken = results.trials(), set[str]()
+    for backbone, name in names.items():
+        own = trials.filter(pc.equal(trials["backbone"], backbone))
+        configurations = group_by_configuration(own)
+        scores, parameters = score_table(configurations), parameter_table(own, configurations)
+        file = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+        while file in taken:
+            file += "-"
+        taken.add(file)
+        for printed in (printed_scores(scores, parameters), printed_parameters(parameters)):
+            caption = f"{printed.caption.removesuffix('.')}. Backbone: {name}."
+            yield replace(printed, label=f"{printed.label}-{file}", caption=caption)
 
 
 def _figures(results: Results) -> Iterator[tuple[str, str, pa.Table]]:

@@ -2,6 +2,9 @@
 
 Each group is stood for, on each task, by the configuration that its validation scores choose; the difference is that of
 the reported scores, a less b, and positive where a is better whatever the metric's direction.
+
+With several backbones both sides are of the same one, on each in turn: tasks are paired within a backbone, and no mean
+is taken over backbones. Only where both groups name a backbone is one held against another.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ _OF_A_SIDE = {
 }
 SCHEMA = pa.schema(
     {
-        **dict.fromkeys(("task", "a", "b", "metric", "split"), pa.string()),
+        **dict.fromkeys(("task", "backbone", "a", "b", "metric", "split"), pa.string()),
         "num_tasks": pa.int64(),
         **dict.fromkeys(("difference", "low", "high"), pa.float64()),
         "interval_over": pa.string(),
@@ -118,6 +121,22 @@ def group_faults(
     return faults
 
 
+def pairings(
+    configurations: Sequence[Configuration], a: Group, b: Group
+) -> list[tuple[str | None, list[Configuration], list[Configuration]]]:
+    """What is held against what: a backbone with the configurations of each side, on each backbone in turn.
+
+    Where both groups name their backbones, these against those, and no single backbone is named.
+    """
+    named = [None if isinstance(group, str) else group.get("backbone") for group in (a, b)]
+    if None not in named:
+        return [(None, _members(configurations, a), _members(configurations, b))]
+    found = []
+    for (backbone,), own in group_by(configurations, ["backbone"]).items():
+        found.append((backbone, _members(own, a), _members(own, b)))
+    return found
+
+
 def label(group: Group) -> str:
     """A group in words: its method, or its columns with their values."""
     if isinstance(group, str):
@@ -125,11 +144,15 @@ def label(group: Group) -> str:
     return ", ".join(str(value) if column == "method" else f"{column} {value}" for column, value in group.items())
 
 
-def sides_of(configurations: Sequence[Configuration], group: Group) -> Sides:
-    """The configurations of a group, by task; a column's value may be a list of values, any of which will do."""
-    allowed = _allowed({"method": group} if isinstance(group, str) else group)
-    own = [c for c in configurations if all(c.value(column) in values for column, values in allowed.items())]
+def sides_of(own: Sequence[Configuration]) -> Sides:
+    """The configurations of a group, by task."""
     return {task: Side(tried=tried, candidates=contenders(tried)) for (task,), tried in group_by(own, ["task"]).items()}
+
+
+def _members(configurations: Sequence[Configuration], group: Group) -> list[Configuration]:
+    """Those that are in a group; a column's value may be a list of values, any of which will do."""
+    allowed = _allowed({"method": group} if isinstance(group, str) else group)
+    return [c for c in configurations if all(c.value(column) in values for column, values in allowed.items())]
 
 
 def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -141,6 +164,18 @@ def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def compare(
+    configurations: Sequence[Configuration], a: Group, b: Group, terms: Terms, kept: KeptRows | None = None
+) -> list[dict[str, Any]]:
+    """The rows of `Results.compare`, those of a backbone after those of another."""
+    rows = []
+    for backbone, *sides in pairings(configurations, a, b):
+        ours, theirs = map(sides_of, sides)
+        found = compare_sides(ours, theirs, (label(a), label(b)), terms, kept)
+        rows += [{**row, "backbone": backbone} for row in found]
+    return rows
+
+
+def compare_sides(
     a: Sides, b: Sides, names: tuple[str, str], terms: Terms, kept: KeptRows | None = None
 ) -> list[dict[str, Any]]:
     """A row per task on which both have completed trials, and one over all of these, without a task; none if none.
@@ -162,13 +197,17 @@ def compare(
     return [*rows, _over_tasks(rows, differences, names, terms, left_out)]
 
 
-def compare_pairs(sides: Mapping[str, Sides], terms: Terms) -> list[dict[str, Any]]:
-    """The row over all tasks of each pair of groups, with Holm's correction over the pairs."""
+def compare_pairs(
+    configurations: Sequence[Configuration], methods: Sequence[str], terms: Terms
+) -> list[dict[str, Any]]:
+    """The row over all tasks of each pair of methods on each backbone, with Holm's correction over all of these."""
     rows = []
-    for first, second in itertools.combinations(sides, 2):
-        found = compare(sides[first], sides[second], (first, second), terms)
-        if found and found[-1]["num_tasks"]:
-            rows.append(found[-1])
+    for (backbone,), own in group_by(configurations, ["backbone"]).items():
+        sides = {method: sides_of(_members(own, method)) for method in methods}
+        for first, second in itertools.combinations(sides, 2):
+            found = compare_sides(sides[first], sides[second], (first, second), terms)
+            if found and found[-1]["num_tasks"]:
+                rows.append({**found[-1], "backbone": backbone})
     if rows:
         adjusted = significance.holm([row["p_value"] for row in rows])
         rows = [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]

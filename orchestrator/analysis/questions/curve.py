@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
 from orchestrator.analysis.statistics.aggregates import percentiles
 from orchestrator.analysis.statistics.intervals import mean
+from orchestrator.spec.backbones import apart
 from trainables.faults import unknown_name
 
 SPLITS = ("validation", "test")
@@ -91,11 +92,22 @@ def curve_points(configurations: Sequence[Configuration], request: CurveRequest)
             rows.append(_point(best[0], split_of(best[0].task), score, reference))
     names = method_names(methods_of(configurations))
     notes = gaps(configurations, [(row["task"], Method(row["backbone"], row["method"])) for row in rows])
-    if without := sorted({row["task"] for row in rows if request.normalize_to and row["reference"] is None}):
+    if without := without_reference(rows) if request.normalize_to else []:
         notes.append(f"{request.normalize_to}: no score to compare with on {', '.join(without)}")
     unknown = {Method(row["backbone"], row["method"]) for row in rows if row["trained_params"] is None}
     notes += [f"{names[method]}: its trained parameters are not recorded" for method in sorted(unknown)]
     return with_missing(pa.Table.from_pylist(rows, schema=_POINTS), notes)
+
+
+def without_reference(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tasks of points that have nothing to subtract, with the backbone where there are several."""
+    names = apart(point["backbone"] for point in points)
+    found = {(point["task"], point["backbone"]) for point in points if point["reference"] is None}
+    if not names:
+        return sorted(task for task, _ in found)
+    whole = set(names) - {point["backbone"] for point in points if point["reference"] is not None}
+    some = [f"{task} ({names[backbone]})" for task, backbone in sorted(found) if backbone not in whole]
+    return [*some, *(f"{names[backbone]} (every task)" for backbone in sorted(whole))]
 
 
 def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from orchestrator.analysis.statistics.intervals import Estimate, welch
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
 from orchestrator.analysis.statistics.selection import selection_stability
 from orchestrator.analysis.text import wording
+from orchestrator.spec.backbones import apart
 from trainables.faults import unknown_name
 
 # Seeds are drawn again so many times to see how often the recommended configuration is recommended.
@@ -110,7 +111,8 @@ def recommend(group: Sequence[Configuration], wish: Wish, kept: KeptRows) -> Rec
     chosen = _cheapest_as_good(fitting, wish)
     difference = _difference(chosen, tried[0], kept)
     share = _share_kept(fitting, fitting.index(chosen), wish)
-    why = " ".join(_reasons(chosen, fitting, tried, difference, share, wish))
+    backbones = apart(sorted({c.backbone for c in group}))
+    why = " ".join(_reasons(chosen, fitting, backbones, difference, share, wish))
     return Recommendation(chosen=chosen, best=tried[0], difference=difference, share_kept=share, why=why)
 
 
@@ -179,7 +181,7 @@ def _difference(chosen: Configuration, best: Configuration, kept: KeptRows) -> D
 def _reasons(
     chosen: Configuration,
     fitting: Sequence[Configuration],
-    tried: Sequence[Configuration],
+    backbones: Mapping[str, str],
     difference: Difference | None,
     share: float | None,
     wish: Wish,
@@ -200,9 +202,10 @@ def _reasons(
     else:
         gap = wording.score(abs(best.mean - own.mean))
         error = f" ({wording.score(best.sem)})" if wish.within is None else ""
+        other = _called(fitting[0], chosen, backbones)
         sentences = [
             f"The {'smallest' if wish.prefer == 'params' else 'fastest'} of {among} within {reach}{error} of the best "
-            f"on validation: {score}, {gap} from the {wording.score(best.mean)} of {_called(fitting[0], chosen)}"
+            f"on validation: {score}, {gap} from the {wording.score(best.mean)} of {other}"
             f"{_saving(chosen, fitting[0], wish)}."
         ]
     if difference is not None:
@@ -226,7 +229,9 @@ def _reported(difference: Difference, wish: Wish) -> str:
     return f"{sentence}, which {shown} with 95 % confidence that it is less than {wish.within:g} worse."
 
 
-def _called(other: Configuration, chosen: Configuration) -> str:
+def _called(other: Configuration, chosen: Configuration, backbones: Mapping[str, str]) -> str:
+    if other.backbone != chosen.backbone:
+        return f"{other.method} on {backbones[other.backbone]}"
     return f"another {other.method}" if other.method == chosen.method else other.method
 
 
@@ -238,7 +243,11 @@ def _saving(chosen: Configuration, best: Configuration, wish: Wish) -> str:
             return ""
         return f", in {wording.duration(own)} of training instead of {wording.duration(other)}"
     part = wording.share(chosen.trained_params, best.trained_params)
-    return "" if part == wording.UNKNOWN else f", with {part} of its trained parameters"
+    saving = "" if part == wording.UNKNOWN else f", with {part} of its trained parameters"
+    whole = wording.share(chosen.total_params, best.total_params)
+    if chosen.backbone == best.backbone or whole == wording.UNKNOWN:
+        return saving
+    return f"{saving} and {whole} of all its parameters, which are what using it costs"
 
 
 def _validation(configuration: Configuration) -> SeedSummary:

@@ -9,6 +9,7 @@ import pyarrow as pa
 SCHEMA = pa.schema(
     [
         ("engine", pa.string()),
+        ("backbone", pa.string()),
         ("method", pa.string()),
         ("num_trials", pa.int64()),
         ("pack_size", pa.float64()),
@@ -19,27 +20,30 @@ SCHEMA = pa.schema(
 
 
 def throughput(trials: pa.Table) -> pa.Table:
-    """A row per engine and method, of the trials whose rate was measured.
+    """A row per engine, backbone and method, of the trials whose rate was measured.
 
-    Columns: engine, method, num_trials; the means over these trials of pack_size (trials that trained together), of
-    examples_per_second (of one trial, in training), and of pack_examples_per_second, their product: what the engine
-    trained a second, of all the pack.
+    Columns: engine, backbone, method, num_trials; the means over these trials of pack_size (trials that trained
+    together), of examples_per_second (of one trial, in training), and of pack_examples_per_second, their product: what
+    the engine trained a second, of all the pack.
     """
-    groups: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    columns = (trials[name].to_pylist() for name in ("engine", "method", "pack_size", "examples_per_second"))
-    for engine, method, size, rate in zip(*columns, strict=True):
+    groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    names = ("engine", "backbone", "method", "pack_size", "examples_per_second")
+    columns = (trials[name].to_pylist() for name in names)
+    for engine, backbone, method, size, rate in zip(*columns, strict=True):
         if rate is not None and engine is not None:
-            groups.setdefault((engine, method), []).append((size or 1.0, rate))  # records of old know no packs
+            found = groups.setdefault((engine, backbone, method), [])
+            found.append((size or 1.0, rate))  # records of old know no packs
     rows = [
         {
             "engine": engine,
+            "backbone": backbone,
             "method": method,
             "num_trials": len(measured),
             "pack_size": _mean([size for size, _ in measured]),
             "examples_per_second": _mean([rate for _, rate in measured]),
             "pack_examples_per_second": _mean([size * rate for size, rate in measured]),
         }
-        for (engine, method), measured in sorted(groups.items())
+        for (engine, backbone, method), measured in sorted(groups.items())
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
 from orchestrator.analysis.paper.typeset import PrintedTable
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.tables import TextTable, several_backbones
+from orchestrator.analysis.text.tables import Names, TextTable
 
 
 def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:
-    """The table, or one without rows where it has fewer methods or tasks than that."""
+    """The table, or one without rows where it has fewer methods, on any backbone, or tasks than that."""
     num_tasks = pc.max(table["num_tasks"]).as_py() if "num_tasks" in table.column_names else _distinct(table, "task")
-    return table if _distinct(table, "method") >= methods and (num_tasks or 0) >= tasks else table.slice(0, 0)
+    num_methods = len(table.group_by(["backbone", "method"]).aggregate([]))
+    return table if num_methods >= methods and (num_tasks or 0) >= tasks else table.slice(0, 0)
 
 
 def scores_table(scores: pa.Table, parameters: pa.Table) -> TextTable:
@@ -27,9 +29,9 @@ def parameters_table(parameters: pa.Table) -> TextTable:
     return _text(printed_parameters(parameters), "What it costs to serve all tasks")
 
 
-def differences_table(differences: pa.Table) -> TextTable:
+def differences_table(differences: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per method and task of `Results.paired_differences`, in points; means over tasks last."""
-    several = several_backbones(differences)
+    backbones = backbone_names(differences) if backbones is None else backbones
     rows = differences.to_pylist()
     reference = rows[0]["reference"] if rows else "the reference"
     return TextTable(
@@ -39,7 +41,7 @@ def differences_table(differences: pa.Table) -> TextTable:
         rows=tuple(
             (
                 row["task"] or f"mean of {wording.plural(row['num_tasks'], 'task')}",
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.percent(100 * row["difference"]),
                 _interval(row["low"], row["high"]),
                 wording.cell(row["num_configs_tried"]),

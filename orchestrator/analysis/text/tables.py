@@ -12,10 +12,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.questions.ablation import read
 from orchestrator.analysis.questions.glue import COMPONENTS
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import wording
+
+# What each backbone is called, empty where there is one; a table that is not told finds out by its own rows.
+Names = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +41,31 @@ def summary(results: Results) -> RenderableType:
     """For the console, in the order of interest: the status line, what to ship, the best per task and method."""
     parts: list[RenderableType] = [Text(wording.status_line(results.counts()))]
     if len(recommended := results.recommend()):
-        names = results.searched()
-        parts += [Text(), to_rich(recommendation_table(recommended, names))]
-        parts += [Text(), to_rich(best_table(results.best(), names))]
+        names, backbones = results.searched(), results.backbone_names()
+        parts += [Text(), to_rich(recommendation_table(recommended, names, backbones))]
+        parts += [Text(), to_rich(best_table(results.best(results.method_columns()), names, backbones))]
     if len(scores := results.glue_score()):
-        parts += [Text(), to_rich(glue_table(scores))]
+        parts += [Text(), to_rich(glue_table(scores, results.backbone_names()))]
     return Group(*parts)
 
 
-def recommendation_table(recommended: pa.Table, names: Sequence[str]) -> TextTable:
+def recommendation_table(recommended: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per task of `Results.recommend`: what to ship, and what the best would have cost instead.
 
     `names` are the hyperparameters to show, such as `Results.searched`.
     """
-    several = several_backbones(recommended)
+    backbones = backbone_names(recommended) if backbones is None else backbones
     return TextTable(
         title="Recommended: the smallest model within one standard error of the best, on validation",
         left=("task", "method", "configuration"),
-        right=("trained", "test", "the best"),
+        right=("trained", *(["in all"] if backbones else []), "test", "the best"),
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 f"{wording.count(row['trained_params'])} ({wording.share(row['trained_params'], row['total_params'])})",
+                *([wording.count(row["total_params"])] if backbones else []),
                 wording.reported(row),
                 f"{_best_score(row)} ({wording.count(row['best_trained_params'])})",
             )
@@ -69,9 +74,9 @@ def recommendation_table(recommended: pa.Table, names: Sequence[str]) -> TextTab
     )
 
 
-def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
+def best_table(best: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per group of `Results.best`, with the hyperparameters of the winner that `names` lists."""
-    several = several_backbones(best)
+    backbones = backbone_names(best) if backbones is None else backbones
     return TextTable(
         title="Best configuration of each method, chosen on validation",
         left=("task", "method", "configuration"),
@@ -79,7 +84,7 @@ def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 wording.count(row["trained_params"]),
                 wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
@@ -94,8 +99,9 @@ def best_table(best: pa.Table, names: Sequence[str]) -> TextTable:
     )
 
 
-def comparison_table(pairs: pa.Table) -> TextTable:
+def comparison_table(pairs: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per pair of methods of `Results.comparisons`."""
+    backbones = backbone_names(pairs) if backbones is None else backbones
     rows = pairs.to_pylist()
     least = max((row["smallest_p"] for row in rows), default=0.0)
     notes = ["P is the chance that a random run of the first beats one of the second, on a task drawn at random."]
@@ -109,7 +115,7 @@ def comparison_table(pairs: pa.Table) -> TextTable:
         right=("difference", "from", "to", "p", "P", "tasks", "tried"),
         rows=tuple(
             (
-                row["a"],
+                wording.method({**row, "method": row["a"]}, backbones=backbones),
                 row["b"],
                 wording.signed(row["difference"]),
                 wording.signed(row["low"]),
@@ -125,10 +131,10 @@ def comparison_table(pairs: pa.Table) -> TextTable:
     )
 
 
-def curve_table(curve: pa.Table) -> TextTable:
+def curve_table(curve: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per point of `Results.curve`."""
     quantiles = quantile_columns(curve)
-    several = several_backbones(curve)
+    backbones = backbone_names(curve) if backbones is None else backbones
     reference = curve["normalize_to"][0].as_py() if len(curve) else None
     level = wording.signed if reference else wording.score
     return TextTable(
@@ -137,7 +143,7 @@ def curve_table(curve: pa.Table) -> TextTable:
         right=("trained", *quantiles, "tasks", "seeds"),
         rows=tuple(
             (
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.count(row["trained_params"]),
                 *(level(row[name]) for name in quantiles),
                 wording.cell(row["num_tasks"]),
@@ -148,9 +154,9 @@ def curve_table(curve: pa.Table) -> TextTable:
     )
 
 
-def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
+def settings_table(settings: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per setting of `orchestrator.analysis.questions.settings`."""
-    several = several_backbones(settings)
+    backbones = backbone_names(settings) if backbones is None else backbones
     return TextTable(
         title="Every setting that completed",
         left=("task", "method", "configuration"),
@@ -158,7 +164,7 @@ def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 wording.count(row["trained_params"]),
                 wording.score(row["validation_mean"], row["validation_sem"], _seeds_without_test(row)),
@@ -170,9 +176,9 @@ def settings_table(settings: pa.Table, names: Sequence[str]) -> TextTable:
     )
 
 
-def trials_table(trials: pa.Table, names: Sequence[str]) -> TextTable:
+def trials_table(trials: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per trial, whatever became of it."""
-    several = several_backbones(trials)
+    backbones = backbone_names(trials) if backbones is None else backbones
     shown = {"trial_id", "task", "backbone", "method", "peft_type", "seed", "status", "validation_score", "test_score"}
     shown |= {"trained_params", "best_epoch", "duration_s", *names}
     return TextTable(
@@ -182,7 +188,7 @@ def trials_table(trials: pa.Table, names: Sequence[str]) -> TextTable:
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 row["status"],
                 row["trial_id"],
@@ -198,12 +204,12 @@ def trials_table(trials: pa.Table, names: Sequence[str]) -> TextTable:
     )
 
 
-def budget_table(budget: pa.Table) -> TextTable:
+def budget_table(budget: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per method of `orchestrator.analysis.questions.budget`, over all tasks; budget.csv has each task."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    several = several_backbones(budget)
+    backbones = backbone_names(budget) if backbones is None else backbones
     for row in budget.to_pylist():
-        groups.setdefault(wording.method(row, with_backbone=several), []).append(row)
+        groups.setdefault(wording.method(row, backbones=backbones), []).append(row)
     statuses = ("completed", "pruned", "failed", "cancelled")
     return TextTable(
         title="What each method tried, over all tasks; budget.csv has it for each task",
@@ -223,8 +229,9 @@ def budget_table(budget: pa.Table) -> TextTable:
     )
 
 
-def throughput_table(throughput: pa.Table) -> TextTable:
-    """A row per engine and method of `Results.throughput`."""
+def throughput_table(throughput: pa.Table, backbones: Names | None = None) -> TextTable:
+    """A row per engine, backbone and method of `Results.throughput`."""
+    backbones = backbone_names(throughput) if backbones is None else backbones
     return TextTable(
         title="Throughput, in training",
         left=("engine", "method"),
@@ -232,7 +239,7 @@ def throughput_table(throughput: pa.Table) -> TextTable:
         rows=tuple(
             (
                 row["engine"],
-                row["method"],
+                wording.method(row, backbones=backbones),
                 wording.cell(row["num_trials"]),
                 f"{row['pack_size']:.1f}",
                 wording.rate(row["examples_per_second"]),
@@ -243,9 +250,9 @@ def throughput_table(throughput: pa.Table) -> TextTable:
     )
 
 
-def glue_table(scores: pa.Table) -> TextTable:
+def glue_table(scores: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per method of `Results.glue_score`; what is missing in place of a task's score is a dash."""
-    several = several_backbones(scores)
+    backbones = backbone_names(scores) if backbones is None else backbones
     rows = scores.to_pylist()
     matched_only = any(row["mnli_is_matched_only"] for row in rows)
     return TextTable(
@@ -255,7 +262,7 @@ def glue_table(scores: pa.Table) -> TextTable:
         right=("score", "mean of those there", *COMPONENTS),
         rows=tuple(
             (
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 *(wording.points(row[name]) for name in ("glue_score", "mean_of_present", *COMPONENTS)),
             )
             for row in rows
@@ -281,11 +288,6 @@ def ablation_table(ablation: pa.Table) -> TextTable:
 def quantile_columns(curve: pa.Table) -> list[str]:
     """The columns of a curve that hold percentiles: those after normalize_to."""
     return list(curve.column_names[curve.column_names.index("normalize_to") + 1 :])
-
-
-def several_backbones(answer: pa.Table) -> bool:
-    """Whether rows need their backbone named to be told apart."""
-    return len(set(answer["backbone"].to_pylist())) > 1
 
 
 def to_rich(table: TextTable) -> Table:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.tables import TextTable, several_backbones
+from orchestrator.analysis.text.tables import Names, TextTable
 
 
-def calibration_table(calibration: pa.Table) -> TextTable:
+def calibration_table(calibration: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per configuration of `Results.calibration`, without its bins."""
-    several = several_backbones(calibration)
+    backbones = backbone_names(calibration) if backbones is None else backbones
     models: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in calibration.to_pylist():
         models.setdefault((row["task"], row["config_id"]), []).append(row)
@@ -27,7 +28,7 @@ def calibration_table(calibration: pa.Table) -> TextTable:
         rows.append(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 row["split"],
                 wording.score(accuracy),
                 wording.score(confidence),
@@ -46,9 +47,9 @@ def calibration_table(calibration: pa.Table) -> TextTable:
     )
 
 
-def optimism_table(optimism: pa.Table) -> TextTable:
+def optimism_table(optimism: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per group of `Results.optimism`."""
-    several = several_backbones(optimism)
+    backbones = backbone_names(optimism) if backbones is None else backbones
     return TextTable(
         title="How much better the best looks on validation, where it was chosen, than on test",
         left=("task", "method"),
@@ -56,7 +57,7 @@ def optimism_table(optimism: pa.Table) -> TextTable:
         rows=tuple(
             (
                 row["task"],
-                wording.method(row, with_backbone=several),
+                wording.method(row, backbones=backbones),
                 wording.score(row["validation_mean"]),
                 wording.score(row["test_mean"]),
                 wording.signed(row["gap"]),

@@ -38,10 +38,14 @@ def reported(row: Mapping[str, Any]) -> str:
     return score(row["test_mean"], row["test_sem"], row["num_seeds"])
 
 
-def method(row: Mapping[str, Any], *, with_backbone: bool) -> str:
-    """The method of a row, with its tuner where it is another library's, and its backbone where there are several."""
+def method(row: Mapping[str, Any], *, backbones: Mapping[str, str]) -> str:
+    """The method of a row, with its tuner where it is another library's, and its backbone where there are several.
+
+    `backbones`: what each backbone is called; empty where there is one, which needs no name.
+    """
     name = f"{row['method']} {row['peft_type']}" if row.get("peft_type") else str(row["method"])
-    return f"{name} on {row['backbone']}" if with_backbone else name
+    own = row["backbone"]
+    return f"{name} on {backbones.get(own, own)}" if backbones and own is not None else name
 
 
 def signed(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
+from tests.orchestrator.conftest import write_backbone
 
 Plan = Callable[..., dict[str, Any]]
 
@@ -19,7 +20,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     """Plans a sweep of methods over one toy task and gives what was printed."""
     monkeypatch.chdir(tmp_path)
 
-    def run(backbone: str, *methods: Any) -> dict[str, Any]:
+    def run(backbone: Any, *methods: Any) -> dict[str, Any]:
         sweep = {
             "name": "counts", "backbone": backbone, "tasks": ["toy/sentiment"], "seeds": [0], "methods": list(methods)
         }  # fmt: skip
@@ -53,3 +54,24 @@ def test_a_configuration_without_weights_is_enough(plan: Plan, tmp_path: Path) -
         "layernorm": 39_938, "top_layers": 14_767_874, "pals": 1_819_836 + 1_538, "feature_based": 1_538
     }  # fmt: skip
     assert answer["missing"]
+
+
+def test_several_backbones_are_a_column_and_each_says_what_it_takes(
+    plan: Plan, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folders = [str(write_backbone(tmp_path / name / "mine", seed=seed)) for seed, name in enumerate(("a", "b"))]
+    answer = plan(folders, {"layernorm": {"max_length": 16, "num_epochs": 1}})
+    assert (answer["backbone"], answer["backbone_params"]) == (None, None)
+    assert [each["backbone"] for each in answer["backbones"]] == folders
+    assert all(each["device_seconds"] > 0 and each["memory_bytes"] > 0 for each in answer["backbones"])
+    assert [each["backbone"] for each in answer["methods"]] == folders
+    assert all(trial["percent_of_layers"] > 0 for trial in answer["trials"])
+    assert main(["plan", "counts.yaml", "--price", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "Sweep counts on 2 backbones" in shown
+    assert [line.split()[:3] for line in shown.splitlines() if line.split()[:1] == ["toy/sentiment"]] == [
+        ["toy/sentiment", "a/mine", "layernorm"],
+        ["toy/sentiment", "b/mine", "layernorm"],
+    ]
+    assert "Of this a/mine: about " in shown
+    assert "Of this b/mine: about " in shown

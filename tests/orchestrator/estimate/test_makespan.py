@@ -104,3 +104,13 @@ def test_more_engines_never_take_longer_over_trials_of_one_length(steps: list[fl
     loads = [load(None, steps[0]) for _ in steps]
     spans = [play(loads, engines=engines).seconds for engines in (1, 2, 3, 8)]
     assert spans == sorted(spans, reverse=True)
+
+
+def test_an_engine_finishes_a_backbone_before_it_changes_and_a_change_costs_its_load() -> None:
+    large = {"backbone": "large", "load_s": 7.0, "once": (("task", 2.0),)}
+    loads = [load(None, backbone="small"), load(None, **large), load(None, backbone="small"), load(None, **large)]
+    span = play(loads, engines=1, dispatch_s=0.0)
+    assert span.seconds == pytest.approx(4 * 10 + 7 + 2)
+    by_turns = play(loads, engines=1, concurrent=1, dispatch_s=0.0)  # nobody waits, so it follows the order
+    assert by_turns.seconds == pytest.approx(4 * 10 + 2 * (7 + 2))
+    assert play(loads, engines=2, dispatch_s=0.0).seconds == pytest.approx(2 * 10 + 2)  # each starts with its own

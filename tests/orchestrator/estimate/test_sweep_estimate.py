@@ -32,6 +32,7 @@ COST = TrialCost(
     mean_length=10.0,
     batch_size=10,
     resident_bytes=5000,
+    backbone_bytes=4000,
     is_stackable=True,
 )
 THROUGHPUT = Throughput(
@@ -72,7 +73,7 @@ def test_trials_are_shared_by_the_engines() -> None:
     assert found.seconds - found.start_seconds == pytest.approx(400, rel=0.07)
     assert found.low_seconds < found.seconds < found.high_seconds
     assert (found.packs, found.trials_per_pack) == (2, pytest.approx(4, rel=0.05))
-    assert found.device_seconds == {("any", "adapter"): pytest.approx(800, rel=0.07)}
+    assert found.device_seconds == {("any", trial_config().backbone, "adapter"): pytest.approx(800, rel=0.07)}
     assert (found.expected_epochs, found.most_epochs) == (72, 72)
 
 

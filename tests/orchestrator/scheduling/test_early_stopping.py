@@ -34,7 +34,8 @@ class TuneTrial:
 class Judged:
     """A scheduler with trials added to it, told of their scores.
 
-    The trials are called by their task and a number; those of the other methods, by their method too.
+    The trials are called by their task and a number; those of the other methods, by their method too, and those of
+    another backbone by that.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Judged:
         per_task: int = 8,
         num_epochs: int = 9,
         methods: Sequence[str] = ("adapter",),
+        backbones: Sequence[str] = ("minilm",),
         earlier: Sequence[TrialRecord] = (),
     ) -> None:
         scheduler = trial_scheduler(rule, dict.fromkeys(tasks, num_epochs))
@@ -54,9 +56,11 @@ class Judged:
         # Tune has pending trials, for whose sake the median rule would otherwise pause those it cannot judge.
         self.controller: Any = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
         self.trials: dict[str, Any] = {}
-        for task, method, number in itertools.product(tasks, methods, range(per_task)):
-            name = f"{task}-{number}" if method == "adapter" else f"{task}-{method}-{number}"
-            self.trials[name] = TuneTrial(f"tune-{name}", {"trial_id": name, "task": task, "method": method})
+        for task, backbone, method, number in itertools.product(tasks, backbones, methods, range(per_task)):
+            known = [task, *([method] if method != "adapter" else []), *([backbone] if backbone != "minilm" else [])]
+            name = "-".join([*known, str(number)])
+            config = {"trial_id": name, "task": task, "backbone": backbone, "method": method}
+            self.trials[name] = TuneTrial(f"tune-{name}", config)
         for trial in self.trials.values():
             self.scheduler.on_trial_add(self.controller, trial)
 
@@ -119,6 +123,14 @@ def test_tasks_are_judged_apart() -> None:
     assert [judged.score(f"{A}-{n}", 1, 0.9) for n in range(4)] == [CONTINUE] * 4
     assert judged.score(f"{B}-0", 1, 0.1) == CONTINUE
     assert judged.score(f"{A}-5", 1, 0.1) == STOP
+
+
+def test_backbones_are_judged_apart_and_beside_their_own_earlier_trials() -> None:
+    earlier = [recorded(f"e{n}", [0.9]) for n in range(3)]  # of minilm
+    judged = Judged(Asha(), [A], backbones=["minilm", "other"], earlier=earlier)
+    assert judged.score(f"{A}-other-0", 1, 0.1) == CONTINUE
+    assert judged.score(f"{A}-other-1", 1, 0.05) == STOP
+    assert judged.score(f"{A}-0", 1, 0.5) == STOP
 
 
 def test_methods_are_judged_apart_so_that_none_is_pruned_away() -> None:

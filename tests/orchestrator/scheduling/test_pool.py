@@ -85,6 +85,31 @@ class TestLending:
 
         with_pool(1, scene)
 
+    def test_an_engine_keeps_to_its_backbone_while_a_trial_waits_for_it_and_then_changes(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            await pool.acquire("a", None, "small")
+            older = asyncio.ensure_future(pool.acquire("b", None, "large"))
+            await settle()
+            newer = asyncio.ensure_future(pool.acquire("c", None, "small"))
+            await settle()
+            await pool.release("a")
+            assert await newer is engines[0]
+            assert not older.done()
+            await pool.release("c")
+            assert await older is engines[0]
+
+        with_pool(1, scene)
+
+    def test_of_idle_engines_a_trial_gets_the_one_with_its_backbone(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            small, large = await pool.acquire("a", None, "small"), await pool.acquire("b", None, "large")
+            await pool.release("a")
+            await pool.release("b")
+            assert await pool.acquire("c", None, "large") is large
+            assert await pool.acquire("d", None, "large") is small  # nobody waits for the other, so none stays idle
+
+        with_pool(2, scene)
+
     @given(keys=st.lists(st.sampled_from([None, "k", "l", "m"]), max_size=20), count=st.integers(1, 3))
     def test_whoever_comes_only_trials_of_one_key_share_an_engine_and_nobody_is_forgotten(
         self, keys: list[str | None], count: int

@@ -38,6 +38,7 @@ def test_no_more_trials_are_named_than_there_is_room_for(values: dict[str, Any])
         {
             "trial_id": trial.trial_id,
             "task": trial.config.task,
+            "backbone": trial.config.backbone,
             "method": trial.config.method,
             "assignment": Assignment(trial.config, trial.pack_key, True),
         }

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.planning.plan import plan_sweep
 from orchestrator.planning.search_algorithms import SEARCH_ALGORITHMS, Sampled
+from tests.orchestrator.conftest import write_backbone
 
 Values = dict[str, Any]
 ADAPTIVE = [name for name, algorithm in SEARCH_ALGORITHMS.items() if isinstance(algorithm, Sampled)]
@@ -95,6 +96,21 @@ class TestResuming:
         after = driven(plan_sweep(wider), before)
         assert len(told) == 12
         assert len(after.train(height).began) == 2 * 3 * 3
+
+    def test_another_backbone_gets_a_search_of_its_own_and_leaves_the_first_one_s_as_it_is(
+        self, smooth: Values, tmp_path: Path, told: Any, driven: Any, height: Any
+    ) -> None:
+        smooth["search"] = {"algorithm": "tpe", "num_samples": 6}
+        first = driven(plan_sweep(smooth)).train(height)
+        told.clear()
+        wider = {**smooth, "backbone": [smooth["backbone"], str(write_backbone(tmp_path / "other", seed=1))]}
+        second = driven(plan_sweep(wider), first)
+        assert told.scores == pytest.approx([height(trial) for trial in first.began])
+        assert second.source.most == 6
+        second.train(height)
+        assert {trial.config.backbone for trial in second.began} == {wider["backbone"][1]}
+        # Chance draws the same for both, and equal scores teach the same.
+        assert [t.hyperparameters for t in second.began] == [t.hyperparameters for t in first.began]
 
     def test_trials_of_other_rows_are_passed_over(
         self, smooth: Values, write_task: Callable[..., Path], tmp_path: Path, driven: Any, height: Any

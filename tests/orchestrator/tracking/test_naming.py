@@ -17,8 +17,11 @@ def names(planned, naming: Naming) -> tuple[str, str]:
     return naming.configuration(facts), naming.trial(facts)
 
 
-def naming_of(*, tasks=("a", "b"), methods=("adapter", "layernorm"), seeds=(0, 1), varied=VARIED) -> Naming:
-    spec = SweepSpec(name="s", tasks=tasks, methods=tuple(MethodSpec(method=name) for name in methods), seeds=seeds)
+def naming_of(
+    *, tasks=("a", "b"), methods=("adapter", "layernorm"), seeds=(0, 1), varied=VARIED, backbone="minilm"
+) -> Naming:
+    entries = tuple(MethodSpec(method=name) for name in methods)
+    spec = SweepSpec(name="s", tasks=tasks, backbone=backbone, methods=entries, seeds=seeds)
     return Naming.of(json.loads(spec.to_json()), varied)
 
 
@@ -32,6 +35,15 @@ def test_what_a_sweep_has_one_of_is_not_mentioned(planned):
     assert names(planned, naming_of(methods=["adapter", "adapter"]))[0] == "trec adapter_size=64 learning_rate=0.001"
     assert names(planned, naming_of(seeds=[7]))[1] == "trec adapter adapter_size=64 learning_rate=0.001"
     assert names(planned, naming_of(varied={"layernorm": ("learning_rate",)}))[1] == "seed 0 trec adapter"
+
+
+def test_of_several_backbones_each_is_mentioned_with_its_method(planned):
+    own = planned().config.backbone
+    naming = naming_of(tasks=["a"], methods=["adapter"], varied={}, backbone=[own, "/models/other"])
+    assert names(planned, naming)[0] == f"adapter on {own}"
+    facts = dataclasses.replace(TrialFacts.of_plan(planned()), backbone="/models/other")
+    assert naming.configuration(facts) == "adapter on other"
+    assert facts.params()["backbone"] == "/models/other"
 
 
 def test_a_sweep_that_varies_nothing_but_seeds_still_has_names(planned):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,32 @@ class TestRun:
         outcome = engine.run(config(num_epochs=6))
         assert outcome.best_epoch == (2 if metric == "accuracy" else 3)
         assert (outcome.validation_score, outcome.test_score) == (0.7, 0.6)
+
+
+class TestSeveralBackbones:
+    def test_one_is_held_at_a_time_and_those_of_the_loaded_one_come_first(
+        self, engine: Engine, config: MakeConfig, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded, other = [], str(checkpoint("distilbert"))
+        held: list[weakref.ref[Any]] = []
+
+        def load(name: str, **how: Any) -> Any:
+            assert all(each() is None for each in held)  # its memory is free before the next one's is taken
+            backbone = load_backbone(name, **how)
+            loaded.append(name)
+            held.append(weakref.ref(backbone.encoder))
+            return backbone
+
+        load_backbone = module.load_backbone
+        monkeypatch.setattr(module, "load_backbone", load)
+        first = config().backbone
+        alternating = [config(num_epochs=1, seed=n, backbone=name) for n in range(2) for name in (first, other)]
+        together = engine.run_all([*alternating, config(method="no_bert", method_options={}, num_epochs=1)])
+        assert loaded == [first, other]
+        monkeypatch.undo()
+        alone = Engine(device="cpu", cache_dir=engine.cache_dir)
+        by_turns = [alone.run(each) for each in alternating]  # it changes three times
+        assert [each.validation_score for each in together[:4]] == [each.validation_score for each in by_turns]
 
 
 class TestEnding:
