@@ -29,6 +29,8 @@ from tests.chaos.sweep import Ground
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 900.0
+# How often a node's start is tried.
+STARTS = 5
 NAME = "three"
 
 
@@ -52,7 +54,11 @@ class Cluster:
         self.head = self.network.host("head")
         self.nodes = {"head": self.head}
         self.client = self.network.host("client")
-        self._ray(self.head, "--head", "--port=6379", "--dashboard-host=0.0.0.0", "--dashboard-port=8265")
+        try:
+            self._ray(self.head, "--head", "--port=6379", "--dashboard-host=0.0.0.0", "--dashboard-port=8265")
+        except BaseException:
+            self.network.close()
+            raise
         self.jobs = f"http://{self.head.address}:8265"
 
     def add(self, name: str) -> None:
@@ -83,8 +89,16 @@ class Cluster:
     def _ray(self, host: Host, *options: str) -> None:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
         command += [f"--node-ip-address={host.address}", "--num-cpus=1", "--object-store-memory=80000000"]
-        command += [f"--temp-dir={self.folder}/{host.name}", *options]
-        host.start(command, self.folder / f"{host.name}.log", self.environment)
+        command += options
+        for number in range(STARTS):
+            log = self.folder / f"{host.name}-{number}.log"
+            process = host.start([*command, f"--temp-dir={self.folder}/{host.name}{number}"], log, self.environment)
+            while process.poll() is None:
+                if "Ray runtime started" in log.read_text():
+                    return
+                time.sleep(0.2)
+            host.kill()  # Ray gives up after half a minute, which is too soon on a busy machine
+        raise TimeoutError(log.read_text())
 
 
 def _is_loopback(place: str) -> bool:
