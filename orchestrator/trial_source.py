@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
+
+# In the place of the pack key of trials that a search has not thought of yet.
+UNKNOWN = "unknown"
 
 
 class TrialSource(Protocol):
@@ -20,6 +23,12 @@ class TrialSource(Protocol):
     @property
     def longest(self) -> Mapping[str, int]:
         """The most epochs that any of its trials may train, by the task's reference (`TrialConfig.task`)."""
+
+    def by_key(self) -> Mapping[str | None, int]:
+        """How many trials it may still hand out, by pack key: `UNKNOWN` of those that nobody knows yet.
+
+        May be asked from any thread.
+        """
 
     def next(self) -> PlannedTrial | None:
         """The next trial to train; None where none can be named before one that is under way has ended."""
@@ -37,6 +46,7 @@ class FixedTrials:
     def __init__(self, trials: Iterable[PlannedTrial]) -> None:
         self._waiting = deque(trials)
         self._longest: dict[str, int] = {}
+        self._by_key = Counter(trial.pack_key for trial in self._waiting)
         for trial in self._waiting:
             task = trial.config.task
             self._longest[task] = max(trial.config.num_epochs, self._longest.get(task, 0))
@@ -49,8 +59,15 @@ class FixedTrials:
     def longest(self) -> Mapping[str, int]:
         return self._longest
 
+    def by_key(self) -> Mapping[str | None, int]:
+        return dict(self._by_key)
+
     def next(self) -> PlannedTrial | None:
-        return self._waiting.popleft() if self._waiting else None
+        if not self._waiting:
+            return None
+        trial = self._waiting.popleft()
+        self._by_key[trial.pack_key] -= 1
+        return trial
 
     def is_exhausted(self) -> bool:
         return not self._waiting
@@ -80,6 +97,9 @@ class SkipFinished:
     @property
     def longest(self) -> Mapping[str, int]:
         return self._trial_source.longest
+
+    def by_key(self) -> Mapping[str | None, int]:
+        return self._trial_source.by_key()
 
     def next(self) -> PlannedTrial | None:
         while (trial := self._trial_source.next()) is not None and (record := self._finished.get(trial.trial_id)):

@@ -53,6 +53,7 @@ from orchestrator.analysis.questions.predictions import PredictionSource, predic
 from orchestrator.analysis.questions.profile import profile
 from orchestrator.analysis.questions.ranks import ranks
 from orchestrator.analysis.questions.recommendation import Wish, recommend, reported_splits
+from orchestrator.analysis.questions.shares import node_shares
 from orchestrator.analysis.questions.throughput import throughput
 from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
@@ -454,6 +455,10 @@ class Results:
     def throughput(self) -> pa.Table:
         """How fast each engine trained each method; see `orchestrator.analysis.questions.throughput`."""
         return throughput(self._trials)
+
+    def node_shares(self) -> pa.Table:
+        """What each node of a cluster trained; see `orchestrator.analysis.questions.shares`."""
+        return node_shares(self._trials)
 
     def learning_curves(self) -> pa.Table:
         """How the chosen configuration of each task and method learns, a row an epoch.

@@ -21,7 +21,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
     results = results_of(opened, sweep)
     sweeps, holder, working = opened.sweeps(), opened.holder(), opened.engine_snapshot()
     silent_s = None if holder is None else opened.silent_s()
-    throughput = results.throughput()
+    throughput, shares = results.throughput(), results.node_shares()
     counts = results.counts()
     if as_json:
         answer = {
@@ -33,6 +33,7 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
             "running": None if holder is None else _driver(holder, silent_s),
             "engines": None if working is None else _engines(working),
             "throughput": throughput.to_pylist(),
+            "nodes": shares.to_pylist(),
             "best": results.best(results.method_columns()).to_pylist(),
         }
         print(json.dumps(answer))
@@ -50,6 +51,9 @@ def show_status(store: str, *, sweep: str | None, as_json: bool) -> int:
     if len(throughput):
         screen.print()
         screen.print(tables.to_rich(tables.throughput_table(throughput, results.backbone_names())))
+    if len(shares) > 1:
+        screen.print()
+        screen.print(tables.to_rich(tables.node_shares_table(shares)))
     return 0
 
 

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.notice import NOTICE_S, on_sigterm, will_end
 from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, TrialOutcome
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+
+# What an engine that ends by itself leaves its last answers to reach whoever asked.
+LAST_ANSWERS_S = 0.5
 
 
 class EngineLostError(RuntimeError):
     """An engine can no longer tell of a trial, because its process died; the trial may be started again."""
+
+
+class EngineLeavesError(EngineLostError):
+    """An engine gives a trial back, since its node or its process is about to go."""
 
 
 # What an engine has to tell of a trial. None: it was withdrawn before it began. An exception: the engine itself broke.
@@ -37,6 +47,7 @@ class Presence:
     trials: tuple[str, ...]  # handed to it and not ended
     is_cancelled: bool  # whether it begins nothing more
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
+    has_notice: bool = False  # whether it is about to go
 
 
 class _Run:
@@ -60,6 +71,9 @@ class _Run:
         )
         self.awaits_verdict = False
         self._waits = waits
+        self._last: EpochReport | None = None
+        self._last_at = time.monotonic()
+        self._is_given_back = False
         self._asked = threading.Semaphore(0)
         self._ends_with_epoch = threading.Event()
 
@@ -76,12 +90,25 @@ class _Run:
         self._ends_with_epoch.set()
         self._asked.release()
 
+    def will_end_within(self, seconds: float) -> bool:
+        since_s = time.monotonic() - self._last_at
+        return will_end(self._last, self.job.config.num_epochs, since_s=since_s, left_s=seconds)
+
+    def give_back(self) -> None:
+        """Have the trial end at its next step, for another engine to begin anew."""
+        self._is_given_back = True
+        self.ask_to_end()
+
     def end(self, last: News) -> None:
         """Tell the last there is to tell."""
+        was_cut_short = last is None or (isinstance(last, TrialOutcome) and last.status is OutcomeStatus.CANCELLED)
+        if self._is_given_back and was_cut_short:
+            last = EngineLeavesError(f"{self.job.config.method} on {self.job.config.task} was given back")
         self.news.put(last)
         self.ended.set()
 
     def _report(self, epoch: EpochReport) -> bool:
+        self._last, self._last_at = epoch, time.monotonic()
         if epoch.epoch < self.job.config.num_epochs:  # the last epoch comes with the outcome
             self.news.put(epoch)
         if self._waits():
@@ -97,10 +124,16 @@ class _Run:
 class EngineActor:
     """An engine and the trials handed to it. Its methods answer at once, but `next` and `stop`, which wait.
 
-    `share`: of its GPU's memory, where several engines have one card.
+    Args:
+        num_threads: CPU threads of its products.
+        share: of its GPU's memory, where several engines have one card.
+        device: where it trains; None takes the first GPU that it sees, else the CPU.
+        heeds_sigterm: whether SIGTERM is a notice to it, after which it gives its trials back before it ends.
     """
 
-    def __init__(self, num_threads: int, share: float = 1.0) -> None:
+    def __init__(
+        self, num_threads: int, share: float = 1.0, device: str | None = None, heeds_sigterm: bool = False
+    ) -> None:
         # Before the first import of torch and tokenizers, which read them. Ray sets one thread where an actor asks for
         # less than a core; tokenising happens once a task, and threads of its own would only fight with the products'.
         os.environ["OMP_NUM_THREADS"] = str(num_threads)
@@ -109,18 +142,21 @@ class EngineActor:
         from trainables.engine.engine import Engine  # here: only an engine's process pays for torch
         from trainables.engine.inbox import Inbox
 
-        self._engine = Engine(num_threads=num_threads, share=share)
+        self._engine = Engine(device=device, num_threads=num_threads, share=share)
         self._inbox = Inbox()
         self._lock = threading.Lock()  # guards what follows
         self._runs: dict[str, _Run] = {}  # the latest of each trial, until its last news is read
         self._unended: list[_Run] = []
         self._all_cancelled = False
+        self._goes_at: float | None = None  # by the monotonic clock, once it has been given notice
         self._process = uuid.uuid4().hex
         self._standstill = Standstill()
         # One thread for all trials: torch keeps buffers and compiled products per thread, and a thread a trial would
         # leave each one's behind, gigabytes after a few dozen trials.
         self._trainer = threading.Thread(target=self._train, name="trainer", daemon=True)
         self._trainer.start()
+        if heeds_sigterm:
+            on_sigterm(self._leave)
 
     def process_id(self) -> int:
         """The process of this engine on its host."""
@@ -155,6 +191,7 @@ class EngineActor:
                 trials=trials,
                 is_cancelled=self._all_cancelled,
                 stands_still_s=self._stands_still_s(),
+                has_notice=self._goes_at is not None,
             )
 
     def start(
@@ -171,7 +208,9 @@ class EngineActor:
             earlier = self._runs.get(trial_id)
             self._runs[trial_id] = run
             self._unended = [run, *(other for other in self._unended if not other.ended.is_set())]
-            if self._all_cancelled:
+            if self._goes_at is not None:
+                run.give_back()
+            if self._all_cancelled or self._goes_at is not None:
                 run.end(None)
             else:
                 self._inbox.put(run.job)
@@ -194,6 +233,8 @@ class EngineActor:
         with self._lock:
             if self._runs.get(trial_id) is run:
                 del self._runs[trial_id]
+        if isinstance(news, EngineLeavesError):
+            raise news
         if isinstance(news, BaseException):
             raise EngineLostError(f"engine {self._engine.name} broke while it trained {trial_id}") from news
         return news
@@ -218,6 +259,29 @@ class EngineActor:
                     run.end(None)
                 else:
                     run.ask_to_end_with_epoch()
+
+    def hand_over(self, within_s: float) -> None:
+        """Take no more trials, and give back those that will not have ended when this engine goes."""
+        with self._lock:
+            self._goes_at = time.monotonic() + within_s
+            for run in [run for run in self._unended if not run.ended.is_set()]:
+                if self._inbox.withdraw(run.job):
+                    run.give_back()
+                    run.end(None)
+                elif not run.will_end_within(within_s):
+                    run.give_back()
+
+    def _leave(self) -> None:
+        """End this process, once its trials have been given back and whoever waits for them has heard of it."""
+        self.hand_over(NOTICE_S)
+        ends = time.monotonic() + NOTICE_S
+        while time.monotonic() < ends:
+            with self._lock:
+                if not self._runs:
+                    break
+            time.sleep(0.05)
+        time.sleep(LAST_ANSWERS_S)
+        os._exit(128 + signal.SIGTERM)
 
     def _ask_to_end(self, run: _Run) -> None:
         if self._inbox.withdraw(run.job):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainables.faults import FaultsError
@@ -61,3 +62,15 @@ def engines_per_gpu() -> int:
         rule = f"{ENGINES_PER_GPU} must be a whole number from 1 to {MOST_ENGINES_PER_GPU}, but it is {asked!r}"
         raise FaultsError("environment", [f"{rule}; unset it for one engine a GPU"])
     return int(asked)
+
+
+def helpers_on(offered: Mapping[str, tuple[float, float]], home: str) -> dict[str, int]:
+    """How many engines without a GPU to have on each node, beside those of a cluster that has GPUs.
+
+    One a core of each node without a GPU, but for one core of the driver's node (`home`), which the driver needs; none
+    on nodes with GPUs, whose cores feed these. `offered` maps a node to its CPUs and GPUs.
+    """
+    if not any(gpus for _, gpus in offered.values()):
+        return {}
+    free = {node: int(cpus) - (node == home) for node, (cpus, gpus) in offered.items() if not gpus}
+    return {node: count for node, count in free.items() if count > 0}

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.scheduling.cluster_state import nodes, total
 from orchestrator.scheduling.engine_actor import EngineActor
-from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler
-from orchestrator.scheduling.engine_layout import EngineLayout, lay_out
+from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler, Left
+from orchestrator.scheduling.engine_layout import EngineLayout, helpers_on, lay_out
 from orchestrator.scheduling.pool import EnginePool
 
 
 @contextmanager
-def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
+def engine_pool(
+    layout: EngineLayout, *, left: Left = lambda: None, wants_helpers: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Any, list[Any]]]:
     """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded.
 
-    Engines are added to the list while the context lasts, as nodes join the cluster.
+    Engines are added to the list, and taken out of it, while the context lasts: as nodes join the cluster, and as what
+    the plan has `left` lets it grow and shrink. `wants_helpers`: whether trials are under way that need no GPU.
     """
     engines = _make(layout, layout.count)
+    home = ray.get_runtime_context().get_node_id()
     pool: Any = (
         ray.remote(EnginePool)
         .options(
             num_cpus=0,
             max_concurrency=10_000,
             # With the driver, whose end is the sweep's; an answer that its own end keeps back comes from its next life.
-            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(home, soft=True),
             max_restarts=-1,
             max_task_retries=-1,
         )
@@ -38,10 +43,24 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
 
     def room() -> EngineLayout:
         sharing = layout.engines_per_gpu
-        return lay_out(ray.cluster_resources(), threads_per_engine=layout.num_threads, engines_per_gpu=sharing)
+        return lay_out(total(nodes()), threads_per_engine=layout.num_threads, engines_per_gpu=sharing)
 
+    def helpers() -> Mapping[str, int]:
+        return helpers_on({node.node_id: (node.cpus, node.gpus) for node in nodes()}, home) if wants_helpers() else {}
+
+    follow = EngineAutoscaler(
+        pool,
+        engines,
+        layout,
+        room,
+        _make,
+        left=left,
+        helpers=helpers,
+        home=home,
+        engines_per_gpu=layout.engines_per_gpu,
+    )
     try:
-        with EngineAutoscaler(pool, engines, layout, room, _make):
+        with follow:
             yield pool, engines
     finally:
         actors: list[Any] = [pool, *engines]
@@ -49,7 +68,8 @@ def engine_pool(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
             ray.kill(actor)  # in a Ray of the caller's own they would go on and keep their cores
 
 
-def _make(layout: EngineLayout, count: int) -> list[Any]:
+def _make(layout: EngineLayout, count: int, node: str | None = None) -> list[Any]:
+    """So many engines. Those of a node may be nowhere else, and train on its CPUs, whatever else it has."""
     from trainables.engine.pack_size import (
         MAX_TRIALS,  # here: it comes with torch, which the pool's own process does without
     )
@@ -58,8 +78,10 @@ def _make(layout: EngineLayout, count: int) -> list[Any]:
         # A little less than its cores, so that the trials' light actors find room beside it.
         num_cpus=0 if layout.num_gpus else layout.num_threads * 0.9,
         num_gpus=layout.num_gpus,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False) if node else None,
         max_restarts=-1,
         # Of each trial a `next` waits for news and perhaps a `stop` for its end; the rest are answered meanwhile.
         max_concurrency=2 * MAX_TRIALS + 8,
     )
-    return [engine.remote(layout.num_threads, 1 / layout.engines_per_gpu) for _ in range(count)]
+    arguments = (layout.num_threads, 1 / layout.engines_per_gpu, "cpu" if node else None, True)
+    return [engine.remote(*arguments) for _ in range(count)]

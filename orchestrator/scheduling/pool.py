@@ -6,7 +6,6 @@ A trial asks the pool for an engine and then speaks to that engine alone. Engine
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import math
 import time
@@ -18,17 +17,19 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.cluster_state import draining_nodes
 from orchestrator.scheduling.engine_actor import EngineLostError, Presence
+from orchestrator.scheduling.engine_demand import Idle
 from orchestrator.scheduling.engine_failures import EngineFailures
 from orchestrator.scheduling.engine_failures import TrialGivenUpError as TrialGivenUpError
-from orchestrator.scheduling.pooled_engine import Life, PooledEngine, is_alive
+from orchestrator.scheduling.loans import ANYTHING, Waiting, Wants, next_loan
+from orchestrator.scheduling.notice import seconds_left
+from orchestrator.scheduling.pooled_engine import SET_ASIDE_S, Life, PooledEngine, is_alive
 
 logger = logging.getLogger(__name__)
 
 # Between two looks at an engine, while trials wait for one and while none does.
 WATCH_S, IDLE_WATCH_S = 0.5, 2.0
-# An engine that is not back after so long is set aside: nobody waits for it any more.
-SET_ASIDE_S = 20.0
 # What a pool that was started again lets engines take to tell whom they train, before it lends any.
 RECOVERY_S = 5.0
 
@@ -49,7 +50,7 @@ class _Loan:
     """A trial that has an engine or waits for one; None ends its waiting without one."""
 
     key: str | None
-    backbone: str | None = None
+    wants: Wants = ANYTHING
     engine: asyncio.Future[PooledEngine | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -64,8 +65,9 @@ class EnginePool:
     """Lends each trial an engine. Everything asked twice of it is done once.
 
     - Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
-      Of several engines that could take it, a trial gets the one with the fewest trials.
-    - An engine keeps to the backbone that it has loaded as long as a trial waits for that one, and then changes.
+      Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
+    - An engine whose node has been given notice is told so and lent to nobody; the trials that cannot end in time come
+      back for another one.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
     - An engine that hangs is killed and started again, as a crash under its trials.
     - A pool whose process was started again asks the engines whom they train, and goes on from there.
@@ -78,21 +80,45 @@ class EnginePool:
         self._losses = EngineFailures()
         self._replaced: list[str] = []
         self._watchers: list[asyncio.Task[None]] = []
+        self._knows_notices = False
         self._cancelled = False
         self._is_restarted = _is_restarted()
         self._lends_from = math.inf  # until it knows an engine
         self._arrived_at: float | None = None  # when the first engine came
         self._add(engines)
 
-    async def keep(self, engines: Sequence[Any]) -> list[int]:
+    async def keep(self, engines: Sequence[Any], helpers: Sequence[int] = ()) -> list[int]:
         """Lend these engines too, where they are new. Returns the places in the list of those that are gone for good.
 
-        A pool that was started again knows none, so that all are named each time.
+        A pool that was started again knows none, so that all are named each time. `helpers`: the places of those
+        without a GPU where others have one, which are lent to trials that need none.
         """
         known = {engine.handle for engine in self._engines}
         self._add([handle for handle in engines if handle not in known])
+        helping = {engines[place] for place in helpers}
+        for engine in self._engines:
+            engine.is_helper = engine.handle in helping
+        self._lend()
         gone = {engine.handle for engine in self._engines if engine.is_gone}
         return [place for place, handle in enumerate(engines) if handle in gone]
+
+    async def idle(self, engines: Sequence[Any]) -> list[Idle]:
+        """Which of these engines have nothing to do, and since when."""
+        known = {engine.handle: engine for engine in self._engines}
+        return [
+            Idle(place=place, idle_s=idle_s, node=engine.life.node if engine.life else None)
+            for place, handle in enumerate(engines)
+            if (engine := known.get(handle)) and (idle_s := engine.idle_s()) is not None
+        ]
+
+    async def retire(self, engines: Sequence[Any]) -> list[bool]:
+        """Lend these engines no more, where they are idle; tells for each whether it was. Their maker ends them."""
+        known = {engine.handle: engine for engine in self._engines}
+        retired = [(engine := known.get(handle)) is not None and engine.idle_s() is not None for handle in engines]
+        for handle in [handle for handle, was_idle in zip(engines, retired, strict=True) if was_idle]:
+            known[handle].is_gone, known[handle].is_here = True, False
+            self._engines.remove(known[handle])
+        return retired
 
     async def ready(self) -> list[str]:
         """Wait until every engine has loaded or been set aside, and name those that are there.
@@ -118,8 +144,8 @@ class EnginePool:
             replaced=tuple(self._replaced),
         )
 
-    async def acquire(self, trial_id: str, key: str | None, backbone: str | None = None) -> Any | None:
-        """Lend an engine to a trial with a pack key and a backbone, waiting for one; None once the sweep is cancelled.
+    async def acquire(self, trial_id: str, key: str | None, wants: Wants = ANYTHING) -> Any | None:
+        """Lend an engine to a trial with a pack key, waiting for one; None once the sweep is cancelled.
 
         A trial that asks again, because its process was started anew, gets the engine it has, or another where that is
         not there. Raises `TrialGivenUpError` where `MOST_CRASHES` engines crashed under it.
@@ -135,7 +161,7 @@ class EnginePool:
         if self._cancelled:
             return None
         if trial_id not in self._loans:
-            self._loans[trial_id] = _Loan(None if self._losses.trains_alone(trial_id) else key, backbone)
+            self._loans[trial_id] = _Loan(None if self._losses.trains_alone(trial_id) else key, wants)
             self._lend()
         engine = await asyncio.shield(self._loans[trial_id].engine)
         if engine is None or self._cancelled:
@@ -143,10 +169,11 @@ class EnginePool:
             return None
         return engine.handle
 
-    async def release(self, trial_id: str, *, lost: bool = False) -> None:
+    async def release(self, trial_id: str, *, lost: bool = False, had_notice: bool = False) -> None:
         """Take a trial's engine back, ending the trial where it still trains; nothing where it has none.
 
         `lost`: the engine can no longer tell of the trial. Wait for the answer before asking for another one.
+        `had_notice`: and that since it was about to go.
         """
         if not lost:
             self._losses.forget(trial_id)
@@ -161,12 +188,14 @@ class EnginePool:
             return
         left = self._leaving[trial_id] = asyncio.Event()
         try:
-            if lost:
+            if had_notice and loan.life:
+                loan.life.has_notice = True
+            elif lost:
                 await self._look(engine)
                 self._note_loss(trial_id, loan)
             await self._end(engine, trial_id)
         finally:
-            engine.trials.discard(trial_id)
+            engine.drop(trial_id)
             del self._leaving[trial_id]
             left.set()
         self._lend()
@@ -186,6 +215,9 @@ class EnginePool:
         for engine in [PooledEngine(handle) for handle in handles]:
             self._engines.append(engine)
             self._watchers.append(asyncio.create_task(self._watch(engine)))
+        if handles and not self._knows_notices:
+            self._knows_notices = True
+            self._watchers.append(asyncio.create_task(self._watch_notices()))
 
     def _expected(self) -> bool:
         """Whether an engine that is not there may still come soon."""
@@ -202,21 +234,13 @@ class EnginePool:
         """Give the trials that wait, in their order, what engines can take them."""
         if time.monotonic() < self._lends_from and any(engine.life is None for engine in self._engines):
             return  # an engine may have them already
-        for may_leave_work in (False, True):
-            awaited = set() if may_leave_work else {loan.backbone for loan in self._loans.values() if not loan.lent}
-            refused: set[tuple[str | None, str | None]] = set()
-            for trial_id, loan in self._loans.items():
-                kind = loan.backbone, loan.key
-                if loan.engine.done() or kind in refused:
-                    continue
-                kept = awaited - {loan.backbone, None}  # the backbones that others wait for
-                if able := [each for each in self._engines if each.takes(loan.key) and each.backbone not in kept]:
-                    self._give(min(able, key=functools.partial(_preference, loan.backbone)), trial_id, loan)
-                else:
-                    refused.add(kind)
+        waiting = [(trial_id, loan) for trial_id, loan in self._loans.items() if not loan.engine.done()]
+        while found := next_loan([Waiting(key=loan.key, wants=loan.wants) for _, loan in waiting], self._engines):
+            place, engine = found
+            self._give(engine, *waiting.pop(place))
 
     def _give(self, engine: PooledEngine, trial_id: str, loan: _Loan) -> None:
-        engine.take(trial_id, loan.key, loan.backbone)
+        engine.take(trial_id, loan.key, loan.wants)
         loan.life = engine.life
         loan.engine.set_result(engine)
 
@@ -239,6 +263,22 @@ class EnginePool:
                 logger.exception("looking at engine %s", engine.name)
             waiting = not engine.is_here or any(not loan.engine.done() for loan in self._loans.values())
             await asyncio.sleep(WATCH_S if waiting else IDLE_WATCH_S)
+
+    async def _watch_notices(self) -> None:
+        """Tell engines whose nodes are about to go, so that they end what cannot be finished."""
+        while True:
+            try:
+                going = draining_nodes()
+            except Exception:  # Ray does not answer just now
+                logger.debug("the nodes could not be looked at", exc_info=True)
+                going = {}
+            for engine in self._engines:
+                life = engine.life
+                if engine.is_here and life and life.node in going and not life.has_notice:
+                    life.has_notice = True
+                    engine.handle.hand_over.remote(seconds_left(going[life.node]))
+                    logger.info("the node of engine %s goes", engine.name)
+            await asyncio.sleep(IDLE_WATCH_S)
 
     async def _look(self, engine: PooledEngine) -> None:
         turn, forgotten = engine.turn, set(engine.forgotten)
@@ -271,11 +311,13 @@ class EnginePool:
         """Take in which process answers for an engine, and on a pool's first look, whom it trains."""
         engine.name = seen.status.engine
         before = engine.life
+        if before and before.process == seen.process:
+            before.has_notice |= seen.has_notice
         if before and before.process == seen.process and engine.is_here:
             return
-        if before is None or before.process != seen.process:
-            engine.backbone = None
         engine.life = Life(seen.process, seen.node)
+        engine.backbone = None
+        engine.loaded.clear()
         if before:
             before.end(is_crash=before.process != seen.process and is_alive(before.node))
             return
@@ -305,14 +347,9 @@ class EnginePool:
 
     def _note_loss(self, trial_id: str, loan: _Loan) -> None:
         """An engine can no longer tell of a trial."""
-        if (engine := loan.lent) and loan.life:
+        if (engine := loan.lent) and loan.life and not loan.life.has_notice:
             is_well = engine.is_here and engine.life is loan.life
             self._losses.note(trial_id, None if is_well else loan.life)
-
-
-def _preference(backbone: str | None, engine: PooledEngine) -> tuple[int, bool]:
-    """The less, the rather a trial of this backbone gets this engine."""
-    return len(engine.trials), engine.backbone != backbone
 
 
 def _is_restarted() -> bool:

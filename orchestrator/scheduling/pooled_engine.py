@@ -13,6 +13,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import Presence
+from orchestrator.scheduling.loans import Wants
 
 # Trials lent an engine before it has said how many its pack may hold. Those beyond what it then says wait inside it.
 ASSUMED_LIMIT = 4
@@ -26,6 +27,8 @@ STANDSTILL_S = 600.0
 LOADING_STANDSTILL_S = 3600.0
 # Ray may call an actor dead that it is about to start again. One that it calls dead so often in a row will not be.
 DEATHS_BELIEVED = 3
+# An engine that is not back after so long is set aside: nobody waits for it any more.
+SET_ASIDE_S = 20.0
 
 T = TypeVar("T")
 
@@ -33,17 +36,19 @@ T = TypeVar("T")
 class Life:
     """One process of an engine, from its start to its end.
 
-    `is_crash` tells, once it has ended, whether it ended by itself: not with its node, and not in appearance only.
+    `is_crash` tells, once it has ended, whether it ended by itself: not with its node, not in appearance only, and not
+    because it was given notice (`has_notice`).
     """
 
     def __init__(self, process: str, node: str) -> None:
         self.process = process
         self.node = node
+        self.has_notice = False
         self.is_crash: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def end(self, *, is_crash: bool) -> None:
         if not self.is_crash.done():
-            self.is_crash.set_result(is_crash)
+            self.is_crash.set_result(is_crash and not self.has_notice)
 
 
 @dataclass(eq=False)
@@ -51,12 +56,15 @@ class PooledEngine:
     """One engine and the trials it is lent to. Mutable: it follows trials and processes that come and go."""
 
     handle: Any
+    is_helper: bool = False  # on CPUs, where others have GPUs
     name: str = ""
     life: Life | None = None  # seen last
     key: str | None = None  # of the pack its trials share
-    backbone: str | None = None  # that its trials, or those it had last, are of: it is loaded; None of a new process
+    backbone: str | None = None  # that its trials, or those it had last, are of; None of a new process
     trials: set[str] = field(default_factory=set)
     forgotten: set[str] = field(default_factory=set)  # trials to end here should it come back with them
+    loaded: set[str] = field(default_factory=set)  # names of what its process has loaded for trials
+    idle_since: float = field(default_factory=time.monotonic)  # where it has no trial
     status: EngineStatus | None = None  # since its first trial of this key came
     turn: int = 0  # counts the times it stopped being idle; what it said in an earlier one is of another pack
     is_here: bool = False
@@ -69,23 +77,51 @@ class PooledEngine:
 
     def takes(self, key: str | None) -> bool:
         """Whether a trial can begin here: alone, or in the pack that trains."""
-        if not self.is_here or not self.trials:
-            return self.is_here
+        is_lent = self.is_here and not self.has_notice
+        if not is_lent or not self.trials:
+            return is_lent
         limit = self.status.limit if self.status else None
         return key is not None and key == self.key and len(self.trials) < (limit or ASSUMED_LIMIT)
 
-    def take(self, trial_id: str, key: str | None, backbone: str | None = None) -> None:
+    def take(self, trial_id: str, key: str | None, wants: Wants) -> None:
         if not self.trials:
             self.key, self.status = key, None
             self.turn += 1
-        self.backbone = backbone or self.backbone
+        if wants.backbone not in (None, self.backbone):
+            self.backbone = wants.backbone
+            self.loaded.clear()  # an engine holds one backbone, and lets go of what was computed with the one before
         self.trials.add(trial_id)
+        self.loaded.update(wants.loads)
         self.forgotten.discard(trial_id)
+
+    def drop(self, trial_id: str) -> None:
+        """Have a trial no more."""
+        self.trials.discard(trial_id)
+        if not self.trials:
+            self.idle_since = time.monotonic()
 
     def forget(self, trial_id: str) -> None:
         """Have a trial no more, though nobody can tell the engine so now."""
-        self.trials.discard(trial_id)
+        self.drop(trial_id)
         self.forgotten.add(trial_id)
+
+    @property
+    def num_trials(self) -> int:
+        return len(self.trials)
+
+    @property
+    def has_notice(self) -> bool:
+        """Whether its process is about to go."""
+        return self.life is not None and self.life.has_notice
+
+    def idle_s(self) -> float | None:
+        """How long it has had no trial, or has been away without one; None where it has one, or may come soon."""
+        if self.trials or self.is_gone:
+            return None
+        if self.is_here:
+            return time.monotonic() - self.idle_since
+        away_s = time.monotonic() - self.absent_since
+        return away_s if away_s > SET_ASIDE_S else None
 
     async def look(self) -> Presence:
         """What it does now. Raises `RayError` or `TimeoutError` where it does not say."""

@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from orchestrator.planning.plan import PlannedTrial
+from orchestrator.scheduling.loans import wants_of
 from orchestrator.scheduling.trial import Assignment
 from orchestrator.trial_source import TrialSource
 
@@ -62,7 +63,9 @@ class Proposals(Searcher):
             TASK: trial.config.task,
             BACKBONE: trial.config.backbone,
             METHOD: trial.config.method,
-            ASSIGNMENT: Assignment(trial.config, trial.pack_key, self._may_be_pruned, self._keep_predictions),
+            ASSIGNMENT: Assignment(
+                trial.config, trial.pack_key, self._may_be_pruned, self._keep_predictions, wants_of(trial)
+            ),
         }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:

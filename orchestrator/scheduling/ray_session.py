@@ -33,6 +33,7 @@ OBJECT_STORE_BYTES = 200 * 2**20
 # A Ray that is asked to be joined takes a connection within so long, or is not there.
 ANSWER_WITHIN_S = 15.0
 _LONGEST_REASON = 300  # characters
+_HARMLESS = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # a question that every Ray answers whoever may ask
 
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # interrupts are ours
@@ -95,10 +96,30 @@ def connect(address: str | None, **options: Any) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises `OSError` where nobody listens at a host and port: Ray itself would go on trying for many minutes."""
+    """Raises `OSError` where nobody listens at a host and port, or where they want another token.
+
+    Ray itself would go on trying for many minutes.
+    """
     place = urlsplit(address if "://" in address else f"//{address}")
     if place.hostname and place.port:  # else a word such as auto, which Ray looks up
         socket.create_connection((place.hostname, place.port), timeout=ANSWER_WITHIN_S).close()
+        if _is_refused(place.netloc):
+            raise PermissionError("it wants a token, and not the one it was given, if any")
+
+
+def _is_refused(place: str) -> bool:
+    """Whether a Ray says that it wants another token: by itself Ray's library would print that for twenty seconds."""
+    try:
+        from ray._private import grpc_utils  # here: what it needs comes with the extra `cluster`
+    except ImportError:
+        return False
+    grpc: Any = grpc_utils.grpc
+    with grpc_utils.init_grpc_channel(place) as channel:
+        try:
+            channel.unary_unary(_HARMLESS)(b"", timeout=ANSWER_WITHIN_S)
+        except grpc.RpcError as error:
+            return bool(error.code() is grpc.StatusCode.UNAUTHENTICATED)
+    return False
 
 
 def _fault(address: str | None, error: Exception) -> str:

@@ -109,6 +109,10 @@ class Recorder(tune.Callback):
         """Whether a trial that was handed out has no record, or that of one which was cancelled."""
         return self._has_cut_short or bool(self._planned)
 
+    def under_way(self) -> list[PlannedTrial]:
+        """The trials that were handed out and have no record. May be asked from any thread."""
+        return list(self._planned.values())
+
     def handed_out(self, trial: PlannedTrial) -> None:
         """A trial is about to be named to Tune."""
         self._planned[trial.trial_id] = trial

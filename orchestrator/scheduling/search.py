@@ -18,6 +18,7 @@ from orchestrator.planning.plan import PlannedTrial, SweepPlan, TaskMethod
 from orchestrator.planning.search_algorithms import Values
 from orchestrator.record import TrialRecord
 from orchestrator.scheduling.samplers import Searcher
+from orchestrator.trial_source import UNKNOWN
 from trainables import metrics
 from trainables.faults import FaultsError
 
@@ -94,6 +95,10 @@ class AdaptiveTrials:
         """How many trials it will hand out at most, from now on."""
         waiting = len(self._handing_out) + sum(len(configuration.missing) for configuration in self._waiting)
         return waiting + sum(course.left * len(course.task_method.spec.seeds) for course in self._courses)
+
+    def by_key(self) -> Mapping[str | None, int]:
+        """All of them under one key: what comes next depends on what comes of those under way."""
+        return {UNKNOWN: self.most}
 
     @property
     def longest(self) -> Mapping[str, int]:

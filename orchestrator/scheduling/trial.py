@@ -8,6 +8,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from orchestrator.scheduling.engine_actor import EngineLeavesError
+from orchestrator.scheduling.loans import ANYTHING, Wants
 from orchestrator.scheduling.pool import TrialGivenUpError
 from trainables.config import TrialConfig
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
@@ -24,6 +26,7 @@ class Assignment(NamedTuple):
     pack_key: str | None  # equal for trials that an engine can train together
     may_be_pruned: bool = False
     keep_predictions: bool = False
+    wants: Wants = ANYTHING
 
 
 class EngineTrial(tune.Trainable):
@@ -50,10 +53,10 @@ class EngineTrial(tune.Trainable):
                 news = ray.get(self._engine.next.remote(self._trial_id))
             except TrialGivenUpError as reason:
                 return self._result(unstarted(OutcomeStatus.FAILED, str(reason), {}))
-            except RayError:
+            except RayError as error:
                 if self._engine is None:
                     raise  # the pool's process is gone: Tune starts the trial again
-                self._leave(lost=True)
+                self._leave(lost=True, had_notice=isinstance(error, EngineLeavesError))
                 continue
             if news is None:
                 self._leave()
@@ -84,17 +87,17 @@ class EngineTrial(tune.Trainable):
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        config, pack_key, may_be_pruned, keeps = self._assignment
-        self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key, config.backbone))
+        config, pack_key, may_be_pruned, keeps, wants = self._assignment
+        self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key, wants))
         if self._engine is None:
             return False
         self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned, keeps))
         return True
 
-    def _leave(self, *, lost: bool = False) -> None:
+    def _leave(self, *, lost: bool = False, had_notice: bool = False) -> None:
         """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
         if self._engine is not None:
             self._engine = None
-            released = self._pool.release.remote(self._trial_id, lost=lost)
+            released = self._pool.release.remote(self._trial_id, lost=lost, had_notice=had_notice)
             if lost:
                 ray.get(released)  # whose doing it was must be known before the trial asks for another engine

@@ -14,6 +14,7 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
+from orchestrator.scheduling.cluster_state import has_autoscaler, home_resource
 from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupt, Spending, Watch
 from orchestrator.scheduling.early_stopping import trial_scheduler
 from orchestrator.scheduling.engine_layout import engines_per_gpu, lay_out
@@ -21,6 +22,7 @@ from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.ray_session import ray_session
 from orchestrator.scheduling.recorder import Observer, Recorder, Stopper
+from orchestrator.scheduling.remaining import Remaining
 from orchestrator.scheduling.trial import EngineTrial
 from orchestrator.scheduling.tune_memory import ForgetEnded, NoProgress
 from orchestrator.spec.early_stopping import NONE, Rule
@@ -28,6 +30,9 @@ from orchestrator.trial_source import TrialSource
 
 # Variables that only the driver needs, which alone writes to a bucket.
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+
+# Of what Ray counts as one of the driver's node: the least that it tells from nothing.
+HOME_SHARE = 1e-4
 
 # A trial whose own light process died, which is not its doing, is started again so often. How often after its engine
 # died, the pool decides; a trial that failed by itself is not started again.
@@ -64,8 +69,13 @@ def run_trials(
     ):
         watch = Watch(interrupt, spending)
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
-        with engine_pool(layout) as (pool, _):
+        grows = address is not None and has_autoscaler()
+        planned = Remaining(source)
+        with engine_pool(
+            layout, left=planned.by_key if grows else lambda: None, wants_helpers=planned.has_some_for_cpus
+        ) as (pool, _):
             recorder = Recorder(sweep, source, observer, pool, watch.look, spending.trial_failed)
+            planned.under_way = recorder.under_way
             observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
             observer.engines_starting(layout.count)
             most = source.most
@@ -86,7 +96,7 @@ def run_trials(
                 keep_predictions=keep_predictions,
             )
             try:
-                _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch).fit()
+                _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch, stays=grows).fit()
             except tune.TuneError:
                 if recorder.error is not None:
                     raise recorder.error from None
@@ -104,13 +114,17 @@ def _tuner(
     pool: Any,
     concurrent: int,
     scratch: str,
+    *,
+    stays: bool,
 ) -> tune.Tuner:
+    """`stays`: whether the trials' own processes are kept on the driver's node, so that any other one can go."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
     # With these Tune would hand the driver's keys to each trial, by way of Ray's tables, logs and dashboard.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
+    resources = {home_resource(): HOME_SHARE} if stays else {"cpu": 0.01}
     return tune.Tuner(
-        # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.
-        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool), {"cpu": 0.01}),
+        tune.with_resources(tune.with_parameters(EngineTrial, pool=pool), resources),
         tune_config=tune.TuneConfig(
             search_alg=proposals,
             num_samples=-1,  # as many as it proposes

@@ -250,6 +250,24 @@ def throughput_table(throughput: pa.Table, backbones: Names | None = None) -> Te
     )
 
 
+def node_shares_table(shares: pa.Table) -> TextTable:
+    """A row per node of `Results.node_shares`."""
+    return TextTable(
+        title="What each node trained",
+        left=("node",),
+        right=("trials", "share", "training time"),
+        rows=tuple(
+            (
+                row["node"],
+                wording.cell(row["num_trials"]),
+                f"{row['trials_share']:.0%}",
+                wording.duration(row["duration_s"]),
+            )
+            for row in shares.to_pylist()
+        ),
+    )
+
+
 def glue_table(scores: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per method of `Results.glue_score`; what is missing in place of a task's score is a dash."""
     backbones = backbone_names(scores) if backbones is None else backbones

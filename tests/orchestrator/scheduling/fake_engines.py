@@ -36,6 +36,8 @@ class FakeHandle:
         self.task: str | None = "t"
         self.is_stopped = False  # answers nothing, though Ray knows its process
         self.error: Exception | None = None
+        self.has_notice = False
+        self.handed_over: list[float] = []  # within how many seconds it was told to
         self.may_stop = asyncio.Event()
         self.may_stop.set()
 
@@ -74,11 +76,16 @@ class FakeHandle:
             trials=self.trials,
             is_cancelled=self.cancelled,
             stands_still_s=self.stands_still_s,
+            has_notice=self.has_notice,
         )
 
     async def _stop(self, trial_id: str) -> None:
         await self.may_stop.wait()
         self.stopped.append(trial_id)
+
+    async def _hand_over(self, within_s: float) -> None:
+        self.has_notice = True
+        self.handed_over.append(within_s)
 
     async def _cancel_all(self) -> None:
         self.cancelled = True
@@ -113,6 +120,7 @@ async def several_looks() -> None:
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "WATCH_S", 0.005)
     monkeypatch.setattr(pool_module, "IDLE_WATCH_S", 0.005)
+    monkeypatch.setattr(pool_module, "draining_nodes", dict)
 
 
 @pytest.fixture
@@ -126,6 +134,14 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[FakeHandle]:
 
     monkeypatch.setattr(pooled_engine, "end_process", kill)
     return found
+
+
+@pytest.fixture
+def draining(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The nodes that Ray says are about to go, and when."""
+    nodes: dict[str, float] = {}
+    monkeypatch.setattr(pool_module, "draining_nodes", lambda: nodes)
+    return nodes
 
 
 @pytest.fixture

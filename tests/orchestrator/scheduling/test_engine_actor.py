@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.engine_status import EngineStatus
-from orchestrator.scheduling.engine_actor import EngineActor, EngineLostError
+from orchestrator.scheduling.engine_actor import EngineActor, EngineLeavesError, EngineLostError
 from tests.factories import epoch_report, outcome, trial_config
 from trainables.config import TrialConfig
 from trainables.engine.inbox import Inbox
@@ -32,7 +33,7 @@ class FakeEngine:
 
     name = "host/fake"
 
-    def __init__(self, num_threads: int, share: float) -> None:
+    def __init__(self, num_threads: int, share: float, device: str | None) -> None:
         self.go = threading.Semaphore(0)
         self.breaks = False
         self.pack: dict[Job, int] = {}
@@ -302,3 +303,23 @@ def test_a_trial_that_waits_for_its_verdict_is_no_standstill(actor: EngineActor)
     time.sleep(0.1)
     assert actor.presence().stands_still_s == 0.0
     assert end_of(actor, "t") is not None
+
+
+def test_an_engine_that_is_given_notice_gives_back_what_cannot_end_and_finishes_what_can(actor: EngineActor) -> None:
+    long, config = replace(CONFIG, num_epochs=10**6), CONFIG
+    actor.start("ends", config)
+    actor.start("long", long)
+    until(lambda: len(fake(actor).pack) == 2)
+    fake(actor).go.release(1)
+    assert [actor.next("ends"), actor.next("long")] == [epoch(1), epoch(1)]
+    actor.start("waits", config)
+    actor.hand_over(60.0)
+    assert actor.presence().has_notice
+    actor.start("comes", config)
+    for trial in ("long", "waits", "comes"):
+        with pytest.raises(EngineLeavesError):
+            actor.next(trial)
+    fake(actor).go.release(3)
+    ended = end_of(actor, "ends")
+    assert ended is not None
+    assert ended.status is OutcomeStatus.COMPLETED

@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from orchestrator.scheduling import engine_autoscaler as autoscaler_module
 from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler
+from orchestrator.scheduling.engine_demand import GIVE_BACK_S, STEP, Idle
 from orchestrator.scheduling.engine_layout import EngineLayout
 
 
+class Call:
+    """What a method of an actor is called by."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.remote = method
+
+
 class FakePool:
-    """Is told of engines, and says which of them are gone."""
+    """Is told of engines, and says which of them are gone or idle."""
 
     def __init__(self) -> None:
         self.known: list[Any] = []
+        self.helpers: list[Any] = []
         self.gone: list[int] = []
+        self.idle_engines: list[Any] = []
+        self.keep, self.idle, self.retire = Call(self._keep), Call(self._idle), Call(self._retire)
 
-    @property
-    def keep(self) -> FakePool:
-        return self
-
-    def remote(self, engines: list[Any]) -> list[int]:
-        self.known = list(engines)
+    def _keep(self, engines: list[Any], helpers: list[int]) -> list[int]:
+        self.known, self.helpers = list(engines), [engines[place] for place in helpers]
         gone, self.gone = self.gone, []
         return gone
+
+    def _idle(self, engines: list[Any]) -> list[Idle]:
+        places = [place for place, engine in enumerate(engines) if engine in self.idle_engines]
+        return [Idle(place=place, idle_s=GIVE_BACK_S, node="n") for place in places]
+
+    def _retire(self, engines: list[Any]) -> list[bool]:
+        return [engine in self.idle_engines for engine in engines]
+
+
+class Engine:
+    """Answers once it has a node."""
+
+    def __init__(self, num_gpus: float, node: str | None) -> None:
+        self.num_gpus, self.node = num_gpus, node
+        self.is_there = False
+        self.process_id = Call(lambda: self)
 
 
 class Cluster:
@@ -35,24 +59,38 @@ class Cluster:
     def __init__(self, count: int, num_gpus: int = 0) -> None:
         self.count, self.num_gpus = count, num_gpus
         self.made = 0
+        self.waiting: list[Engine] = []
 
     def room(self) -> EngineLayout:
         return EngineLayout(count=self.count, num_gpus=self.num_gpus, num_threads=1)
 
-    def make(self, layout: EngineLayout, count: int) -> list[Any]:
+    def make(self, layout: EngineLayout, count: int, node: str | None) -> list[Any]:
         self.made += count
-        return [object() for _ in range(count)]
+        new = [Engine(layout.num_gpus, node) for _ in range(count)]
+        self.waiting += new
+        return new
+
+
+@pytest.fixture
+def ended() -> list[Engine]:
+    """The engines that were ended."""
+    return []
 
 
 @pytest.fixture(autouse=True)
-def _answers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autoscaler_module.ray, "get", lambda answer, timeout: answer)
+def _answers_are_there(monkeypatch: pytest.MonkeyPatch, ended: list[Engine]) -> None:
+    ray = autoscaler_module.ray
+    monkeypatch.setattr(ray, "get", lambda answer, timeout: answer)
+    monkeypatch.setattr(ray, "wait", lambda asked, timeout: ([each for each in asked if each.is_there], []))
+    monkeypatch.setattr(ray, "kill", ended.append)
 
 
-def autoscaler_of(cluster: Cluster, pool: FakePool, count: int | None = None) -> tuple[EngineAutoscaler, list[Any]]:
+def autoscaler_of(
+    cluster: Cluster, pool: FakePool, count: int | None = None, **options: Any
+) -> tuple[EngineAutoscaler, list[Any]]:
     layout = EngineLayout(count=cluster.count if count is None else count, num_gpus=cluster.num_gpus, num_threads=1)
     engines: list[Any] = [object() for _ in range(layout.count)]
-    return EngineAutoscaler(pool, engines, layout, cluster.room, cluster.make), engines
+    return EngineAutoscaler(pool, engines, layout, cluster.room, cluster.make, **options), engines
 
 
 def test_a_node_that_joins_gets_engines_and_one_that_leaves_keeps_its_own() -> None:
@@ -87,6 +125,55 @@ def test_gpus_that_join_a_cluster_without_any_get_engines() -> None:
     cluster.count, cluster.num_gpus = 3, 1
     autoscaler.look()
     assert (cluster.made, len(engines)) == (3, 5)
+    autoscaler.look()
+    assert [pool.known.index(helper) for helper in pool.helpers] == [0, 1]
+
+
+def test_nodes_without_a_gpu_get_helpers_where_others_have_one() -> None:
+    cluster, pool = Cluster(1, num_gpus=1), FakePool()
+    autoscaler, engines = autoscaler_of(cluster, pool, helpers=lambda: {"cpu": 2})
+    for _ in range(2):
+        autoscaler.look()
+    assert pool.helpers == engines[1:]
+    assert [engine.node for engine in pool.helpers] == ["cpu", "cpu"]
+
+
+def test_a_cluster_that_grows_is_asked_for_what_the_plan_can_use_and_gets_it_back(ended: list[Engine]) -> None:
+    cluster, pool, left = Cluster(1), FakePool(), {"k": 40}
+    autoscaler, engines = autoscaler_of(cluster, pool, left=lambda: left)
+    autoscaler.look()
+    asked = [engine for engine in cluster.waiting if not engine.num_gpus]
+    assert len(asked) == STEP
+    assert len(cluster.waiting) == STEP + 1  # one with a GPU, should the cluster have any
+    assert len(engines) == len(pool.known) == 1  # none that has no node yet
+    for engine in asked[:3]:
+        engine.is_there = True
+    cluster.count = 4
+    autoscaler.look()
+    assert engines == pool.known == [engines[0], *asked[:3]]
+    cluster_wide = len(cluster.waiting)
+    autoscaler.look()
+    assert len(cluster.waiting) == cluster_wide  # no more than asked for once
+    left["k"] = 8  # two engines are enough: the rest of what was asked for is taken back
+    autoscaler.look()
+    assert {engine for engine in cluster.waiting if not engine.num_gpus} - {*engines} <= {*ended}
+    pool.idle_engines = engines[2:]
+    autoscaler.look()
+    assert len(engines) == 2
+    left.clear()
+    autoscaler.look()
+    assert {*cluster.waiting} - {*engines} == {*ended}  # and so is the one with a GPU
+    made = cluster.made
+    autoscaler.look()
+    assert cluster.made == made  # though there is room
+
+
+def test_what_has_been_asked_for_ends_with_the_sweep(ended: list[Engine]) -> None:
+    cluster, pool = Cluster(1), FakePool()
+    autoscaler, _ = autoscaler_of(cluster, pool, left=lambda: {None: 3})
+    with autoscaler:
+        autoscaler.look()
+    assert len(ended) == 3  # two beyond the room there is, and one with a GPU
 
 
 def test_an_engine_that_is_gone_for_good_is_made_anew_but_not_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.scheduling.loans import Wants
 from orchestrator.scheduling.pool import EnginePool
 from orchestrator.scheduling.pooled_engine import ASSUMED_LIMIT
 from tests.orchestrator.scheduling.fake_engines import (  # noqa: F401
@@ -19,6 +20,8 @@ from tests.orchestrator.scheduling.fake_engines import (  # noqa: F401
     several_looks,
     with_pool,
 )
+
+SMALL, LARGE = (Wants(backbone=name, loads=(name,)) for name in ("small", "large"))
 
 
 class TestLending:
@@ -87,10 +90,10 @@ class TestLending:
 
     def test_an_engine_keeps_to_its_backbone_while_a_trial_waits_for_it_and_then_changes(self) -> None:
         async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
-            await pool.acquire("a", None, "small")
-            older = asyncio.ensure_future(pool.acquire("b", None, "large"))
+            await pool.acquire("a", None, SMALL)
+            older = asyncio.ensure_future(pool.acquire("b", None, LARGE))
             await settle()
-            newer = asyncio.ensure_future(pool.acquire("c", None, "small"))
+            newer = asyncio.ensure_future(pool.acquire("c", None, SMALL))
             await settle()
             await pool.release("a")
             assert await newer is engines[0]
@@ -102,11 +105,11 @@ class TestLending:
 
     def test_of_idle_engines_a_trial_gets_the_one_with_its_backbone(self) -> None:
         async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
-            small, large = await pool.acquire("a", None, "small"), await pool.acquire("b", None, "large")
+            small, large = await pool.acquire("a", None, SMALL), await pool.acquire("b", None, LARGE)
             await pool.release("a")
             await pool.release("b")
-            assert await pool.acquire("c", None, "large") is large
-            assert await pool.acquire("d", None, "large") is small  # nobody waits for the other, so none stays idle
+            assert await pool.acquire("c", None, LARGE) is large
+            assert await pool.acquire("d", None, LARGE) is small  # nobody waits for the other, so none stays idle
 
         with_pool(2, scene)
 

@@ -7,9 +7,11 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import ray
 
@@ -66,6 +68,32 @@ def test_whatever_ray_raises_is_one_fault_with_its_last_line_and_a_remedy(
     assert refusal.value.__cause__ is error
     (line,) = [record for record in caplog.records if record.exc_info]
     assert (line.levelno, line.exc_info[1]) == (logging.DEBUG, error)  # type: ignore[index]
+
+
+def test_a_ray_that_wants_another_token_is_told_from_one_that_is_not_there_before_ray_prints_of_it_for_long(
+    refusing: Callable[[BaseException], Any],
+) -> None:
+    def answer(details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+    asked = refusing(AssertionError("Ray is not asked"))
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([type("Every", (grpc.GenericRpcHandler,), {"service": lambda _, d: answer(d)})()])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with pytest.raises(FaultsError) as refusal:
+            connect(address)
+    finally:
+        server.stop(None).wait()
+    (fault,) = refusal.value.faults
+    assert f"{address} cannot be joined (PermissionError: it wants a token, and not the one it was given" in fault
+    assert "RAY_AUTH_TOKEN_PATH" in fault
+    assert asked == []
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])

@@ -113,10 +113,13 @@ class Outage(NamedTuple):
 
 
 class Server:
-    """`mlflow server` on a port of the loopback interface, with a log of every request."""
+    """`mlflow server` on a port of the loopback interface, with a log of every request.
 
-    def __init__(self, backend_uri: str, folder: Path) -> None:
-        self._backend_uri, self._folder = backend_uri, folder
+    With a password it lets in nobody but `admin`.
+    """
+
+    def __init__(self, backend_uri: str, folder: Path, password: str | None = None) -> None:
+        self._backend_uri, self._folder, self._password = backend_uri, folder, password
         self._port = free_port()
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -125,9 +128,13 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self._backend_uri]
         command += ["--host", LOOPBACK, "--port", str(self._port), "--workers", "1"]
+        environment = {**os.environ, **QUIET}
+        if self._password is not None:
+            command += ["--app-name", "basic-auth"]
+            environment |= {"MLFLOW_AUTH_ADMIN_PASSWORD": self._password, "MLFLOW_FLASK_SERVER_SECRET_KEY": "of a test"}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self._folder, env={**os.environ, **QUIET}, start_new_session=True
+                command, stdout=log, stderr=log, cwd=self._folder, env=environment, start_new_session=True
             )
         wait_until(self._is_up, START_WITHIN_S)
 

@@ -1,0 +1,107 @@
+"""A Ray cluster that grows and shrinks by itself, all of it on this machine: Ray's autoscaler over its fake provider.
+
+`ray.cluster_utils.AutoscalingCluster` does the same, but ends every other Ray of the machine first, and needs a file
+that Ray's wheel does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+HEAD = "f" * 51 + "00000"  # the fake provider knows the head by it
+STORE_BYTES = 80 * 2**20  # the least that Ray takes is 75 MiB
+START_S = 120.0
+
+
+class FakeCloud:
+    """A head with one CPU, and up to so many nodes with one CPU each, which end after so many idle seconds.
+
+    `environment` has the token that it demands. In a folder with a short path, as Ray's sockets lie in it.
+    """
+
+    def __init__(self, folder: Path, *, most: int, idle_s: float) -> None:
+        with socket.create_server(("", 0)) as free:
+            port = free.getsockname()[1]
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+        self.folder = folder
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = {
+            **plain,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        config = folder / "autoscaling.json"
+        config.write_text(json.dumps(self._config(most, idle_s)))
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
+        command += ["--num-cpus=1", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}/ray"]
+        command += [f"--autoscaling-config={config}", "--include-dashboard=false", "--disable-usage-stats"]
+        fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        with (folder / "head.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, env={**self.environment, **fake}, stdout=log, stderr=log, start_new_session=True
+            )
+        self._wait()
+
+    def events(self) -> list[str]:
+        """What the autoscaler says that it did."""
+        logs = self.folder.glob("ray/session_2*/logs/monitor.log")
+        lines = [line for log in logs for line in log.read_text().splitlines()]
+        return [line.partition(":event_summary:")[2] for line in lines if ":event_summary:" in line]
+
+    def close(self) -> None:
+        """End every process of it at once."""
+        head = psutil.Process(self._process.pid)
+        for process in [head, *head.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+
+    def _wait(self) -> None:
+        host, _, port = self.address.rpartition(":")
+        ends = time.monotonic() + START_S
+        while "Ray runtime started" not in (self.folder / "head.log").read_text():
+            if self._process.poll() is not None or time.monotonic() > ends:
+                raise TimeoutError((self.folder / "head.log").read_text())
+            time.sleep(0.2)
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+    def _config(self, most: int, idle_s: float) -> dict[str, Any]:
+        provider = {"type": "fake_multinode", "gcs_address": self.address, "head_node_id": HEAD}
+        types = {
+            "worker": {"resources": {"CPU": 1, "object_store_memory": STORE_BYTES}, "max_workers": most},
+            "ray.head.default": {"resources": {"CPU": 1}, "max_workers": 0},
+        }
+        commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+        nothing = [*(f"{name}_commands" for name in commands), "cluster_synced_files", "rsync_exclude", "rsync_filter"]
+        return {
+            "cluster_name": "fake",
+            "max_workers": most,
+            "idle_timeout_minutes": idle_s / 60,
+            "upscaling_speed": 100,
+            "provider": {
+                **provider,
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+                "use_node_id_as_ip": True,
+            },
+            "available_node_types": {
+                name: {"node_config": {}, "min_workers": 0, **kind} for name, kind in types.items()
+            },
+            "head_node_type": "ray.head.default",
+            **{name: list[str]() for name in nothing},
+            **{name: dict[str, str]() for name in ("auth", "docker", "file_mounts")},
+            "file_mounts_sync_continuously": False,
+        }
