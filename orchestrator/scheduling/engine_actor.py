@@ -6,17 +6,21 @@ them while it trains.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import queue
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, TrialOutcome
+from trainables.outcome import EpochReport, TrialOutcome, WeightFiles
+
+logger = logging.getLogger(__name__)
 
 
 class EngineLostError(RuntimeError):
@@ -39,13 +43,34 @@ class Presence:
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
 
 
+class WeightsInRay:
+    """What a trial has trained, in Ray's object store: whoever wants it takes it from there, and nobody has to.
+
+    So what nobody keeps passes through no other process, and goes with the last that knows of it.
+    """
+
+    def __init__(self, weights: WeightFiles) -> None:
+        import ray
+
+        self._files = ray.put(weights())
+
+    def __call__(self) -> Mapping[str, bytes]:
+        """Raises Ray's errors where the engine that held them has died meanwhile."""
+        import ray
+
+        files: Mapping[str, bytes] = ray.get(self._files)
+        return files
+
+
 class _Run:
     """One trial handed to an engine: what it has to tell, and how it is told to end.
 
     `waits` says at the end of an epoch whether the trial waits for the verdict on the epoch before.
     """
 
-    def __init__(self, config: TrialConfig, waits: Callable[[], bool], keep_predictions: bool) -> None:
+    def __init__(
+        self, config: TrialConfig, waits: Callable[[], bool], *, keep_predictions: bool, keep_weights: bool
+    ) -> None:
         from trainables.training.running_trial import Job  # here: only an engine's process pays for torch
 
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
@@ -57,6 +82,7 @@ class _Run:
             report=self._report,
             cancelled=self.stop.is_set,
             keep_predictions=keep_predictions,
+            keep_weights=keep_weights,
         )
         self.awaits_verdict = False
         self._waits = waits
@@ -78,6 +104,8 @@ class _Run:
 
     def end(self, last: News) -> None:
         """Tell the last there is to tell."""
+        if isinstance(last, TrialOutcome) and last.weights is not None:
+            last = dataclasses.replace(last, weights=_in_ray(last.weights))
         self.news.put(last)
         self.ended.set()
 
@@ -158,15 +186,25 @@ class EngineActor:
             )
 
     def start(
-        self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False, keep_predictions: bool = False
+        self,
+        trial_id: str,
+        config: TrialConfig,
+        may_be_pruned: bool = False,
+        keep_predictions: bool = False,
+        keep_weights: bool = False,
     ) -> str:
         """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
 
         It trains with the others if it can share their pack, and after them if it cannot. One that may be pruned waits
         after an epoch until the news of it has been asked for, unless others train with it. With `keep_predictions` the
-        outcome of a completed one brings what it predicts.
+        outcome of a completed one brings what it predicts, with `keep_weights` what it has trained.
         """
-        run = _Run(config, waits=lambda: may_be_pruned and self._is_alone(), keep_predictions=keep_predictions)
+        run = _Run(
+            config,
+            waits=lambda: may_be_pruned and self._is_alone(),
+            keep_predictions=keep_predictions,
+            keep_weights=keep_weights,
+        )
         with self._lock:
             earlier = self._runs.get(trial_id)
             self._runs[trial_id] = run
@@ -245,6 +283,19 @@ class EngineActor:
                     for run in self._unended:
                         if not run.ended.is_set() and run.job not in self._inbox:
                             run.end(error)
+
+
+def _in_ray(weights: WeightFiles) -> WeightFiles | None:
+    """None where Ray has no room for them: a trial is trained whether its weights are kept or not."""
+    import ray
+
+    if not ray.is_initialized():
+        return weights
+    try:
+        return WeightsInRay(weights)
+    except Exception:
+        logger.warning("the weights of a trial could not be handed on", exc_info=True)
+        return None
 
 
 def _node() -> str:

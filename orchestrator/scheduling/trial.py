@@ -24,6 +24,7 @@ class Assignment(NamedTuple):
     pack_key: str | None  # equal for trials that an engine can train together
     may_be_pruned: bool = False
     keep_predictions: bool = False
+    keep_weights: bool = False
 
 
 class EngineTrial(tune.Trainable):
@@ -84,11 +85,11 @@ class EngineTrial(tune.Trainable):
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        config, pack_key, may_be_pruned, keeps = self._assignment
+        config, pack_key, *wishes = self._assignment
         self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key))
         if self._engine is None:
             return False
-        self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned, keeps))
+        self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, *wishes))
         return True
 
     def _leave(self, *, lost: bool = False) -> None:
