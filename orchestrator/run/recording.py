@@ -259,8 +259,8 @@ class Recording:
             try:
                 files = weights()
             except Exception as error:  # whatever Ray says of an engine that has died; a trial needs no weights
-                logger.warning("the weights of trial %s did not arrive", trial_id, exc_info=True)
                 self._weights_fault = _first_line(error)
+                logger.warning("the weights of trial %s did not arrive: %s", trial_id, self._weights_fault)
                 self._weights_lost.add(trial_id)
                 del self._trained[trial_id]
                 continue

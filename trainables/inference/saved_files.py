@@ -138,6 +138,9 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _config(values: Any, folder: Path, faults: list[str]) -> TrialConfig | None:
     """The configuration with the files and folders its options name where they were saved with it."""
+    if not isinstance(values, dict):
+        faults.append(f"{CONFIG}: trial_config must be a mapping, but got {_shown(values)}")
+        return None
     try:
         config = TrialConfig.from_dict(values)
         options = dict(config.method_options)
@@ -151,8 +154,6 @@ def _config(values: Any, folder: Path, faults: list[str]) -> TrialConfig | None:
         return dataclasses.replace(config, method_options=options)
     except FaultsError as error:
         faults += [f"{CONFIG}: {each}" for each in error.faults]
-    except (TypeError, AttributeError):
-        faults.append(f"{CONFIG}: trial_config must be a mapping, but got {_shown(values)}")
     return None
 
 
