@@ -32,12 +32,13 @@ if TYPE_CHECKING:
         SweepSpecError,
         Uniform,
     )
-    from trainables import load
+    from trainables import AdapterBank, load
     from trainables.faults import FaultsError
 
     __version__: str
 
 __all__ = [
+    "AdapterBank",
     "Asha",
     "Choice",
     "FaultsError",
@@ -65,6 +66,7 @@ _OF_IPYTHON = ("load_ipython_extension", "unload_ipython_extension")
 
 # Where each name is defined; those of a sweep's spec come from `orchestrator.spec`.
 _DEFINED_IN = {
+    "AdapterBank": "trainables",
     "FaultsError": "trainables.faults",
     "Results": "orchestrator.analysis.results",
     "load": "trainables",

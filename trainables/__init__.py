@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainables.inference.bank import AdapterBank
     from trainables.inference.saved_adapter import load
 
-__all__ = ["load"]
+__all__ = ["AdapterBank", "load"]
+_DEFINED_IN = {"AdapterBank": "trainables.inference.bank", "load": "trainables.inference.saved_adapter"}
 
 
 def __getattr__(name: str) -> Any:
-    """`trainables.load`, found when it is first used: most of this package must be importable without torch."""
-    if name != "load":
+    """Found when it is first used: most of this package must be importable without torch."""
+    if name not in _DEFINED_IN:
         raise AttributeError(f"module 'trainables' has no attribute {name!r}")
-    from trainables.inference.saved_adapter import load
-
-    return load
+    return getattr(importlib.import_module(_DEFINED_IN[name]), name)

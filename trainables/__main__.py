@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, report=_print_epoch, save_to=given.save, keep_predictions=given.predictions is not None
     )
     values = dataclasses.asdict(dataclasses.replace(outcome, predictions={}))
-    del values["epochs"], values["predictions"]  # printed as they came, and written to their file
+    del values["epochs"], values["predictions"], values["weights"]  # printed as they came, and written to their file
     print(json.dumps({"event": "outcome", **values}), flush=True)
     if outcome.status is not OutcomeStatus.COMPLETED:
         return 1

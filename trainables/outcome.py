@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trainables.predictions import Predictions
 
+# The files of a saved adapter by their path in its folder, the configuration last; read when they are asked for.
+WeightFiles = Callable[[], Mapping[str, bytes]]
+
 
 class OutcomeStatus(StrEnum):
     """How a training ended; a crash is an outcome like any other."""
@@ -58,6 +61,8 @@ class TrialOutcome:
     provenance: Mapping[str, str] = field(default_factory=dict)
     #: Of a completed trial that was asked to keep them, by split; no part of what makes two outcomes equal.
     predictions: Mapping[str, Predictions] = field(default_factory=dict, compare=False, repr=False)
+    #: Of a completed trial that was asked to keep them; no part of what makes two outcomes equal either.
+    weights: WeightFiles | None = field(default=None, compare=False, repr=False)
 
 
 # Called after each epoch; False asks the training to stop there (the trial is then pruned).

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -259,7 +259,26 @@ def higher_is_better(metric: str | None) -> bool:
     return metric is None or metrics.get(metric).mode == "max"
 
 
-def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
+class Scored(Protocol):
+    """What choosing looks at of a configuration."""
+
+    @property
+    def config_id(self) -> str: ...
+
+    @property
+    def metric(self) -> str | None: ...
+
+    @property
+    def trained_params(self) -> int | None: ...
+
+    @property
+    def validation(self) -> SeedSummary | None: ...
+
+
+C = TypeVar("C", bound=Scored)
+
+
+def contenders(configurations: Iterable[C]) -> list[C]:
     """The configurations with as many completed seeds as the best-covered one, best first.
 
     The mean of few seeds scatters more than the mean of many, so while a sweep is unfinished (or after failures) a
@@ -271,7 +290,7 @@ def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
     coverage = max((estimate.num_seeds for _, estimate in scored), default=0)
     covered = [(c, estimate) for c, estimate in scored if estimate.num_seeds == coverage]
 
-    def rank(pair: tuple[Configuration, SeedSummary]) -> tuple[float, float, str]:
+    def rank(pair: tuple[C, SeedSummary]) -> tuple[float, float, str]:
         configuration, estimate = pair
         loss = -estimate.mean if higher_is_better(configuration.metric) else estimate.mean
         return loss, size_rank(configuration), configuration.config_id
@@ -279,7 +298,16 @@ def contenders(configurations: Iterable[Configuration]) -> list[Configuration]:
     return [configuration for configuration, _ in sorted(covered, key=rank)]
 
 
-def size_rank(configuration: Configuration) -> float:
+def best_replicate(scores: Mapping[int, float], metric: str | None) -> int:
+    """Of the validation scores of a configuration by seed the best one's seed, the smallest of several.
+
+    It is the replicate whose weights stand for the configuration: what is exported, served and kept.
+    """
+    sign = 1 if higher_is_better(metric) else -1
+    return max(scores, key=lambda seed: (sign * scores[seed], -seed))
+
+
+def size_rank(configuration: Scored) -> float:
     """Orders by trained parameters, an unknown number last."""
     return math.inf if configuration.trained_params is None else configuration.trained_params
 

@@ -17,7 +17,7 @@ from orchestrator.analysis.files import csv_bytes, parquet_bytes
 from orchestrator.analysis.questions.ablation import read, tabulate
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import tables
-from orchestrator.cli.export import choose, recorded_config, train_again
+from orchestrator.cli.export import choose, recorded_config, take_kept, train_again
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
@@ -75,9 +75,9 @@ def _kept(results: Results, trial_id: str, split: str) -> pa.Table | None:
 
 
 def _ablate(opened: Store, results: Results, chosen: dict[str, Any], split: str, screen: Console) -> pa.Table | None:
-    """Ablate a trial with its weights as exported earlier, or trained again and kept. None where that failed."""
+    """Ablate a trial with its weights as exported earlier, kept by its sweep, or trained again. None if that failed."""
     from trainables.inference.ablation import ablate_saved, check_ablation
-    from trainables.inference.saved_adapter import CONFIG
+    from trainables.inference.saved_names import CONFIG
 
     config = recorded_config(opened, chosen["trial_id"])
     check_ablation(config, split)
@@ -86,7 +86,8 @@ def _ablate(opened: Store, results: Results, chosen: dict[str, Any], split: str,
         is_local = opened.filesystem.type_name == "local"
         folder = Path(opened.path if is_local else scratch) / "adapters" / chosen["trial_id"]
         # Its configuration is written last: a folder that has one is whole.
-        if not (folder / CONFIG).exists() and train_again(opened, chosen, folder, screen) is None:
+        is_there = (folder / CONFIG).exists() or take_kept(opened, chosen, folder, screen)
+        if not is_there and train_again(opened, chosen, folder, screen) is None:
             return None
         found = ablate_saved(folder, split, precision=config.precision)
     told = _ALWAYS_TOLD.union(results.searched())

@@ -294,6 +294,46 @@ def ui(
 
 
 @app.command()
+def serve(
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapters",
+            metavar="FOLDER",
+            help="A saved adapter, or a folder of such; NAME=FOLDER names it. Repeatable.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="STORE", help="Serve the kept winners of a sweep, by their tasks.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Of a store, the best trials of this method.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The adapters' backbone; found by its name by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; others need --token-env.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 8900,
+    token_env: Annotated[
+        str | None,
+        typer.Option("--token-env", metavar="VARIABLE", help="The environment variable with the clients' token."),
+    ] = None,
+) -> int:
+    """Serve many adapters over one backbone by HTTP, until SIGTERM or Ctrl-C."""
+    from orchestrator.cli.serve import serve_adapters
+
+    return serve_adapters(
+        adapters or (),
+        store=store,
+        method=method,
+        backbone=backbone,
+        device=device,
+        host=host,
+        port=port,
+        token_env=token_env,
+    )
+
+
+@app.command()
 def submit(
     sweep: Sweep,
     address: JobServerAddress = None,

@@ -1,7 +1,7 @@
 """`adaptune export`: the weights of the setting to ship.
 
-A sweep keeps records, not the weights of its thousands of trials. A seed fixes a trial, so the chosen one is trained
-again, its scores are held against its record, and its weights are kept.
+Those of winners are in the store, unless its sweep says `keep: none`. A seed fixes a trial, so any other is trained
+again, and its scores are held against its record.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.compute as pc
 from rich.console import Console
 
+from orchestrator.analysis.configurations import best_replicate
 from orchestrator.analysis.results import Results
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
@@ -21,7 +22,10 @@ from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
+from trainables.inference.saved_names import write_files
 from trainables.outcome import TrialOutcome
+
+_SCORES = ("validation_score", "test_score")
 
 
 def export_adapter(
@@ -34,30 +38,50 @@ def export_adapter(
     out: str | None,
     as_json: bool,
 ) -> int:
-    """Train the chosen trial once more and save it; exit status 1 where it failed this time."""
+    """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed."""
     opened = Store(store)
     chosen = choose("export", load_results(store), task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     folder = Path(out) if out is not None else Path(opened.path) / "adapters" / chosen["trial_id"]
     screen = console(stderr=as_json)
-    outcome = train_again(opened, chosen, folder, screen)
-    if outcome is None:
-        return 1
+    origin, scores = "kept", {name: chosen[name] for name in _SCORES}
+    equals_record = True
+    if not take_kept(opened, chosen, folder, screen):
+        outcome = train_again(opened, chosen, folder, screen)
+        if outcome is None:
+            return 1
+        origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
+        equals_record = _is_as_recorded(outcome, chosen)
     if as_json:
         answer = {
             "folder": str(folder),
             "trial_id": chosen["trial_id"],
             "task": chosen["task"],
             "backbone": chosen["backbone"],
-            "validation_score": outcome.validation_score,
-            "test_score": outcome.test_score,
-            "equals_record": _is_as_recorded(outcome, chosen),
+            **scores,
+            "equals_record": equals_record,
+            "weights": origin,
         }
         print(json.dumps(answer))
         return 0
     screen.print(str(folder), soft_wrap=True)
     return 0
+
+
+def take_kept(store: Store, chosen: Mapping[str, Any], folder: Path, screen: Console) -> bool:
+    """Write what the sweep kept of a recorded trial, and say so; False where it kept nothing of it."""
+    files = store.weights(chosen["trial_id"], chosen["started_at"])
+    if files is None:
+        return False
+    try:
+        write_files(folder, files)
+    except OSError as error:
+        raise FaultsError("export", [f"--out: must be a folder that can be written, but {error}"]) from error
+    words = f"{chosen['method']} on {chosen['task']}, seed {chosen['seed']}"
+    scores = _written_scores(chosen["validation_score"], chosen["test_score"])
+    screen.print(f"kept by the sweep: {words}\n{scores}, as recorded")
+    return True
 
 
 def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: Console) -> TrialOutcome | None:
@@ -72,13 +96,13 @@ def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: C
     if outcome.error is not None:
         screen.print(outcome.error, markup=False)
         return None
-    recorded = f"recorded {_scores(chosen['validation_score'], chosen['test_score'])}"
+    recorded = f"recorded {_written_scores(chosen['validation_score'], chosen['test_score'])}"
     verdict = (
         "as recorded"
         if _is_as_recorded(outcome, chosen)
         else f"{recorded}: the device, package versions or the trials packed with it differ"
     )
-    screen.print(f"{_scores(outcome.validation_score, outcome.test_score)}, {verdict}")
+    screen.print(f"{_written_scores(outcome.validation_score, outcome.test_score)}, {verdict}")
     return outcome
 
 
@@ -131,17 +155,13 @@ def choose(
     if task is not None and task not in recommended:
         raise FaultsError(command, [f"--task: {unknown_name(f'task with a {kind}', task, recommended)}"])
     row = recommended[task] if task is not None else next(iter(recommended.values()))
-    replicates = [r for r in completed.values() if r["config_id"] == row["config_id"]]
-    # Local: the metric's direction is asked only here.
-    from trainables.metrics import get
-
-    sign = 1 if get(row["metric"]).mode == "max" else -1
-    return max(replicates, key=lambda r: (sign * r["validation_score"], -r["seed"]))
+    replicates = {r["seed"]: r for r in completed.values() if r["config_id"] == row["config_id"]}
+    return replicates[best_replicate({seed: r["validation_score"] for seed, r in replicates.items()}, row["metric"])]
 
 
 def _is_as_recorded(outcome: TrialOutcome, chosen: Mapping[str, Any]) -> bool:
     return outcome.validation_score == chosen["validation_score"] and outcome.test_score == chosen["test_score"]
 
 
-def _scores(validation: float | None, test: float | None) -> str:
+def _written_scores(validation: float | None, test: float | None) -> str:
     return f"validation {validation:.4f}" + ("" if test is None else f", test {test:.4f}")

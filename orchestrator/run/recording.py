@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.run.winners import Winners
 from orchestrator.secrets import masked
 from orchestrator.store import Store, TrialPredictions
-from trainables.outcome import EpochReport
+from trainables.outcome import EpochReport, WeightFiles
 from trainables.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 NOTE_EVERY_S = 5.0
 # Between two attempts to write to a storage that fails; each is twice the one before.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
-# Of so many trials predictions that the storage refuses are held, to be written with later ones.
+# Of so many trials predictions that the storage refuses are held, to be written with later ones; so are weights.
 MOST_HELD = 64
 # An interrupt ends such a wait within so long.
 _LOOK_EVERY_S = 0.2
@@ -103,10 +104,12 @@ class Recording:
         *,
         known: Callable[[], Sequence[TrialRecord]],
         planned: Collection[str] | None,
+        winners: Winners | None = None,
         waits_s: tuple[float, float] = (FIRST_WAIT_S, LONGEST_WAIT_S),
     ) -> None:
         """`known` reads the sweep's records; `planned` holds its trials, where MLflow may lack some: None for a new
-        sweep in a new store. `waits_s` are the first and the longest wait for a storage that fails.
+        sweep in a new store. `winners` says whose weights are
+        worth keeping; None keeps none. `waits_s` are the first and the longest wait for a storage that fails.
         """
         self._first_wait_s, self._longest_wait_s = waits_s
         self._store = store
@@ -120,6 +123,11 @@ class Recording:
         self._predicted: dict[str, TrialPredictions] = {}
         self._predictions_fault: str | None = None
         self._unkept = 0  # trials whose predictions the storage refused too long
+        self._winners = winners
+        self._trained: dict[str, WeightFiles] = {}  # what has been trained, until it is kept or not worth keeping
+        self._kept: set[str] = set()  # trials of this sweep whose weights are in the store
+        self._weights_fault: str | None = None
+        self._weights_lost: set[str] = set()
         self.ended = 0
 
     @cached_property
@@ -176,6 +184,10 @@ class Recording:
         assert record.started_at is not None  # it has been trained
         self._predicted[record.trial_id] = TrialPredictions(started_at=record.started_at, splits=predictions)
 
+    def trial_trained(self, record: TrialRecord, weights: WeightFiles) -> None:
+        """Hold on to what a trial has trained until its record comes, and write it before that, if it may be chosen."""
+        self._trained[record.trial_id] = weights
+
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         """Keep the records of trials that ended, in one segment of the store."""
         self._waiting += [_without_secrets(record) for record in records]
@@ -187,11 +199,13 @@ class Recording:
 
         def write() -> None:
             self._keep_predictions()
+            self._keep_weights(records)
             self._store.append(records)
 
         if not records or not self._write(write):
             return
         self._let_go_of_predictions()
+        self._let_go_of_weights()
         self._waiting.clear()
         self.ended += len(records)
         for record in records:
@@ -205,6 +219,80 @@ class Recording:
             self._predicted.clear()
             number = "1 trial" if lost == 1 else f"{lost} trials"
             self._progress.notice(f"The predictions of {number} are not kept: {self._predictions_fault}")
+
+    def find_kept(self, sweep: str) -> None:
+        """Before the first trial: learn of the sweep's trials that have ended, and let go of weights of no use now.
+
+        Those are of trials that are not recorded, since a driver died, or that have been overtaken.
+        """
+        if self._winners is None or self._planned is None:
+            return
+        known = self._known()
+        self._winners.add(known)
+        # What another sweep that shares the store has trained is that one's to remove.
+        others = {record.trial_id for record in known if record.sweep != sweep}
+        self._kept = set(self._store.kept_weights() & frozenset(self._planned) - others)
+        self._let_go_of_weights()
+
+    def settle_weights(self, *, is_complete: bool) -> None:
+        """At the end: keep the winners alone where no trial is left, and say whose weights could not be kept."""
+        if self._winners is None:
+            return
+        self._keep_weights(())
+        self._remove_weights(self._kept - (self._winners.chosen() if is_complete else self._winners.to_keep()))
+        lost = (self._weights_lost | self._trained.keys()) & self._winners.chosen()
+        self._trained.clear()
+        if lost:
+            number = "1 trial" if len(lost) == 1 else f"{len(lost)} trials"
+            why = f"{self._weights_fault}; `adaptune export` trains again what it needs"
+            self._progress.notice(f"The weights of {number} are not kept: {why}")
+
+    def _keep_weights(self, ended: Sequence[TrialRecord]) -> None:
+        """Write what has been trained of those that may be chosen, one trial after the other, and drop the rest."""
+        if self._winners is None:
+            return
+        self._winners.add(ended)
+        wanted = self._winners.to_keep() if self._trained else frozenset()
+        for trial_id in [trial_id for trial_id in self._trained if trial_id not in wanted]:
+            del self._trained[trial_id]
+        for trial_id, weights in list(self._trained.items()):
+            try:
+                files = weights()
+            except Exception as error:  # whatever Ray says of an engine that has died; a trial needs no weights
+                self._weights_fault = _first_line(error)
+                logger.warning("the weights of trial %s did not arrive: %s", trial_id, self._weights_fault)
+                self._weights_lost.add(trial_id)
+                del self._trained[trial_id]
+                continue
+            try:
+                self._store.keep_weights(trial_id, files)
+            except OSError as error:  # tried again with the next records
+                self._weights_fault = _first_line(error)
+                return
+            self._kept.add(trial_id)
+            self._weights_lost.discard(trial_id)
+            del self._trained[trial_id]
+
+    def _let_go_of_weights(self) -> None:
+        """Once records are written: of what could not be kept hold on to the last, and remove what is overtaken."""
+        if self._winners is None:
+            return
+        while len(self._trained) > MOST_HELD:
+            lost = next(iter(self._trained))
+            del self._trained[lost]
+            self._weights_lost.add(lost)
+        if self._kept:
+            self._remove_weights(self._kept - self._winners.to_keep())
+
+    def _remove_weights(self, overtaken: Collection[str]) -> None:
+        if not overtaken:
+            return
+        try:
+            self._store.remove_weights(sorted(overtaken))
+        except OSError as error:
+            logger.warning("weights that are overtaken could not be removed, and are later: %s", error)
+        else:
+            self._kept -= set(overtaken)
 
     def _keep_predictions(self) -> None:
         """Write the predictions that are held; records do without them where the storage refuses it."""

@@ -24,6 +24,7 @@ from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
+from orchestrator.run.winners import Winners
 from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted
 from orchestrator.secrets import address_faults
 from orchestrator.spec.absolute_paths import with_absolute_paths
@@ -211,14 +212,18 @@ def execute(
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
+            winners=None if plan.spec.keep == "none" else Winners(plan.spec.keep, len(plan.spec.seeds)),
         )
+        driver.find_kept(name)
         source = _trial_source(plan, store, planned, driver)
         done = len(store.finished_ids().intersection(planned["trial_id"].to_pylist()))
         progress.planned(done + source.most, done)
         end = TrialStatus.CANCELLED  # what MLflow is told where an error ends the sweep here
         try:
             early_end = _train(plan, source, driver, known, address, budget)
-            results = _settle(store, name, is_complete=early_end is None and source.is_exhausted())
+            is_complete = early_end is None and source.is_exhausted()
+            driver.settle_weights(is_complete=is_complete)
+            results = _settle(store, name, is_complete=is_complete)
             if early_end is None:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
@@ -350,6 +355,7 @@ def _train(
             early_stopping=plan.spec.early_stopping,
             earlier=() if plan.spec.early_stopping == NONE else known(),
             keep_predictions=plan.spec.keep_predictions,
+            keep_weights=plan.spec.keep != "none",
             budget=budget,
         )
     except KeyboardInterrupt as stop:

@@ -6,20 +6,24 @@ them while it trains.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 import queue
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.notice import NOTICE_S, on_sigterm, will_end
 from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles
+
+logger = logging.getLogger(__name__)
 
 # What an engine that ends by itself leaves its last answers to reach whoever asked.
 LAST_ANSWERS_S = 0.5
@@ -50,13 +54,34 @@ class Presence:
     has_notice: bool = False  # whether it is about to go
 
 
+class WeightsInRay:
+    """What a trial has trained, in Ray's object store: whoever wants it takes it from there, and nobody has to.
+
+    So what nobody keeps passes through no other process, and goes with the last that knows of it.
+    """
+
+    def __init__(self, weights: WeightFiles) -> None:
+        import ray
+
+        self._files = ray.put(weights())
+
+    def __call__(self) -> Mapping[str, bytes]:
+        """Raises Ray's errors where the engine that held them has died meanwhile."""
+        import ray
+
+        files: Mapping[str, bytes] = ray.get(self._files)
+        return files
+
+
 class _Run:
     """One trial handed to an engine: what it has to tell, and how it is told to end.
 
     `waits` says at the end of an epoch whether the trial waits for the verdict on the epoch before.
     """
 
-    def __init__(self, config: TrialConfig, waits: Callable[[], bool], keep_predictions: bool) -> None:
+    def __init__(
+        self, config: TrialConfig, waits: Callable[[], bool], *, keep_predictions: bool, keep_weights: bool
+    ) -> None:
         from trainables.training.running_trial import Job  # here: only an engine's process pays for torch
 
         self.news: queue.SimpleQueue[News] = queue.SimpleQueue()
@@ -68,6 +93,7 @@ class _Run:
             report=self._report,
             cancelled=self.stop.is_set,
             keep_predictions=keep_predictions,
+            keep_weights=keep_weights,
         )
         self.awaits_verdict = False
         self._waits = waits
@@ -104,6 +130,8 @@ class _Run:
         was_cut_short = last is None or (isinstance(last, TrialOutcome) and last.status is OutcomeStatus.CANCELLED)
         if self._is_given_back and was_cut_short:
             last = EngineLeavesError(f"{self.job.config.method} on {self.job.config.task} was given back")
+        elif isinstance(last, TrialOutcome) and last.weights is not None:
+            last = dataclasses.replace(last, weights=_in_ray(last.weights))
         self.news.put(last)
         self.ended.set()
 
@@ -195,15 +223,25 @@ class EngineActor:
             )
 
     def start(
-        self, trial_id: str, config: TrialConfig, may_be_pruned: bool = False, keep_predictions: bool = False
+        self,
+        trial_id: str,
+        config: TrialConfig,
+        may_be_pruned: bool = False,
+        keep_predictions: bool = False,
+        keep_weights: bool = False,
     ) -> str:
         """Hand a trial to the engine, anew where it has it already, and name the engine; `next` brings news of it.
 
         It trains with the others if it can share their pack, and after them if it cannot. One that may be pruned waits
         after an epoch until the news of it has been asked for, unless others train with it. With `keep_predictions` the
-        outcome of a completed one brings what it predicts.
+        outcome of a completed one brings what it predicts, with `keep_weights` what it has trained.
         """
-        run = _Run(config, waits=lambda: may_be_pruned and self._is_alone(), keep_predictions=keep_predictions)
+        run = _Run(
+            config,
+            waits=lambda: may_be_pruned and self._is_alone(),
+            keep_predictions=keep_predictions,
+            keep_weights=keep_weights,
+        )
         with self._lock:
             earlier = self._runs.get(trial_id)
             self._runs[trial_id] = run
@@ -309,6 +347,19 @@ class EngineActor:
                     for run in self._unended:
                         if not run.ended.is_set() and run.job not in self._inbox:
                             run.end(error)
+
+
+def _in_ray(weights: WeightFiles) -> WeightFiles | None:
+    """None where Ray has no room for them: a trial is trained whether its weights are kept or not."""
+    import ray
+
+    if not ray.is_initialized():
+        return weights
+    try:
+        return WeightsInRay(weights)
+    except Exception:
+        logger.warning("the weights of a trial could not be handed on", exc_info=True)
+        return None
 
 
 def _node() -> str:

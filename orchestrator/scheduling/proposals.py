@@ -24,6 +24,7 @@ class Proposals(Searcher):
         concurrent: tells the most trials that Tune may have under way now; it grows with a cluster.
         may_be_pruned: whether a trial scheduler judges them.
         keep_predictions: whether their outcomes bring what they predict.
+        keep_weights: whether they bring what has been trained.
         has_ended: whether no more trials may begin.
         handed_out: told of each trial before Tune is.
     """
@@ -37,12 +38,12 @@ class Proposals(Searcher):
         has_ended: Callable[[], bool],
         handed_out: Callable[[PlannedTrial], None],
         keep_predictions: bool = False,
+        keep_weights: bool = False,
     ) -> None:
         super().__init__()
         self._trial_source = source
         self._concurrent = concurrent
-        self._may_be_pruned = may_be_pruned
-        self._keep_predictions = keep_predictions
+        self._wishes = may_be_pruned, keep_predictions, keep_weights
         self._has_ended = has_ended
         self._handed_out = handed_out
         self._under_way: set[str] = set()  # Tune's own ids
@@ -63,9 +64,7 @@ class Proposals(Searcher):
             TASK: trial.config.task,
             BACKBONE: trial.config.backbone,
             METHOD: trial.config.method,
-            ASSIGNMENT: Assignment(
-                trial.config, trial.pack_key, self._may_be_pruned, self._keep_predictions, wants_of(trial)
-            ),
+            ASSIGNMENT: Assignment(trial.config, trial.pack_key, wants_of(trial), *self._wishes),
         }
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:

@@ -20,7 +20,7 @@ from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles
 from trainables.predictions import Predictions
 
 ENGINE_START_TIMEOUT_S = 600.0
@@ -52,6 +52,9 @@ class Observer(Protocol):
 
     def trial_predicted(self, record: TrialRecord, predictions: Mapping[str, Predictions]) -> None:
         """What a completed trial predicts, by split, told before its record; only where that is to be kept."""
+
+    def trial_trained(self, record: TrialRecord, weights: WeightFiles) -> None:
+        """Where to get what a completed trial has trained, told before its record; only where that is to be kept."""
 
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         """Records of trials that ended a moment ago; none is handed on twice."""
@@ -239,6 +242,8 @@ class Recorder(tune.Callback):
         self._tell(self._trial_source.ended, record)
         if outcome.predictions:
             self._tell(self._observer.trial_predicted, record, outcome.predictions)
+        if outcome.weights is not None:
+            self._tell(self._observer.trial_trained, record, outcome.weights)
         if not self._gathered:
             self._gathered_since = time.monotonic()
         self._gathered.append(record)

@@ -24,9 +24,10 @@ class Assignment(NamedTuple):
 
     config: TrialConfig
     pack_key: str | None  # equal for trials that an engine can train together
+    wants: Wants = ANYTHING
     may_be_pruned: bool = False
     keep_predictions: bool = False
-    wants: Wants = ANYTHING
+    keep_weights: bool = False
 
 
 class EngineTrial(tune.Trainable):
@@ -87,11 +88,11 @@ class EngineTrial(tune.Trainable):
 
     def _enter(self) -> bool:
         """Start training on an engine; False where none is lent any more."""
-        config, pack_key, may_be_pruned, keeps, wants = self._assignment
+        config, pack_key, wants, *wishes = self._assignment
         self._engine = ray.get(self._pool.acquire.remote(self._trial_id, pack_key, wants))
         if self._engine is None:
             return False
-        self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned, keeps))
+        self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, *wishes))
         return True
 
     def _leave(self, *, lost: bool = False, had_notice: bool = False) -> None:

@@ -50,6 +50,7 @@ def run_trials(
     early_stopping: Rule | str = NONE,
     earlier: Sequence[TrialRecord] = (),
     keep_predictions: bool = False,
+    keep_weights: bool = False,
     budget: Budget | None = None,
 ) -> EarlyEnd | None:
     """Train every trial of a source and tell the observer of each; returns why it ended before them all, if it did.
@@ -58,7 +59,8 @@ def run_trials(
     starts one on this machine. Ctrl-C, SIGTERM, SIGHUP or a `budget` that is used up ends running trials at the end of
     their epoch (they are recorded as cancelled); a second signal raises `Interrupted` at once. What the observer raises
     ends the sweep and is raised here. `earlier`: records of trials that those of the source are judged beside, where
-    some are pruned. `keep_predictions`: whether the observer is told what completed trials predict.
+    some are pruned. `keep_predictions` and `keep_weights`: whether the observer is told what completed trials predict,
+    and what they have trained.
     Raises `FaultsError` where Ray cannot be reached or started; nothing has begun then.
     """
     sharing, spending = engines_per_gpu(), Spending(budget or Budget())
@@ -94,6 +96,7 @@ def run_trials(
                 has_ended=lambda: watch.look() is not None,
                 handed_out=recorder.handed_out,
                 keep_predictions=keep_predictions,
+                keep_weights=keep_weights,
             )
             try:
                 _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch, stays=grows).fit()

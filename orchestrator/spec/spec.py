@@ -32,6 +32,9 @@ class SweepSpecError(FaultsError):
     """A sweep cannot be run as asked; `faults` holds every reason."""
 
 
+KEEP = ("best", "all", "none")
+
+
 def _domain(value: Any) -> Any:
     try:
         return parse_domain(value)
@@ -50,6 +53,12 @@ def _name(value: str) -> str:
         raise ValueError(
             f"must be letters, digits, dots, dashes and underscores (it names a folder), but got {value!r}"
         )
+    return value
+
+
+def _kept(value: str) -> str:
+    if value not in KEEP:
+        raise ValueError(unknown_name("choice of trials whose weights to keep", value, KEEP))
     return value
 
 
@@ -157,6 +166,8 @@ class SweepSpec(BaseModel):
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
         early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+        keep: of which completed trials the store keeps what they have trained: `best`, of each task and method those
+            that `adaptune export` would choose; `all`; or `none`.
         keep_predictions: whether the store keeps what each completed trial predicts of every validation and test row.
         non_inferiority: a `NonInferioritySpec`, or a mapping of its shape; `Results.compare` judges by it. It says how
             results are read and nothing about how trials are trained.
@@ -172,6 +183,7 @@ class SweepSpec(BaseModel):
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
+    keep: Annotated[str, AfterValidator(_kept)] = "best"
     keep_predictions: Annotated[bool, Field(strict=True)] = True
     non_inferiority: NonInferioritySpec | None = None
 

@@ -22,6 +22,7 @@ from orchestrator.store.curves import epochs_table
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.identity import Holder
+from orchestrator.store.kept_weights import KEPT, KeptWeights
 from orchestrator.store.lock import Held, hold, holder, last_sign
 from orchestrator.store.plans import Plans
 from orchestrator.store.predictions import FOLDER, PredictionFiles, TrialPredictions
@@ -57,6 +58,7 @@ class Store:
         self._segments = Segments(self._folder.folder("trials"))
         self._plans = Plans(self._folder, self._name)
         self._predictions = PredictionFiles(self._folder.folder(FOLDER))
+        self._weights = KeptWeights(self._folder.folder(KEPT))
         self._held: Held | None = None
         self._is_there = False
 
@@ -196,6 +198,7 @@ class Store:
         if not held:
             return 0
         self._check_lock()
+        self._weights.remove(held & self._weights.trials())  # they are of a training that counts no more
         for name, rows in list(self._segments.holding(held)):
             # Named by its content: retiring the same records again after a crash leaves the same one file.
             content = parquet_bytes(rows)
@@ -271,6 +274,32 @@ class Store:
         """
         with self._reading():
             return self._predictions.read(trainings, split)
+
+    def keep_weights(self, trial_id: str, files: Mapping[str, bytes]) -> None:
+        """Keep what a trial has trained, as the files of a saved adapter, in `kept/<trial id>/`, before its record.
+
+        Like predictions they are of no use without the record, and are told from another training's. Raises `OSError`.
+        """
+        self._check_lock()
+        self._weights.write(trial_id, files)
+
+    def remove_weights(self, trial_ids: Iterable[str]) -> None:
+        """Let go of what trials have trained. Raises `OSError`; what is gone by then is gone."""
+        self._check_lock()
+        self._weights.remove(trial_ids)
+
+    def kept_weights(self) -> frozenset[str]:
+        """The trials whose trained weights are kept here."""
+        with self._reading():
+            return self._weights.trials()
+
+    def weights(self, trial_id: str, started_at: str | None) -> Mapping[str, bytes] | None:
+        """The files of a saved adapter, as the training that began at this time left them, by their path in its folder.
+
+        None where they are not kept here, or not whole. Raises `FaultsError` where the store cannot be read.
+        """
+        with self._reading():
+            return self._weights.read(trial_id, started_at)
 
     def ablations(self) -> pa.Table | None:
         """Every ablation of a trial that is kept here, one under the other; None where there is none."""

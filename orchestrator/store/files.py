@@ -66,6 +66,12 @@ class Folder:
         infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
         return sorted(info.base_name for info in infos if info.type == FileType.Directory)
 
+    def tree(self) -> dict[str, int]:
+        """The files anywhere below this folder and their bytes, by their path in it; none where it does not exist."""
+        selector = FileSelector(self.path, allow_not_found=True, recursive=True)
+        found = [info for info in self.filesystem.get_file_info(selector) if info.type == FileType.File]
+        return {info.path[len(self.path) :].lstrip("/"): info.size for info in sorted(found, key=lambda i: i.path)}
+
     def exists(self, name: str) -> bool:
         return bool(self.filesystem.get_file_info(self.at(name)).type == FileType.File)
 
@@ -123,6 +129,32 @@ class Folder:
             self.delete(name)
         except FileNotFoundError:
             logger.debug("%s is gone already", self.at(name))
+
+    def discard_folder(self, name: str, first: str) -> None:
+        """Delete a folder with all in it, where it is there: in one step on a local disk, elsewhere `first` before all.
+
+        Raises `OSError`.
+        """
+        if self.fence.staging is None:
+            self.discard(f"{name}/{first}")
+            self._discard_folder(self.at(name))
+            return
+        aside = self.fence.aside()
+        try:
+            os.rename(self.at(name), aside)
+        except FileNotFoundError:
+            self.fence.check()
+            return
+        except OSError:
+            self.fence.check()
+            raise
+        self._discard_folder(aside)
+
+    def _discard_folder(self, path: str) -> None:
+        try:
+            self.filesystem.delete_dir(path)
+        except OSError:
+            logger.debug("could not delete the folder %s", path, exc_info=True)
 
     def _discard(self, path: str) -> None:
         try:

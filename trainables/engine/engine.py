@@ -100,10 +100,12 @@ class Engine:
         cancelled: Callable[[], bool] = lambda: False,
         save_to: Path | None = None,
         keep_predictions: bool = False,
+        keep_weights: bool = False,
     ) -> TrialOutcome:
         """Train one trial, and save its trained weights where a folder is given and it completed.
 
-        With `keep_predictions` the outcome of a completed one holds what it predicts of every row of every split.
+        With `keep_predictions` the outcome of a completed one holds what it predicts of every row of every split, with
+        `keep_weights` the files that `save_to` would be given.
         Never raises for a fault of the trial: a failed one is an outcome with its traceback.
         """
         outcomes: list[TrialOutcome] = []
@@ -116,6 +118,7 @@ class Engine:
                 cancelled=cancelled,
                 save_to=save_to,
                 keep_predictions=keep_predictions,
+                keep_weights=keep_weights,
             )
         )
         self.work(inbox)

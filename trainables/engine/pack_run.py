@@ -7,16 +7,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
 from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes, wait_for
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_size import MemoryModel, PackSizer, batch_tokens, piece_bytes
-from trainables.inference.saved_adapter import save
+from trainables.inference.saved_adapter import save, saved_files
 from trainables.metrics import Metric
-from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
+from trainables.outcome import OutcomeStatus, TrialOutcome, WeightFiles, unstarted
 from trainables.predictions import SplitRows
 from trainables.task import TaskInfo
 from trainables.training.device_data import bucket_of_rows
@@ -298,10 +297,10 @@ class PackRun:
         context, metric = self._context, self._context.metric
         last = trial.epochs[-1] if trial.epochs else None
         scores: Mapping[str, Mapping[str, float]] = {"validation": last.validation if last else {}, "test": {}}
+        weights: WeightFiles | None = None
         if status is OutcomeStatus.COMPLETED:
             scores = self._final_scores(trial)
-            if trial.job.save_to is not None:
-                self._save(trial, trial.job.save_to, scores)
+            weights = self._save(trial, scores)
         counts = count_parameters(self._pack.show(trial))
         sign = 1 if metric.mode == "max" else -1
         # The first of equal peaks: training longer did not help.
@@ -327,6 +326,7 @@ class PackRun:
             error=error,
             provenance=context.provenance if trial.l2 is None else {**context.provenance, "l2": f"{trial.l2:g}"},
             predictions=trial.predictions if status is OutcomeStatus.COMPLETED else {},
+            weights=weights,
         )
 
     @property
@@ -360,8 +360,20 @@ class PackRun:
                 scores[beside].setdefault(f"{further}_{name}" if further else name, value)
         return scores
 
-    def _save(self, trial: RunningTrial, folder: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
+    def _save(self, trial: RunningTrial, scores: Mapping[str, Mapping[str, float]]) -> WeightFiles | None:
+        """Write what a trial has trained where its job says so, and give it where that is to be kept."""
+        job = trial.job
+        if job.save_to is None and not job.keep_weights:
+            return None
         named = {f"{split}/{name}": value for split, values in scores.items() for name, value in values.items()}
         fingerprint = str(self._context.backbone.info.fingerprint)
         model = self._pack.show(trial, masters=True)
-        save(folder, model, trial.config, self._context.task, backbone_fingerprint=fingerprint, scores=named)
+        task = self._context.task
+        if job.save_to is not None:
+            save(job.save_to, model, trial.config, task, backbone_fingerprint=fingerprint, scores=named)
+        if not job.keep_weights:
+            return None
+        started_at = trial.started_at
+        return saved_files(
+            model, trial.config, task, backbone_fingerprint=fingerprint, scores=named, started_at=started_at
+        )

@@ -36,7 +36,7 @@ class Predictor:
 
         Of extractive question answering, (windows, L, 2): start and end of every word piece of a window.
         """
-        return predict(self.model, self._encode(texts, pairs))[0]
+        return predict(self.model, self.encode(texts, pairs))[0]
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str] | list[int] | list[float]:
         """The label of each text (its name, or its number where labels have no names), or its score.
@@ -44,8 +44,11 @@ class Predictor:
         `pairs` holds the second text of each row where the task is one of pairs; where texts are questions, these are
         their contexts, and answers are pieces of them. Raises `FaultsError` where the texts do not fit the task.
         """
-        split = self._encode(texts, pairs)
-        outputs = predict(self.model, split)[0]
+        split = self.encode(texts, pairs)
+        return self.answers(predict(self.model, split)[0], split)
+
+    def answers(self, outputs: np.ndarray, split: TokenizedSplit) -> list[str] | list[int] | list[float]:
+        """What outputs for encoded texts, shaped as `logits` gives them, say of each text."""
         if split.windows is not None:
             return answer_texts(outputs, split.windows, split.offsets)
         if self.task.kind == "regression":
@@ -54,7 +57,8 @@ class Predictor:
         names = self.task.label_names
         return [names[int(label)] for label in classes] if names else [int(label) for label in classes]
 
-    def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None) -> TokenizedSplit:
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> TokenizedSplit:
+        """Texts as the task's word pieces. Raises `FaultsError` where they do not fit the task."""
         faults = []
         if self.task.pair is (pairs is None):
             rule = "needs the second text of each row" if self.task.pair else "takes single texts, no pairs"

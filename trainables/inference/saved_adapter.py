@@ -2,37 +2,50 @@
 
 A folder holds `adapter_config.json` (configuration, task, backbone), `adapter_model.safetensors` (the tensors that are
 the trial's own: about a megabyte for an adapter), `README.md` (a model card with the scores), and in `references/` the
-files that options of the method name. No pickle is read or written.
+files that options of the method name. No pickle is read or written, and nothing outside the folder but the backbone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as safetensors_bytes
 
-from trainables.backbones.loading import load_backbone, stand_in
+from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.predictor import Predictor
-from trainables.methods import AUTO, option_names, reference_names, references_of, unused_hyperparameters, uses_backbone
+from trainables.inference.saved_files import SavedFolder, read_folder
+from trainables.inference.saved_names import CARD, CONFIG, FORMAT_VERSION, REFERENCES, WEIGHTS, write_file
+from trainables.methods import AUTO, option_names, references_of, unused_hyperparameters, uses_backbone
 from trainables.nn.encoder import POOLINGS
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model, frozen_buffers
 
-# 2 since what the head reads is an option of every method.
-FORMAT_VERSION = 2
-CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
-REFERENCES = "references"
+# Files that options name travel with a trial's weights where together they have at most so many bytes.
+MOST_REFERENCES = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldFiles:
+    """The files of a saved adapter in memory, by their path in its folder, the configuration last."""
+
+    files: Mapping[str, bytes]
+
+    def __call__(self) -> Mapping[str, bytes]:
+        return self.files
 
 
 def save(
@@ -45,9 +58,41 @@ def save(
     scores: Mapping[str, float],
 ) -> None:
     """Write a trained model's private weights, its configuration and its card; a folder that is there is completed."""
+    files = _files(model, config, task, backbone_fingerprint, scores, started_at=None)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _without_trial_axis(tensor) for name, tensor in own_tensors(model).items()}
     _keep_references(folder, references_of(config.method, config.method_options))
+    for name, content in files.items():
+        write_file(folder / name, content)
+
+
+def saved_files(
+    model: AdaptedModel,
+    config: TrialConfig,
+    task: TaskInfo,
+    *,
+    backbone_fingerprint: str,
+    scores: Mapping[str, float],
+    started_at: str,
+) -> HeldFiles | None:
+    """What `save` writes, in memory, with when the training started; None where files it refers to are too large."""
+    references = _referred_files(references_of(config.method, config.method_options))
+    if sum(path.stat().st_size for path in references.values()) > MOST_REFERENCES:
+        return None
+    files = {name: path.read_bytes() for name, path in references.items()}
+    return HeldFiles(files=files | _files(model, config, task, backbone_fingerprint, scores, started_at=started_at))
+
+
+def _files(
+    model: AdaptedModel,
+    config: TrialConfig,
+    task: TaskInfo,
+    backbone_fingerprint: str,
+    scores: Mapping[str, float],
+    *,
+    started_at: str | None,
+) -> dict[str, bytes]:
+    """Weights, card and configuration by the names of their files, in the order they are to be written."""
+    weights = safetensors_bytes({name: _without_trial_axis(tensor) for name, tensor in own_tensors(model).items()})
     about = {
         "format_version": FORMAT_VERSION,
         "library": "adaptune",
@@ -57,50 +102,65 @@ def save(
         "task": asdict(task),
         "scores": dict(scores),
         "trained_params": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        **({} if started_at is None else {"started_at": started_at}),
     }
-    # The configuration comes last: a folder that has one is whole.
-    save_file(tensors, folder / f".{WEIGHTS}.tmp")
-    os.replace(folder / f".{WEIGHTS}.tmp", folder / WEIGHTS)
-    (folder / CARD).write_text(_card(about), encoding="utf-8")
-    (folder / f".{CONFIG}.tmp").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    os.replace(folder / f".{CONFIG}.tmp", folder / CONFIG)
+    return {WEIGHTS: weights, CARD: _card(about).encode(), CONFIG: (json.dumps(about, indent=2) + "\n").encode()}
 
 
-def load(path: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Predictor:
+def load(
+    path: str | Path, *, device: str = "cpu", precision: str = "fp32", backbone: Backbone | None = None
+) -> Predictor:
     """A predictor from a saved folder.
 
-    The backbone is found by the name it was trained under. Raises `FaultsError` where the folder is not whole, or the
-    backbone is not the one the adapter was trained on.
+    Args:
+        path: the folder.
+        device: "cpu", "cuda", "cuda:1".
+        precision: of products, "fp32" or "bf16".
+        backbone: one that is loaded already, in place of device and precision; by default the one that the adapter
+            was trained on is found by its name.
+
+    Raises `FaultsError` with every fault of the folder, and where the backbone is not the one the adapter was trained
+    on. What a folder holds is not trusted: sizes are checked before memory is taken, no path leads out of it, and
+    weights must be finite.
     """
-    folder = Path(path)
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError) as error:
-        raise FaultsError(f"adapter {folder}", [f"must hold {CONFIG} and {WEIGHTS}, but {error}"]) from None
-    if about.get("format_version") not in (1, FORMAT_VERSION):
-        fault = f"format_version must be 1 or {FORMAT_VERSION}, but got {about.get('format_version')!r}"
-        raise FaultsError(f"adapter {folder}", [fault])
-    config = _with_own_references(TrialConfig.from_dict(about["trial_config"]), folder)
-    if about["format_version"] == 1:
+    saved = read_folder(Path(path))
+    config, reads_backbone = saved.config, uses_backbone(saved.config.method)
+    if saved.format_version == 1:
         config = _as_it_was_read(config)
-    task = TaskInfo(**{**about["task"], "label_names": tuple(about["task"]["label_names"])})
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    place, reads_backbone = device_named(device), uses_backbone(config.method)
-    backbone = load_backbone(config.backbone, device=place, compute_dtype=dtype) if reads_backbone else stand_in(place)
-    if reads_backbone and backbone.info.fingerprint != about["backbone_fingerprint"]:
+    if not reads_backbone:
+        backbone = stand_in(device_named(device))
+    elif backbone is None:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        backbone = load_backbone(config.backbone, device=device_named(device), compute_dtype=dtype)
+    if reads_backbone and backbone.info.fingerprint != saved.backbone_fingerprint:
         rule = "an adapter fits only the weights it was trained on"
-        fault = f"{rule}, but {config.backbone} is {backbone.info.fingerprint}, not {about['backbone_fingerprint']}"
-        raise FaultsError(f"adapter {folder}", [fault])
-    model = build_model(backbone.encoder, [config], task.num_labels, kind=task.kind)
+        name = backbone.info.name or config.backbone
+        raise saved.fault(f"{rule}, but {name} is {backbone.info.fingerprint}, not {saved.backbone_fingerprint}")
+    if reads_backbone and config.max_length > (most := backbone.info.shape.max_length):
+        raise saved.fault(f"max_length: must be at most {most}, the backbone's positions, but got {config.max_length}")
+    try:
+        model = build_model(backbone.encoder, [config], saved.task.num_labels, kind=saved.task.kind)
+    except FaultsError as error:
+        raise saved.fault(*error.faults) from None
+    _fill(model, saved)
+    return Predictor(task=saved.task, config=config, scores=saved.scores, model=model, backbone=backbone)
+
+
+def _fill(model: AdaptedModel, saved: SavedFolder) -> None:
+    """Give a model the weights of a folder. Raises `FaultsError` where they are not the method's, or not numbers."""
     own = own_tensors(model)
-    if own.keys() != tensors.keys():
-        odd = sorted(own.keys() ^ tensors.keys())
-        raise FaultsError(f"adapter {folder}", [f"{WEIGHTS} must hold the method's tensors, but differs in {odd[:5]}"])
+    if faults := saved.tensor_faults({name: tuple(tensor.shape) for name, tensor in own.items()}):
+        raise saved.fault(*faults)
+    try:
+        tensors = load_file(saved.folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise saved.fault(f"{WEIGHTS} must be readable as safetensors, but {error}") from None
+    if odd := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
+        raise saved.fault(f"{WEIGHTS} must hold finite numbers, but does not in {', '.join(odd[:5])}")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name].view_as(tensor))
-    return Predictor(task=task, config=config, scores=about["scores"], model=model, backbone=backbone)
 
 
 def own_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:
@@ -123,13 +183,15 @@ def _keep_references(folder: Path, references: Mapping[str, Sequence[Path]]) -> 
         os.replace(fresh, folder / REFERENCES)
 
 
-def _with_own_references(config: TrialConfig, folder: Path) -> TrialConfig:
-    """The configuration with the files and folders its options name where they were saved with it."""
-    options = dict(config.method_options)
-    for name in reference_names(config.method):
-        if copies := sorted((folder / REFERENCES / name).glob("*")):
-            options[name] = ",".join(str(path) for path in copies)
-    return dataclasses.replace(config, method_options=options)
+def _referred_files(references: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """The same files by the paths that their copies have in the folder of a saved adapter."""
+    found: dict[str, Path] = {}
+    for option, paths in references.items():
+        for place, path in enumerate(paths):
+            copy = f"{REFERENCES}/{option}/{place}-{path.name}"
+            within = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+            found |= {copy if each is path else f"{copy}/{each.relative_to(path).as_posix()}": each for each in within}
+    return found
 
 
 def _with_what_is_read(config: TrialConfig, model: AdaptedModel) -> TrialConfig:

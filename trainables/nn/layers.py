@@ -64,6 +64,11 @@ class Linear(nn.Linear):
         product = F.linear(input, weight)
         return (product.view(bias.shape[0], -1, bias.shape[1]) + bias[:, None]).view_as(product)
 
+    def add_own(self, product: Tensor, rows: Tensor, frozen_bias: Tensor) -> None:
+        """Turn a frozen product of rows (M, O), of one trial and with the frozen bias, into this one's, in place."""
+        if self.bias.dim() == 2:
+            product += (self.bias[0] - frozen_bias.float()).to(product.dtype)
+
 
 class Embeddings(nn.Module):
     """Word, position and token-type embeddings, summed and normalised."""
@@ -96,7 +101,8 @@ class Embeddings(nn.Module):
         """Whether nothing here up to the dropout is trained, and all of it is in this dtype."""
         tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
         norm = (self.layernorm.weight, self.layernorm.bias)
-        return not any(each.requires_grad for each in (*tables, *norm)) and all(t.dtype is dtype for t in tables)
+        is_plain = type(self.layernorm) is LayerNorm and not any(each.requires_grad for each in (*tables, *norm))
+        return is_plain and all(table.dtype is dtype for table in tables)
 
     def _in_triton(self, pieces: Pieces) -> Tensor:
         from trainables.nn.kernels.triton.embedding import embed

@@ -39,6 +39,7 @@ class Job:
     cancelled: Callable[[], bool] = lambda: False  # asked before every step
     save_to: Path | None = None  # where to keep the trained weights
     keep_predictions: bool = False  # whether its outcome brings what the trained model predicts of each row
+    keep_weights: bool = False  # whether it brings what has been trained, as a saved adapter's files
 
 
 class RunningTrial:

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, higher_is_better, size_rank
+from orchestrator.analysis.configurations import (
+    C,
+    Configuration,
+    Scored,
+    SeedSummary,
+    contenders,
+    higher_is_better,
+    size_rank,
+)
 from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
 from orchestrator.analysis.statistics.intervals import Estimate, welch
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
@@ -27,7 +35,7 @@ def _seconds_rank(configuration: Configuration) -> float:
     return math.inf if configuration.seconds_per_trial is None else configuration.seconds_per_trial
 
 
-PREFERENCES: dict[str, Callable[[Configuration], float]] = {"params": size_rank, "seconds": _seconds_rank}
+PREFERENCES: dict[str, Callable[[Any], float]] = {"params": size_rank, "seconds": _seconds_rank}
 _CHEAPER = {"params": "smaller", "seconds": "faster"}
 
 
@@ -90,7 +98,7 @@ def reported_splits(group: Sequence[Configuration], wish: Wish) -> list[tuple[Co
     fitting = _fitting(tried, wish)
     if not fitting:
         return []
-    chosen, best = _cheapest_as_good(fitting, wish), tried[0]
+    chosen, best = cheapest_as_good(fitting, wish), tried[0]
     own = [(chosen, "test")] if chosen.test else []
     return own if chosen is best else [*own, *((c, _split(chosen, best)) for c in (chosen, best))]
 
@@ -108,7 +116,7 @@ def recommend(group: Sequence[Configuration], wish: Wish, kept: KeptRows) -> Rec
             f"parameters; the smallest has {wording.cell(smallest.trained_params)}."
         )
         return Recommendation(chosen=None, best=tried[0], difference=None, share_kept=None, why=why)
-    chosen = _cheapest_as_good(fitting, wish)
+    chosen = cheapest_as_good(fitting, wish)
     difference = _difference(chosen, tried[0], kept)
     share = _share_kept(fitting, fitting.index(chosen), wish)
     backbones = apart(sorted({c.backbone for c in group}))
@@ -120,7 +128,7 @@ def _fitting(tried: Sequence[Configuration], wish: Wish) -> list[Configuration]:
     return [c for c in tried if wish.max_params is None or size_rank(c) <= wish.max_params]
 
 
-def _cheapest_as_good(candidates: Sequence[Configuration], wish: Wish) -> Configuration:
+def cheapest_as_good(candidates: Sequence[C], wish: Wish) -> C:
     """Of contenders, best first, the cheapest that is as good as the first on validation."""
     best = _validation(candidates[0])
     tolerance = best.sem if wish.within is None else wish.within
@@ -250,6 +258,6 @@ def _saving(chosen: Configuration, best: Configuration, wish: Wish) -> str:
     return f"{saving} and {whole} of all its parameters, which are what using it costs"
 
 
-def _validation(configuration: Configuration) -> SeedSummary:
+def _validation(configuration: Scored) -> SeedSummary:
     assert configuration.validation is not None  # contenders have one
     return configuration.validation

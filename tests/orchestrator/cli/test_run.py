@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,8 +84,17 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
 
     status, answer = run_command(["export", "sweeps/small"], capsys)
     assert status == 0
+    assert (answer["equals_record"], answer["weights"]) == (True, "kept")
+    kept_weights = (Path(answer["folder"]) / "adapter_model.safetensors").read_bytes()
+    chosen = load_results("sweeps/small").best()["config_id"].to_pylist()
+    rows = load_results("sweeps/small").trials().to_pylist()
+    kept_trials = {row["trial_id"]: row["config_id"] for row in rows if row["trial_id"] in store.kept_weights()}
+    assert sorted(kept_trials.values()) == sorted(chosen)  # one of each method
+    shutil.rmtree("sweeps/small/kept")
+    status, answer = run_command(["export", "sweeps/small", "--out", "again"], capsys)
+    assert (status, answer["weights"]) == (0, "trained again")
     assert answer["equals_record"]  # a seed fixes a trial: trained again, it scores what was recorded
-    assert (Path(answer["folder"]) / "adapter_model.safetensors").exists()
+    assert (Path(answer["folder"]) / "adapter_model.safetensors").stat().st_size == len(kept_weights)
 
     wider = write_sweep("wider.yaml", methods=methods, seeds=[0, 1, 2])
     status, answer = run_command(["resume", "sweeps/small", wider], capsys)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import signal
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -37,6 +39,8 @@ class Scheduler:
     before_each: Callable[[], None] = lambda: None
     earlier: Sequence[TrialRecord] = ()
     asked_to_keep: list[bool] = dataclasses.field(default_factory=list)
+    better: set[str] = dataclasses.field(default_factory=set)  # trials with another score
+    lost: set[str] = dataclasses.field(default_factory=set)  # whose weights do not arrive
 
     def run(
         self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any
@@ -48,7 +52,7 @@ class Scheduler:
             self.before_each()
             failed = trial.config.learning_rate == 1
             status = TrialStatus.FAILED if failed else TrialStatus.COMPLETED
-            score, error = (None, "no") if failed else (0.5, None)
+            score, error = (None, "no") if failed else (0.5 + 0.1 * (trial.trial_id in self.better), None)
             record = trial_record(trial, status, sweep=sweep, metric="accuracy", validation_score=score, error=error)
             self.trained.append(trial.trial_id)
             self.asked_to_keep.append(settings["keep_predictions"])
@@ -56,8 +60,18 @@ class Scheduler:
             if settings["keep_predictions"] and not failed:
                 record = dataclasses.replace(record, started_at=f"training {len(self.trained)}")
                 observer.trial_predicted(record, of_trial(len(self.trained)).splits)
+            if settings["keep_weights"] and not failed:
+                record = dataclasses.replace(record, started_at=f"training {len(self.trained)}")
+                observer.trial_trained(record, lambda record=record: self._weights(record))
             observer.trials_ended([record])
         return EarlyEnd(signal=signal.SIGINT) if observer.is_interrupted() else None
+
+    def _weights(self, record: TrialRecord) -> dict[str, bytes]:
+        if record.trial_id in self.lost:
+            raise ConnectionError("the engine has died")
+        weights = record.trial_id.encode()
+        about = {"started_at": record.started_at, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+        return {"adapter_model.safetensors": weights, "adapter_config.json": json.dumps(about).encode()}
 
 
 class Listener:
@@ -376,3 +390,85 @@ class TestPredictions:
         assert not [path for path in opened if "predictions" in path]
         results.predictions(scheduler.trained[0])
         assert [path for path in opened if "predictions" in path]
+
+
+class TestWeights:
+    def test_of_winners_alone_are_left_in_the_end_and_export_finds_them(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        plan = plan_sweep(values)
+        scheduler.better = {trial.trial_id for trial in plan.trials if trial.config.seed == 1}
+        done = _run(values, tmp_path)
+        rows = {row["trial_id"]: row for row in done.results.trials().to_pylist()}
+        best = done.results.best().to_pylist()
+        kept = Store(tmp_path).kept_weights()
+        assert kept <= scheduler.better  # the better seed stands for its configuration
+        assert {rows[trial_id]["config_id"] for trial_id in kept} == {row["config_id"] for row in best}
+        for trial_id in kept:
+            files = Store(tmp_path).weights(trial_id, rows[trial_id]["started_at"])
+            assert files is not None
+            assert files["adapter_model.safetensors"] == trial_id.encode()
+        assert _run(values, tmp_path).trained == 0
+        assert Store(tmp_path).kept_weights() == kept
+
+    @pytest.mark.parametrize(("keep", "number"), [("all", 6), ("none", 0)])
+    def test_of_all_or_none_are_kept_as_the_sweep_says(
+        self, keep: str, number: int, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        _run({**values, "keep": keep}, tmp_path)
+        assert len(Store(tmp_path).kept_weights()) == number
+        assert plan_sweep({**values, "keep": keep}).trials == plan_sweep(values).trials
+
+    def test_an_interrupted_sweep_keeps_who_may_win_and_a_resume_goes_on_with_them(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        scheduler.stop_after = 3
+        _run(values, tmp_path)
+        early = Store(tmp_path).kept_weights()
+        assert early <= set(scheduler.trained)
+        # A driver died after it had written the weights of a trial and before its record.
+        (never,) = {trial.trial_id for trial in plan_sweep(values).trials[-1:]}
+        Store(tmp_path).keep_weights(never, {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
+        foreign = "0" * 16  # of another sweep
+        Store(tmp_path).keep_weights(foreign, {"adapter_config.json": b"{}", "adapter_model.safetensors": b""})
+        scheduler.stop_after = None
+        scheduler.better = {trial.trial_id for trial in plan_sweep(values).trials} - set(scheduler.trained)
+        results = _run(values, tmp_path).results
+        rows = {row["trial_id"]: row for row in results.trials().to_pylist()}
+        kept = Store(tmp_path).kept_weights()
+        assert foreign in kept
+        chosen = {row["config_id"] for row in results.best().to_pylist()}
+        assert {rows[trial_id]["config_id"] for trial_id in kept - {foreign}} == chosen
+        for trial_id in kept - {foreign}:
+            assert Store(tmp_path).weights(trial_id, rows[trial_id]["started_at"]) is not None
+
+    def test_that_do_not_arrive_cost_no_record_and_are_told_of(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        class Told(Silent):
+            notices: ClassVar[list[str]] = []
+
+            def notice(self, line: str) -> None:
+                self.notices.append(line)
+
+        scheduler.lost = {trial.trial_id for trial in plan_sweep(values).trials}
+        done = _run(values, tmp_path, progress=Told())
+        assert done.results.counts() == {TrialStatus.COMPLETED: 6}
+        assert Store(tmp_path).kept_weights() == frozenset()
+        (line,) = Told.notices
+        assert "weights of 2 trials are not kept: the engine has died; `adaptune export` trains again" in line
+
+    def test_that_the_storage_refuses_are_tried_again_with_the_next_records(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, refusals = Store.keep_weights, iter([True, True, False])
+
+        def refuse(store: Store, trial_id: str, files: Any) -> None:
+            if next(refusals, False):
+                raise OSError("No space left on device")
+            original(store, trial_id, files)
+
+        monkeypatch.setattr(Store, "keep_weights", refuse)
+        results = _run({**values, "keep": "all"}, tmp_path).results
+        assert results.counts() == {TrialStatus.COMPLETED: 6}
+        assert Store(tmp_path).kept_weights() == set(scheduler.trained)

@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
+from orchestrator.scheduling.loans import wants_of
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.trial import Assignment
 from orchestrator.trial_source import FixedTrials
@@ -40,7 +41,7 @@ def test_no_more_trials_are_named_than_there_is_room_for(values: dict[str, Any])
             "task": trial.config.task,
             "backbone": trial.config.backbone,
             "method": trial.config.method,
-            "assignment": Assignment(trial.config, trial.pack_key, True),
+            "assignment": Assignment(trial.config, trial.pack_key, wants_of(trial), True),
         }
         for trial in trials[:2]
     ]
