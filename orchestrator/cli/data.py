@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,7 @@ from trainables.faults import FaultsError
 from trainables.task import Reading
 from trainables.tasks import load
 
+_MOST_WARNINGS = 5  # of a task, before a sweep
 _MOST_CLASSES = 12  # in a table; the most frequent ones
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
@@ -62,6 +64,19 @@ def show_data(
     for refusal in refused.values():
         console(stderr=True).print(str(refusal), soft_wrap=True)
     return 2 if refused else 0
+
+
+def brief(warnings: pa.Table) -> list[str]:
+    """What is shown before a sweep of `orchestrator.planning.preflight.data_warnings`: a line each, a few a task."""
+    by_task: dict[str, list[str]] = {}
+    for row in warnings.to_pylist():
+        by_task.setdefault(row["task"], []).append(f"Data: task {row['task']}: {row['warning']}: {row['sentence']}")
+    lines = []
+    for task, found in by_task.items():
+        lines += found[:_MOST_WARNINGS]
+        if len(found) > _MOST_WARNINGS:
+            lines.append(f"Data: task {task}: {wording.plural(len(found) - _MOST_WARNINGS, 'more warning')}")
+    return [*lines, "`adaptune data` says more of each task, and how to silence a warning"] if lines else []
 
 
 def _suggestion(path: str, found: Examination, *, write: bool) -> tuple[dict[str, Any] | None, str | None]:

@@ -75,12 +75,15 @@ def texts_of_full_length(view: View) -> Iterator[str]:
     """Many texts that have just the length of the longest, as programs leave them that cut texts."""
     for name in ("text_a", "text_b"):
         columns = [column for _, called, column in view.columns() if called == name]
-        lengths = np.concatenate([pc.utf8_length(column).to_numpy() for column in columns] or [np.empty(0)])
-        full = int((lengths == lengths.max(initial=0)).sum())
-        if lengths.max(initial=0) >= _LONG and full >= max(5, _FULL_SHARE * len(lengths)):
+        texts = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+        lengths = pc.utf8_length(texts)
+        longest = pc.max(lengths).as_py() or 0
+        full = texts.filter(pc.equal(lengths, longest))
+        ended = pc.sum(pc.match_substring_regex(full, r"[.!?][\s\p{P}]*$")).as_py() or 0
+        if longest >= _LONG and len(full) >= max(5, _FULL_SHARE * len(texts)) and 2 * ended < len(full):
             yield (
-                f"{full:,} of {len(lengths):,} texts in {name} have just {int(lengths.max()):,} characters, and none "
-                f"has more. Were they cut when the files were made?"
+                f"{len(full):,} of {len(texts):,} texts in {name} have just {longest:,} characters, and none has more. "
+                f"Were they cut when the files were made?"
             )
 
 
