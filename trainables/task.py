@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,19 @@ class TaskInfo:
     source: str  # where the rows come from, revision included where there is one
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the rows of a split were read from its files."""
+
+    split: str
+    files: tuple[str, ...]  # relative to the folder
+    columns: tuple[str, ...]  # all that the files have
+    rows: int  # that were read, before any was cut off for another split
+    skipped: int = 0  # rows left out because of what is wrong with them, as was asked for
+    # Keys of task.json and the values that would read them so: delimiter, encoding, quoting, columns; those that apply.
+    format: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """A task whose every row has been checked.
@@ -46,6 +60,8 @@ class Task:
     splits: Mapping[str, pa.Table]
     fingerprint: str  # sha256 of what a training can see; equal for equal rows, however they are stored
     notes: tuple[str, ...] = ()  # what was decided or left out while reading: a sentence each, for people to check
+    readings: tuple[Reading, ...] = ()  # of a task folder, a split each
+    silence: tuple[str, ...] = ()  # names of warnings that nobody needs to hear, as the task itself says
 
 
 def in_order(splits: Iterable[str]) -> list[str]:

@@ -222,6 +222,13 @@ def _ablation_name(one: pa.Table) -> str:
     return f"ablation-{one['trial_id'][0].as_py()}-{one['split'][0].as_py()}"
 
 
+def _data_warnings(results: Results, warnings: pa.Table) -> list[Block]:
+    by_task: dict[str, list[str]] = {}
+    for row in warnings.to_pylist():
+        by_task.setdefault(row["task"], []).append(f"{row['sentence']} ({row['warning']}).")
+    return [Sentences(items=[(task, " ".join(said)) for task, said in by_task.items()])] if by_task else []
+
+
 def _scores(results: Results, scores: pa.Table) -> list[Block]:
     return [Shown(table=side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
 
@@ -369,4 +376,10 @@ ANSWERS: dict[str, Answer] = {
         ask=lambda results: budget(results.trials()), heading="What was tried, and at what budget", show=_budget
     ),
     "trials": Answer(ask=Results.trials, heading="Every trial", show=_trials),
+    "data_warnings": Answer(
+        ask=lambda results: results.data_warnings(),
+        is_optional=True,
+        heading="What is odd in the data",
+        show=_data_warnings,
+    ),
 }

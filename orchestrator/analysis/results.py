@@ -108,12 +108,14 @@ class Results:
         unproposed: int = 0,
         predictions: PredictionSource | None = None,
         non_inferiority: tuple[str, float] | None = None,
+        data_warnings: pa.Table | None = None,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
         `ablations` a row per span of layers of an ablated trial. `epochs` may be a function that makes its table when
         that is asked for. `unproposed`: trials that an adaptive search has yet to plan, at most.
         `predictions`: where what trials predicted is read when it is asked for. `non_inferiority`: the method that the
-        sweep declared others to be held against, and by how much they may be worse.
+        sweep declared others to be held against, and by how much they may be worse. `data_warnings` has a row per
+        oddity of a task's data, as `data_warnings()` gives them.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -131,10 +133,18 @@ class Results:
         self._ablations = ablation.conform(ablations)
         self._predictions = predictions
         self._non_inferiority = non_inferiority
+        self._data_warnings = data_warnings
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status."""
         return self._trials
+
+    def data_warnings(self) -> pa.Table:
+        """A row per thing that was odd in the data when training began: task, warning (its name), sentence."""
+        found = self._data_warnings
+        if found is None:
+            return pa.schema(dict.fromkeys(("task", "warning", "sentence"), pa.string())).empty_table()
+        return found.filter(pc.is_in(found["task"], self._trials["task"].combine_chunks()))
 
     def epochs(self) -> pa.Table:
         """A row per trial and epoch: the learning curves."""

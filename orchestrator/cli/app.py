@@ -179,6 +179,33 @@ def resume(
 
 
 @app.command()
+def data(
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Task folders, or tasks by name such as toy/sentiment.")
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose word pieces to count; those of minilm by default.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=3, metavar="N", help="Word pieces that a text is cut to; 128 by default.")
+    ] = None,
+    silence: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Count this warning but do not show it. Repeatable.")
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Write the suggested task.json; what one says that is there stays.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Show what task folders hold, how their files were read and what is odd in them."""
+    from orchestrator.cli.data import show_data
+
+    return show_data(
+        paths, backbone=backbone, max_length=max_length, silence=silence or (), write=write, as_json=as_json
+    )
+
+
+@app.command()
 def status(
     store: Annotated[
         str | None,

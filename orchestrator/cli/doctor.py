@@ -84,7 +84,8 @@ def _devices() -> list[Finding]:
 
 
 def _backbones() -> list[Finding]:
-    from trainables.backbones.loading import PACKAGED, describe_backbone
+    from trainables.backbones.loading import describe_backbone
+    from trainables.packaged import PACKAGED
 
     findings = []
     for name in PACKAGED:

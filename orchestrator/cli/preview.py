@@ -10,9 +10,11 @@ from typing import Any
 from rich.table import Table
 
 from orchestrator.analysis.text import wording
+from orchestrator.cli.data import brief
 from orchestrator.cli.screen import console
 from orchestrator.estimate import PlanEstimate, SweepEstimate, cost_of, estimate_plan
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
+from orchestrator.planning.preflight import data_warnings
 from orchestrator.run.sweep import default_store
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.backbones import apart
@@ -46,8 +48,10 @@ def show_plan(
         print(sentence, file=sys.stderr, flush=True)
 
     estimated = estimate_plan(plan, opened, devices=devices, calibrate=calibrate, earlier=earlier, note=note)
+    warnings = data_warnings(plan)
     if as_json:
-        print(json.dumps(_answer(plan, done, estimated, price, _backbone_params(plan))))
+        answer = _answer(plan, done, estimated, price, _backbone_params(plan))
+        print(json.dumps(answer | {"data_warnings": warnings.to_pylist()}))
         return 0
     screen = console()
     screen.print(_table(plan))
@@ -63,6 +67,8 @@ def show_plan(
         screen.print(sentence, soft_wrap=True)
     for sentence in plan.notes:
         screen.print(f"Data: {sentence}", soft_wrap=True)
+    for sentence in brief(warnings):
+        screen.print(sentence, soft_wrap=True)
     for sentence in plan.missing:
         screen.print(f"Not available on this machine: {sentence}", soft_wrap=True)
     return 0

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from orchestrator.analysis.text import tables, wording
+from orchestrator.cli.data import brief
 from orchestrator.cli.progress import TerminalProgress
 from orchestrator.cli.screen import console
+from orchestrator.planning.preflight import data_warnings
 from orchestrator.record import TrialStatus
 from orchestrator.run.continuation import outcome_notice
 from orchestrator.run.sweep import SweepRun, execute, prepare
@@ -86,12 +88,15 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
     screen = console(stderr=as_json)
     if notice := outcome_notice(plan, opened):
         screen.print(notice, soft_wrap=True)
+    warnings = data_warnings(plan)
+    for sentence in brief(warnings):
+        screen.print(sentence, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     resume = shlex.join(["adaptune", "resume", opened.uri])
     try:
         with TerminalProgress(screen, plan.varied, plan.spec.backbones) as progress, elsewhere:
-            done = execute(plan, opened, progress, **options)
+            done = execute(plan, opened, progress, warnings=warnings, **options)
     except KeyboardInterrupt:
         screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)
         raise

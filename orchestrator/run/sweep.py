@@ -88,6 +88,7 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
             unproposed=unproposed,
             predictions=KeptPredictions(store),
             non_inferiority=_declared_margin(store, sweep),
+            data_warnings=store.data_warnings(),
         )
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
@@ -180,25 +181,32 @@ def execute(
     budget: Budget | None = None,
     make_report: bool = True,
     take_over: bool = False,
+    warnings: pa.Table | None = None,
 ) -> SweepRun:
     """Train every planned trial that has no finished record, and write the report.
+
+    `warnings` are those of `orchestrator.planning.preflight.data_warnings`, which are looked for where they are not
+    given.
 
     Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
     trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
     `StoreLockedError` where another driver is at work on the store or takes it over, and `FaultsError` where Ray cannot
     be had.
     """
-    # Here, not above: questions to finished sweeps come through this module too and need no MLflow.
+    # Here, not above: questions to finished sweeps come through this module too and need no MLflow and no tokenizer.
+    from orchestrator.planning.preflight import data_warnings
     from orchestrator.tracking import Tracker, given_tracking_uri
 
     given_tracking_uri(tracking_uri)
     if faults := address_faults("the address", address or ""):
         raise FaultsError("Ray", faults)
     name = plan.spec.name
+    warnings = data_warnings(plan) if warnings is None else warnings
     known = functools.partial(_records, store, name)
     with store.lock(take_over=take_over):
         is_new = not store.exists()
         planned = _begin(plan, store)
+        store.write_data_warnings(warnings, [each.task.info.name for each in plan.task_methods])
         driver = Recording(
             store,
             functools.partial(

@@ -19,6 +19,7 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
+from orchestrator.store.data_warnings import read_data_warnings, write_data_warnings
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.identity import Holder
@@ -305,6 +306,17 @@ class Store:
         """Every ablation of a trial that is kept here, one under the other; None where there is none."""
         with self._reading():
             return read_ablations(self._folder)
+
+    def write_data_warnings(self, table: pa.Table, tasks: Collection[str]) -> None:
+        """Put what is odd in the data of these tasks in the place of what was known of them; that of others stays."""
+        with _tolerating("the warnings about the data could not be kept"):
+            self._check_lock()
+            write_data_warnings(self._folder, table, tasks)
+
+    def data_warnings(self) -> pa.Table | None:
+        """What was odd in the data of the tasks: columns task, warning and sentence. None where none is kept."""
+        with self._reading():
+            return read_data_warnings(self._folder)
 
     def keep_artifacts(self, trial_id: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
         """Keep files made of a trial in `artifacts/<trial id>/`, each in one step, in the order given.

@@ -38,9 +38,14 @@ SWEEPS: dict[str, Callable[[], Results]] = {
     "no reference": lambda: results_of(
         [row for row in ROWS if row["method"] != "full_finetuning" and row["task"] in ("trec", "glue/cola")]
     ),
-    "names that bite": lambda: results_of([{**row, "task": BITING[row["task"]]} for row in ROWS]),
+    "names that bite": lambda: results_of(
+        [{**row, "task": BITING[row["task"]]} for row in ROWS],
+        data_warnings=[{"task": name, "warning": name, "sentence": name} for name in BITING.values()],
+    ),
     "all of it": lambda: results_of(
-        ROWS, ablations=pa.concat_tables([ablation_of("mrpc"), ablation_of("trec", num_layers=2)])
+        ROWS,
+        ablations=pa.concat_tables([ablation_of("mrpc"), ablation_of("trec", num_layers=2)]),
+        data_warnings=[{"task": "trec", "warning": "few-rows", "sentence": "test has 10 rows"}],
     ),
 }
 

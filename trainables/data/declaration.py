@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from trainables.data.audit.checks import silence_faults
 from trainables.data.columns import OURS
 from trainables.data.reading import Format, Quoting
 from trainables.data.rows import Declared
@@ -54,6 +55,7 @@ _TASK: dict[str, _Rule] = {
     "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     "label_names": ("a list of strings, or an object of label: name", _is_label_names),
     "metric": ("a string", lambda v: isinstance(v, str)),
+    "silence": ("a list of names of warnings", _is_names),
 }
 _FORMAT: dict[str, _Rule] = {
     "columns": ('an object like {"text_a": "review", "label": "stars"}, text_b being the third key', _is_columns),
@@ -107,6 +109,7 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
     if asked.header is not None and asked.columns and (absent := set(asked.columns.values()) - set(asked.header)):
         faults.append(f"task.json: columns names {', '.join(sorted(absent))}, which header does not")
         asked = dataclasses.replace(asked, columns=None)
+    faults += [f"task.json: silence: {fault}" for fault in silence_faults(good.get("silence", ()))]
     good["name"] = name or good.get("name") or folder.name
     declared = Declared(**good, source=str(folder), skip_bad_rows=asked.skip_bad_rows)
     return declared, asked, sorted(faults)

@@ -54,6 +54,12 @@ def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
         faults=faults,
         notes=notes,
         skipped=len(parsed.bad) if asked.skip_bad_rows else 0,
+        format={
+            "delimiter": dialect.delimiter,
+            "quoting": dialect.quoting,
+            "columns": {ours: names[place] for ours, place in columns.places.items()},
+            **({"header": list(asked.header)} if asked.header is not None else {}),
+        },
         hint=hint,
     )
 

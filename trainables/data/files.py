@@ -29,7 +29,7 @@ from trainables.data.reading import Format, Rows
 from trainables.data.rows import Declared, make_task
 from trainables.data.splitting import WHOLE
 from trainables.faults import FaultsError
-from trainables.task import Task
+from trainables.task import Reading, Task
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     faults += layout.faults
     notes, held, tables = list(layout.notes), {}, {}
     hints: list[str] = []
+    readings: list[Reading] = []
     said: dict[str, list[str]] = {}  # a note -> the splits it is about
     class_names: Sequence[str] = ()
     incomplete: set[str] = set()
@@ -87,6 +88,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
         for note in rows.notes:
             said.setdefault(note, []).append(split)
         tables[split], held[split] = rows.table, rows.names
+        readings.append(_reading(split, files, rows))
         if rows.hint and not (split.startswith("test") and "text_a" in rows.table.column_names):
             hints.append(rows.hint)
         class_names = class_names or rows.class_names
@@ -110,7 +112,18 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     )
     for note in task.notes:
         logger.info("%s: %s", task.info.name, note)
-    return task
+    return dataclasses.replace(task, readings=tuple(readings))
+
+
+def _reading(split: str, files: Sequence[str], rows: Rows) -> Reading:
+    return Reading(
+        split=split,
+        files=tuple(files),
+        columns=tuple(rows.names),
+        rows=rows.table.num_rows,
+        skipped=rows.skipped,
+        format=rows.format,
+    )
 
 
 def _are_questions(folder: Path, files: Mapping[str, Sequence[str]]) -> bool:
@@ -159,6 +172,8 @@ def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
         class_names=parts[0].class_names,
         faults=[f"{file}: {fault}" for file, part in zip(files, parts, strict=True) for fault in part.faults],
         notes=list(dict.fromkeys(note for part in parts for note in part.notes)),
+        skipped=sum(part.skipped for part in parts),
+        format=parts[0].format,
         hint=parts[0].hint,
     )
 
@@ -179,9 +194,10 @@ def _read_file(path: Path, asked: Format) -> Rows:
         rows = read_fasttext(lines, asked)
     else:
         rows = read_delimited(lines, asked, "," if ending == ".csv" else "\t")
+    notes = rows.notes
     if asked.encoding is None and encoding not in ("utf-8", "utf-8-sig"):
-        return dataclasses.replace(rows, notes=[f"is read as {encoding}", *rows.notes])
-    return rows
+        notes = [f"is read as {encoding}", *notes]
+    return dataclasses.replace(rows, notes=notes, format={"encoding": encoding, **rows.format})
 
 
 def _read_arrow(path: Path, asked: Format) -> Rows:
@@ -207,6 +223,7 @@ def _read_arrow(path: Path, asked: Format) -> Rows:
         names=schema.names,
         notes=columns.notes,
         class_names=_class_names(schema, label) if label is not None else (),
+        format={"columns": {ours: schema.names[place] for ours, place in columns.places.items()}},
     )
 
 

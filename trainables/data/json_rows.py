@@ -116,6 +116,7 @@ def _table(
         faults=faults,
         notes=notes,
         skipped=len(skipped) if asked.skip_bad_rows else 0,
+        format={"columns": dict(zip(keys, theirs, strict=True))},
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -36,6 +36,7 @@ class Rows:
     notes: Sequence[str] = ()  # what was found or decided, each a sentence to be shown
     skipped: int = 0  # rows left out because of what is wrong with them, as was asked for
     class_names: Sequence[str] = ()  # of the labels 0, 1, ..., where the file knows them
+    format: Mapping[str, Any] = field(default_factory=dict)  # as in `trainables.task.Reading`
     hint: str = ""  # the `columns` to declare where none has a name that says what it is
 
 

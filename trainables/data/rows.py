@@ -42,6 +42,7 @@ class Declared:
     # The labels that label_names are for, in their order; None where these are 0, 1, 2, ... or the names themselves.
     label_keys: tuple[int, ...] | None = None
     skip_bad_rows: bool = False  # leave out rows without a text or a label, and say how many
+    silence: tuple[str, ...] = ()  # names of warnings about the data that are not to be shown
 
 
 def declaration_faults(declared: Declared) -> list[str]:
@@ -126,8 +127,6 @@ def make_task(
             labels = _by_name(labels, info, declared, faults)
         for split, values in labels.items():
             columns[split]["label"] = _decode(split, values, info, declared, lines[split], faults)
-        if not faults and train is not None:
-            notes += _unseen_classes(info, columns)
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)
     splits = {split: pa.table(columns[split]) for split in in_order(columns)}
@@ -143,7 +142,13 @@ def make_task(
     if rule is not None:
         info = dataclasses.replace(info, source=f"{info.source}, {rule}")
         notes.append(f"its rows are {rule}" if rule == RULE else rule)
-    return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits), notes=tuple(notes))
+    return Task(
+        info=info,
+        splits=splits,
+        fingerprint=fingerprint(info, splits),
+        notes=tuple(notes),
+        silence=declared.silence,
+    )
 
 
 def _lines(table: pa.Table) -> pa.Array | None:
@@ -269,20 +274,6 @@ def _by_name(
     return named
 
 
-def _unseen_classes(info: TaskInfo, columns: Mapping[str, Mapping[str, pa.Array]]) -> list[str]:
-    """Declared classes that no row of train has: right where they are rare, a slip of counting where they are not."""
-    train = columns.get("train", columns.get(WHOLE))
-    if train is None or info.kind != "classification":
-        return []
-    seen = set(pc.unique(train["label"]).to_pylist())
-    absent = [label for label in range(min(info.num_labels, 10_000)) if label not in seen]
-    if not absent:
-        return []
-    named = [f"{label} ({info.label_names[label]})" if info.label_names else str(label) for label in absent[:10]]
-    more = ", ..." if len(absent) > 10 else ""
-    return [f"of {info.num_labels:,} classes {len(absent):,} never occur in train: {', '.join(named)}{more}"]
-
-
 def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[str]) -> TaskInfo | None:
     """The facts of the task, what is not declared taken from the train labels; None where a fault is in the way."""
     kind = declared.kind
@@ -355,6 +346,8 @@ def _decode(
         decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names, lines)
         if strange and split not in ("train", WHOLE) and pa.types.is_string(labels.type) and not declared.label_names:
             strange[-1] += "; classes are those of train; name all of them by label_names in task.json to have more"
+    if info.kind == "regression" and strange and lines is not None and not pa.types.is_string(labels.type):
+        strange[-1] += f". Mend or take out such rows, or leave them out by {SKIP}"
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
     if split in ("train", WHOLE) and distinct == 1 and not strange:

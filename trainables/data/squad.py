@@ -21,7 +21,7 @@ import pyarrow.parquet
 from trainables import metrics
 from trainables.data.rows import Declared, declaration_faults, metric_faults
 from trainables.faults import FaultsError
-from trainables.task import FURTHER_SPLIT, SPLITS, Task, TaskInfo, fingerprint, in_order
+from trainables.task import FURTHER_SPLIT, SPLITS, Reading, Task, TaskInfo, fingerprint, in_order
 
 SCHEMA = pa.schema(
     {
@@ -98,7 +98,16 @@ def load_squad(
     info = TaskInfo(
         name=declared.name, kind=kind, pair=True, num_labels=2, label_names=(), metric=metric, source=declared.source
     )
-    return Task(info=info, splits=splits, fingerprint=fingerprint(info, splits))
+    return Task(
+        info=info,
+        splits=splits,
+        fingerprint=fingerprint(info, splits),
+        silence=declared.silence,
+        readings=tuple(
+            Reading(split=split, files=tuple(files[split]), columns=(), rows=table.num_rows)
+            for split, table in splits.items()
+        ),
+    )
 
 
 def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table | None, list[str]]:

@@ -162,11 +162,13 @@ def results_of(
     rows: Sequence[dict[str, Any]],
     plan: Sequence[dict[str, Any]] | None = None,
     ablations: pa.Table | None = None,
+    data_warnings: Sequence[dict[str, str]] | None = None,
 ) -> Results:
     trials = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     epochs = pa.Table.from_pylist([epoch for row in rows for epoch in epochs_of(row)], schema=EPOCHS_SCHEMA)
     planned = None if plan is None else pa.table({"trial_id": [row["trial_id"] for row in plan]})
-    return Results(trials, epochs, planned, ablations)
+    odd = None if data_warnings is None else pa.Table.from_pylist(list(data_warnings))
+    return Results(trials, epochs, planned, ablations, data_warnings=odd)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 
 import orchestrator.scheduling.tuner
 import orchestrator.tracking
 from orchestrator.planning.plan import plan_sweep, plan_table
+from orchestrator.planning.preflight import data_warnings
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run import recording as recording_module
 from orchestrator.run.continuation import outcome_notice
@@ -252,6 +254,15 @@ def test_early_stopping_is_told_of_what_the_store_holds(values: Values, schedule
     assert scheduler.earlier == []
     _run({**values, "seeds": [0, 1, 2]}, tmp_path, widen=True)
     assert len(scheduler.earlier) == 6
+
+
+def test_what_is_odd_in_the_data_is_kept_for_the_report(values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
+    plan, store = prepare(values, tmp_path)
+    odd = pa.table({"task": [plan.trials[0].task], "warning": ["few-rows"], "sentence": ["test has 10 rows"]})
+    done = execute(plan, store, Silent(), make_report=False, warnings=odd)
+    assert done.results.data_warnings().equals(odd)
+    looked_for = _run(values, tmp_path).results.data_warnings()
+    assert set(looked_for["warning"].to_pylist()) == set(data_warnings(plan)["warning"].to_pylist())
 
 
 class TestAStorageThatFails:

@@ -1,0 +1,29 @@
+"""A short look at the data of a sweep before it trains: what is odd in them, as `adaptune data` says at length."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from orchestrator.planning.plan import SweepPlan
+from orchestrator.planning.task_method import DEFAULT_MAX_LENGTH
+from orchestrator.spec.space import values_of
+from trainables import tasks
+from trainables.data.audit.examine import BRIEF, examine
+
+SCHEMA = pa.schema({"task": pa.string(), "warning": pa.string(), "sentence": pa.string()})
+
+
+def data_warnings(plan: SweepPlan) -> pa.Table:
+    """A row per warning about the tasks whose data are here, of `SCHEMA`; those that a task silences are left out.
+
+    Texts are held to the largest max_length of the space. Of large tasks a sample is looked at, so that a task costs a
+    fraction of a second. Raises `FaultsError` where the backbone's tokenizer is damaged.
+    """
+    spec = plan.spec
+    lengths = [int(value) for value in values_of(spec.space.get("max_length", DEFAULT_MAX_LENGTH))]  # type: ignore[arg-type]
+    here = {each.reference: each.task.info.name for each in plan.task_methods if each.task.fingerprint}
+    rows = []
+    for reference, name in here.items():
+        found = examine(tasks.load(reference), backbone=spec.backbone, max_length=max(lengths), effort=BRIEF)
+        rows += [{"task": name, "warning": warning.name, "sentence": warning.sentence} for warning in found.warnings]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -1,0 +1,90 @@
+"""What is odd in the data of a sweep is found before it trains, and shown shortly."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.cli.data import brief
+from orchestrator.planning.plan import plan_sweep
+from orchestrator.planning.preflight import SCHEMA, data_warnings
+
+
+def write(folder: Path, train: list[str], test: list[str], **said: Any) -> str:
+    folder.mkdir()
+    rows = {"train": train, "validation": [f"validation {n}" for n in range(60)], "test": test}
+    for split, texts in rows.items():
+        table = pa.table({"text_a": texts, "label": (["bad", "good"] * len(texts))[: len(texts)]})
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+    (folder / "task.json").write_text(json.dumps(said), encoding="utf-8")
+    return str(folder)
+
+
+def sweep(*tasks: str, **changes: Any) -> dict[str, Any]:
+    return {"name": "odd", "tasks": list(tasks), "seeds": [0], "methods": ["layernorm"], **changes}
+
+
+TRAIN = [f"train {n}" for n in range(120)]
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> str:
+    """A task whose test split holds rows of train."""
+    return write(tmp_path / "odd", TRAIN, TRAIN[:60])
+
+
+def found(*tasks: str, **changes: Any) -> list[tuple[str, str]]:
+    table = data_warnings(plan_sweep(sweep(*tasks, **changes)))
+    assert table.schema == SCHEMA
+    return [(row["task"], row["warning"]) for row in table.to_pylist()]
+
+
+def test_each_task_is_looked_at_with_the_backbone_and_the_longest_length_of_the_sweep(odd: str, tmp_path: Path) -> None:
+    long = write(
+        tmp_path / "long",
+        [f"{text} {'word ' * (n % 9 + 36)}" for n, text in enumerate(TRAIN)],
+        [f"test {n}" for n in range(60)],
+    )
+    both = [("odd", "rows-in-two-splits")]
+    assert found(odd, long, space={"max_length": {"grid": [16, 64]}}) == both
+    assert found(odd, long, space={"max_length": {"grid": [16, 32]}}) == [*both, ("long", "cut-texts")]
+
+
+def test_what_a_task_silences_is_not_said(tmp_path: Path) -> None:
+    assert found(write(tmp_path / "odd", TRAIN, TRAIN[:60], silence=["rows-in-two-splits"])) == []
+
+
+def test_a_plan_shows_it(
+    odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.yaml").write_text(json.dumps(sweep(odd)), encoding="utf-8")
+    assert main(["plan", "sweep.yaml"]) == 0
+    assert "Data: task odd: rows-in-two-splits: 60 of 60 rows of test stand in other" in capsys.readouterr().out
+    assert main(["plan", "sweep.yaml", "--json"]) == 0
+    (warning,) = json.loads(capsys.readouterr().out)["data_warnings"]
+    assert (warning["task"], warning["warning"]) == ("odd", "rows-in-two-splits")
+
+
+def test_of_many_warnings_a_handful_is_shown() -> None:
+    rows = [{"task": task, "warning": "few-rows", "sentence": "it has"} for task in ("a", "a", "b", *["c"] * 9)]
+    lines = brief(pa.Table.from_pylist(rows, schema=SCHEMA))
+    assert len(lines) == 2 + 1 + 5 + 1 + 1
+    assert lines[-2] == "Data: task c: 4 more warnings"
+    assert brief(SCHEMA.empty_table()) == []
+
+
+def test_a_large_task_costs_no_more_than_a_sample_of_it(tmp_path: Path) -> None:
+    size = 200_000
+    task = write(tmp_path / "large", [f"row {n} of train" for n in range(size)], [f"test {n}" for n in range(60)])
+    plan = plan_sweep(sweep(task))
+    before = time.process_time()
+    data_warnings(plan)
+    assert time.process_time() - before < 2

@@ -1,0 +1,109 @@
+"""What the checks look at: a task's rows, and what several checks need of them, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainables.metrics import METRICS
+from trainables.task import Task
+
+if TYPE_CHECKING:
+    from trainables.data.audit.word_pieces import Pieces
+
+_BETWEEN = "\x1f"  # the two texts of a pair, where both make one
+_SHOWN = 60  # characters of a text
+
+
+class View:
+    """A task as the checks see it. Of a split of more than `most_rows` rows, as many are drawn with a fixed seed."""
+
+    def __init__(self, task: Task, *, pieces: Pieces | None = None, most_rows: int | None = None) -> None:
+        self.task = task
+        self.info = task.info
+        self.pieces = pieces
+        self.splits: Mapping[str, pa.Table] = {name: _drawn(table, most_rows) for name, table in task.splits.items()}
+
+    @property
+    def is_classification(self) -> bool:
+        return self.info.kind == "classification"
+
+    @property
+    def metric_is_accuracy(self) -> bool:
+        """Whether the score is the share of right answers alone."""
+        return list(METRICS[self.info.metric].parts) == ["accuracy"]
+
+    def class_name(self, label: int) -> str:
+        """A class as messages call it: by its name, in quotation marks, else by its number."""
+        return repr(self.info.label_names[label]) if self.info.label_names else str(label)
+
+    def classes(self, labels: Sequence[int], at_most: int = 5) -> str:
+        """Some classes, and that there are more."""
+        return ", ".join(map(self.class_name, labels[:at_most])) + (", ..." if len(labels) > at_most else "")
+
+    @cached_property
+    def counts(self) -> dict[str, np.ndarray]:
+        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. Classification only."""
+        return {
+            name: np.bincount(table["label"].to_numpy(), minlength=self.info.num_labels)
+            for name, table in self.task.splits.items()
+        }
+
+    @cached_property
+    def exact(self) -> dict[str, np.ndarray]:
+        """A number for the texts of each row, int64 (N,), by split: equal where the texts are."""
+        return self._numbered(self._joined)
+
+    @cached_property
+    def plain(self) -> dict[str, np.ndarray]:
+        """The same but for capitals, blanks and punctuation: equal where the texts differ in nothing else."""
+        lower = pc.replace_substring_regex(pc.utf8_lower(self._joined), r"[\s\p{P}]+", " ")
+        lower = pc.utf8_trim_whitespace(lower)
+        # What is nothing but punctuation is told apart by it.
+        return self._numbered(pc.if_else(pc.match_substring_regex(lower, r"\w"), lower, self._joined))
+
+    def text(self, split: str, row: int) -> str:
+        """The beginning of a row's text, to be found again in a file."""
+        return shortened(self.splits[split]["text_a"][int(row)].as_py())
+
+    def columns(self) -> Iterator[tuple[str, str, pa.ChunkedArray]]:
+        """Every column of texts: its split, its name and its values."""
+        for split, table in self.splits.items():
+            for name in ("text_a", "text_b"):
+                if name in table.column_names:
+                    yield split, name, table[name]
+
+    @cached_property
+    def _joined(self) -> pa.Array:
+        """The texts of all rows of all splits, one split after the other."""
+        parts = []
+        for table in self.splits.values():
+            texts = [table[name].cast(pa.large_string()) for name in ("text_a", "text_b") if name in table.column_names]
+            joined = (
+                texts[0]
+                if len(texts) == 1
+                else pc.binary_join_element_wise(*texts, pa.scalar(_BETWEEN, pa.large_string()))
+            )
+            parts += joined.chunks
+        return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+    def _numbered(self, texts: pa.Array) -> dict[str, np.ndarray]:
+        numbers = texts.dictionary_encode().indices.to_numpy()
+        ends = np.cumsum([table.num_rows for table in self.splits.values()])
+        return dict(zip(self.splits, np.split(numbers, ends[:-1]), strict=True))
+
+
+def shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def _drawn(table: pa.Table, most_rows: int | None) -> pa.Table:
+    if most_rows is None or table.num_rows <= most_rows:
+        return table
+    return table.take(pa.array(np.sort(np.random.default_rng(0).permutation(table.num_rows)[:most_rows])))
