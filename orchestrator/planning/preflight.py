@@ -22,8 +22,12 @@ def data_warnings(plan: SweepPlan) -> pa.Table:
     spec = plan.spec
     lengths = [int(value) for value in values_of(spec.space.get("max_length", DEFAULT_MAX_LENGTH))]  # type: ignore[arg-type]
     here = {each.reference: each.task.info.name for each in plan.task_methods if each.task.fingerprint}
-    rows = []
+    rows: dict[tuple[str, str], dict[str, str]] = {}  # by task and warning: what only a tokenizer shows may come twice
     for reference, name in here.items():
-        found = examine(tasks.load(reference), backbone=spec.backbone, max_length=max(lengths), effort=BRIEF)
-        rows += [{"task": name, "warning": warning.name, "sentence": warning.sentence} for warning in found.warnings]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+        task = tasks.load(reference)
+        for backbone in spec.backbones:
+            found = examine(task, backbone=backbone, max_length=max(lengths), effort=BRIEF)
+            for warning in found.warnings:
+                row = {"task": name, "warning": warning.name, "sentence": warning.sentence}
+                rows.setdefault((name, warning.name), row)
+    return pa.Table.from_pylist(list(rows.values()), schema=SCHEMA)
