@@ -29,9 +29,11 @@ from orchestrator.planning.search_algorithms import (
     enumerate_configurations,
     is_adaptive,
     search_faults,
+    space_of,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
 from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
+from orchestrator.spec.space import values_of
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
@@ -244,6 +246,7 @@ def _task_methods(
 ) -> tuple[tuple[TaskMethod, ...], list[str]]:
     """Every task with every entry of `methods`, and the faults of tasks that a method cannot train."""
     from trainables.methods import kind_faults
+    from trainables.training.loss import class_weight_faults
 
     task_methods: list[TaskMethod] = []
     faults: list[str] = []
@@ -252,6 +255,8 @@ def _task_methods(
             if kinds := kind_faults(entry.method, task.info):
                 faults += kinds
                 continue
+            asked = values_of(space_of(spec, entry).get("class_weights", TrialConfig.class_weights))
+            faults += [fault for value in asked for fault in class_weight_faults(str(value), task.info)]
             name = f"{task.info.name}:{entry.method}"
             again = sum(
                 task_method.reference == reference and task_method.entry.method == entry.method

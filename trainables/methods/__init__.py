@@ -46,11 +46,13 @@ class LabelledFeatures:
     """What a method that fits its head is given of a split: features (N, D) and labels (N,), on the CPU.
 
     Features are float64. Labels are int64, classes of `num_classes`; or float64, a number each, and that is None.
+    `weights` (N,), float64, are how much the loss of each row counts, 1 in the mean; None where all count the same.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int | None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -76,7 +76,7 @@ def fit(train: LabelledFeatures, options: Options, judge: Judge) -> LinearHead:
         l2 = options.l2 or _chosen(ridges, judge)
         (best,) = fit_number(directions, train.labels, [l2])
         return replace(best, l2=l2)
-    regression = SoftmaxRegression(directions, train.labels, train.num_classes)
+    regression = SoftmaxRegression(directions, train.labels, train.num_classes, train.weights)
     # A loss that curves by l2 or more in every direction is at most length**2 / (2 l2) above its least.
     heads = ((l2, regression.fit(l2, math.sqrt(2 * COMPARED * l2))) for l2 in PENALTIES)
     l2 = options.l2 or _chosen(heads, judge)

@@ -4,6 +4,7 @@ What is minimised, W being the coefficients of standardised features, whose bias
 
 - classes: the mean cross-entropy of a softmax + l2 / 2 * the sum of squares of W. In scikit-learn's terms, C is
   1 / (N l2) for three classes or more; of two classes scikit-learn keeps the difference alone, and its C is 2 / (N l2).
+  Rows may have weights, 1 in the mean, by which their cross-entropies count.
 - a number: half the mean squared error + l2 / 2 * the sum of squares of W. In scikit-learn's terms, alpha is N l2.
 
 Suffixes: N rows, D features, R directions in which features vary, C outputs (classes, or 1 for a number).
@@ -72,8 +73,11 @@ class SoftmaxRegression:
     less than once, which is never the largest output, since the others' have a mean of 0.
     """
 
-    def __init__(self, directions: Directions, labels_N: Tensor, num_classes: int) -> None:
+    def __init__(
+        self, directions: Directions, labels_N: Tensor, num_classes: int, weights_N: Tensor | None = None
+    ) -> None:
         self._directions, self._num_classes = directions, num_classes
+        self._weights_N1 = None if weights_N is None else weights_N[:, None]
         self._classes, places_N = torch.unique(labels_N, return_inverse=True)
         rows_NR = directions.rows_NR
         self._rows_NE = torch.cat([rows_NR, rows_NR.new_ones(len(rows_NR), 1)], dim=1)  # E = R + 1, the bias's one
@@ -124,8 +128,13 @@ class SoftmaxRegression:
         logs_NC = (self._rows_NE @ values_EC).log_softmax(dim=1)
         probabilities_NC = logs_NC.exp()
         penalised_EC = penalties_E1 * values_EC
-        loss = (penalised_EC * values_EC).sum() / 2 - (self._is_of_NC * logs_NC).sum() / len(logs_NC)
-        return loss.item(), self._mean_over_rows(probabilities_NC - self._is_of_NC) + penalised_EC, probabilities_NC
+        of_rows = self._weighed(self._is_of_NC * logs_NC).sum() / len(logs_NC)
+        loss = (penalised_EC * values_EC).sum() / 2 - of_rows
+        errors_NC = self._weighed(probabilities_NC - self._is_of_NC)
+        return loss.item(), self._mean_over_rows(errors_NC) + penalised_EC, probabilities_NC
+
+    def _weighed(self, values_NC: Tensor) -> Tensor:
+        return values_NC if self._weights_N1 is None else values_NC * self._weights_N1
 
     def _step(self, gradient_EC: Tensor, probabilities_NC: Tensor, penalties_E1: Tensor) -> Tensor:
         """What solves `curvature @ step = -gradient`, the closer the shorter the gradient."""
@@ -140,7 +149,7 @@ class SoftmaxRegression:
         for _ in range(_MAX_PRODUCTS):
             moved_NC = self._rows_NE @ direction_EC
             moved_NC = probabilities_NC * (moved_NC - (probabilities_NC * moved_NC).sum(dim=1, keepdim=True))
-            curved_EC = self._mean_over_rows(moved_NC) + penalties_E1 * direction_EC
+            curved_EC = self._mean_over_rows(self._weighed(moved_NC)) + penalties_E1 * direction_EC
             share = product / (direction_EC * curved_EC).sum()
             step_EC = step_EC + share * direction_EC
             residual_EC = residual_EC - share * curved_EC
