@@ -54,7 +54,7 @@ def _labelled(
     model: AdaptedModel, split: TokenizedSplit, prefixes: PrefixCache, class_weights: np.ndarray | None = None
 ) -> LabelledFeatures:
     labels = torch.from_numpy(np.array(split.labels))  # a copy: what is read from a file cannot be written to
-    is_number = labels.is_floating_point()
+    is_number = labels.dtype != torch.int64
     return LabelledFeatures(
         features=prefixes.features(split, model.encoder).in_float64(),
         labels=labels.double() if is_number else labels,

@@ -27,9 +27,15 @@ class TrainingDivergedError(RuntimeError):
 def example_losses(outputs_SC: Tensor, labels_S: Tensor) -> Tensor:
     """Each example's loss (S,): cross-entropy for classes, squared error for a number.
 
+    Where an example may have several labels, labels (S, C) being 1 for those that it has and 0 for others, it is the
+    mean over labels of the binary cross-entropy of the output's sigmoid (binary relevance).
     For answers in a text, outputs (S, L, 2) and labels (S, 2) of its first and last word piece, it is the mean of the
     two cross-entropies over places. Outputs of padding must be `NOWHERE`, or as low, so that no answer is there.
     """
+    if labels_S.ndim == 2 and outputs_SC.ndim == 2:
+        return F.binary_cross_entropy_with_logits(outputs_SC, labels_S.to(outputs_SC.dtype), reduction="none").mean(
+            dim=1
+        )
     if labels_S.ndim == 2:
         return F.cross_entropy(outputs_SC, labels_S, reduction="none").mean(dim=1)
     if labels_S.is_floating_point():
