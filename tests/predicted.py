@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from orchestrator.store import TrialPredictions
@@ -13,7 +15,11 @@ from trainables.predictions import Predictions, SplitRows, predictions_from
 def rows_named(name: str = "r", count: int = 4, kind: TaskKind = "classification") -> SplitRows:
     """Rows of which every second one has the label 1; of questions, the right answers are "a" and "b"."""
     number = sum(map(ord, name))
-    labels = tuple(("a", "b") for _ in range(count)) if kind == "extractive_qa" else np.arange(count) % 2
+    labels: Any = np.arange(count) % 2
+    if kind == "extractive_qa":
+        labels = tuple(("a", "b") for _ in range(count))
+    elif kind == "multilabel":  # none, the first, the second, both
+        labels = np.arange(count)[:, None] >> np.arange(2) & 1 == 1
     return SplitRows(id=name, hashes=np.arange(count, dtype=np.uint64) + np.uint64(number), labels=labels)
 
 
@@ -27,6 +33,7 @@ def predicted(
         "classification": outputs.argmax(axis=1),
         "regression": outputs[:, 0],
         "extractive_qa": [f"answer {seed} {row}" for row in range(len(rows))],
+        "multilabel": outputs > 0,
     }
     return predictions_from(outputs, picked[kind], rows, kind)
 

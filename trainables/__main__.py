@@ -72,6 +72,7 @@ def _check(config: TrialConfig, predictions: Path | None) -> None:
     from trainables import tasks
     from trainables.backbones.loading import STAND_IN_SHAPE, describe_backbone
     from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
+    from trainables.training.loss import class_weight_faults
 
     faults: list[str] = []
     shape = None
@@ -89,6 +90,7 @@ def _check(config: TrialConfig, predictions: Path | None) -> None:
         parse_options(config.method, config.method_options, shape)
         if task is not None:
             faults += kind_faults(config.method, task.info)
+            faults += class_weight_faults(config.class_weights, task.info)
     except FaultsError as error:
         faults += error.faults
     if predictions is not None and not predictions.parent.is_dir():

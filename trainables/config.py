@@ -16,6 +16,7 @@ from trainables.faults import FaultsError, unknown_name
 OUTCOME_VERSION = 3
 
 PRECISIONS = ("auto", "bf16", "fp32")
+CLASS_WEIGHTS = ("none", "balanced")  # or a text that `parse_class_weights` reads
 
 Scalar = str | int | float | bool | None
 
@@ -41,6 +42,7 @@ class TrialConfig:
     max_length: int = 128  #: word pieces, special tokens included
     dropout: float | None = None  #: None: the backbone's own rates
     precision: str = "auto"  #: auto: bf16 products with fp32 master weights where the device has bf16
+    class_weights: str = "none"  #: none, balanced, or weights by label: "spam=5, ham=1" (`trainables.training.loss`)
     seed: int = 0  #: decides initial values, order of rows and dropout
 
     def __post_init__(self) -> None:
@@ -100,7 +102,10 @@ HYPERPARAMETERS: dict[str, type] = {
     "max_length": int,
     "dropout": float,
     "precision": str,
+    "class_weights": str,
 }
+# Those that came after trials had been recorded without them. At their default they have no part in a trial's identity.
+ADDED_HYPERPARAMETERS = ("class_weights",)
 
 # name -> (rule as a sentence, does the value keep it)
 _RULES: dict[str, tuple[str, Any]] = {
@@ -127,6 +132,8 @@ def check_hyperparameter(name: str, value: object) -> str | None:
     """The fault of one value of one shared hyperparameter (or of a seed), or None where it is good."""
     if name == "precision":
         return None if value in PRECISIONS else f"precision: {unknown_name('precision', value, PRECISIONS)}"
+    if name == "class_weights":
+        return _class_weights_fault(value)
     rule, keeps = _RULES[name]
     if name == "dropout" and value is None:
         return None
@@ -135,3 +142,25 @@ def check_hyperparameter(name: str, value: object) -> str | None:
     if isinstance(value, bool) or not is_number or not keeps(value):
         return f"{name}: {rule}, but got {value!r}"
     return None
+
+
+def parse_class_weights(text: str) -> dict[str, float]:
+    """The weights that "spam=5, ham=1" gives to labels. Raises `ValueError` where it is no list of such."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        label, _, number = (side.strip() for side in part.rpartition("="))
+        weight = float(number)
+        if not label or label in found or not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"{part.strip()!r} is no weight of another label")
+        found[label] = weight
+    return found
+
+
+def _class_weights_fault(value: object) -> str | None:
+    try:
+        if isinstance(value, str) and (value in CLASS_WEIGHTS or parse_class_weights(value)):
+            return None
+    except ValueError:
+        pass
+    rule = 'must be none, balanced, or a text with a weight > 0 for each label that is named, such as "spam=5, ham=1"'
+    return f"class_weights: {rule}, but got {value!r}"

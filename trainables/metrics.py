@@ -3,7 +3,8 @@
 The contract test of all metrics runs over it the moment it exists.
 
 Predictions and labels are arrays of shape (N,): class indices for classification, scores for regression; for
-extractive question answering a prediction is a text and a label the texts that count as right. Every metric answers
+extractive question answering a prediction is a text and a label the texts that count as right. Where a row may have
+several labels they are (N, C), true where a row has a label, and a row may have none. Every metric answers
 for degenerate input too (constant predictions, a class that never occurs) with 0.0, never with NaN, so that a trial
 that learned nothing still has a score. A function that must know how many classes its task has takes a third argument,
 `num_labels`: what was predicted does not say.
@@ -26,7 +27,7 @@ import numpy as np
 
 from trainables.faults import FaultsError, unknown_name
 
-TaskKind = Literal["classification", "regression", "extractive_qa"]
+TaskKind = Literal["classification", "regression", "extractive_qa", "multilabel"]
 Mode = Literal["max", "min"]
 Score = Callable[..., float]  # of predictions, labels and, where it takes one, num_labels
 
@@ -35,6 +36,9 @@ DEFAULT_METRIC: Mapping[TaskKind, str] = {
     "classification": "accuracy",
     "regression": "pearson_and_spearman",
     "extractive_qa": "squad_f1",
+    # What most papers on several labels a text report first: every decision counts the same, so that it is steady where
+    # labels have few rows; the mean over labels is reported beside it.
+    "multilabel": "micro_f1",
 }
 
 
@@ -58,9 +62,10 @@ class Metric:
         finite, or a question has no right answer.
         """
         predictions, labels = (_as_rows(rows, self.kind) for rows in (predictions, labels))
-        if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
+        wanted, axes = ("(N, C)", 2) if self.kind == "multilabel" else ("(N,)", 1)
+        if predictions.shape != labels.shape or predictions.ndim != axes or not len(labels):
             raise ValueError(
-                f"{self.name}: needs predictions and labels of one shape (N,) with N >= 1, "
+                f"{self.name}: needs predictions and labels of one shape {wanted} with N >= 1, "
                 f"but got {predictions.shape} and {labels.shape}"
             )
         if self.kind == "extractive_qa":
@@ -202,9 +207,40 @@ def squad_em(predictions: np.ndarray, labels: np.ndarray) -> float:
     return _mean_of_best(lambda predicted, right: float(predicted == right), predictions, labels)
 
 
+@metric("multilabel")
+def micro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """F1 of all decisions together, a row and label each: 2 right / (predicted + present); 0.0 where there is neither.
+
+    scikit-learn calls it `f1_score(average="micro")`.
+    """
+    return _f1_of_counts((predictions & labels).sum(), predictions.sum() + labels.sum())
+
+
+@metric("multilabel")
+def multilabel_macro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Unweighted mean of the F1 of each label of the task, rare or not; a label neither predicted nor present has 0.0.
+
+    scikit-learn calls it `f1_score(average="macro")`, with `zero_division=0`.
+    """
+    right, both = (predictions & labels).sum(axis=0), predictions.sum(axis=0) + labels.sum(axis=0)
+    return float(np.mean([_f1_of_counts(*counts) for counts in zip(right, both, strict=True)]))
+
+
+@metric("multilabel")
+def subset_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose predicted labels are all there are and no other, a row without any label included."""
+    return float((predictions == labels).all(axis=1).mean())
+
+
 mean_of("f1_and_accuracy", "f1", "accuracy")
 mean_of("pearson_and_spearman", "pearson", "spearman")
 report_together("squad_f1", "squad_em")
+report_together("micro_f1", "multilabel_macro_f1", "subset_accuracy")
+
+
+def _f1_of_counts(right: float, predicted_and_present: float) -> float:
+    """The harmonic mean of precision and recall, 0.0 where nothing is predicted or present."""
+    return float(2 * right / predicted_and_present) if predicted_and_present else 0.0
 
 
 def _needs_num_labels(function: Score) -> bool:
@@ -234,7 +270,9 @@ def _mean_of_best(agreement: Callable[[list[str], list[str]], float], prediction
 
 
 def _as_rows(values: Sequence | np.ndarray, kind: TaskKind) -> np.ndarray:
-    """An array (N,); of texts or of collections of texts, NumPy would make something else."""
+    """An array (N,), or (N, C) of truth values; of texts or collections of texts, NumPy would make something else."""
+    if kind == "multilabel":
+        return np.asarray(values, bool)
     if kind != "extractive_qa":
         return np.asarray(values)
     rows = np.empty(len(values), object)

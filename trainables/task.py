@@ -52,8 +52,9 @@ class Task:
     `splits` has train, validation and, where it is labelled, test; then any further labelled rows to evaluate a final
     model on, as `validation_<name>` and `test_<name>` (MNLI: `validation_mismatched`). Columns: text_a (string),
     text_b (string, only where `info.pair`), label (int64 in [0, num_labels) for classification, finite float64 for
-    regression). Extractive question answering has no label but id (string), text_a the question, text_b the context
-    and answers (a list of text and start, the place of its first character in the context).
+    regression, a fixed-size list of num_labels truth values for multilabel). Extractive question answering has no label
+    but id (string), text_a the question, text_b the context and answers (a list of text and start, the place of its
+    first character in the context).
     """
 
     info: TaskInfo
@@ -89,8 +90,10 @@ def fingerprint(info: TaskInfo, splits: Mapping[str, pa.Table]) -> str:
 
 
 def _column_bytes(column: pa.Array) -> Iterator[bytes | memoryview]:
-    """The values of a column of numbers, texts, or lists of structs of them, the same for equal values only."""
-    if pa.types.is_list(column.type):
+    """The values of a column of numbers, texts, truth values or lists of structs, the same for equal values only."""
+    if pa.types.is_fixed_size_list(column.type):
+        yield np.packbits(column.flatten().to_numpy(zero_copy_only=False)).tobytes()
+    elif pa.types.is_list(column.type):
         yield from _column_bytes(pc.list_value_length(column))
         answers = column.flatten()
         for field in answers.type:

@@ -3,6 +3,9 @@
 A resample is how often each row stands in it. The metrics of `trainables.metrics` that many tasks use are computed for
 thousands of resamples together, from counts; any other metric is computed for one after the other, and is right all the
 same. A test holds both to the same numbers.
+
+Where a row may have several labels, labels and predictions have one more axis than is said, of truth values by label. A
+row stays what is drawn or left out, with all its labels: those of one text are not independent of each other.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from trainables import metrics
 
 RESAMPLES = 2000
 # The mean of something that each row has for itself, so a row can be scored alone.
-MEANS_OVER_ROWS = ("accuracy", "squad_f1", "squad_em")
+MEANS_OVER_ROWS = ("accuracy", "squad_f1", "squad_em", "subset_accuracy")
 # Those of which a row has 1 or 0.
-SHARES_OF_ROWS = ("accuracy", "squad_em")
+SHARES_OF_ROWS = ("accuracy", "squad_em", "subset_accuracy")
 # A row of numbers is left out alone up to so many rows, else with others; so of a metric that knows no counts.
 _MOST_GROUPS, _MOST_GROUPS_OF_OTHERS = 500, 50
 _AT_ONCE = 1_000_000  # numbers in memory
@@ -28,14 +31,16 @@ def row_outcomes(metric: str, predictions: np.ndarray, labels: np.ndarray, num_l
 
     Of a mean over rows it is what the row has: 1 where it was right. Of any other metric it is the jackknife's
     pseudo-value: the score of all n rows n times, less n - 1 times the score of the others. Rows of classes are left
-    out one by one. Rows of numbers are, where there are many, left out in up to 500 groups of almost equal size, every
-    500th row together.
+    out one by one. Rows of numbers, and of several labels, are left out in up to 500 groups of almost equal size where
+    there are many, every 500th row together.
 
     Source: Efron and Tibshirani (1993), chapter 11.
     """
     known = metrics.get(metric)
     if metric == "accuracy":
         return np.asarray(predictions == labels, dtype=np.float64)
+    if metric == "subset_accuracy":
+        return np.asarray((predictions == labels).all(axis=1), dtype=np.float64)
     if metric in MEANS_OVER_ROWS:
         return np.array([known.score([mine], [right]) for mine, right in zip(predictions, labels, strict=True)])
     n = len(labels)
@@ -114,6 +119,9 @@ def scores_of_counts(
         rows = np.arange(len(labels))
         drawn = [np.repeat(rows, each) for each in counts]
         return np.array([[known.score(model[d], labels[d], num_labels) for d in drawn] for model in predictions])
+    if known.kind == "multilabel":
+        scores = [[_OF_LABEL_SETS[part](model, labels, counts) for part in known.parts] for model in predictions]
+        return np.asarray(np.mean(scores, axis=1))
     if known.kind == "regression":
         numbers = [np.asarray(values, dtype=np.float64) for values in (predictions, labels)]
         return np.asarray(np.mean([_OF_NUMBERS[part](*numbers, counts) for part in known.parts], axis=0))
@@ -126,7 +134,8 @@ def scores_of_counts(
 def has_counts(metric: str) -> bool:
     """Whether a metric can be computed for many resamples at once."""
     known = metrics.get(metric)
-    return {*known.parts} <= ({*_OF_CLASSES} if known.kind == "classification" else {*_OF_NUMBERS})
+    counted = {"classification": {*_OF_CLASSES}, "multilabel": {*_OF_LABEL_SETS}}
+    return {*known.parts} <= counted.get(known.kind, {*_OF_NUMBERS})
 
 
 class _Tallies:
@@ -148,7 +157,7 @@ def _accuracy(tallies: _Tallies) -> np.ndarray:
 
 def _f1_by_class(tallies: _Tallies) -> np.ndarray:
     both = tallies.labelled + tallies.predicted
-    return np.divide(2 * tallies.right, both, out=np.zeros_like(both), where=both > 0)
+    return _f1_of(tallies.right, both)
 
 
 def _f1(tallies: _Tallies) -> np.ndarray:
@@ -166,6 +175,26 @@ def _matthews(tallies: _Tallies) -> np.ndarray:
     above = tallies.right.sum(axis=1) * tallies.total - (tallies.labelled * tallies.predicted).sum(axis=1)
     below = (square - (tallies.predicted**2).sum(axis=1)) * (square - (tallies.labelled**2).sum(axis=1))
     return np.divide(above, np.sqrt(below), out=np.zeros_like(above), where=below > 0)
+
+
+def _micro_f1(model: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    right, both = (model & labels).sum(axis=1), model.sum(axis=1) + labels.sum(axis=1)
+    return _f1_of(counts @ right, counts @ both)
+
+
+def _multilabel_macro_f1(model: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    numbers = counts.astype(np.float64)
+    both = numbers @ model.astype(np.float64) + numbers @ labels.astype(np.float64)
+    return np.asarray(_f1_of(numbers @ (model & labels).astype(np.float64), both).mean(axis=1))
+
+
+def _subset_accuracy(model: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return np.asarray(counts @ (model == labels).all(axis=1) / counts.sum(axis=1))
+
+
+def _f1_of(right: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """F1 where so many are right and predicted and present together; 0 where there is neither."""
+    return np.divide(2.0 * right, both, out=np.zeros(np.shape(both)), where=both > 0)
 
 
 def _pearson(models: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -223,6 +252,11 @@ _OF_CLASSES: Mapping[str, Callable[[_Tallies], np.ndarray]] = {
     "f1": _f1,
     "macro_f1": _macro_f1,
     "matthews_correlation": _matthews,
+}
+_OF_LABEL_SETS: Mapping[str, Callable[..., np.ndarray]] = {
+    "micro_f1": _micro_f1,
+    "multilabel_macro_f1": _multilabel_macro_f1,
+    "subset_accuracy": _subset_accuracy,
 }
 _OF_NUMBERS: Mapping[str, Callable[..., np.ndarray]] = {
     "pearson": _pearson,

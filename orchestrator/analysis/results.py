@@ -431,9 +431,10 @@ class Results:
         """What a completed trial predicted, a row per row of its validation and test splits, or of one `split`.
 
         Columns: trial_id, split; row, counted from 0 in the order of the split's file; row_hash, that of the row's
-        texts (`trainables.predictions.row_hash`); label, the true one; prediction, a class, a number or an answer;
-        scores, natural logarithms of the classes' probabilities in half precision, null unless classes are predicted;
-        classes, those that the scores are of, best first, null where scores has all of them in order.
+        texts (`trainables.predictions.row_hash`); label, the true one; prediction, a class, a number, an answer or a
+        list of labels; scores, natural logarithms of the probabilities of classes or labels in half precision, null
+        where neither is predicted, or more than 100 labels may be; classes, those that the scores are of, best first,
+        null where scores has all of them in order.
 
         Read from the store at this moment. Raises `FaultsError` where there is no such trial or split, where nothing
         is kept of the trial, saying why, and where a file is torn, naming it.

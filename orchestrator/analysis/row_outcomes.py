@@ -42,8 +42,8 @@ class RowOutcomes:
     """What the completed seeds of one configuration did on the rows of one split, in the order of the seeds."""
 
     rows: str  # an id, equal for equal rows
-    labels: np.ndarray  # (num_rows,)
-    predictions: np.ndarray  # (num_seeds, num_rows)
+    labels: np.ndarray  # (num_rows,), or (num_rows, C) of truth values where a row may have several labels
+    predictions: np.ndarray  # (num_seeds, num_rows), or (num_seeds, num_rows, C)
     num_labels: int | None  # None unless classes are predicted
     outcomes: np.ndarray  # (num_seeds, num_rows), or of groups of rows; each seed's mean is its score, or near it
     confidence: np.ndarray | None  # (num_seeds, num_rows), the largest probability; None where no scores are kept
@@ -182,8 +182,13 @@ def _outcomes(configuration: Configuration, tables: Sequence[pa.Table | None]) -
         return None
     if len({table["rows"][0].as_py() for table in there}) > 1:
         return None
-    labels, predictions = _array(there[0]["label"]), np.stack([_array(table["prediction"]) for table in there])
     scores = [_scores(table) for table in there]
+    columns = [there[0]["label"], *(table["prediction"] for table in there)]
+    if metrics.get(metric).kind == "multilabel":
+        labels, *models = _matrices(columns, 0 if scores[0] is None else scores[0].shape[1])
+    else:
+        labels, *models = map(_array, columns)
+    predictions = np.stack(models)
     num_labels = None
     if metrics.get(metric).kind == "classification":
         listed = scores[0].shape[1] if scores[0] is not None and there[0]["classes"].null_count else 0
@@ -206,6 +211,17 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
     for row, value in enumerate(column.to_pylist()):
         values[row] = value
     return values
+
+
+def _matrices(columns: Sequence[pa.ChunkedArray], num_labels: int) -> list[np.ndarray]:
+    """Lists of labels as truth values by label, all of as many labels as any of them names, or as are known."""
+    lists = [column.combine_chunks() for column in columns]
+    places = [(pc.list_parent_indices(each).to_numpy(), each.flatten().to_numpy()) for each in lists]
+    num_labels = max([num_labels, *(1 + int(labels.max()) for _, labels in places if len(labels))])
+    matrices = [np.zeros((len(each), num_labels), bool) for each in lists]
+    for matrix, (rows, labels) in zip(matrices, places, strict=True):
+        matrix[rows, labels] = True
+    return matrices
 
 
 def _scores(table: pa.Table) -> np.ndarray | None:

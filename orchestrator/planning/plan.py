@@ -32,9 +32,11 @@ from orchestrator.planning.search_algorithms import (
     enumerate_configurations,
     is_adaptive,
     search_faults,
+    space_of,
 )
 from orchestrator.planning.task_method import PlannedTrial, TaskMethod
 from orchestrator.planning.varied import Varied, varied_in_spaces, varied_in_trials
+from orchestrator.spec.space import values_of
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
 from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
@@ -247,6 +249,7 @@ def _task_methods(
     """
     # Here, not above: planning needs torch, but `report` and `status` import this module for its types and must not.
     from trainables.methods import kind_faults, uses_backbone
+    from trainables.training.loss import class_weight_faults
 
     task_methods: list[TaskMethod] = []
     faults: list[str] = []
@@ -256,6 +259,9 @@ def _task_methods(
             continue
         if backbone != spec.backbones[0] and not uses_backbone(entry.method):
             continue
+        if backbone == spec.backbones[0]:
+            asked = values_of(space_of(spec, entry).get("class_weights", TrialConfig.class_weights))
+            faults += [fault for value in asked for fault in class_weight_faults(str(value), task.info)]
         name = f"{task.info.name}:{entry.method}"
         again = sum(
             task_method.backbone_reference == backbone

@@ -17,7 +17,7 @@ import trainables.config
 from orchestrator.planning.search_algorithms import Space, Values, space_of
 from orchestrator.spec.space import LogUniform, RandInt, Uniform, count_values, same, values_of
 from orchestrator.spec.spec import MethodSpec, SweepSpec
-from trainables.config import HYPERPARAMETERS, Scalar, TrialConfig
+from trainables.config import ADDED_HYPERPARAMETERS, HYPERPARAMETERS, Scalar, TrialConfig
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | 
     from trainables.methods import identity_of, unused_hyperparameters, uses_backbone
 
     used = HYPERPARAMETERS.keys() - unused_hyperparameters(config.method)
+    used -= {name for name in ADDED_HYPERPARAMETERS if getattr(config, name) == getattr(TrialConfig, name)}
     shared = {name: value for name, value in config.hyperparameters().items() if name in used}
     return _digest(
         {

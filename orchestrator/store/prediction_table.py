@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainables.predictions import Predictions, lists
+from trainables.predictions import Predictions, lists, value_array
 
 # Trials are put into one row group until it has so many rows: whoever asks for one trial reads no more than these.
 GROUP_ROWS = 20_000
@@ -29,8 +29,9 @@ SCHEMA = pa.schema(
         "classes": pa.list_(pa.int32()),
     }
 )
-# The column that holds the predictions of a kind of task.
-COLUMN = {"classification": "class", "regression": "number", "extractive_qa": "text"}
+# The column that holds the predictions of a kind of task. Where a row may have several labels, `classes` are those that
+# are predicted; else they are whose the `scores` are.
+COLUMN = {"classification": "class", "regression": "number", "extractive_qa": "text", "multilabel": "classes"}
 
 
 def trial_table(trial_id: str, started_at: str, split: str, found: Predictions) -> pa.Table:
@@ -38,13 +39,11 @@ def trial_table(trial_id: str, started_at: str, split: str, found: Predictions) 
     texts = {"trial_id": trial_id, "started_at": started_at, "split": split, "kind": found.kind, "rows": found.rows.id}
     columns = {name: pa.repeat(pa.scalar(text, pa.string()), count) for name, text in texts.items()}
     columns["row"] = pa.array(np.arange(count, dtype=np.int32))
-    for kind, name in COLUMN.items():
-        is_its = kind == found.kind
-        columns[name] = (
-            pa.array(found.values, SCHEMA.field(name).type) if is_its else pa.nulls(count, SCHEMA.field(name).type)
-        )
+    columns |= {name: pa.nulls(count, SCHEMA.field(name).type) for name in COLUMN.values()}
     columns["scores"] = lists(found.scores, pa.float16(), count)
     columns["classes"] = lists(found.classes, pa.int32(), count)
+    name = COLUMN[found.kind]
+    columns[name] = value_array(found.values, found.kind).cast(SCHEMA.field(name).type)
     return pa.table(columns, schema=SCHEMA)
 
 

@@ -187,7 +187,9 @@ class PredictionFiles:
                 "label": rows["label"],
                 "prediction": table[COLUMN[kind]].cast(VALUE_TYPES[kind]),
                 "scores": table["scores"],
-                "classes": table["classes"],
+                "classes": table["classes"]
+                if COLUMN[kind] != "classes"
+                else pa.nulls(len(table), SCHEMA.field("classes").type),
             }
         )
 

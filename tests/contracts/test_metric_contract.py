@@ -35,6 +35,8 @@ class Rows:
             return self.rng.permutation(np.arange(NUM_ROWS) % self.num_labels)
         if self.kind == "regression":
             return self.rng.normal(size=NUM_ROWS).round(1)  # with ties, as human scores have
+        if self.kind == "multilabel":
+            return self.rng.random((NUM_ROWS, self.num_labels)) < 0.4
         return [" ".join(self.rng.choice(WORDS, size=2)) + f" {row}" for row in range(NUM_ROWS)]
 
     def perfect(self) -> Any:
@@ -44,6 +46,9 @@ class Rows:
         """The same answer to everything: each class, some numbers, no word and one."""
         if self.kind == "extractive_qa":
             return [[text] * NUM_ROWS for text in ("", "red", "the")]
+        if self.kind == "multilabel":  # no label, all of them, the first
+            every = np.ones((NUM_ROWS, self.num_labels), bool)
+            return [~every, every, every & (np.arange(self.num_labels) == 0)]
         dtype = np.int64 if self.kind == "classification" else np.float32
         values = range(self.num_labels) if self.kind == "classification" else (-1.5, 0.0, 1e6)
         return [np.full(NUM_ROWS, value, dtype) for value in values]
@@ -65,6 +70,10 @@ def compute(metric: Metric, rows: Rows, predictions: Any, labels: Any = None) ->
 
 def pick(values: Any, order: Sequence[int]) -> Any:
     return values[np.asarray(order)] if isinstance(values, np.ndarray) else [values[index] for index in order]
+
+
+def as_lists(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
 def test_it_says_what_it_is(metric: Metric) -> None:
@@ -107,9 +116,9 @@ def test_the_order_of_the_rows_does_not_matter(metric: Metric, rows: Rows) -> No
 
 def test_its_input_stays_as_it_was_and_may_be_a_list(metric: Metric, rows: Rows) -> None:
     predictions, labels = rows.random(), rows.labels
-    before = list(predictions), list(labels)
+    before = as_lists(predictions), as_lists(labels)
     scores = compute(metric, rows, predictions, labels)
-    assert (list(predictions), list(labels)) == before
+    assert (as_lists(predictions), as_lists(labels)) == before
     assert compute(metric, rows, *before) == scores
 
 
@@ -137,7 +146,7 @@ def write_task(folder: Path, kind: str, metric: str) -> str:
         asked = [{"id": str(row), "question": "What?", "answers": answers} for row in range(4)]
         content = json.dumps({"data": [{"paragraphs": [{"context": "red green blue", "qas": asked}]}]})
     else:
-        labels = [0, 1] * 4 if kind == "classification" else [row / 8 + 0.01 for row in range(8)]
+        labels: list[Any] = [row / 8 + 0.01 for row in range(8)] if kind == "regression" else [0, 1] * 4
         content = "\n".join(["text_a,label", *(f"text number {row},{label}" for row, label in enumerate(labels))])
     for split in ("train", "validation"):
         (folder / f"{split}.{'json' if kind == 'extractive_qa' else 'csv'}").write_text(content, encoding="utf-8")

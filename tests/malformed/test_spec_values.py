@@ -124,6 +124,10 @@ SPACES = [
     fault("space/dropout", 1.5, "space.dropout: must be a number in [0, 1) or null"),
     fault("space/precision", "fp8", "space.precision: unknown precision 'fp8'"),
     fault("space/precision", ["fp32"], "space.precision: must be a single value or a domain", "{grid: ['fp32']}"),
+    *(
+        fault("space/class_weights", value, "space.class_weights: must be none, balanced, or a text with a weight")
+        for value in ("even", "0=0", "0=1, 0=2", "0=inf", "=1", None, 2)
+    ),
     fault("space/learning_rate", {"grid": []}, "space.learning_rate: grid: must hold at least one value"),
     fault("space/learning_rate", {"grid": [1e-3, -1.0]}, "space.learning_rate: must be a number > 0, but got -1.0"),
     fault("space/learning_rate", {"grid": [1e-3, 1e-3]}, "every value must stand once, but 0.001 stands twice"),

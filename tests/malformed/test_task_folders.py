@@ -126,7 +126,6 @@ FILES = {
     "fastText": Folder({**dict.fromkeys(GOOD), "train.txt": FASTTEXT, "valid.txt": FASTTEXT}),
     "fastText with several labels": Folder(
         {**dict.fromkeys(GOOD), "train.txt": FASTTEXT + "__label__a __label__b x\n", "valid.txt": FASTTEXT},
-        ("line 5 of 5 have several (multi-label is not supported)",),
     ),
     "fastText without a label": Folder(
         {**dict.fromkeys(GOOD), "train.txt": FASTTEXT + "x y\n", "valid.txt": FASTTEXT},
@@ -219,7 +218,7 @@ TEXTS = {
     "a column a label": train(
         "train.csv",
         "id,comment_text,rude,kind\n7,words here,0,1\n8,more words,1,0\n9,and more,0,0\n",
-        "rude, kind look like a label each (multi-label)",
+        "validation: needs the columns rude, kind, each a label",
     ),
     "a column twice": train(
         "train.csv", "text_a,text_a,label\na,b,0\nc,d,1\n", "every column must stand once, but text_a stands twice"
@@ -264,7 +263,7 @@ TEXTS = {
         "line 12 is not JSON",
         "line 13 has an object",
     ),
-    "several labels": train("train.jsonl", JSONL + '{"text_a": "x", "label": [0, 1]}\n', "multi-label", "line 5"),
+    "several labels": train("train.jsonl", JSONL + '{"text_a": "x", "label": [0, 1]}\n', "multilabel", "line 5"),
     "rows within objects": train(
         "train.jsonl", '{"id": 1, "data": {"text_a": "x", "label": 0}}\n' * 3, "its rows hold objects (data)"
     ),
@@ -340,7 +339,10 @@ LABELS = {
     "huge": everywhere([0, 2**62, 1, 0]),
     "unsigned and huge": labels(pa.array([0, 1, 2**64 - 1, 0], pa.uint64()), "train: label: must be whole"),
     "bool": everywhere([True, False, True, False]),
-    "lists": labels([[0], [1], [0], [1]], "label: must be whole numbers, numbers or names, but is list"),
+    "lists": labels([[0], [1], [0], [1]]),
+    "lists of lists": labels(
+        [[[0]], [[1]], [[0]], [[1]]], "label: must be whole numbers, numbers or names, but is list"
+    ),
     "bytes": everywhere([b"a", b"b", b"a", b"b"]),
     "bytes that are no text": labels([b"a", b"\xff", b"a", b"b"], "numbers or names, but is binary"),
     "dates": labels(pa.array([0, 1, 0, 1], pa.date32()), "must be whole numbers, numbers or names, but is date"),

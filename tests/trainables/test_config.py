@@ -30,6 +30,7 @@ configs = st.builds(
     num_epochs=st.integers(1, 100),
     dropout=st.one_of(st.none(), st.floats(0, 0.99)),
     precision=st.sampled_from(["auto", "bf16", "fp32"]),
+    class_weights=st.sampled_from(["none", "balanced", "spam=5, a=b=0.5"]),
     seed=st.integers(0, 2**63 - 1),
 )
 
@@ -50,6 +51,7 @@ class TestFaults:
             "max_length": 2,
             "dropout": 1,
             "precision": "fp16",
+            "class_weights": "spam=0",
             "seed": -1,
         }
         assert faulty.keys() == {field.name for field in dataclasses.fields(TrialConfig)}

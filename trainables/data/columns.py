@@ -6,9 +6,12 @@ have are looked for, capitals and blanks around them aside, and taken where only
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from trainables.data.label_sets import FLAG
 
 OURS = ("text_a", "text_b", "label")
 
@@ -48,21 +51,33 @@ class Columns:
 
     places: Mapping[str, int]  # of `OURS` -> index of the file's column
     notes: tuple[str, ...] = ()  # what was found by itself
+    flags: Mapping[str, int] = field(default_factory=dict)  # columns that may each be a label -> their index
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """What is read of a file: the names that its columns have in a table -> their index."""
+        ours = {name: self.places[name] for name in OURS if name in self.places}
+        return ours | {FLAG + name: place for name, place in self.flags.items()}
 
 
-def find_columns(names: Sequence[str], declared: Mapping[str, str] | None = None) -> Columns:
+def find_columns(names: Sequence[str], declared: Mapping[str, str | Sequence[str]] | None = None) -> Columns:
     """The columns of a file that has these names. Raises `ValueError` where a name is doubtful.
 
-    A column that is not found is for `trainables.data.rows` to miss, unless it was declared.
+    A column that is not found is for `trainables.data.rows` to miss, unless it was declared. Several columns declared
+    as label are a label each; without a label, any other column may be one, which only its values tell.
     """
     if declared:
-        absent = [theirs for theirs in declared.values() if theirs not in names]
+        each = {ours: [theirs] if isinstance(theirs, str) else theirs for ours, theirs in declared.items()}
+        absent = [theirs for listed in each.values() for theirs in listed if theirs not in names]
         if absent:
             raise ValueError(
                 f"has no column {', '.join(map(repr, absent))}, which columns of task.json names. "
                 f"Its columns: {shown(names)}"
             )
-        return Columns(places={ours: _once(names, theirs) for ours, theirs in declared.items()})
+        return Columns(
+            places={ours: _once(names, theirs) for ours, theirs in declared.items() if isinstance(theirs, str)},
+            flags={} if isinstance(declared.get("label", ""), str) else {n: _once(names, n) for n in each["label"]},
+        )
     exact = {ours: _once(names, ours) for ours in OURS if ours in names}
     if "text_a" in exact and "label" in exact:
         return Columns(places=exact)
@@ -75,7 +90,11 @@ def find_columns(names: Sequence[str], declared: Mapping[str, str] | None = None
     label = {"label": exact["label"]} if "label" in exact else _label(names, called)
     places = texts | label
     found = [f"{ours} is {names[place]!r}" for ours, place in places.items() if names[place] != ours]
-    return Columns(places=places, notes=(f"columns: {', '.join(found)}",) if found else ())
+    return Columns(
+        places=places,
+        notes=(f"columns: {', '.join(found)}",) if found else (),
+        flags={} if "label" in places or "text_a" not in places else _flags(names, set(places.values())),
+    )
 
 
 def shown(names: Sequence[str], at_most: int = 12) -> str:
@@ -103,8 +122,9 @@ def suggestion(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     flags = [name for name, values in filled.items() if set(values) <= {"0", "1"} and _plain(name) not in _NUMBERING]
     if len(flags) > 1:
         return (
-            f"{', '.join(flags)} look like a label each (multi-label), which is not supported: take one of them in "
-            f'task.json, as "columns": {{"text_a": "{text}", "label": "{flags[0]}"}}'
+            f"{', '.join(flags)} look like a label each. Say in task.json "
+            f'"columns": {{"text_a": "{text}", "label": {json.dumps(flags)}}} if a text may have several of them, or '
+            f'take one, as "label": "{flags[0]}"'
         )
     counts = {
         name: len(set(values)) for name, values in filled.items() if name != text and _plain(name) not in _NUMBERING
@@ -137,6 +157,15 @@ def _label(names: Sequence[str], called: Mapping[str, list[int]]) -> dict[str, i
             f'Say which in task.json, as "columns": {{"text_a": ..., "label": "{found[0]}"}}'
         )
     return {"label": _once_of(names, called, found[0])} if found else {}
+
+
+def _flags(names: Sequence[str], taken: set[int]) -> dict[str, int]:
+    """The columns that may each be a label: all others but numberings."""
+    return {
+        name: place
+        for place, name in enumerate(names)
+        if place not in taken and name.strip() and _plain(name) not in _NUMBERING and list(names).count(name) == 1
+    }
 
 
 def _plain(name: str) -> str:

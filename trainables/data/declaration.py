@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,8 +22,16 @@ def _is_columns(value: Any) -> bool:
         isinstance(value, dict)
         and "text_a" in value
         and value.keys() <= set(OURS)
-        and all(isinstance(column, str) for column in value.values())
+        and all(isinstance(column, str) or (ours == "label" and _is_flags(column)) for ours, column in value.items())
     )
+
+
+def _is_flags(value: Any) -> bool:
+    return _is_names(value) and len(value) == len(set(value)) >= 2
+
+
+def _columns_in(columns: Mapping[str, str | list[str]]) -> set[str]:
+    return {name for named in columns.values() for name in ([named] if isinstance(named, str) else named)}
 
 
 def _is_names(value: Any) -> bool:
@@ -54,11 +62,16 @@ _TASK: dict[str, _Rule] = {
     "pair": ("true or false", lambda v: isinstance(v, bool)),
     "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
     "label_names": ("a list of strings, or an object of label: name", _is_label_names),
+    "label_separator": ("a text that stands between labels", lambda v: isinstance(v, str) and bool(v)),
     "metric": ("a string", lambda v: isinstance(v, str)),
     "silence": ("a list of names of warnings", _is_names),
 }
 _FORMAT: dict[str, _Rule] = {
-    "columns": ('an object like {"text_a": "review", "label": "stars"}, text_b being the third key', _is_columns),
+    "columns": (
+        'an object like {"text_a": "review", "label": "stars"}, text_b being the third key; a list of columns as label '
+        "where each is a label",
+        _is_columns,
+    ),
     "delimiter": ("one character", lambda v: isinstance(v, str) and len(v) == 1 and v not in '"\r\n'),
     "encoding": ("an encoding that Python knows, such as utf-8, cp1252 or utf-16", _is_encoding),
     "quoting": (" or ".join(get_args(Quoting)), lambda v: v in get_args(Quoting)),
@@ -101,12 +114,13 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
             good[key] = tuple(values[key]) if isinstance(values[key], list) else values[key]
         else:
             faults.append(f"task.json: {key} must be {rule}, but got {values[key]!r}")
-    asked = Format(**{key: good.pop(key) for key in _FORMAT if key in good})
+    several = good.get("kind") == "multilabel" or "label_separator" in good
+    asked = Format(**{key: good.pop(key) for key in _FORMAT if key in good}, may_be_several=several)
     if isinstance(names := good.get("label_names"), dict):
         pairs = sorted((int(key), called) for key, called in names.items())
         good["label_names"] = tuple(called for _, called in pairs)
         good["label_keys"] = tuple(key for key, _ in pairs)
-    if asked.header is not None and asked.columns and (absent := set(asked.columns.values()) - set(asked.header)):
+    if asked.header is not None and asked.columns and (absent := _columns_in(asked.columns) - set(asked.header)):
         faults.append(f"task.json: columns names {', '.join(sorted(absent))}, which header does not")
         asked = dataclasses.replace(asked, columns=None)
     faults += [f"task.json: silence: {fault}" for fault in silence_faults(good.get("silence", ()))]

@@ -82,7 +82,8 @@ def _dialect(lines: Sequence[str], start: int, asked: Format, usual: str) -> Dia
             continue
         if asked.header is None:
             try:
-                if {"text_a", "label"} <= find_columns(names, asked.columns).places.keys():
+                found = find_columns(names, asked.columns)
+                if {"text_a", "label"} <= found.places.keys() or (asked.columns and found.flags):
                     telling.append(dialect)
             except ValueError:
                 telling.append(dialect)  # names enough to be in doubt about

@@ -12,38 +12,41 @@ PREFIX = "__label__"
 
 
 def read_fasttext(lines: Sequence[str], asked: Format) -> Rows:
-    """The rows of a file that begins with a label of fastText's. Rows of several labels are faults."""
-    texts, labels, numbers, bare, several = [], [], [], [], []
+    """The rows of a file that begins with a label of fastText's; lists of labels where a line has several."""
+    texts, labels, numbers, bare = [], [], [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         first, _, rest = line.strip("\r\n").partition(" ")
         if not first.startswith(PREFIX) or first == PREFIX:
             bare.append(number)
-        elif rest.lstrip().startswith(PREFIX):
-            several.append(number)
         else:
-            labels.append(first.removeprefix(PREFIX))
-            texts.append(rest.strip())
+            of_line, text = [first.removeprefix(PREFIX)], rest.strip()
+            while text.startswith(PREFIX) and not text.startswith(f"{PREFIX} ") and text != PREFIX:
+                first, _, text = text.partition(" ")
+                of_line.append(first.removeprefix(PREFIX))
+                text = text.strip()
+            labels.append(of_line)
+            texts.append(text)
             numbers.append(number)
     faults = []
-    rows = len(numbers) + len(bare) + len(several)
+    rows = len(numbers) + len(bare)
     if bare and not asked.skip_bad_rows:
         faults.append(
             f"every line must begin with {PREFIX} and a label, but {at_lines(bare)} of {rows:,} do not. Mend them, "
             f"or leave such rows out by {SKIP}"
         )
-    if several and not asked.skip_bad_rows:
-        faults.append(
-            f"every line must have one label, but {at_lines(several)} of {rows:,} have several (multi-label is not "
-            f"supported). Keep one, or leave such rows out by {SKIP}"
-        )
-    left_out = sorted(bare + several) if asked.skip_bad_rows else []
+    left_out = bare if asked.skip_bad_rows else []
+    notes = ["is in fastText's format"]
+    if any(len(of_line) > 1 for of_line in labels):
+        notes.append("some lines have several labels (multilabel)")
+        label = pa.array(labels, pa.list_(pa.string()))
+    else:
+        label = pa.array([of_line[0] for of_line in labels], pa.string())
     return Rows(
-        table=pa.table({"text_a": pa.array(texts, pa.string()), "label": pa.array(labels, pa.string()), LINE: numbers}),
+        table=pa.table({"text_a": pa.array(texts, pa.string()), "label": label, LINE: numbers}),
         names=("text_a", "label"),
         faults=faults,
-        notes=["is in fastText's format"]
-        + ([f"left out {len(left_out)} broken rows: {at_lines(left_out)}"] if left_out else []),
+        notes=notes + ([f"left out {len(left_out)} broken rows: {at_lines(left_out)}"] if left_out else []),
         skipped=len(left_out),
     )

@@ -17,15 +17,16 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from trainables.data import squad
-from trainables.data.columns import OURS, find_columns
+from trainables.data.columns import find_columns
 from trainables.data.declaration import read_declaration
 from trainables.data.delimited import read_delimited
 from trainables.data.encoding import LFS_POINTER, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json_lines, read_json_list
+from trainables.data.label_sets import from_flags
 from trainables.data.layout import ENDINGS, ending_of, files_below, find_layout, split_files
 from trainables.data.paths import existing_path
-from trainables.data.reading import Format, Rows
+from trainables.data.reading import LINE, Format, Rows
 from trainables.data.rows import Declared, make_task
 from trainables.data.splitting import WHOLE
 from trainables.faults import FaultsError
@@ -103,6 +104,15 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
             sheets = any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in names)
             remedy = ". Save each sheet of a spreadsheet as .csv" if sheets else ""
             faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}{remedy}")
+    flagged = (asked.columns or {}).get("label")
+    if not isinstance(flagged, list):
+        flagged = None if declared.kind in (None, "multilabel") else []
+    tables, flags = from_flags(tables, flagged, faults, notes)
+    if flags:
+        hints = []
+        declared = dataclasses.replace(
+            declared, kind=declared.kind or "multilabel", label_names=declared.label_names or flags
+        )
     if hints:
         faults.append(f"columns: {hints[0]}")
     notes += [f"{', '.join(splits)}: {note}" for note, splits in said.items()]
@@ -165,7 +175,7 @@ def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
     if differ:
         raise ValueError(f"all parts must have the columns and types of the first, but {', '.join(differ[:5])} differ")
     # Lines count within a part, so rows of several have only their number.
-    table = pa.concat_tables([part.table.select([n for n in part.table.column_names if n in OURS]) for part in parts])
+    table = pa.concat_tables([part.table.select([n for n in part.table.column_names if n != LINE]) for part in parts])
     return Rows(
         table=table,
         names=parts[0].names,
@@ -215,8 +225,8 @@ def _read_arrow(path: Path, asked: Format) -> Rows:
         with pa.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             columns = find_columns(schema.names, asked.columns)
-            table = file.read(columns=[schema.names[place] for place in columns.places.values()])
-    named = {ours: table.column(schema.names[place]) for ours, place in columns.places.items()}
+            table = file.read(columns=[schema.names[place] for place in columns.kept.values()])
+    named = {ours: table.column(schema.names[place]) for ours, place in columns.kept.items()}
     label = schema.names[columns.places["label"]] if "label" in columns.places else None
     return Rows(
         table=pa.table(named),
@@ -231,8 +241,10 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     """What `datasets` has written into a schema about the classes of a column."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, ValueError, TypeError):
+        feature = features[label]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)  # several a row
+        names = feature["names"]
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
@@ -246,6 +258,8 @@ def _with_class_names(declared: Declared, names: Sequence[str], tables: Mapping[
     if not names or declared.label_names or declared.num_labels is not None or declared.kind == "regression":
         return declared
     columns = [table["label"] for table in tables.values() if "label" in table.column_names]
+    if columns and all(pa.types.is_list(c.type) and pa.types.is_integer(c.type.value_type) for c in columns):
+        return dataclasses.replace(declared, label_names=tuple(names), label_keys=tuple(range(len(names))))
     if not all(pa.types.is_integer(column.type) for column in columns):
         return declared
     train = pc.unique(tables["train"]["label"]).drop_null().sort().to_pylist() if "train" in tables else []

@@ -66,7 +66,9 @@ def load_from_hub(source: HubSource, declared: Declared) -> Task:
         arrow = rows.with_format("arrow")[:]
         tables[split] = pa.table({ours: arrow.column(theirs) for ours, theirs in source.columns.items()})
         # A ClassLabel column carries the names of its classes.
-        names = names or tuple(map(str, getattr(rows.features[source.columns["label"]], "names", None) or ())) or None
+        feature = rows.features[source.columns["label"]]
+        feature = getattr(feature, "feature", feature)  # where a row has a list of labels
+        names = names or tuple(map(str, getattr(feature, "names", None) or ())) or None
     if faults:
         raise FaultsError(f"task {declared.name}", faults)
     values = {field: getattr(declared, field) for field in declared.__dataclass_fields__}

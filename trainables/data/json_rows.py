@@ -10,7 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainables.data.columns import OURS, find_columns
+from trainables.data.columns import find_columns
+from trainables.data.label_sets import FLAG
+from trainables.data.labels import SEVERAL
 from trainables.data.reading import LINE, SKIP, Format, Rows, at_lines
 
 _CHUNK = 20_000  # rows made into Arrow at a time
@@ -78,8 +80,8 @@ def _table(
         names.update(dict.fromkeys(row))
     while True:
         columns, seen = find_columns(list(names), asked.columns), len(names)
-        keys = [ours for ours in OURS if ours in columns.places]
-        theirs = [list(names)[columns.places[ours]] for ours in keys]
+        keys = list(columns.kept)
+        theirs = [list(names)[place] for place in columns.kept.values()]
         misses, numbers = _Misses(), []
         values: list[list[Any]] = [[] for _ in keys]
         for number, row in rows(misses):
@@ -98,6 +100,8 @@ def _table(
                 numbers.append(number)
         if len(names) == seen or find_columns(list(names), asked.columns) == columns:
             break  # else a late row has a column that counts: once more from the start
+    if "label" in keys and not asked.may_be_several:
+        _refuse_few_lists(values, keys.index("label"), numbers, misses)
     made = {ours: _column(ours, column) for ours, column in zip(keys, values, strict=True)}
     if lines is not None or not made:
         made[LINE] = pa.array(numbers, pa.int64())
@@ -120,7 +124,29 @@ def _table(
     )
 
 
+def _refuse_few_lists(values: list[list[Any]], label: int, numbers: list[int], misses: _Misses) -> None:
+    """Take out the rows whose label is a list where most are none, or the other way round: one of them is a slip."""
+    is_list = [isinstance(cell, list) for cell in values[label]]
+    is_alone = [cell is not None and not isinstance(cell, list) for cell in values[label]]
+    if not any(is_list) or not any(is_alone):
+        return
+    odd = is_list if sum(is_list) <= sum(is_alone) else is_alone
+    for number, cell in [(numbers[row], values[label][row]) for row, is_odd in enumerate(odd) if is_odd]:
+        rule = f"label must be one alone, or a list in every row (say {SEVERAL} if rows have any number of labels)"
+        misses.add(rule, number, f"{number} has {_begin(cell)}")
+    for column in (*values, numbers):
+        column[:] = [cell for cell, is_odd in zip(column, odd, strict=True) if not is_odd]
+
+
 def _column(ours: str, cells: list[Any]) -> pa.ChunkedArray:
+    if ours.startswith(FLAG):
+        cells = [int(cell) if cell in (0, 1, "0", "1") else None for cell in cells]
+        return pa.chunked_array([pa.array(cells, pa.int64())])
+    if ours == "label" and any(isinstance(cell, list) for cell in cells):
+        cells = [cell if isinstance(cell, list) or cell is None else [cell] for cell in cells]
+        kind = _label_kind([label for cell in cells for label in cell or ()])
+        cells = [cell and [str(label) if pa.types.is_string(kind) else label for label in cell] for cell in cells]
+        return pa.chunked_array([pa.array(cells, pa.list_(kind))])
     kind = _label_kind(cells) if ours == "label" else pa.string()
     if pa.types.is_string(kind):
         cells = [str(cell) if isinstance(cell, int | float) else cell for cell in cells]
@@ -133,8 +159,8 @@ def _holds_objects(rows: Callable[[_Misses], Iterator[tuple[int, dict[str, Any]]
 
 
 def _is_sound(ours: str, cell: Any, number: int, misses: _Misses) -> bool:
-    """Whether a value can be a text or a label; a list of labels is left for the label's own fault."""
-    if cell is None:
+    """Whether a value can be a text, or a label or a list of labels."""
+    if cell is None or ours.startswith(FLAG):
         return True
     if ours != "label":
         if isinstance(cell, str):
@@ -145,11 +171,9 @@ def _is_sound(ours: str, cell: Any, number: int, misses: _Misses) -> bool:
     if isinstance(cell, str):
         return _is_unicode(ours, cell, number, misses)
     if isinstance(cell, list):
-        misses.add(
-            "label must be one number or name (several labels a text, multi-label, are not supported)",
-            number,
-            f"{number} has a list: {_begin(cell)}",
-        )
+        if all(isinstance(label, str | int | float) for label in cell):
+            return all(_is_sound(ours, label, number, misses) for label in cell)
+        misses.add("label must be a number, a name or a list of them", number, f"{number} has {_begin(cell)}")
         return False
     if isinstance(cell, dict):
         misses.add("label must be a number or a name", number, f"{number} has an object: {_begin(cell)}")

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from trainables.faults import unknown_name
 from trainables.metrics import TaskKind
 
+SEVERAL = '"kind": "multilabel" in task.json'
 _MANY = 50  # whole numbers that are not 0..n-1: beyond it they may be scores
 
 
@@ -42,7 +43,7 @@ def parse(column: pa.ChunkedArray) -> pa.Array:
         return pc.if_else(labels, "True", "False")
     labels = as_text(labels)
     if not is_text(labels.type):
-        several = " (several labels a text, multi-label, are not supported)" if pa.types.is_nested(labels.type) else ""
+        several = f" (several labels a text are of {SEVERAL})" if pa.types.is_nested(labels.type) else ""
         raise ValueError(f"label: must be whole numbers, numbers or names, but is {labels.type}{several}")
     labels = labels.cast(pa.string())
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
@@ -113,8 +114,8 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
     if pc.any(commas).as_py() and pc.all(pc.match_substring_regex(values, _WITH_COMMAS)).as_py():
         came = _some([repr(value) for value in pc.unique(values.filter(commas)).to_pylist()], 3)
         return (
-            f"labels hold numbers with commas ({came}): write decimals with a point; several labels a text "
-            f'(multi-label) are not supported. If these are names, say "kind": "classification" in task.json'
+            f"labels hold numbers with commas ({came}): write decimals with a point. Where these are several labels a "
+            f'text, say {SEVERAL} and "label_separator": ","; where they are names, "kind": "classification"'
         )
     return None
 

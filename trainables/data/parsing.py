@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainables.data.columns import OURS, Columns
+from trainables.data.columns import Columns
 from trainables.data.reading import LINE, Quoting
 
 _CHUNK = 20_000  # rows made into Arrow at a time
@@ -66,7 +66,7 @@ class Parsed:
         return not (self.bad or self.rescued or self.doubtful)
 
     def table(self, columns: Columns) -> pa.Table:
-        names = [ours for ours in OURS if ours in columns.places]
+        names = list(columns.kept)
         chunks = [pa.chunked_array([batch[i] for batch in self.batches], pa.string()) for i in range(len(names))]
         lines = pa.chunked_array([pa.array(starts, pa.int64()) for starts in self.starts], pa.int64())
         return pa.table([*chunks, lines], names=[*names, LINE])
@@ -77,7 +77,7 @@ class Parser:
 
     def __init__(self, lines: Sequence[str], dialect: Dialect, width: int, columns: Columns, *, settled: bool) -> None:
         self._lines, self._dialect, self._width, self._settled = lines, dialect, width, settled
-        self._places = [columns.places[ours] for ours in OURS if ours in columns.places]
+        self._places = list(columns.kept.values())
         self._label = columns.places.get("label")
         self._label_at = self._places.index(self._label) if self._label is not None else None
         delimiter = re.escape(dialect.delimiter)

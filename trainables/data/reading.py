@@ -22,8 +22,10 @@ class Format:
     encoding: str | None = None
     quoting: Quoting | None = None
     header: tuple[str, ...] | None = None  # the names of the columns where no line of the file holds them
-    columns: Mapping[str, str] | None = None  # text_a, text_b, label -> the files' column
+    # text_a, text_b, label -> the files' column; label -> a list of columns that are a label each
+    columns: Mapping[str, str | list[str]] | None = None
     skip_bad_rows: bool = False
+    may_be_several: bool = False  # whether a row is known to have any number of labels
 
 
 @dataclass(frozen=True, kw_only=True)

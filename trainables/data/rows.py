@@ -13,17 +13,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainables import metrics
+from trainables.data import label_sets
 from trainables.data import labels as label_columns
 from trainables.data.columns import shown
+from trainables.data.label_sets import LabelSets
 from trainables.data.reading import LINE, SKIP
-from trainables.data.splitting import RULE, VALIDATION_RULE, WHOLE, cut_off_validation, split_rows
+from trainables.data.splitting import (
+    RULE,
+    UNSTRATIFIED_RULE,
+    VALIDATION_RULE,
+    WHOLE,
+    cut_off_validation,
+    split_rows,
+)
 from trainables.faults import FaultsError, unknown_name
+from trainables.predictions import label_values
 from trainables.task import Task, TaskInfo, fingerprint, in_order
 
 logger = logging.getLogger(__name__)
 
 # Rows with a label cannot say what that kind needs.
 NO_ANSWERS = "kind: extractive_qa needs answers and their places, as files in the format of SQuAD v1.1 have them"
+
+
+_KINDS: Mapping[metrics.TaskKind, str] = {
+    "classification": "a classification",
+    "regression": "a regression",
+    "extractive_qa": "an extractive_qa",
+    "multilabel": "a task of several labels a text (multilabel)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +61,7 @@ class Declared:
     label_keys: tuple[int, ...] | None = None
     skip_bad_rows: bool = False  # leave out rows without a text or a label, and say how many
     silence: tuple[str, ...] = ()  # names of warnings about the data that are not to be shown
+    label_separator: str | None = None  # between several labels of a text, where these are one text
 
 
 def declaration_faults(declared: Declared) -> list[str]:
@@ -53,6 +72,8 @@ def declaration_faults(declared: Declared) -> list[str]:
         faults.append(f"kind: {unknown_name('kind', kind, get_args(metrics.TaskKind))}")
     if declared.metric is not None and declared.metric not in metrics.METRICS:
         faults.append(f"metric: {unknown_name('metric', declared.metric, metrics.METRICS)}")
+    if declared.label_separator is not None and kind not in (None, "multilabel"):
+        faults.append(f"label_separator: is for tasks of kind multilabel, but the kind is {kind}")
     if kind == "extractive_qa":
         if count is not None or names:
             faults.append(f"num_labels and label_names: must be absent where kind is {kind}")
@@ -63,7 +84,7 @@ def declaration_faults(declared: Declared) -> list[str]:
             faults.append(f"label_names: must be absent for a regression, but got {len(names)} names")
     else:
         if count is not None and count < 2 and not (count == 1 and kind is None):
-            faults.append(f"num_labels: must be >= 2 for a classification, but got {count}")
+            faults.append(f"num_labels: must be >= 2 for a {kind or 'classification'}, but got {count}")
         if names and count is not None and len(names) != count:
             faults.append(f"label_names: must be num_labels = {count} names, but got {len(names)}")
         if names and len(set(names)) != len(names):
@@ -76,7 +97,7 @@ def metric_faults(metric: str, kind: metrics.TaskKind) -> list[str]:
     if metric not in metrics.METRICS or (fits := metrics.METRICS[metric].kind) == kind:
         return []
     fitting = ", ".join(sorted(m.name for m in metrics.METRICS.values() if m.kind == kind))
-    ours, its = (f"an {name}" if name.startswith("e") else f"a {name}" for name in (kind, fits))
+    ours, its = (_KINDS[name] for name in (kind, fits))
     return [f"metric: {metric} fits {its}, but the task is {ours}. Fitting: {fitting}"]
 
 
@@ -101,6 +122,13 @@ def make_task(
     """
     faults, notes = [*faults, *declaration_faults(declared)], list(notes)
     tables = _labelled(tables, notes)
+    if declared.kind == "multilabel" or (
+        declared.kind is None and (declared.label_separator is not None or label_sets.are_several(tables))
+    ):
+        declared = dataclasses.replace(declared, kind="multilabel")
+        before = len(faults)
+        tables = label_sets.with_lists(tables, declared.label_separator, faults, notes)
+        incomplete = tables if len(faults) > before else incomplete
     if declared.skip_bad_rows:
         tables = {split: _without_bad_rows(split, table, declared, notes) for split, table in tables.items()}
     pair = declared.pair if declared.pair is not None else any("text_b" in t.column_names for t in tables.values())
@@ -115,6 +143,12 @@ def make_task(
             faults.append(f"{split}: must have at least 1 row, but has 0")
         if "label" not in table.column_names:
             faults.append(f"{split}: needs a column label, but has {shown(held)}")
+    sets: dict[str, LabelSets] = {}
+    if declared.kind == "multilabel":  # each label of a row is read as a class is
+        sets = {s: LabelSets.of(table["label"]) for s, table in tables.items() if "label" in table.column_names}
+        faults += _empty_sets(sets, lines, incomplete)
+        lines = {split: found.lines(lines[split]) for split, found in sets.items()}
+        tables = {split: pa.table({"label": found.labels}) for split, found in sets.items()}
     labels = _parse_labels(declared, tables, lines, faults)
     train = labels.get("train", labels.get(WHOLE))
     for split in [s for s in labels if s.startswith("test") and label_columns.hidden(labels[s], train)]:
@@ -123,10 +157,14 @@ def make_task(
     is_known = not incomplete or bool(declared.label_names) or declared.num_labels is not None
     info = _infer(declared, pair, train, faults) if is_known else None
     if info is not None:
-        if info.label_names and info.kind == "classification":
+        if info.label_names and info.kind != "regression":
             labels = _by_name(labels, info, declared, faults)
         for split, values in labels.items():
             columns[split]["label"] = _decode(split, values, info, declared, lines[split], faults)
+        for split in sets.keys() & labels.keys() if not faults else ():
+            columns[split]["label"] = sets[split].matrix(columns[split]["label"], info.num_labels)
+            if split in ("train", WHOLE) and len(np.unique(label_values(columns[split]["label"]), axis=0)) < 2:
+                faults.append(f"{split}: must have rows of different labels, but every row has the same")
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)
     splits = {split: pa.table(columns[split]) for split in in_order(columns)}
@@ -134,7 +172,8 @@ def make_task(
         if WHOLE in splits:
             splits, rule = split_rows(splits[WHOLE]), RULE
         elif cut_validation:
-            splits, rule = cut_off_validation(splits, is_classes=info.kind == "classification"), VALIDATION_RULE
+            splits = cut_off_validation(splits, is_classes=info.kind == "classification")
+            rule = UNSTRATIFIED_RULE if info.kind == "multilabel" else VALIDATION_RULE
         else:
             rule = None
     except ValueError as fault:
@@ -149,6 +188,22 @@ def make_task(
         notes=tuple(notes),
         silence=declared.silence,
     )
+
+
+def _empty_sets(
+    sets: Mapping[str, LabelSets], lines: Mapping[str, pa.Array | None], incomplete: Collection[str]
+) -> list[str]:
+    """The faults of rows that have no list of labels, not even an empty one, and of a train without any label."""
+    faults = []
+    for split, found in sets.items():
+        if split in ("train", WHOLE) and not len(found.labels) and split not in incomplete:
+            faults.append(f"{split}: no row has a label")
+        elif pc.any(found.is_null).as_py() and len(found.labels):
+            where = label_columns.where(found.is_null, lines[split])
+            faults.append(
+                f"{split}: label must not be null, but is in {where}. A text without labels has an empty list"
+            )
+    return faults
 
 
 def _lines(table: pa.Table) -> pa.Array | None:
@@ -179,8 +234,8 @@ def _without_bad_rows(split: str, table: pa.Table, declared: Declared, notes: li
             unlabelled = pc.is_null(values)
             if pa.types.is_floating(values.type):
                 unlabelled = pc.or_(unlabelled, pc.fill_null(pc.is_nan(values), True))
-        except ValueError:  # a fault, and named as such later
-            unlabelled = pa.array(np.zeros(table.num_rows, bool))
+        except ValueError:  # a list of labels, or a fault that is named as such later
+            unlabelled = pc.is_null(table.column("label")).combine_chunks()
         if not pc.all(unlabelled).as_py():
             bad = pc.or_(bad, unlabelled)
     if not pc.any(bad).as_py():
@@ -288,7 +343,7 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
     faults += metric_faults(metric, kind)
     names = declared.label_names or ()
     num_labels: int | None = 1
-    if kind == "classification":
+    if kind in ("classification", "multilabel"):
         num_labels = declared.num_labels or len(names) or None
         if num_labels is None:
             if train is None:
@@ -307,7 +362,7 @@ def _infer(declared: Declared, pair: bool, train: pa.Array | None, faults: list[
         kind=kind,
         pair=pair,
         num_labels=num_labels or 1,
-        label_names=names if kind == "classification" else (),
+        label_names=() if kind == "regression" else names,
         metric=metric,
         source=declared.source,
     )
@@ -350,7 +405,7 @@ def _decode(
         strange[-1] += f". Mend or take out such rows, or leave them out by {SKIP}"
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
-    if split in ("train", WHOLE) and distinct == 1 and not strange:
+    if split in ("train", WHOLE) and distinct == 1 and not strange and info.kind != "multilabel":
         what = "two classes" if info.kind == "classification" else "two different scores"
         only = decoded.drop_null()[0].as_py()
         only = info.label_names[only] if info.label_names else only

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from trainables.predictions import label_values
 
 WHOLE = "all"  # what rows without splits are called: a file all.csv
 RULE = "cut at random (seed 0) into 80 % train, 10 % validation, 10 % test"
 VALIDATION_RULE = "validation cut off train at random (seed 0), 10 % of each class"
+UNSTRATIFIED_RULE = "validation cut off train at random (seed 0), 10 %"
 _SEED = 0
 _FEWEST = 20  # rows of train that validation can be cut off
 
@@ -42,7 +44,8 @@ def split_rows(table: pa.Table) -> dict[str, pa.Table]:
     ends = np.cumsum(sizes)
     parts = zip(("train", "validation", "test"), np.split(order, ends[:-1]), strict=True)
     splits = {name: table.take(pa.array(rows)) for name, rows in parts}
-    if pc.count_distinct(splits["train"]["label"]).as_py() < 2:
+    labels = label_values(splits["train"]["label"].combine_chunks())
+    if len(np.unique(labels, axis=0)) < 2:
         raise ValueError(f"{WHOLE}: must have more rows, since all those that fall to train have one label")
     return splits
 
@@ -51,8 +54,8 @@ def cut_off_validation(splits: Mapping[str, pa.Table], *, is_classes: bool) -> d
     """The splits with a tenth of train's rows, rounded down, as validation; both keep the order of their rows.
 
     Of each class goes its share, rounded down, and one more row of the classes whose share is cut most, as in the
-    method of largest remainders; scores are taken as one class. The rows of a class are picked by one number of Philox
-    each, as in `split_rows`. Raises `ValueError` where train has too few rows.
+    method of largest remainders; scores, and sets of labels, are taken as one class. The rows of a class are picked by
+    one number of Philox each, as in `split_rows`. Raises `ValueError` where train has too few rows.
     """
     train = splits["train"]
     if train.num_rows < _FEWEST:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from trainables.data.windows import Windows, cut_windows
+from trainables.predictions import label_values
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class TokenizedSplit:
     offsets: np.ndarray  # int64 [N + 1]
     input_ids: np.ndarray  # int32 [word pieces of all rows], special tokens included
     token_type_ids: np.ndarray  # int8 [word pieces of all rows]; 0 everywhere where the tokenizer has none
-    labels: np.ndarray  # [N], int64 classes or float64 scores; int64 [N, 2]: where an answer starts and ends
+    # [N], int64 classes or float64 scores; bool [N, C], which of several labels; int64 [N, 2], where an answer lies
+    labels: np.ndarray
     windows: Windows | None = None  # of what the rows are windows, where a context may be too long for one row
 
     def __len__(self) -> int:
@@ -137,7 +139,7 @@ def _split(batch: pa.RecordBatch, table: pa.Table) -> TokenizedSplit:
         offsets=batch.column("input_ids").offsets.to_numpy(),
         input_ids=flat["input_ids"],
         token_type_ids=flat["token_type_ids"],
-        labels=flat["label"] if windows is None else flat["label"].reshape(-1, 2),
+        labels=label_values(batch.column("label")),
         windows=windows,
     )
 

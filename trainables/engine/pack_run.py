@@ -19,7 +19,7 @@ from trainables.outcome import OutcomeStatus, TrialOutcome, WeightFiles, unstart
 from trainables.predictions import SplitRows
 from trainables.task import TaskInfo
 from trainables.training.device_data import bucket_of_rows
-from trainables.training.loss import TrainingDivergedError
+from trainables.training.loss import TrainingDivergedError, class_weights
 from trainables.training.model import count_parameters
 from trainables.training.pack import Pack
 from trainables.training.prefix_cache import PrefixCache
@@ -163,11 +163,12 @@ class PackRun:
             self._admit(self._inbox.take(room, self._accept))
 
     def _admit(self, jobs: list[Job]) -> None:
-        num_rows = len(self._context.data["train"])
+        context, train = self._context, self._context.data["train"]
         newcomers = []
         for job in jobs:
             try:
-                newcomers.append(RunningTrial(job, num_rows, self._context.rows_of))
+                weights = class_weights(job.config.class_weights, context.task, train.labels)
+                newcomers.append(RunningTrial(job, len(train), context.rows_of, weights))
             except Exception:
                 self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
         if not newcomers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from trainables.data.windows import answer_texts
 from trainables.faults import FaultsError
 from trainables.methods import tokenized_by_method
 from trainables.task import Task, TaskInfo
-from trainables.training.evaluation import predict
+from trainables.training.evaluation import pick, predict, probabilities_of_labels
 from trainables.training.model import AdaptedModel
 
 
@@ -32,14 +33,17 @@ class Predictor:
     backbone: Backbone
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
-        """Outputs (N, C) in float32: one a class, or the one number of a regression.
+        """Outputs (N, C) in float32: one a class or label, or the one number of a regression.
 
         Of extractive question answering, (windows, L, 2): start and end of every word piece of a window.
         """
         return predict(self.model, self.encode(texts, pairs))[0]
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[str] | list[int] | list[float]:
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """The label of each text (its name, or its number where labels have no names), or its score.
+
+        Where a text may have several labels, a list for each: those whose probability is more than 0.5, as pairs of
+        label and probability, the most probable first.
 
         `pairs` holds the second text of each row where the task is one of pairs; where texts are questions, these are
         their contexts, and answers are pieces of them. Raises `FaultsError` where the texts do not fit the task.
@@ -53,9 +57,15 @@ class Predictor:
             return answer_texts(outputs, split.windows, split.offsets)
         if self.task.kind == "regression":
             return [float(value) for value in outputs[:, 0]]
-        classes = outputs.argmax(axis=1)
-        names = self.task.label_names
-        return [names[int(label)] for label in classes] if names else [int(label) for label in classes]
+        names: Sequence[str] | range = self.task.label_names or range(self.task.num_labels)
+        if self.task.kind == "multilabel":
+            probabilities = probabilities_of_labels(outputs)
+            found = [np.flatnonzero(row).tolist() for row in pick(outputs, split, self.task.kind)]
+            return [
+                [(names[label], float(row[label])) for label in sorted(labels, key=lambda label: -row[label])]
+                for row, labels in zip(probabilities, found, strict=True)
+            ]
+        return [names[int(label)] for label in outputs.argmax(axis=1)]
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> TokenizedSplit:
         """Texts as the task's word pieces. Raises `FaultsError` where they do not fit the task."""

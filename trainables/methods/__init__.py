@@ -45,12 +45,15 @@ ALONE: Final = Alone.ALONE  # the stack key of trials that cannot share a pack
 class LabelledFeatures:
     """What a method that fits its head is given of a split: features (N, D) and labels (N,), on the CPU.
 
-    Features are float64. Labels are int64, classes of `num_classes`; or float64, a number each, and that is None.
+    Features are float64. Labels are int64, classes of `num_classes`; or float64, and that is None: a number each, or
+    (N, C), 1 for each of several labels that a row has and 0 for the others.
+    `weights` (N,), float64, are how much the loss of each row counts, 1 in the mean; None where all count the same.
     """
 
     features: Tensor
     labels: Tensor
     num_classes: int | None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ import torch
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
-KINDS = ("classification", "regression")
+KINDS = ("classification", "regression", "multilabel")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ from trainables.training.model import AdaptedModel
 # Word pieces of one batch: enough to fill the device, few enough that a CPU's caches hold what a layer works on.
 MAX_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
+THRESHOLD = 0.5  # of a label's probability, beyond which a row has it; the same for all, and tuned for none
+
 PrefixOf = Callable[[Laid], Prefix]  # of the rows of a batch
 
 
@@ -59,16 +61,26 @@ def score(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[st
 
 
 def pick(outputs: np.ndarray, split: TokenizedSplit, kind: TaskKind) -> np.ndarray | list[str]:
-    """What such outputs predict: of each row a class or a number (N,), or a text for each question."""
+    """What such outputs predict: of each row a class or a number (N,), or a text for each question.
+
+    Where a row may have several labels, (N, C), true for those whose probability is more than `THRESHOLD`.
+    """
     if split.windows is not None:
         return answer_texts(outputs, split.windows, split.offsets)
+    if kind == "multilabel":
+        return probabilities_of_labels(outputs) > THRESHOLD
     return outputs.argmax(axis=1) if kind == "classification" else outputs[:, 0]
+
+
+def probabilities_of_labels(outputs: np.ndarray) -> np.ndarray:
+    """The probability of each of several labels (N, C), float64, by the sigmoid of its output."""
+    return np.exp(-np.logaddexp(0, -outputs.astype(np.float64)))
 
 
 def predict(
     model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, C) in float32 and labels (N,), in the order of the split.
+    """Logits (N, C) in float32 and the split's labels, in its order.
 
     Of a task whose outputs are one of each word piece, logits (N, L, 2), no answer in the padding, and labels (N, 2).
     `prefix` gives the hidden states of a batch's rows above the frozen layers, where those are at hand.

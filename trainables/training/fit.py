@@ -23,13 +23,15 @@ def fit_head(
     data: Mapping[str, TokenizedSplit],
     prefixes: PrefixCache,
     metric: Metric | None,
+    class_weights: np.ndarray | None = None,
 ) -> tuple[float, float | None]:
-    """Fit the head of a model of one trial to the training rows.
+    """Fit the head of a model of one trial to the training rows, weighed by their classes where weights (C,) are given.
 
     Returns its mean loss on them, and the strength of its penalty where it has one. Candidates are judged by the metric
     on the validation rows; by their loss alone where there is no metric.
     """
-    train, validation = (_labelled(model, data[name], prefixes) for name in ("train", "validation"))
+    train = _labelled(model, data["train"], prefixes, class_weights)
+    validation = _labelled(model, data["validation"], prefixes)
 
     def judge(head: LinearHead) -> tuple[float, float]:
         outputs = head(validation.features).float()
@@ -44,14 +46,18 @@ def fit_head(
     with torch.no_grad():
         model.head.weight.copy_(head.weight[None])
         model.head.bias.copy_(head.bias[None])
-    return example_losses(head(train.features), train.labels).mean().item(), head.l2
+    losses_N = example_losses(head(train.features), train.labels)
+    return (losses_N if train.weights is None else losses_N * train.weights).mean().item(), head.l2
 
 
-def _labelled(model: AdaptedModel, split: TokenizedSplit, prefixes: PrefixCache) -> LabelledFeatures:
+def _labelled(
+    model: AdaptedModel, split: TokenizedSplit, prefixes: PrefixCache, class_weights: np.ndarray | None = None
+) -> LabelledFeatures:
     labels = torch.from_numpy(np.array(split.labels))  # a copy: what is read from a file cannot be written to
-    is_number = labels.is_floating_point()
+    is_number = labels.dtype != torch.int64
     return LabelledFeatures(
         features=prefixes.features(split, model.encoder).in_float64(),
         labels=labels.double() if is_number else labels,
         num_classes=None if is_number else model.head.bias.shape[-1],
+        weights=None if class_weights is None else torch.from_numpy(class_weights)[labels],
     )

@@ -36,7 +36,7 @@ from trainables.training.captured_step import CapturedSteps, CudaCapture
 from trainables.training.device_data import Course, TrialCourse, on_device
 from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.fit import fit_head
-from trainables.training.loss import TrainingDivergedError, example_losses
+from trainables.training.loss import TrainingDivergedError, example_losses, trial_losses, weight_matrix
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.optimizer import StepNumbers
 from trainables.training.prefix_cache import PrefixCache
@@ -94,6 +94,7 @@ class Pack:
         self._courses: dict[RunningTrial, TrialCourse] = {}
         self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
         self._way: tuple[int, bool] | None = None  # whether these gather; and the same version
+        self._class_weights: tuple[int, Tensor | None] | None = None  # of these, (K, C); and the same version
         self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
 
     @property
@@ -228,7 +229,9 @@ class Pack:
         self.weights.show(self.model, first, last)
         self.model.train()
         outputs = self.model(pieces, prefix)
-        losses_K = example_losses(outputs, labels_S).view(last - first, -1).mean(dim=1)
+        weights_KC = self._current_class_weights()
+        weights_KC = None if weights_KC is None else weights_KC[first:last]
+        losses_K = trial_losses(example_losses(outputs, labels_S), labels_S, weights_KC, last - first)
         penalty_K = self.model.penalty()
         # The loss of one trial knows no weight of another.
         (losses_K if penalty_K is None else losses_K + penalty_K).sum().backward()
@@ -252,6 +255,13 @@ class Pack:
         if not self.gathers_on_device or self.model.encoder.body is not None or self.model.followers:
             return False
         return not self._has_features and not self._keeps_states(self.trials)
+
+    def _current_class_weights(self) -> Tensor | None:
+        """The class weights of all trials (K, C), brought to the device once for as long as the trials are the same."""
+        if self._class_weights is None or self._class_weights[0] != self.weights.version:
+            weights = [trial.class_weights for trial in self.trials]
+            self._class_weights = self.weights.version, weight_matrix(weights, self.weights.device)
+        return self._class_weights[1]
 
     def _current_course(self) -> Course:
         """What the trials' steps follow from, on the device; another one, and other graphs, after trials changed."""
@@ -306,6 +316,7 @@ class Pack:
             self._data,
             self._prefixes or PrefixCache(self._encoder),
             self._metric,
+            trial.class_weights,
         )
         self.weights.refresh(place, place + 1)
         self.weights.loss_sums[place] += loss

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from trainables.config import TrialConfig
 from trainables.data import order
 from trainables.data.order import epoch_ends, training_batches
@@ -45,11 +47,19 @@ class Job:
 class RunningTrial:
     """One trial of a pack: its order of batches, where its epochs end, and its reports.
 
-    `rows_of` tells of a split which rows it has; a trial whose job wants predictions needs it.
+    `rows_of` tells of a split which rows it has; a trial whose job wants predictions needs it. `class_weights` (C,) are
+    those of `trainables.training.loss.class_weights`.
     """
 
-    def __init__(self, job: Job, num_rows: int, rows_of: Callable[[str], SplitRows] | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        num_rows: int,
+        rows_of: Callable[[str], SplitRows] | None = None,
+        class_weights: np.ndarray | None = None,
+    ) -> None:
         config = job.config
+        self.class_weights = class_weights
         self.job = job
         self.config = config
         self.is_fitted = is_fitted(config.method)  # its head at each step, rather than trained

@@ -80,7 +80,7 @@ def _bins(found: RowOutcomes, num_bins: int, binning: Binning) -> list[dict[str,
 def why_none(configurations: Sequence[Configuration], trials: pa.Table, source: PredictionSource | None) -> str:
     """Why no configuration of several has probabilities to look at, with the remedy."""
     if not any(map(_predicts_classes, configurations)):
-        return "needs a task with classes to predict, but this sweep has none"
+        return "needs a task with one class a row to predict, but this sweep has none"
     if source is None:
         return "needs the probabilities that trials predicted, but these results were not loaded from a store"
     ids = pa.array([c.config_id for c in configurations if _predicts_classes(c)], pa.string())

@@ -20,7 +20,7 @@ REPORTED = ("backbone", "method", "config_id", "metric")
 SIZES = ("trained_params", "trained_params_without_head", "total_params")
 HYPERPARAMETERS = (
     *("adapter_size", "learning_rate", "num_epochs", "batch_size", "warmup_ratio", "weight_decay", "max_grad_norm"),
-    *("max_length", "dropout", "precision"),
+    *("max_length", "dropout", "precision", "class_weights"),
 )
 
 

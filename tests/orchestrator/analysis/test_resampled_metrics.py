@@ -35,6 +35,9 @@ def rows_of(name: str, rng: np.random.Generator, *, classes: int = 3, count: int
     if kind == "regression":
         labels = rng.integers(6, size=count).astype(float)  # with ties
         return labels, np.round(labels + rng.normal(0, 2, count), 1)
+    if kind == "multilabel":
+        labels = rng.random((count, classes)) < 0.4
+        return labels, labels ^ (rng.random((count, classes)) < 0.2)
     labels = rng.integers(classes, size=count)
     return labels, np.where(rng.random(count) < 0.7, labels, rng.integers(classes, size=count))
 
@@ -68,16 +71,16 @@ def test_the_score_of_a_resample_is_that_of_its_rows(name: str, classes: int) ->
     assert has_counts(name) == (metrics.get(name).kind != "extractive_qa")
 
 
-@pytest.mark.parametrize("name", CLASSIFIED)
-def test_rows_of_classes_are_left_out_one_by_one(name: str) -> None:
+@pytest.mark.parametrize("name", [*CLASSIFIED, "micro_f1", "multilabel_macro_f1"])
+def test_rows_of_classes_and_of_labels_are_left_out_one_by_one(name: str) -> None:
     labels, predictions = rows_of(name, np.random.default_rng(1))
     score = metrics.get(name).score
     whole = score(predictions, labels, 3)
-    others = [score(np.delete(predictions, row), np.delete(labels, row), 3) for row in range(40)]
+    others = [score(np.delete(predictions, row, 0), np.delete(labels, row, 0), 3) for row in range(40)]
     assert row_outcomes(name, predictions, labels, 3) == pytest.approx(40 * whole - 39 * np.array(others))
 
 
-@pytest.mark.parametrize("name", ["accuracy", "squad_f1", "squad_em"])
+@pytest.mark.parametrize("name", ["accuracy", "squad_f1", "squad_em", "subset_accuracy"])
 def test_of_a_mean_over_rows_the_mean_of_the_outcomes_is_the_score(name: str) -> None:
     labels, predictions = rows_of(name, np.random.default_rng(2))
     assert row_outcomes(name, predictions, labels, 3).mean() == pytest.approx(

@@ -335,7 +335,7 @@ class TestCalibration:
         with pytest.raises(FaultsError, match="none are kept, because sweep synthetic says keep_predictions: false"):
             ask(synthetic, rows, memory).calibration()
         numbers = results_of(write_sweep(tmp_path, [MadeTask(name="alike", metric="pearson")]))
-        with pytest.raises(FaultsError, match="needs a task with classes to predict, but this sweep has none"):
+        with pytest.raises(FaultsError, match="needs a task with one class a row to predict, but this sweep has none"):
             numbers.calibration()
         assert synthetic.results([]).calibration().num_rows == 0
 

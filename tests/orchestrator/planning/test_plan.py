@@ -231,6 +231,18 @@ class TestFaults:
         [fault] = faults_of({**values, "non_inferiority": {"reference": "no_bert", "margin": 0.01}})
         assert fault.startswith("non_inferiority.reference: unknown method of this sweep 'no_bert'")
 
+    def test_classes_that_cannot_be_weighed_are_one_fault_a_task(
+        self, values: Values, write_task: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        values["space"] = {"class_weights": {"grid": ["none", "balanced", "2=3"]}}
+        assert faults_of(values) == ("class_weights: unknown label of opinion '2'. Known: 0, 1",)
+        values["space"] = {"class_weights": {"grid": ["none", "balanced"]}}
+        stars = write_task("stars", under=tmp_path)
+        (stars / "task.json").write_text('{"kind": "regression"}', encoding="utf-8")
+        values["tasks"] = [str(stars)]
+        (fault,) = faults_of(values)
+        assert "weigh the classes of a classification, but stars is of kind regression" in fault
+
     def test_the_backbone_limits_options_and_lengths(self, values: Values) -> None:
         values |= {"methods": [{"top_layers": {"num_layers": {"grid": [1, 3]}}}], "space": {"max_length": 17}}
         lengths, layers = faults_of(values)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 import trainables.config
+from orchestrator.planning import task_method as task_method_module
 from orchestrator.planning.plan import TaskMethod, plan_sweep
 from tests.factories import trial_config
 from tests.fixtures import smaller_options
 from trainables.backbones.loading import describe_backbone
-from trainables.config import HYPERPARAMETERS, TrialConfig
+from trainables.config import ADDED_HYPERPARAMETERS, HYPERPARAMETERS, TrialConfig
 from trainables.methods import adapter, method_names, parse_options, reference_names
 
 Values = dict[str, Any]
@@ -51,6 +52,16 @@ class TestIdentity:
         assert one(values, **written) == one(values)
         assert one(values, weight_decay=1) == one(values, weight_decay=1.0)
 
+    def test_a_hyperparameter_that_came_later_has_no_part_in_it_at_its_default(
+        self, values: Values, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hashed: list[Any] = []
+        monkeypatch.setattr(task_method_module, "_digest", lambda content: [hashed.append(content), "id"][1])
+        assert one(values) == one(values, class_weights="balanced") == "id"
+        before, after = (content["hyperparameters"] for content in hashed if isinstance(content, dict))
+        assert before.keys() == HYPERPARAMETERS.keys() - ADDED_HYPERPARAMETERS
+        assert after == before | {"class_weights": "balanced"}
+
     def test_every_hyperparameter_and_option_changes_it(self, values: Values) -> None:
         other = {
             "learning_rate": 1e-5,
@@ -62,6 +73,7 @@ class TestIdentity:
             "max_length": 8,
             "dropout": 0.0,
             "precision": "fp32",
+            "class_weights": "balanced",
         }
         assert other.keys() == HYPERPARAMETERS.keys()
         ids = [one(values), *(one(values, **{name: value}) for name, value in other.items())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from orchestrator.store.segments import MERGE_EVERY
 from tests.factories import STARTED_AT, measured_record
 from tests.predicted import of_trial, predicted, rows_named
 from trainables.faults import FaultsError
+from trainables.metrics import TaskKind
 from trainables.predictions import Predictions, predictions_table
 
 LATER = "2026-01-02T04:00:00+00:00"
@@ -39,7 +40,7 @@ def assert_same(found: pa.Table, trial_id: str, given: TrialPredictions) -> None
 
 
 class TestWhatIsKept:
-    @pytest.mark.parametrize("kind", ["classification", "regression", "extractive_qa"])
+    @pytest.mark.parametrize("kind", get_args(TaskKind))
     def test_is_read_back_as_it_was(self, tmp_path: Path, kind: Any) -> None:
         given = {name: of_trial(test=predicted(seed, kind=kind), validation=predicted(seed + 9, kind=kind))
                  for seed, name in enumerate("ba")}  # fmt: skip
@@ -54,6 +55,7 @@ class TestWhatIsKept:
             "few": of_trial(),
             "many": of_trial(test=predicted(classes=77)),
             "number": of_trial(test=predicted(kind="regression")),
+            "moods": of_trial(test=predicted(rows=rows_named("m", 4, "multilabel"), kind="multilabel", classes=28)),
             "answer": of_trial(test=predicted(rows=rows_named("q", 2, "extractive_qa"), kind="extractive_qa")),
         }
         Store(tmp_path).keep_predictions(given)

@@ -60,7 +60,7 @@ def test_what_is_declared_decides_alone() -> None:
         (["v1", "v2", ""], [["ham", "a text", ""], ["ham", "more", ""]] * 2, '{"text_a": "v2", "label": "..."}'),
         (["v1", "v2"], [["ham", "a text"], ["spam", "more"], ["ham", "x"]], '{"text_a": "v2", "label": "v1"}'),
         (["a text", "ham"], [["more", "ham"], ["x", "spam"]], 'as "header": ["label", "text_a", ...]'),
-        (["id", "words", "x", "y"], [["1", "a text", "0", "1"]], "x, y look like a label each (multi-label)"),
+        (["id", "words", "x", "y"], [["1", "a text", "0", "1"]], "x, y look like a label each. Say in task.json"),
         (["", ""], [["", ""]], ""),
     ],
 )

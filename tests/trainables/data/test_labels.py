@@ -88,7 +88,7 @@ class TestNamesOfLabels:
     ("labels", "fault"),
     [
         (["1,5", "2,25", "4"], "labels hold numbers with commas ('1,5', '2,25'): write decimals with a point"),
-        (["10", "10,27", "27"], "several labels a text (multi-label) are not supported"),
+        (["10", "10,27", "27"], 'Where these are several labels a text, say "kind": "multilabel" in task.json'),
         (["1.5", "2.25", "N/A", "3"], "labels are numbers that are not whole, but 'N/A' in 1 row (3)"),
     ],
 )

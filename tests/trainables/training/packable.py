@@ -14,6 +14,8 @@ from trainables.data.tokenized import TokenizedSplit
 from trainables.methods import method_names
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
+from trainables.task import TaskInfo
+from trainables.training.loss import class_weights
 from trainables.training.model import stack_key
 from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
@@ -75,5 +77,17 @@ def make_pack(tokens_per_slice: int = 10_000, encoder: Encoder = ENCODER) -> Pac
     return pack
 
 
+TASK = TaskInfo(
+    name="any",
+    kind="classification",
+    pair=False,
+    num_labels=NUM_OUTPUTS,
+    label_names=(),
+    metric="accuracy",
+    source="any",
+)
+
+
 def make_running(config: TrialConfig) -> RunningTrial:
-    return RunningTrial(Job(config=config, done=lambda outcome: None), len(ROWS))
+    weights = class_weights(config.class_weights, TASK, ROWS.labels)
+    return RunningTrial(Job(config=config, done=lambda outcome: None), len(ROWS), class_weights=weights)

@@ -168,10 +168,14 @@ def _train(trials: list[RunningTrial], prepare: Prepare, tokens_per_slice: int =
 
 def _four(method: str, small_options: SmallOptions) -> list[RunningTrial]:
     options = small_options(method, ENCODER)
-    rates = [None, 0.3, 0.0, 0.2]
+    own = zip([None, 0.3, 0.0, 0.2], ["none", "balanced", "none", "2=5"], strict=True)
     return [
-        make_running(make_config(method, options, seed=seed, dropout=rate, num_epochs=3, learning_rate=1e-3))
-        for seed, rate in enumerate(rates)
+        make_running(
+            make_config(
+                method, options, seed=seed, dropout=rate, num_epochs=3, learning_rate=1e-3, class_weights=weights
+            )
+        )
+        for seed, (rate, weights) in enumerate(own)
     ]
 
 
@@ -248,8 +252,14 @@ def _on_meta(method: str, small_options: SmallOptions, num_trials: int, batch_si
     pack = Pack(encoder, {"train": ROWS}, NUM_OUTPUTS)
     pack.gathers_on_device = True
     options = small_options(method, ENCODER)
+    weights = ["balanced", "none", "0=2"]
     pack.join(
-        [make_running(make_config(method, options, seed=seed, dropout=0.2, num_epochs=4)) for seed in range(num_trials)]
+        [
+            make_running(
+                make_config(method, options, seed=seed, dropout=0.2, num_epochs=4, class_weights=weights[seed % 3])
+            )
+            for seed in range(num_trials)
+        ]
     )
     return pack
 

@@ -101,6 +101,7 @@ def _configs(method: str, options: Mapping[str, Scalar]) -> st.SearchStrategy[Tr
         warmup_ratio=st.sampled_from([0.0, 0.1, 0.5]),
         max_grad_norm=st.sampled_from([0.1, 1.0]),
         dropout=st.sampled_from([None, 0.0, 0.3]),
+        class_weights=st.sampled_from(["none", "balanced", "1=9"]),
         init_std=st.sampled_from([1e-3, 1e-2, 0.3]),
     )
 

@@ -1,9 +1,10 @@
 """A linear probe: a regularised linear model of the frozen backbone's features, fitted to the optimum.
 
-Logistic regression (a softmax with cross-entropy) for classes, ridge regression for a number, with the sum of squares
-of the coefficients as penalty. It is the baseline that is tried first: nothing of it is tuned by hand, and a trial
-takes seconds. Features are computed once a task, as those of `feature_based` are, and standardised by the mean and
-standard deviation of the training rows; the model is then written as a plain linear head of the features as they are.
+Logistic regression (a softmax with cross-entropy) for classes, one for each of several labels, ridge regression for a
+number, with the sum of squares of the coefficients as penalty. It is the baseline that is tried first: nothing of it is
+tuned by hand, and a trial takes seconds. Features are computed once a task, as those of `feature_based` are, and
+standardised by the mean and standard deviation of the training rows; the model is then written as a plain linear head
+of the features as they are.
 
 How strong the penalty is is chosen on the validation rows: of `PENALTIES`, from the strongest down, the one with the
 best score; among equal scores the one with the lower loss. The search ends where `PATIENCE` strengths in a row were no
@@ -19,11 +20,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from trainables.methods import ALONE, Alone, Judge, LabelledFeatures, LinearHead
-from trainables.methods.linear_probe.regression import Directions, SoftmaxRegression, fit_number
+from trainables.methods.linear_probe.regression import (
+    Directions,
+    SigmoidRegression,
+    SoftmaxRegression,
+    fit_number,
+)
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
-KINDS = ("classification", "regression")
+KINDS = ("classification", "regression", "multilabel")
 # It has no steps, no gradients to clip and nothing to drop out.
 UNUSED = ("learning_rate", "num_epochs", "batch_size", "warmup_ratio", "weight_decay", "max_grad_norm", "dropout")
 # Two a decade, the strongest first: each fit starts where the last one ended.
@@ -71,12 +77,16 @@ def starts_unchanged(options: Options) -> bool:
 def fit(train: LabelledFeatures, options: Options, judge: Judge) -> LinearHead:
     """The head that is best for the training rows; how strong its penalty is, `judge` decides where no option does."""
     directions = Directions(train.features)
-    if train.num_classes is None:
+    if train.num_classes is None and train.labels.ndim == 1:
         ridges = zip(PENALTIES, fit_number(directions, train.labels, PENALTIES), strict=True)
         l2 = options.l2 or _chosen(ridges, judge)
         (best,) = fit_number(directions, train.labels, [l2])
         return replace(best, l2=l2)
-    regression = SoftmaxRegression(directions, train.labels, train.num_classes)
+    regression: SoftmaxRegression | SigmoidRegression
+    if train.num_classes is None:
+        regression = SigmoidRegression(directions, train.labels)
+    else:
+        regression = SoftmaxRegression(directions, train.labels, train.num_classes, train.weights)
     # A loss that curves by l2 or more in every direction is at most length**2 / (2 l2) above its least.
     heads = ((l2, regression.fit(l2, math.sqrt(2 * COMPARED * l2))) for l2 in PENALTIES)
     l2 = options.l2 or _chosen(heads, judge)

@@ -55,7 +55,7 @@ from trainables.task import Task
 
 USES_BACKBONE = False
 REFERENCES = ("vectors",)
-KINDS = ("classification", "regression")
+KINDS = ("classification", "regression", "multilabel")
 
 EMBEDDING_STD = 0.1
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainables.data.tokenized import TokenizedSplit
+from trainables.predictions import label_values
 from trainables.task import Task
 
 # Kinds of ids. Of a pair, that both texts say a word is most of what a model of single words can know.
@@ -157,5 +158,5 @@ def _lay_out(
         offsets=np.append(starts, len(types))[row_bounds].astype(np.int64),
         input_ids=hashes[source + np.arange(len(source))],
         token_type_ids=types,
-        labels=table.column("label").to_numpy(zero_copy_only=False),
+        labels=label_values(table.column("label").combine_chunks()),
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from trainables.methods import LinearHead
@@ -62,6 +63,18 @@ def test_a_softmax_is_scikit_learn_s_logistic_regression(num_classes: int, l2: f
     strength = (2 if num_classes == 2 else 1) / (ROWS * l2)
     theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000).fit(standardised(rows).numpy(), labels.numpy())
     expected = theirs.predict_proba(standardised(rows).numpy())
+    np.testing.assert_allclose(head(rows).softmax(dim=1).numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_with_weights_it_is_scikit_learn_s_with_balanced_classes(num_classes: int) -> None:
+    rows, l2 = features(), 1e-2
+    labels = classes(rows, num_classes) * (torch.arange(ROWS) % 3 == 0)  # many rows of class 0
+    weights = torch.from_numpy(compute_sample_weight("balanced", labels.numpy()))
+    head = SoftmaxRegression(Directions(rows), labels, num_classes, weights).fit(l2)
+    strength = (2 if num_classes == 2 else 1) / (ROWS * l2)
+    theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=10_000, class_weight="balanced")
+    expected = theirs.fit(standardised(rows).numpy(), labels.numpy()).predict_proba(standardised(rows).numpy())
     np.testing.assert_allclose(head(rows).softmax(dim=1).numpy(), expected, rtol=0, atol=1e-5)
 
 
