@@ -35,8 +35,11 @@ class MadeTask:
         """With how hard each is, as a number around 0."""
         rng = np.random.default_rng(_number(self.name, split))
         count = self.num_rows - 30 * (split == "validation")
-        is_number = metrics.get(self.metric).kind == "regression"
+        kind = metrics.get(self.metric).kind
+        is_number = kind == "regression"
         labels = np.round(5 * rng.random(count), 1) if is_number else rng.integers(self.classes, size=count)
+        if kind == "multilabel":  # with rows that have none
+            labels = rng.random((count, self.classes)) < 0.3
         hashes = rng.integers(2**63, size=count, dtype=np.uint64)
         return SplitRows(id=f"{self.name}-{split}", hashes=hashes, labels=labels), rng.normal(size=count)
 
@@ -131,6 +134,9 @@ def _predict(task: MadeTask, split: str, knows: float, seed: int) -> Predictions
         values = (labels + rng.normal(0, 1.5, len(labels)) / knows + hardness / 2).astype(np.float32)
         return predictions_from(values[:, None], values, rows, "regression")
     outputs = rng.normal(0, 0.5, (len(labels), task.classes))
+    if metrics.get(task.metric).kind == "multilabel":
+        outputs = (outputs + np.where(labels, 1, -1) * (knows - 1.5 * hardness)[:, None]).astype(np.float32)
+        return predictions_from(outputs, outputs > 0, rows, "multilabel")
     outputs[np.arange(len(labels)), labels] += knows - 1.5 * hardness
     outputs = outputs.astype(np.float32)
     return predictions_from(outputs, outputs.argmax(axis=1), rows, "classification")

@@ -2,9 +2,9 @@
 
 Each split is one `.parquet`, `.csv`, `.tsv` or `.jsonl` with columns `text_a`, optional `text_b`, and `label`; other
 names and formats are found where only one reading is possible (docs/data.md). An optional `task.json` names the task,
-its kind (classification or regression), pair, num_labels, label_names and metric, and how its files are to be read;
-what it leaves out is inferred from them. Files `.json` in the format of SQuAD v1.1, also under their official names,
-are a task of extractive question answering. Further splits to evaluate the final model on are called
+its kind (classification, regression or multilabel), pair, num_labels, label_names and metric, and how its files are to
+be read; what it leaves out is inferred from them. Files `.json` in the format of SQuAD v1.1, also under their official
+names, are a task of extractive question answering. Further splits to evaluate the final model on are called
 `validation_<name>` and `test_<name>`. One file `all` instead of splits is cut into 80/10/10 by a fixed seed.
 """
 

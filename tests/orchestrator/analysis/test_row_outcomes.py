@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from orchestrator.analysis.resampled_metrics import paired_p_value, row_outcomes
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.statistics import intervals, significance
 from orchestrator.analysis.text.tables import summary
@@ -298,6 +299,31 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return results_of(write_sweep(tmp_path_factory.mktemp("made"), [*tasks, MadeTask(name="old", keeps=False)]))
 
 
+@pytest.mark.parametrize("metric", ["micro_f1", "multilabel_macro_f1", "subset_accuracy"])
+def test_a_row_of_several_labels_is_one_row(metric: str, tmp_path: Path) -> None:
+    results = results_of(write_sweep(tmp_path, [MadeTask(name="moods", metric=metric, classes=12)]))
+    row = on_task(results)
+    best = {found["method"]: found["config_id"] for found in results.best().to_pylist()}
+    trials = results.trials().to_pylist()
+    outcomes, models = {}, {}
+    for method in ("adapter", "full_finetuning"):
+        ids = [trial["trial_id"] for trial in trials if trial["config_id"] == best[method]]
+        tables = [results.predictions(trial_id, "test").to_pylist() for trial_id in ids]
+        labels, *predicted = (
+            np.array([[label in each[name] for label in range(12)] for each in table])
+            for name, table in [("label", tables[0]), *(("prediction", table) for table in tables)]
+        )
+        models[method] = np.ones(3) / 3, np.stack(predicted)
+        outcomes[method] = np.stack([row_outcomes(metric, each, labels, None) for each in predicted])
+    expected = intervals.difference_over_rows(outcomes["adapter"], outcomes["full_finetuning"])
+    assert expected is not None
+    assert row["interval_over"] == "seeds and rows"
+    assert row["high"] - row["low"] == pytest.approx(np.subtract(*expected.interval()[::-1]))
+    if metric != "subset_accuracy":
+        rng = np.random.default_rng(0)
+        assert row["p_rows"] == paired_p_value(metric, labels, *models.values(), None, rng=rng)
+
+
 class TestCalibration:
     def test_is_of_the_best_of_each_group_where_classes_are_predicted(self, results: Results) -> None:
         rows = results.calibration().to_pylist()
@@ -334,7 +360,8 @@ class TestCalibration:
         memory.right = {}
         with pytest.raises(FaultsError, match="none are kept, because sweep synthetic says keep_predictions: false"):
             ask(synthetic, rows, memory).calibration()
-        numbers = results_of(write_sweep(tmp_path, [MadeTask(name="alike", metric="pearson")]))
+        kinds = [MadeTask(name="alike", metric="pearson"), MadeTask(name="moods", metric="micro_f1", classes=3)]
+        numbers = results_of(write_sweep(tmp_path, kinds))
         with pytest.raises(FaultsError, match="needs a task with one class a row to predict, but this sweep has none"):
             numbers.calibration()
         assert synthetic.results([]).calibration().num_rows == 0
