@@ -105,7 +105,7 @@ def _suggestion(path: str, found: Examination, *, write: bool) -> tuple[dict[str
 def _show(screen: Console, path: str, found: Examination, backbone: str) -> None:
     info = found.task.info
     kind = info.kind.replace("_", " ")
-    what = f"{info.num_labels:,} classes, " if info.kind == "classification" else ""
+    what = f"{info.num_labels:,} classes, " if info.kind in ("classification", "multilabel") else ""
     texts = "pairs of texts, " if info.pair and info.kind != "extractive_qa" else ""
     scored = ""
     if info.metric == "f1" and info.num_labels == 2:
@@ -187,7 +187,7 @@ def _table(found: Examination) -> Table:
     if len(classes) > len(shown):
         rest = [sum(facts.classes.values()) - sum(facts.classes[name] for name in shown) for facts in splits.values()]
         table.add_row(f"{len(classes) - len(shown):,} rarer classes", *(f"{number:,}" for number in rest))
-    if classes:
+    if splits["train"].majority is not None:
         table.add_row("majority baseline (accuracy)", *(f"{facts.majority:.3f}" for facts in splits.values()))
     for name in splits["train"].scores:
         table.add_row(f"score, {name.replace('_', ' ')}", *(f"{facts.scores[name]:.4g}" for facts in splits.values()))

@@ -206,3 +206,16 @@ def test_equal_calls_give_equal_answers() -> None:
     first, second = (found_in(ODD["cut-texts"][0], effort=BRIEF) for _ in range(2))
     assert first.warnings == second.warnings
     assert first.splits == second.splits
+
+
+def test_texts_of_several_labels_count_for_each_of_them() -> None:
+    sets = [["joy", "love"], ["joy"], [], ["fear"]]
+    labels = {split: [sets[row % 4] for row in range(size)] for split, size in SIZES.items()}
+    labels["validation"] = [["joy"] if row % 2 else [] for row in range(SIZES["validation"])]
+    labels["train"][3] = ["fear", "JOY"]
+    found = examine(task_of(labels=labels), backbone=BACKBONE, max_length=32)
+    assert dict(found.splits["train"].classes) == {"JOY": 1, "fear": 30, "joy": 60, "love": 30}
+    assert found.splits["train"].majority is None
+    names = [warning.name for warning in found.warnings]
+    assert names.count("alike-labels") == names.count("few-rows-of-a-class") == 1
+    assert "classes-without-rows" in names

@@ -45,7 +45,9 @@ class SplitFacts:
 
     rows: int
     classes: Mapping[str, int]  # by name, or by number where they have no names: in the order of the classes
-    majority: float | None  # the accuracy of always answering with the class that most rows of train have
+    majority: (
+        float | None
+    )  # of a classification, the accuracy of always answering with the class that most rows of train have
     scores: Mapping[str, float]  # of a regression: mean, standard deviation (ddof 0), min, max
     characters: Mapping[int, int]  # percent -> so many have at most this percentage of rows; both texts of a pair
 
@@ -103,9 +105,10 @@ def _facts(view: View, split: str) -> SplitFacts:
     table = view.task.splits[split]
     classes: Mapping[str, int] = {}
     majority, scores = None, {}
-    if view.is_classification:
+    if view.has_classes:
         counts, names = view.counts, view.info.label_names
         classes = {names[i] if names else str(i): int(number) for i, number in enumerate(counts[split])}
+    if view.is_classification:
         majority = float(counts[split][counts["train"].argmax()] / max(1, table.num_rows))
     elif view.info.kind == "regression":
         values = table["label"].to_numpy()

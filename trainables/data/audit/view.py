@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainables.metrics import METRICS
+from trainables.predictions import label_values
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class View:
         return self.info.kind == "classification"
 
     @property
+    def has_classes(self) -> bool:
+        """Whether rows have classes, be it one each or any number of them."""
+        return self.info.kind in ("classification", "multilabel")
+
+    @property
     def metric_is_accuracy(self) -> bool:
         """Whether the score is the share of right answers alone."""
         return list(METRICS[self.info.metric].parts) == ["accuracy"]
@@ -48,11 +54,14 @@ class View:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. Classification only."""
-        return {
-            name: np.bincount(table["label"].to_numpy(), minlength=self.info.num_labels)
-            for name, table in self.task.splits.items()
-        }
+        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. None without classes.
+
+        Where a text may have several labels, a row counts for each of them.
+        """
+        labels = {name: label_values(table["label"].combine_chunks()) for name, table in self.task.splits.items()}
+        if self.info.kind == "multilabel":
+            return {name: values.sum(axis=0, dtype=np.int64) for name, values in labels.items()}
+        return {name: np.bincount(values, minlength=self.info.num_labels) for name, values in labels.items()}
 
     @cached_property
     def exact(self) -> dict[str, np.ndarray]:

@@ -47,7 +47,7 @@ def null_words_as_labels(view: View) -> Iterator[str]:
 def many_classes(view: View) -> Iterator[str]:
     """As many classes as half of the rows: a column of ids, or of texts."""
     rows = view.task.splits["train"].num_rows
-    if view.is_classification and view.info.num_labels > 20 and 2 * view.info.num_labels > rows:
+    if view.has_classes and view.info.num_labels > 20 and 2 * view.info.num_labels > rows:
         yield f"there are {view.info.num_labels:,} classes in {rows:,} rows of train. Is this the column of the labels?"
 
 
@@ -81,7 +81,7 @@ def f1_of_the_frequent_class(view: View) -> Iterator[str]:
 
 def classes_without_rows(view: View) -> Iterator[str]:
     """Classes that no row of train has, or that train has and another split has not."""
-    if not view.is_classification:
+    if not view.has_classes:
         return
     train = view.counts["train"]
     if absent := np.flatnonzero(train == 0).tolist():
@@ -103,7 +103,7 @@ def classes_without_rows(view: View) -> Iterator[str]:
 
 def few_rows_of_a_class(view: View) -> Iterator[str]:
     """Classes with hardly a row to learn from."""
-    if not view.is_classification:
+    if not view.has_classes:
         return
     train = view.counts["train"]
     few = np.flatnonzero((train > 0) & (train < _FEW_OF_A_CLASS))
