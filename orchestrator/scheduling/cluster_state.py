@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import ray
 from ray._private import ray_constants
 from ray._private.state import state
 from ray.experimental.internal_kv import _internal_kv_get
+
+logger = logging.getLogger(__name__)
 
 # The kind of a node, as Ray calls it where nothing can start or end nodes.
 _BY_HAND = "node_"
@@ -68,16 +71,21 @@ def draining_nodes() -> Mapping[str, float]:
 def has_autoscaler() -> bool:
     """Whether the cluster can start nodes that are asked for.
 
-    Ray has no call that says so. Its monitor runs everywhere; where it can start and end nodes it knows their types by
-    the names that the cluster's file gives them, and elsewhere it makes up one for each node.
+    Where Ray does not answer, it is taken not to. Ray has no call that says so. Its monitor runs everywhere; where it
+    can start and end nodes it knows their types by the names that the cluster's file gives them, and elsewhere it
+    makes up one for each node.
     """
     from ray.autoscaler.v2.sdk import get_cluster_status  # here: the pool's process does without
     from ray.autoscaler.v2.utils import is_autoscaler_v2
 
-    if is_autoscaler_v2():
-        status = get_cluster_status(ray.get_runtime_context().gcs_address)
-        types = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
-    else:
-        report = json.loads(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS) or b"{}")
-        types = list(((report.get("autoscaler_report") or {}).get("node_type_mapping") or {}).values())
+    try:
+        if is_autoscaler_v2():
+            status = get_cluster_status(ray.get_runtime_context().gcs_address)
+            types = [node.ray_node_type_name for node in (*status.active_nodes, *status.idle_nodes)]
+        else:
+            report = json.loads(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS) or b"{}")
+            types = list(((report.get("autoscaler_report") or {}).get("node_type_mapping") or {}).values())
+    except Exception:  # whatever it raises, the sweep goes on with what is there
+        logger.debug("the autoscaler could not be asked", exc_info=True)
+        return False
     return any(name and not name.startswith(_BY_HAND) for name in types)

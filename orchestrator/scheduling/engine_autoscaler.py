@@ -58,8 +58,10 @@ class EngineAutoscaler:
         room: how engines would be laid out over what the cluster has now.
         make: makes as many engines as a layout says, on a node where one is named.
         left: what the plan has left.
+        wants_gpus: whether trials are under way that would rather have a GPU.
         helpers: how many engines without a GPU there is room for on each node without one, where others have GPUs.
         home: the driver's node.
+        engines_per_gpu: how many share one.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class EngineAutoscaler:
         make: Callable[[EngineLayout, int, str | None], list[Any]],
         *,
         left: Left = lambda: None,
+        wants_gpus: Callable[[], bool] = lambda: False,
         helpers: Callable[[], Mapping[str, int]] = dict,
         home: str = "",
         engines_per_gpu: int = 1,
@@ -80,7 +83,9 @@ class EngineAutoscaler:
         self._room = room
         self._make = make
         self._left = left
+        self._wants_gpus = wants_gpus
         self._helpers = helpers
+        self._without_helpers: set[str | None] = set()  # nodes of which they were given back
         self._home = home
         self._engines_per_gpu = engines_per_gpu
         self._engines = [_Engine(handle, layout.num_gpus) for handle in engines]
@@ -146,7 +151,7 @@ class EngineAutoscaler:
     def _make_helpers(self) -> None:
         for node, room in self._helpers().items() if any(engine.num_gpus for engine in self._engines) else ():
             lacking = room - sum(not engine.num_gpus for engine in self._engines if engine.node in (node, None))
-            if lacking > 0:
+            if lacking > 0 and node not in self._without_helpers:
                 layout = EngineLayout(count=room, num_gpus=0, num_threads=1)
                 self._add([_Engine(handle, 0, node) for handle in self._make(layout, lacking, node)])
 
@@ -161,7 +166,7 @@ class EngineAutoscaler:
         )
         if more > 0 and not self._ended.is_set():
             self._ask(layout, more)
-        if not kind and wanted and not any(engine.num_gpus for engine in self._asked):
+        if not kind and wanted and self._wants_gpus() and not any(engine.num_gpus for engine in self._asked):
             # A cluster may have no node with a GPU before one is asked for.
             share = 1 / self._engines_per_gpu
             self._ask(EngineLayout(count=1, num_gpus=share, num_threads=FIRST_GPU_THREADS), 1)
@@ -193,6 +198,7 @@ class EngineAutoscaler:
         ended = ray.get(self._pool.retire.remote([self._handles[place] for place in surplus]), timeout=ANSWER_S)
         places = [place for place, was_ended in zip(surplus, ended, strict=True) if was_ended]
         logger.info("%d engines are idle and given back", len(places))
+        self._without_helpers.update(self._engines[place].node for place in places)
         _end([self._engines[place] for place in places])
         self._drop(places)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,19 +11,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.scheduling.cluster_state import nodes, total
 from orchestrator.scheduling.engine_actor import EngineActor
-from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler, Left
+from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler
 from orchestrator.scheduling.engine_layout import EngineLayout, helpers_on, lay_out
 from orchestrator.scheduling.pool import EnginePool
+from orchestrator.scheduling.remaining import Remaining
 
 
 @contextmanager
 def engine_pool(
-    layout: EngineLayout, *, left: Left = lambda: None, wants_helpers: Callable[[], bool] = lambda: False
+    layout: EngineLayout, remaining: Remaining | None = None, *, grows: bool = False
 ) -> Iterator[tuple[Any, list[Any]]]:
     """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded.
 
     Engines are added to the list, and taken out of it, while the context lasts: as nodes join the cluster, and as what
-    the plan has `left` lets it grow and shrink. `wants_helpers`: whether trials are under way that need no GPU.
+    is `remaining` of the plan lets one that `grows` by itself grow and shrink.
     """
     engines = _make(layout, layout.count)
     home = ray.get_runtime_context().get_node_id()
@@ -46,7 +47,9 @@ def engine_pool(
         return lay_out(total(nodes()), threads_per_engine=layout.num_threads, engines_per_gpu=sharing)
 
     def helpers() -> Mapping[str, int]:
-        return helpers_on({node.node_id: (node.cpus, node.gpus) for node in nodes()}, home) if wants_helpers() else {}
+        if remaining is None or not remaining.has_some_for_cpus():
+            return {}
+        return helpers_on({node.node_id: (node.cpus, node.gpus) for node in nodes()}, home)
 
     follow = EngineAutoscaler(
         pool,
@@ -54,7 +57,8 @@ def engine_pool(
         layout,
         room,
         _make,
-        left=left,
+        left=remaining.by_key if grows and remaining is not None else lambda: None,
+        wants_gpus=lambda: remaining is not None and remaining.has_some_for_gpus(),
         helpers=helpers,
         home=home,
         engines_per_gpu=layout.engines_per_gpu,

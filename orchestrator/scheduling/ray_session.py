@@ -113,7 +113,7 @@ def _is_refused(place: str) -> bool:
         from ray._private import grpc_utils  # here: what it needs comes with the extra `cluster`
     except ImportError:
         return False
-    grpc: Any = grpc_utils.grpc
+    grpc: Any = vars(grpc_utils)["grpc"]
     with grpc_utils.init_grpc_channel(place) as channel:
         try:
             channel.unary_unary(_HARMLESS)(b"", timeout=ANSWER_WITHIN_S)

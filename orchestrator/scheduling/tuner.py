@@ -73,9 +73,7 @@ def run_trials(
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         grows = address is not None and has_autoscaler()
         planned = Remaining(source)
-        with engine_pool(
-            layout, left=planned.by_key if grows else lambda: None, wants_helpers=planned.has_some_for_cpus
-        ) as (pool, _):
+        with engine_pool(layout, planned, grows=grows) as (pool, _):
             recorder = Recorder(sweep, source, observer, pool, watch.look, spending.trial_failed)
             planned.under_way = recorder.under_way
             observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for

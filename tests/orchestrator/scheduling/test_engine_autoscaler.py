@@ -138,9 +138,19 @@ def test_nodes_without_a_gpu_get_helpers_where_others_have_one() -> None:
     assert [engine.node for engine in pool.helpers] == ["cpu", "cpu"]
 
 
+def test_helpers_that_were_given_back_are_not_made_anew() -> None:
+    cluster, pool = Cluster(1, num_gpus=1), FakePool()
+    autoscaler, engines = autoscaler_of(cluster, pool, helpers=lambda: {"cpu": 2}, left=lambda: {"k": 1})
+    autoscaler.look()
+    pool.idle_engines = engines[1:]
+    for _ in range(2):
+        autoscaler.look()
+        assert len(engines) == 1
+
+
 def test_a_cluster_that_grows_is_asked_for_what_the_plan_can_use_and_gets_it_back(ended: list[Engine]) -> None:
     cluster, pool, left = Cluster(1), FakePool(), {"k": 40}
-    autoscaler, engines = autoscaler_of(cluster, pool, left=lambda: left)
+    autoscaler, engines = autoscaler_of(cluster, pool, left=lambda: left, wants_gpus=lambda: True)
     autoscaler.look()
     asked = [engine for engine in cluster.waiting if not engine.num_gpus]
     assert len(asked) == STEP
@@ -170,7 +180,7 @@ def test_a_cluster_that_grows_is_asked_for_what_the_plan_can_use_and_gets_it_bac
 
 def test_what_has_been_asked_for_ends_with_the_sweep(ended: list[Engine]) -> None:
     cluster, pool = Cluster(1), FakePool()
-    autoscaler, _ = autoscaler_of(cluster, pool, left=lambda: {None: 3})
+    autoscaler, _ = autoscaler_of(cluster, pool, left=lambda: {None: 3}, wants_gpus=lambda: True)
     with autoscaler:
         autoscaler.look()
     assert len(ended) == 3  # two beyond the room there is, and one with a GPU

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from orchestrator.scheduling.cluster_state import has_autoscaler, nodes
 from orchestrator.scheduling.engine_layout import EngineLayout
 from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.loans import Wants
+from orchestrator.scheduling.remaining import Remaining
 from orchestrator.scheduling.tuner import run_trials
 from orchestrator.trial_source import FixedTrials
 from tests.compiled import cache_with_kernels
+from tests.factories import brief_config, planned_trial
 from tests.orchestrator.scheduling.observer import Observer
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -79,7 +82,7 @@ def test_trials_of_a_process_that_is_told_to_go_and_of_a_node_that_drains_begin_
         places = {engine: ray.get(engine.presence.remote()).node for engine in engines}
         here = ray.get_runtime_context().get_node_id()
         monkeypatch.setattr(
-            "orchestrator.scheduling.tuner.engine_pool", lambda layout, **options: Shared(pool, engines)
+            "orchestrator.scheduling.tuner.engine_pool", lambda *arguments, **options: Shared(pool, engines)
         )
 
         def drain() -> None:
@@ -119,7 +122,10 @@ def test_nodes_without_a_gpu_train_what_needs_none_and_an_engine_there_is_on_the
     gpu = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE_BYTES)  # as far as Ray knows
     until(lambda: len(nodes()) == 2)
     layout = EngineLayout(count=1, num_gpus=1, num_threads=1)
-    with engine_pool(layout, wants_helpers=lambda: True) as (pool, engines):
+    remaining = Remaining(FixedTrials(()))
+    cheap_trial = replace(planned_trial(), config=brief_config("no_bert"))
+    remaining.under_way = lambda: [cheap_trial]
+    with engine_pool(layout, remaining) as (pool, engines):
         dear = ray.get(pool.acquire.remote("dear", None))
         assert ray.get(dear.presence.remote()).node == gpu.node_id
         waits = pool.acquire.remote("waits", None)

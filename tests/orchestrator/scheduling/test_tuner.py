@@ -112,7 +112,7 @@ def _on_one_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps get a pool of their own over that engine."""
 
     @contextmanager
-    def pool_of_one(layout: EngineLayout) -> Iterator[tuple[Any, list[Any]]]:
+    def pool_of_one(layout: EngineLayout, *arguments: Any, **options: Any) -> Iterator[tuple[Any, list[Any]]]:
         pool = ray.remote(EnginePool).options(num_cpus=0, max_concurrency=100).remote([engine])
         yield pool, [engine]
         ray.kill(pool)
