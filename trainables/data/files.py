@@ -16,15 +16,16 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 
-from trainables.data import squad
+from trainables.data import spreadsheet, squad
 from trainables.data.columns import find_columns
 from trainables.data.declaration import read_declaration
 from trainables.data.delimited import read_delimited
 from trainables.data.encoding import LFS_POINTER, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json_lines, read_json_list
+from trainables.data.label_folders import Labels, find_label_folders, read_label_folders, text_files
 from trainables.data.label_sets import from_flags
-from trainables.data.layout import ENDINGS, ending_of, files_below, find_layout, split_files
+from trainables.data.layout import ENDINGS, Layout, ending_of, files_below, find_layout, split_files
 from trainables.data.paths import existing_path
 from trainables.data.reading import LINE, Format, Rows
 from trainables.data.rows import Declared, make_task
@@ -47,12 +48,19 @@ def load_folder(folder: Path, *, name: str | None = None) -> Task:
     try:
         stamp = tuple(
             (path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns)
-            for path in files_below(folder)
+            for path in _row_files(folder)
             if (status := path.stat())
         )
     except OSError as fault:
         raise FaultsError(f"task {name or folder.name}", [f"the folder must be readable, but {fault}"]) from None
     return _load(folder, name, stamp)
+
+
+def _row_files(folder: Path) -> list[Path]:
+    """The files of rows, or where there is none the texts that lie one a file."""
+    files = files_below(folder)
+    layout = find_layout([path.relative_to(folder).as_posix() for path in files])
+    return files if layout.files or layout.others else [*files, *text_files(folder)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -62,7 +70,13 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     names = [entry[0] for entry in stamp]
     if _is_squad(folder, names, declared):
         return squad.load_squad(folder, names, declared, faults)
-    layout = find_layout(names)
+    layout, labelled = find_layout(names), dict[str, Labels]()
+    if not layout.files and not layout.others:
+        labelled, said_of_folders = find_label_folders(names)
+        folders = {
+            split: [str(Path(files[0]).parent) for files in labels.values()] for split, labels in labelled.items()
+        }
+        layout = Layout(files=folders, notes=said_of_folders, faults=layout.faults)
     if declared.kind in (None, "extractive_qa") and _are_questions(folder, layout.files):
         return squad.load_squad(folder, names, declared, [*faults, *layout.faults], files=layout.files)
     faults += layout.faults
@@ -77,7 +91,9 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
             continue
         called = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
-            rows = _read(folder, files, asked)
+            rows = (
+                read_label_folders(folder, labelled[split], asked) if split in labelled else _read(folder, files, asked)
+            )
         except (pa.ArrowException, OSError, ValueError, RecursionError, EOFError, zlib.error) as fault:
             faults.append(f"{split}: {called} cannot be read: {' '.join(str(fault).split())}")
             continue
@@ -101,9 +117,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     for split in ("train", "validation") if WHOLE not in layout.files else ():
         if split not in layout.files and not (split == "validation" and cut_validation):
             listed = ", ".join(names[:10]) or "nothing"
-            sheets = any(name.lower().endswith((".xlsx", ".xls", ".ods")) for name in names)
-            remedy = ". Save each sheet of a spreadsheet as .csv" if sheets else ""
-            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}{remedy}")
+            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}")
     flagged = (asked.columns or {}).get("label")
     if not isinstance(flagged, list):
         flagged = None if declared.kind in (None, "multilabel") else []
@@ -192,6 +206,8 @@ def _read_file(path: Path, asked: Format) -> Rows:
     ending = ending_of(path.name)
     if ending in (".parquet", ".arrow"):
         return _read_arrow(path, asked)
+    if ending in spreadsheet.ENDINGS:
+        return spreadsheet.read_spreadsheet(path, asked)
     lines, encoding = read_lines(path, asked.encoding)
     if ending == ".json":
         first = next((line for line in lines if line.strip()), "")

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.data import spreadsheet
 from trainables.data.splitting import WHOLE
 from trainables.task import FURTHER_SPLIT, SPLITS, in_order
 
 ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")  # of a split's own files
 # Endings of files that a split without one of those may have; the later ones only where no earlier is there.
-_FURTHER_ENDINGS = (*ENDINGS, ".ndjson", ".json"), (".txt",)
+_FURTHER_ENDINGS = (*ENDINGS, ".ndjson", ".json"), (".txt",), spreadsheet.ENDINGS
 _PACKED = (".gz", ".zip")
-_CALLED = {
+CALLED = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -124,18 +125,18 @@ def _split_of(name: str, ending: str, *, at_end: bool) -> tuple[str | None, str]
     """The split a file is of, if any, and what its parts have in common."""
     path = Path(name)
     if ending == ".arrow":
-        return _CALLED.get(path.parts[0].lower()), str(path.parent)
+        return CALLED.get(path.parts[0].lower()), str(path.parent)
     base = path.name[: path.name.lower().rindex(ending)]
     part = _PART.fullmatch(base)
     stem = (part["stem"] if part else base).lower()
     group = f"{path.parent}/{stem}-{part['parts']}{ending}" if part else name
     if at_end:
         stem = re.split(r"[_. -]", stem)[-1]
-    if stem in _CALLED:
-        return _CALLED[stem], group
+    if stem in CALLED:
+        return CALLED[stem], group
     first, _, rest = stem.partition("_")
-    if rest and _CALLED.get(first) in ("validation", "test") and re.fullmatch(r"\w+", rest):
-        return f"{_CALLED[first]}_{rest}", group
+    if rest and CALLED.get(first) in ("validation", "test") and re.fullmatch(r"\w+", rest):
+        return f"{CALLED[first]}_{rest}", group
     return None, group
 
 
@@ -149,4 +150,4 @@ def _missing_parts(split: str, files: Sequence[str]) -> str | None:
 
 
 def _is_rows(name: str) -> bool:
-    return ending_of(name) in (*ENDINGS, ".ndjson") and not Path(name).name.startswith(".")
+    return ending_of(name) in (*ENDINGS, ".ndjson", *spreadsheet.ENDINGS) and not Path(name).name.startswith(".")

@@ -1,8 +1,8 @@
 """Tasks by reference: what to learn, from which rows, measured how. Needs no torch.
 
 A reference is `<family>/<name>`, a family being a file of this folder (`toy/sentiment`, `glue/cola`,
-`hub/<dataset id>@<commit>?text_a=...`); anything else is the path of a task folder. `./toy/sentiment` and absolute
-paths are folders whatever they are called.
+`hub/<dataset id>@<commit>?text_a=...`); anything else is the path of a task folder, or a URI of one
+(`s3://bucket/folder`). `./toy/sentiment` and absolute paths are folders whatever they are called.
 
 A family is a module with three functions: `names()`, the tasks it knows by name (empty where any name may do);
 `describe(name) -> TaskInfo`, from memory where it can; `load(name) -> Task`. Both raise `FaultsError`.
@@ -16,6 +16,7 @@ import sys
 from types import ModuleType
 
 from trainables import discovery
+from trainables.data import remote
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, unknown_name
 from trainables.task import SPLITS, Task, TaskInfo
@@ -59,7 +60,12 @@ def _resolve(reference: str) -> tuple[ModuleType, str]:
         if family.names() and rest not in family.names():
             raise FaultsError(f"task {reference}", [unknown_name(f"task of family {prefix}", rest, family.names())])
         return family, rest
+    if remote.is_remote(reference):
+        return _family("folder"), reference
     folder = existing_path(reference)
+    if folder is not None and folder.is_file():
+        rule = "must be a folder; one that holds this file alone is cut into train, validation and test"
+        raise FaultsError(f"task {reference}", [f"{rule}, but {reference} is a file"])
     if folder is None or not folder.is_dir():
         near = difflib.get_close_matches(reference, known_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -5,13 +5,16 @@ names and formats are found where only one reading is possible (docs/data.md). A
 its kind (classification, regression or multilabel), pair, num_labels, label_names and metric, and how its files are to
 be read; what it leaves out is inferred from them. Files `.json` in the format of SQuAD v1.1, also under their official
 names, are a task of extractive question answering. Further splits to evaluate the final model on are called
-`validation_<name>` and `test_<name>`. One file `all` instead of splits is cut into 80/10/10 by a fixed seed.
+`validation_<name>` and `test_<name>`. One file `all` instead of splits is cut into 80/10/10 by a fixed seed. A folder
+may lie elsewhere, at a URI that `trainables.data.remote` fetches.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+from trainables.data import remote
 from trainables.data.files import load_folder
 from trainables.task import Task, TaskInfo
 
@@ -28,4 +31,8 @@ def describe(folder: str) -> TaskInfo:
 
 def load(folder: str) -> Task:
     """Read and check a task folder. Raises `FaultsError` with all its faults."""
-    return load_folder(Path(folder))
+    if not remote.is_remote(folder):
+        return load_folder(Path(folder))
+    task, local = load_folder(fetched := remote.fetch(folder)), str(fetched.resolve())
+    source = task.info.source.replace(local, folder.partition("?")[0])
+    return dataclasses.replace(task, info=dataclasses.replace(task.info, source=source))
