@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.memory_kills import memory_kills
 from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
 from trainables.outcome import EpochReport, TrialOutcome
@@ -37,6 +38,7 @@ class Presence:
     trials: tuple[str, ...]  # handed to it and not ended
     is_cancelled: bool  # whether it begins nothing more
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
+    memory_kills: int | None = None  # processes of its machine that the kernel has killed for want of memory
 
 
 class _Run:
@@ -155,6 +157,7 @@ class EngineActor:
                 trials=trials,
                 is_cancelled=self._all_cancelled,
                 stands_still_s=self._stands_still_s(),
+                memory_kills=memory_kills(),
             )
 
     def start(

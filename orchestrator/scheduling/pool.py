@@ -18,8 +18,9 @@ from ray.exceptions import RayError
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineLostError, Presence
-from orchestrator.scheduling.engine_failures import EngineFailures
+from orchestrator.scheduling.engine_failures import KILLED_FOR_MEMORY, EngineFailures
 from orchestrator.scheduling.engine_failures import TrialGivenUpError as TrialGivenUpError
+from orchestrator.scheduling.lending import choose
 from orchestrator.scheduling.pooled_engine import Life, PooledEngine, is_alive
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class PoolStatus:
     engines: tuple[EngineStatus, ...]  # that are there; none where trials wait for one to come
     replaced: tuple[
         str, ...
-    ] = ()  # what is to be said of each engine that hung and was started again, the oldest first
+    ] = ()  # what is to be said of each engine that hung, or wanted memory, and was started again, the oldest first
 
 
 @dataclass(eq=False)
@@ -140,10 +141,11 @@ class EnginePool:
             return None
         return engine.handle
 
-    async def release(self, trial_id: str, *, lost: bool = False) -> None:
+    async def release(self, trial_id: str, *, lost: bool = False, wanted_memory: bool = False) -> None:
         """Take a trial's engine back, ending the trial where it still trains; nothing where it has none.
 
         `lost`: the engine can no longer tell of the trial. Wait for the answer before asking for another one.
+        `wanted_memory`: Ray says that it killed the engine, since its node ran out of memory.
         """
         if not lost:
             self._losses.forget(trial_id)
@@ -160,7 +162,7 @@ class EnginePool:
         try:
             if lost:
                 await self._look(engine)
-                self._note_loss(trial_id, loan)
+                self._note_loss(trial_id, loan, wanted_memory=wanted_memory)
             await self._end(engine, trial_id)
         finally:
             engine.trials.discard(trial_id)
@@ -203,8 +205,8 @@ class EnginePool:
         for trial_id, loan in self._loans.items():
             if loan.engine.done() or loan.key in refused:
                 continue
-            if able := [engine for engine in self._engines if engine.takes(loan.key)]:
-                self._give(min(able, key=lambda engine: len(engine.trials)), trial_id, loan)
+            if (engine := choose(self._engines, loan.key)) is not None:
+                self._give(engine, trial_id, loan)
             else:
                 refused.add(loan.key)
 
@@ -265,10 +267,13 @@ class EnginePool:
         engine.name = seen.status.engine
         before = engine.life
         if before and before.process == seen.process and engine.is_here:
+            before.goes_on(seen)
             return
-        engine.life = Life(seen.process, seen.node)
+        engine.life = Life(seen)
         if before:
-            before.end(is_crash=before.process != seen.process and is_alive(before.node))
+            before.end(is_crash=before.process != seen.process and is_alive(before.node), next_seen=seen)
+            if before.wanted_memory:
+                self._tell(f"Engine {engine.name} {KILLED_FOR_MEMORY}.")
             return
         for trial_id in seen.trials:
             # Who could train with them is no longer known, so nobody joins them.
@@ -289,16 +294,20 @@ class EnginePool:
 
     def _replace(self, engine: PooledEngine, why: str) -> None:
         """Kill an engine that hangs; its trials hear of it as of any crash, and begin anew."""
-        line = f"Engine {engine.name} {why}. It is started again, and its trials begin anew."
-        logger.warning("%s", line)
-        self._replaced.append(line)
+        self._tell(f"Engine {engine.name} {why}.")
         engine.kill()
 
-    def _note_loss(self, trial_id: str, loan: _Loan) -> None:
+    def _tell(self, line: str) -> None:
+        """Have the user hear of an engine that was started again."""
+        line = f"{line} It is started again, and its trials begin anew."
+        logger.warning("%s", line)
+        self._replaced.append(line)
+
+    def _note_loss(self, trial_id: str, loan: _Loan, *, wanted_memory: bool = False) -> None:
         """An engine can no longer tell of a trial."""
         if (engine := loan.lent) and loan.life:
             is_well = engine.is_here and engine.life is loan.life
-            self._losses.note(trial_id, None if is_well else loan.life)
+            self._losses.note(trial_id, None if is_well else loan.life, wanted_memory=wanted_memory)
 
 
 def _is_restarted() -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.scheduling.pool import TrialGivenUpError
 from trainables.config import TrialConfig
@@ -50,10 +50,10 @@ class EngineTrial(tune.Trainable):
                 news = ray.get(self._engine.next.remote(self._trial_id))
             except TrialGivenUpError as reason:
                 return self._result(unstarted(OutcomeStatus.FAILED, str(reason), {}))
-            except RayError:
+            except RayError as error:
                 if self._engine is None:
                     raise  # the pool's process is gone: Tune starts the trial again
-                self._leave(lost=True)
+                self._leave(lost=True, wanted_memory=isinstance(error, OutOfMemoryError))
                 continue
             if news is None:
                 self._leave()
@@ -91,10 +91,10 @@ class EngineTrial(tune.Trainable):
         self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, may_be_pruned, keeps))
         return True
 
-    def _leave(self, *, lost: bool = False) -> None:
+    def _leave(self, *, lost: bool = False, wanted_memory: bool = False) -> None:
         """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
         if self._engine is not None:
             self._engine = None
-            released = self._pool.release.remote(self._trial_id, lost=lost)
+            released = self._pool.release.remote(self._trial_id, lost=lost, wanted_memory=wanted_memory)
             if lost:
                 ray.get(released)  # whose doing it was must be known before the trial asks for another engine

@@ -65,7 +65,10 @@ def run_trials(
         watch = Watch(interrupt, spending)
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         with engine_pool(layout) as (pool, _):
-            recorder = Recorder(sweep, source, observer, pool, watch.look, spending.trial_failed)
+            recorder = Recorder(
+                sweep, source, observer, pool, watch.look, spending.trial_failed, spending.engines_there
+            )
+            spending.engines_there(layout.count)  # a machine is paid while its engines load
             observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
             observer.engines_starting(layout.count)
             most = source.most

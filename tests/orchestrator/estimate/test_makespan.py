@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import random
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.estimate.makespan import Load, play
+from orchestrator.estimate.makespan import Engine, EngineIndex, Load, NeverEndsError, play
+from orchestrator.estimate.outages import LOSS_SEEN_S, Outages
+from orchestrator.scheduling.lending import choose
 
 
 def load(
@@ -104,3 +112,83 @@ def test_more_engines_never_take_longer_over_trials_of_one_length(steps: list[fl
     loads = [load(None, steps[0]) for _ in steps]
     spans = [play(loads, engines=engines).seconds for engines in (1, 2, 3, 8)]
     assert spans == sorted(spans, reverse=True)
+
+
+class OnceAt(Outages):
+    """Nodes of which the first fails once, at the time 5."""
+
+    def of(self, node: int) -> Any:
+        moments = iter([5.0] if node == 0 else [])
+        return SimpleNamespace(next_failure=lambda up_since: next(moments, math.inf))
+
+
+ONCE = OnceAt(per_hour=1, replaced_after_s=20, start_s=2)
+
+
+def test_a_trial_whose_node_fails_begins_anew_on_the_one_in_its_place() -> None:
+    span = play([load(None)], engines=1, outages=ONCE)
+    assert span.seconds == pytest.approx(5 + LOSS_SEEN_S + 10)
+    assert span.busy_s == pytest.approx(5 + 10)
+    assert span.up_s == pytest.approx(span.seconds - 22)
+    assert (span.failures, span.begun_anew) == (1, 1)
+
+
+def test_the_trials_of_a_node_fail_together_and_those_of_others_go_on() -> None:
+    span = play([load(None)] * 3, engines=3, engines_per_node=2, outages=ONCE)
+    assert (span.failures, span.begun_anew) == (1, 2)
+    assert span.busy_s == pytest.approx(10 + 2 * (5 + 10))
+    assert span.up_s == pytest.approx(3 * span.seconds - 2 * 22)
+
+
+def test_a_trial_that_begins_anew_stands_behind_those_that_wait_and_does_again_what_its_engine_did_once() -> None:
+    loads = [load(None, once=(("task", 3.0),)) for _ in range(2)]
+    span = play(loads, engines=1, outages=ONCE)
+    assert span.seconds == pytest.approx(27 + 3 + 10 + 10)
+    assert span.packs == 3
+
+
+def test_failures_are_drawn_by_the_seed_and_every_node_has_its_own() -> None:
+    loads = [load(None, 300) for _ in range(40)]
+    first, again, other = (play(loads, engines=4, outages=Outages(per_hour=3, seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert first.begun_anew == first.failures > 0
+    assert play(loads, engines=4, outages=Outages(per_hour=0)) == play(loads, engines=4)
+
+
+def test_nodes_that_fail_too_often_are_said_to_never_end_it() -> None:
+    with pytest.raises(NeverEndsError, match="began anew"):
+        play([load(None, 36_000)], engines=1, outages=Outages(per_hour=60))
+
+
+def test_a_driver_starts_no_more_trials_in_a_second_than_it_can() -> None:
+    span = play([load(None, 1)] * 100, engines=100, starts_per_s=2)
+    assert span.seconds == pytest.approx(50 + 1)
+
+
+def test_the_index_finds_the_engine_that_the_pool_would_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(0)
+    found = []
+
+    def find(index: EngineIndex, key: str | None) -> Engine | None:
+        engine = by_index(index, key)
+        assert engine is choose(index._engines, key)
+        found.append(engine)
+        return engine
+
+    by_index = EngineIndex.find
+    monkeypatch.setattr(EngineIndex, "find", find)
+    for seed in range(5):
+        loads = [
+            load(chance.choice("abc") if chance.random() < 0.8 else None, chance.randint(1, 99)) for _ in range(80)
+        ]
+        play(loads, engines=6, concurrent=chance.randint(10, 40), outages=Outages(per_hour=20, seed=seed))
+    assert any(found)
+    assert not all(found)
+
+
+def test_ten_thousand_trials_on_a_thousand_engines_take_a_moment() -> None:
+    loads = [load(f"k{number % 250}", 100 + number % 7, limit=16) for number in range(10_000)]
+    began = time.process_time()
+    span = play(loads, engines=1000, concurrent=16_000, outages=Outages(per_hour=0.5))
+    assert span.begun_anew > 0
+    assert time.process_time() - began < 10
