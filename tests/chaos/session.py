@@ -10,6 +10,7 @@ from pathlib import Path
 
 from orchestrator.record import TrialStatus
 from tests.chaos import tracking
+from tests.chaos.bucket import Bucket
 from tests.chaos.checks import Row, compare_mlflow, table
 from tests.chaos.disk import Disk
 from tests.chaos.nodes import Nodes
@@ -41,6 +42,7 @@ class Session:
         self._disk = Disk(self.folder / "disk")
         self._database = tracking.Database(self.folder)
         self._server = tracking.Server(self.folder)
+        self._bucket = Bucket()
         self._nodes = Nodes(WORKERS)
         return self
 
@@ -49,6 +51,7 @@ class Session:
             logging.getLogger(name).setLevel(level)
         self._nodes.close()
         self._server.close()
+        self._bucket.close()
         self._database.close()
         self._disk.close()
 
@@ -71,14 +74,18 @@ class Session:
     def play(self, number: int, strikes: Sequence[Strike] | None = None) -> Result:
         """Play a round: its own strikes, or those given."""
         strikes = draw(self._seed, number, len(self._expected)) if strikes is None else strikes
-        scene = self._scene(f"round-{number}", with_server=any(strike.fault.needs_server for strike in strikes))
+        with_bucket = any(strike.fault.needs_bucket for strike in strikes)
+        if with_bucket:
+            strikes = [strike for strike in strikes if not strike.fault.needs_disk]
+        with_server = any(strike.fault.needs_server for strike in strikes)
+        scene = self._scene(f"round-{number}", with_server=with_server, with_bucket=with_bucket)
         while len(self._nodes) < 1 + WORKERS:  # of an earlier round that ended before its node was replaced
             self._nodes.join()
         result = Round(scene, strikes, self._expected, number).play()
         clear(scene, keep=bool(result.violations))
         return result
 
-    def _scene(self, name: str, *, with_server: bool) -> Scene:
+    def _scene(self, name: str, *, with_server: bool, with_bucket: bool = False) -> Scene:
         folder = self.folder / name
         folder.mkdir()
         if with_server:
@@ -92,6 +99,7 @@ class Session:
             folder=folder,
             name=f"chaos-{name}",
             random=random.Random(f"{self._seed}/{name}"),
+            bucket=self._bucket if with_bucket else None,
         )
         self._ground.sweep_file(folder, scene.name)
         return scene
