@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import shutil
@@ -39,21 +40,24 @@ class Session:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.folder.mkdir(parents=True)
         self._ground.write()
-        self._disk = Disk(self.folder / "disk")
-        self._database = tracking.Database(self.folder)
-        self._server = tracking.Server(self.folder)
-        self._bucket = Bucket()
-        self._nodes = Nodes(WORKERS)
+        with contextlib.ExitStack() as opened:  # ends what it has begun where the next cannot begin
+            self._disk = Disk(self.folder / "disk")
+            opened.callback(self._disk.close)
+            self._database = tracking.Database(self.folder)
+            opened.callback(self._database.close)
+            self._server = tracking.Server(self.folder)
+            opened.callback(self._server.close)
+            self._bucket = Bucket()
+            opened.callback(self._bucket.close)
+            self._nodes = Nodes(WORKERS)
+            opened.callback(self._nodes.close)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
-        self._nodes.close()
-        self._server.close()
-        self._bucket.close()
-        self._database.close()
-        self._disk.close()
+        self._opened.close()
 
     def undisturbed(self) -> Result:
         """Run the sweep with nothing done to it, which is what all rounds are compared with."""
