@@ -44,19 +44,29 @@ class _OneAtATime:
             return list(self._application(whole, start_response))
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[ObjectStore]:
-    """An empty object store for a block. The environment must hold `KEYS` for its clients."""
-    import boto3
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+def in_turn(application: Any) -> Any:
+    """A WSGI application that takes one request after the other."""
+    return _OneAtATime(application)
+
+
+def make_listener(application: Any, port: int = 0) -> Any:
+    """A server of it on the loopback interface that says nothing of its requests."""
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
         def log(self, type: str, message: str, *args: Any) -> None:
             """Requests are nobody's concern."""
 
-    application = _OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    return make_server("127.0.0.1", port, application, threaded=True, request_handler=Quiet)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[ObjectStore]:
+    """An empty object store for a block. The environment must hold `KEYS` for its clients."""
+    import boto3
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    server = make_listener(in_turn(DomainDispatcherApplication(create_backend_app)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     host = f"127.0.0.1:{server.server_port}"

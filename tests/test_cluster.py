@@ -29,8 +29,10 @@ def constraints():
 @pytest.mark.parametrize(
     "path", [*CLUSTER.glob("*.yaml"), ROOT / ".pre-commit-config.yaml"], ids=lambda path: path.name
 )
-def test_a_yaml_file_can_be_read_and_holds_a_mapping(path):
-    assert isinstance(read(path), dict)
+def test_a_yaml_file_can_be_read_and_holds_mappings(path):
+    assert all(
+        isinstance(each, dict) for each in YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8"))
+    )
 
 
 def test_rays_cluster_launcher_accepts_the_ray_up_file():
@@ -100,7 +102,7 @@ def test_the_rayjob_trains_on_gpus_in_the_image_of_this_version():
     cluster = read(CLUSTER / "rayjob.yaml")["spec"]["rayClusterSpec"]
     groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
     containers = [container for group in groups for container in group["template"]["spec"]["containers"]]
-    assert {container["image"].partition(":")[2] for container in containers} == {version}
+    assert [container["image"].partition(":")[2] for container in containers] == [version, f"{version}-cuda"]
     assert [int(container["resources"]["limits"].get("nvidia.com/gpu", 0)) for container in containers] == [0, 1]
 
 

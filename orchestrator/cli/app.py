@@ -82,6 +82,15 @@ MaxFailures = Annotated[
     int | None,
     typer.Option("--max-failures", metavar="N", help="End in order when N trials have failed; resume trains the rest."),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cost", metavar="AMOUNT", help="End in order when the engines have cost so much; needs --price."
+    ),
+]
+Price = Annotated[
+    float | None, typer.Option("--price", metavar="AMOUNT", help="Price of one engine (GPU or core) for one hour.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]
 
 
@@ -118,6 +127,53 @@ def plan(
 
 
 @app.command()
+def simulate(
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP_OR_STORE", help="A sweep, timed by arithmetic or --from; or a store, timed by its records."
+        ),
+    ],
+    nodes: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of nodes to compare.")] = "1,10,100,1000",
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of each node; 1 by default, where the times are a GPU's.")
+    ] = None,
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="Cores of each node without a GPU, an engine each; 1 by default.")
+    ] = None,
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="STORE", help="Earlier sweep whose speeds to use. Repeatable.")
+    ] = None,
+    failures_per_hour: Annotated[
+        float, typer.Option(min=0, help="How often one node fails in an hour; its trials begin anew.")
+    ] = 0.0,
+    replacement_minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes until another node stands in the place of one that failed.")
+    ] = 5.0,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of one device for one hour.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of failures, and of whom early stopping stops.")] = 0,
+    set_: Overrides = None,
+    as_json: Json = False,
+) -> int:
+    """Play a sweep through on clusters of several sizes: time, use, cost, and where more nodes stop paying."""
+    from orchestrator.cli.simulate import show_simulation
+
+    return show_simulation(
+        sweep,
+        set_ or (),
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        cpus_per_node=cpus_per_node,
+        earlier=from_ or (),
+        failures_per_hour=failures_per_hour,
+        replacement_minutes=replacement_minutes,
+        price=price,
+        seed=seed,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def run(
     sweep: Sweep,
     store: StoreOption = None,
@@ -126,6 +182,8 @@ def run(
     tracking_uri: TrackingUri = None,
     max_hours: MaxHours = None,
     max_failures: MaxFailures = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
     take_over: TakeOver = False,
     as_json: Json = False,
 ) -> int:
@@ -139,7 +197,7 @@ def run(
         store=store,
         address=address,
         tracking_uri=tracking_uri,
-        budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
         take_over=take_over,
         as_json=as_json,
     )
@@ -158,6 +216,8 @@ def resume(
     tracking_uri: TrackingUri = None,
     max_hours: MaxHours = None,
     max_failures: MaxFailures = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
     take_over: TakeOver = False,
     as_json: Json = False,
 ) -> int:
@@ -172,7 +232,7 @@ def resume(
         name=name,
         address=address,
         tracking_uri=tracking_uri,
-        budget=Budget(max_hours=max_hours, max_failures=max_failures),
+        budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
         take_over=take_over,
         as_json=as_json,
     )

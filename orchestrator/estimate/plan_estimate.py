@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from trainables.device.hardware import Device
     from trainables.estimate.calibration import Calibration
     from trainables.estimate.throughput import Throughput
+    from trainables.estimate.trial_cost import TrialCost
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,40 +50,23 @@ def estimate_plan(
     `earlier` are stores of other sweeps whose records are read. Raises `FaultsError` where one of them is none, or a
     calibration failed.
     """
-    # Here: the command line's help needs no torch.
-    from trainables.device.hardware import count_devices, default_device
-    from trainables.estimate.calibration_file import read_calibration
+    from trainables.device.hardware import count_devices  # here: the command line's help needs no torch
 
     engines = devices or count_devices()
-    stores = [*([opened] if opened.exists() else []), *map(_existing, earlier)]
+    stores = [*([opened] if opened.exists() else []), *map(existing, earlier)]
     left = trials_left(plan, opened)
     if plan.missing:
         return PlanEstimate(estimate=None, devices=engines, unknown=("data or weights are not at hand",))
     if not left:
         return PlanEstimate(estimate=None, devices=engines)
-    device = default_device()
-    trial_costs = TrialCosts(plan, device)
-    costs = [trial_costs.of(trial) for trial in left]
-    known = [each for each in costs if each is not None]
-    if len(known) < len(costs):
-        why = "how many windows the questions of extractive question answering make is known once they are tokenised"
-        return PlanEstimate(estimate=None, devices=engines, unknown=(why,))
-    notes = []
-    if calibrate:
-        calibration: Calibration | None = calibrate_sweep(left, known, device, note)
-    else:
-        calibration = read_calibration(device)
-    if calibration is not None:
-        notes += _about(calibration, is_new=calibrate)
-    throughputs, is_here = _recorded(stores, trial_costs, device)
-    if throughputs and not is_here:
-        notes.append(
-            "the records of earlier sweeps are of another host or device, which may be faster or slower than this one"
-        )
+    gathered = gather(plan, left, stores, calibrate=calibrate, note=note)
+    if isinstance(gathered, str):
+        return PlanEstimate(estimate=None, devices=engines, unknown=(gathered,))
+    notes = list(gathered.notes)
     found = estimate_sweep(
         left,
-        known,
-        _measurements(calibration, throughputs, device),
+        gathered.costs,
+        gathered.measurements,
         devices=engines,
         max_concurrent_trials=plan.spec.search.max_concurrent_trials,
         early_stopping=plan.spec.early_stopping,
@@ -89,6 +76,48 @@ def estimate_plan(
     if found.expected_epochs is None:
         notes.append("whom this rule of early stopping stops cannot be told before; the estimate is as if it were none")
     return PlanEstimate(estimate=found, devices=engines, notes=tuple(notes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What each of some trials costs, what was measured, and what is to be said of that."""
+
+    costs: Sequence[TrialCost]
+    measurements: Measurements
+    notes: Sequence[str]
+
+
+def gather(
+    plan: SweepPlan,
+    trials: Sequence[PlannedTrial],
+    stores: Iterable[Store],
+    *,
+    calibrate: bool = False,
+    note: Callable[[str], None] = logger.info,
+) -> Gathered | str:
+    """What is known of these trials of a plan, by a calibration and by the records of stores; or why nothing is."""
+    from trainables.device.hardware import default_device
+    from trainables.estimate.calibration_file import read_calibration
+
+    device = default_device()
+    trial_costs = TrialCosts(plan, device)
+    costs = [trial_costs.of(trial) for trial in trials]
+    known = [each for each in costs if each is not None]
+    if len(known) < len(costs):
+        return "how many windows the questions of extractive question answering make is known once they are tokenised"
+    notes = []
+    if calibrate:
+        calibration: Calibration | None = calibrate_sweep(trials, known, device, note)
+    else:
+        calibration = read_calibration(device)
+    if calibration is not None:
+        notes += _about(calibration, is_new=calibrate)
+    throughputs, is_here = _recorded(stores, trial_costs, device)
+    if throughputs and not is_here:
+        notes.append(
+            "the records of earlier sweeps are of another host or device, which may be faster or slower than this one"
+        )
+    return Gathered(costs=known, measurements=_measurements(calibration, throughputs, device), notes=notes)
 
 
 def _measurements(calibration: Calibration | None, throughputs: Sequence[Throughput], device: Device) -> Measurements:
@@ -117,7 +146,8 @@ def trials_left(plan: SweepPlan, opened: Store) -> tuple[PlannedTrial, ...]:
     return plan.sample_trials()[: max(0, plan.most_trials - len(finished))]
 
 
-def _existing(uri: str) -> Store:
+def existing(uri: str) -> Store:
+    """The store of an earlier sweep, from which speeds are to be read. Raises `FaultsError` where there is none."""
     store = Store(uri)
     if not store.exists():
         raise FaultsError(f"store {uri}", [f"--from must name a sweep's store, but there is none in {uri}"])

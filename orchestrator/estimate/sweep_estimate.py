@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.estimate.expected_epochs import expected_epochs, has_expectation
-from orchestrator.estimate.makespan import Load, Makespan, play
+from orchestrator.estimate.makespan import Makespan, play
 from orchestrator.estimate.memory import memory_at_most
+from orchestrator.estimate.timed_trials import CHANGE_S, TimedTrials
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.scheduling.engine_layout import lay_out
 from orchestrator.spec.early_stopping import NONE, Rule
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 RAY_START_S, END_S = 9.0, 6.0
 # Until an engine stands, where that was not measured: imports, the device, the backbone.
 ENGINE_START_S = 7.0
-# Taking up a task that is tokenised already, where that was not measured.
-TASK_S = 0.2
-# Changing to another backbone, whatever its size, and for each byte of it: reading, converting, the tokenizer.
-CHANGE_S, CHANGE_S_PER_BYTE = 0.5, 2e-9
-# Building the model of a trial and joining it to a pack.
-JOIN_S = 0.05
+# Changing to another backbone, for each byte of it, beside `CHANGE_S`: reading and converting.
+CHANGE_S_PER_BYTE = 2e-9
 # Cores that driver, pool and trials take from the engines of a machine whose engines are its cores.
 CONTROL_CORES = 0.08
 # Orders of scores that are drawn where early stopping decides how long trials train.
@@ -99,29 +95,18 @@ def estimate_sweep(
     early_stopping: Rule | str = NONE,
 ) -> SweepEstimate:
     """Estimate what training these trials takes, in their order, each with its cost. There must be any."""
-    book = ThroughputTable(measurements.throughputs, measurements.rate_of)
-    known: dict[tuple, Timing] = {}
-    timings = []
-    for each in costs:
-        key = (each.kind, each.work)
-        if key not in known:
-            known[key] = book.timing(each.kind, each.work)
-        timings.append(known[key])
+    timed = time_trials(trials, costs, measurements)
     layout = lay_out({"GPU": devices} if measurements.is_gpu else {"CPU": devices})
     concurrent = layout.concurrent_trials(len(trials), max_concurrent_trials)
-    slower = 1.0 if measurements.is_gpu else 1 / (1 - CONTROL_CORES / max(2, devices))
-    limits = [each.limit(timing, measurements.free_bytes) for each, timing in zip(costs, timings, strict=True)]
+    slower = slowdown(devices, is_gpu=measurements.is_gpu)
+    timings, limits = timed.timings, timed.limits
 
     def played(epochs: Sequence[int]) -> Makespan:
-        loads = [
-            _load(trial, each, timing, limit, trained, measurements.task_s or {}, slower)
-            for trial, each, timing, limit, trained in zip(trials, costs, timings, limits, epochs, strict=True)
-        ]
-        return play(loads, engines=devices, concurrent=concurrent)
+        return play(timed.loads(epochs, slower=slower), engines=devices, concurrent=concurrent)
 
-    most = [trial.config.num_epochs for trial in trials]
+    most = timed.most_epochs
     longest = played(most)
-    draws = _drawn_epochs(trials, most, early_stopping)
+    draws = timed.drawn_epochs(early_stopping, np.random.default_rng(0), DRAWS)
     spans = [played(epochs) for epochs in draws] or [longest]
     start_s = RAY_START_S + END_S + (ENGINE_START_S if measurements.start_s is None else measurements.start_s)
     weights = [timing.step_s(1) * each.work.num_steps for each, timing in zip(costs, timings, strict=True)]
@@ -156,52 +141,31 @@ def estimate_sweep(
     )
 
 
-def _load(
-    trial: PlannedTrial,
-    each: TrialCost,
-    timing: Timing,
-    limit: int,
-    epochs: int,
-    task_s: Mapping[str, float],
-    slower: float,
-) -> Load:
-    """One trial that trains so many of its epochs; it is tested if those are all."""
-    work = each.work
-    is_whole = epochs == work.num_epochs
-    once = [(each.kind.task, task_s.get(each.kind.task, TASK_S))]  # of an engine that holds this backbone
-    if work.once_key is not None:
-        once.append((work.once_key, timing.once_s * slower))
-    return Load(
-        key=trial.pack_key,
-        num_steps=max(1.0, work.num_steps * epochs / work.num_epochs),
-        fixed_s=timing.fixed_s * slower,
-        trial_s=timing.trial_s * slower,
-        own_s=JOIN_S + (epochs * timing.evaluation_s + (timing.test_s if is_whole else 0)) * slower,
-        limit=limit,
-        once=tuple(once),
-        backbone=each.kind.backbone,
-        load_s=CHANGE_S + CHANGE_S_PER_BYTE * each.backbone_bytes,
+def time_trials(trials: Sequence[PlannedTrial], costs: Sequence[TrialCost], measurements: Measurements) -> TimedTrials:
+    """What each trial takes, from the throughput that comes nearest to it."""
+    book = ThroughputTable(measurements.throughputs, measurements.rate_of)
+    known: dict[tuple, Timing] = {}
+    timings = []
+    for each in costs:
+        key = (each.kind, each.work)
+        if key not in known:
+            known[key] = book.timing(each.kind, each.work)
+        timings.append(known[key])
+    return TimedTrials(
+        trials=trials,
+        kinds=[each.kind.task for each in costs],
+        backbones=[each.kind.backbone for each in costs],
+        timings=timings,
+        works=[each.work for each in costs],
+        limits=[each.limit(timing, measurements.free_bytes) for each, timing in zip(costs, timings, strict=True)],
+        task_s=measurements.task_s or {},
+        change_s={each.kind.backbone: CHANGE_S + CHANGE_S_PER_BYTE * each.backbone_bytes for each in costs},
     )
 
 
-def _drawn_epochs(trials: Sequence[PlannedTrial], most: Sequence[int], rule: Rule | str) -> list[list[int]]:
-    """The epochs of each trial, for some orders of their scores; none where the rule leaves no expectation."""
-    if not has_expectation(rule):
-        return []
-    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for place, trial in enumerate(trials):
-        groups[trial.config.task, trial.config.backbone, trial.config.method].append(place)
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(DRAWS):
-        epochs = list(most)
-        for (task, *_), places in groups.items():
-            longest = max(most[place] for place, trial in enumerate(trials) if trial.config.task == task)
-            trained = expected_epochs(rule, [most[place] for place in places], longest, rng)
-            for place, count in zip(places, trained, strict=True):
-                epochs[place] = count
-        draws.append(epochs)
-    return draws
+def slowdown(devices: int, *, is_gpu: bool) -> float:
+    """How many times as long engines take that share the machine's cores with driver, pool and trials."""
+    return 1.0 if is_gpu else 1 / (1 - CONTROL_CORES / max(2, devices))
 
 
 def _expected(draws: Sequence[Sequence[int]], most: Sequence[int], rule: Rule | str) -> int | None:

@@ -117,6 +117,8 @@ def run_sweep(
     address: str | None = None,
     max_hours: float | None = None,
     max_failures: int | None = None,
+    max_cost: float | None = None,
+    price: float | None = None,
     progress: Progress | None = None,
     take_over: bool = False,
 ) -> Results:
@@ -130,6 +132,8 @@ def run_sweep(
         address: a running Ray cluster to join; Ray is started on this machine if none is named.
         max_hours: hours after which the sweep ends in order, with trials left to a later run.
         max_failures: number of failed trials after which it does.
+        max_cost: what its engines may cost until it does, each at `price` an hour.
+        price: of one engine, a GPU or a CPU core, for one hour, in the currency of `max_cost`.
         progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
         take_over: whether to take the store over from a driver at work there without waiting for it to fall silent.
 
@@ -137,7 +141,7 @@ def run_sweep(
     """
     from orchestrator.run import notebook  # here: questions to finished sweeps draw nothing
 
-    budget = Budget(max_hours=max_hours, max_failures=max_failures)
+    budget = Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price)
     values = read_sweep(str(sweep)) if isinstance(sweep, str | Path) else sweep
     plan, opened = prepare(values, store)
     if notice := outcome_notice(plan, opened):

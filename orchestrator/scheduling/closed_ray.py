@@ -11,12 +11,14 @@ import functools
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import services as ray_services
 from ray._private import worker as ray_worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -24,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 TOKEN_BYTES = 32
+# Until a node of Ray that is being started has told of itself.
+NODE_START_S = 300.0
 # Ray's metrics are served to whoever asks, without a token, and nobody reads those of a Ray that ends with its sweep:
 # neither those of the node, nor those of two of Ray's processes, which serve none where their port is no port.
 NO_METRICS = {"AUTOSCALER_METRIC_PORT": "-1", "DASHBOARD_METRIC_PORT": "-1"}
@@ -62,6 +66,32 @@ def loopback_kept() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def started_patiently() -> Iterator[None]:
+    """Whoever starts a node of Ray meanwhile waits for it as long as `NODE_START_S`.
+
+    By itself Ray gives a node 30 seconds, which on a machine that many others use is not enough, leaves it running when
+    it gives it up, and has no option for it.
+    """
+    look = ray_services.get_node
+
+    def look_again(*arguments: Any, **options: Any) -> Any:
+        ends = time.monotonic() + NODE_START_S
+        while True:
+            try:
+                return look(*arguments, **options)
+            except RuntimeError:  # it is not known yet
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.1)
+
+    ray_services.get_node = look_again
+    try:
+        yield
+    finally:
+        ray_services.get_node = look
 
 
 @contextmanager

@@ -116,9 +116,18 @@ class Budget:
 
     max_hours: float | None = None  # from the start of the run
     max_failures: int | None = None  # failed trials
+    max_cost: float | None = None  # of the engines that are there, at this price for one of them and an hour
+    price: float | None = None
 
     def __post_init__(self) -> None:
         faults = []
+        if self.max_cost is not None and not 0 < self.max_cost < math.inf:
+            faults.append(f"max_cost must be an amount above 0, but got {self.max_cost}")
+        if self.price is not None and not 0 < self.price < math.inf:
+            faults.append(f"price must be that of one engine for one hour and above 0, but got {self.price}")
+        if (self.max_cost is None) is not (self.price is None):
+            given, lacking = ("max_cost", "price") if self.price is None else ("price", "max_cost")
+            faults.append(f"max_cost and price must come together, but {given} comes without {lacking}")
         if self.max_hours is not None and not 0 < self.max_hours < math.inf:
             faults.append(f"max_hours must be a number of hours above 0, but got {self.max_hours}")
         if self.max_failures is not None and self.max_failures < 1:
@@ -133,20 +142,40 @@ class Spending:
     def __init__(self, budget: Budget) -> None:
         """The run begins now."""
         self._budget = budget
-        self._began = time.monotonic()
+        self._began = self._counted_until = time.monotonic()
         self._failures = 0
+        self._engines = 0
+        self._engine_s = 0.0
 
     def trial_failed(self) -> None:
         self._failures += 1
 
+    def engines_there(self, count: int) -> None:
+        """So many engines are paid from now on, until another number is told."""
+        self._count_engines()
+        self._engines = count
+
     def used_up(self) -> str | None:
         """The budget that is used up, as the command line calls it; None while there is something of each left."""
-        hours, failures = self._budget.max_hours, self._budget.max_failures
+        hours, failures, cost = self._budget.max_hours, self._budget.max_failures, self._budget.max_cost
         if hours is not None and time.monotonic() - self._began >= hours * 3600:
             return f"--max-hours {hours:g}"
         if failures is not None and self._failures >= failures:
             return f"--max-failures {failures}"
+        if cost is not None and self.cost >= cost:
+            return f"--max-cost {cost:g}"
         return None
+
+    @property
+    def cost(self) -> float:
+        """Of the engines until now; 0 where no price is known."""
+        self._count_engines()
+        return self._engine_s / 3600 * (self._budget.price or 0.0)
+
+    def _count_engines(self) -> None:
+        now = time.monotonic()
+        self._engine_s += (now - self._counted_until) * self._engines
+        self._counted_until = now
 
 
 class Watch:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling.memory_kills import memory_kills
 from orchestrator.scheduling.notice import NOTICE_S, on_sigterm, will_end
 from orchestrator.scheduling.standstill import Standstill
 from trainables.config import TrialConfig
@@ -52,6 +53,7 @@ class Presence:
     is_cancelled: bool  # whether it begins nothing more
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
     has_notice: bool = False  # whether it is about to go
+    memory_kills: int | None = None  # processes of its machine that the kernel has killed for want of memory
 
 
 class WeightsInRay:
@@ -220,6 +222,7 @@ class EngineActor:
                 is_cancelled=self._all_cancelled,
                 stands_still_s=self._stands_still_s(),
                 has_notice=self._goes_at is not None,
+                memory_kills=memory_kills(),
             )
 
     def start(

@@ -20,7 +20,7 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.cluster_state import draining_nodes
 from orchestrator.scheduling.engine_actor import EngineLostError, Presence
 from orchestrator.scheduling.engine_demand import Idle
-from orchestrator.scheduling.engine_failures import EngineFailures
+from orchestrator.scheduling.engine_failures import KILLED_FOR_MEMORY, EngineFailures
 from orchestrator.scheduling.engine_failures import TrialGivenUpError as TrialGivenUpError
 from orchestrator.scheduling.loans import ANYTHING, Waiting, Wants, next_loan
 from orchestrator.scheduling.notice import seconds_left
@@ -42,7 +42,7 @@ class PoolStatus:
     engines: tuple[EngineStatus, ...]  # that are there; none where trials wait for one to come
     replaced: tuple[
         str, ...
-    ] = ()  # what is to be said of each engine that hung and was started again, the oldest first
+    ] = ()  # what is to be said of each engine that hung, or wanted memory, and was started again, the oldest first
 
 
 @dataclass(eq=False)
@@ -169,11 +169,14 @@ class EnginePool:
             return None
         return engine.handle
 
-    async def release(self, trial_id: str, *, lost: bool = False, had_notice: bool = False) -> None:
+    async def release(
+        self, trial_id: str, *, lost: bool = False, had_notice: bool = False, wanted_memory: bool = False
+    ) -> None:
         """Take a trial's engine back, ending the trial where it still trains; nothing where it has none.
 
         `lost`: the engine can no longer tell of the trial. Wait for the answer before asking for another one.
         `had_notice`: and that since it was about to go.
+        `wanted_memory`: Ray says that it killed the engine, since its node ran out of memory.
         """
         if not lost:
             self._losses.forget(trial_id)
@@ -192,7 +195,7 @@ class EnginePool:
                 loan.life.has_notice = True
             elif lost:
                 await self._look(engine)
-                self._note_loss(trial_id, loan)
+                self._note_loss(trial_id, loan, wanted_memory=wanted_memory)
             await self._end(engine, trial_id)
         finally:
             engine.drop(trial_id)
@@ -312,14 +315,16 @@ class EnginePool:
         engine.name = seen.status.engine
         before = engine.life
         if before and before.process == seen.process:
-            before.has_notice |= seen.has_notice
-        if before and before.process == seen.process and engine.is_here:
-            return
-        engine.life = Life(seen.process, seen.node)
+            before.goes_on(seen)
+            if engine.is_here:
+                return
+        engine.life = Life(seen)
         engine.backbone = None
         engine.loaded.clear()
         if before:
-            before.end(is_crash=before.process != seen.process and is_alive(before.node))
+            before.end(is_crash=before.process != seen.process and is_alive(before.node), next_seen=seen)
+            if before.wanted_memory:
+                self._tell(f"Engine {engine.name} {KILLED_FOR_MEMORY}.")
             return
         for trial_id in seen.trials:
             # Who could train with them is no longer known, so nobody joins them.
@@ -340,16 +345,20 @@ class EnginePool:
 
     def _replace(self, engine: PooledEngine, why: str) -> None:
         """Kill an engine that hangs; its trials hear of it as of any crash, and begin anew."""
-        line = f"Engine {engine.name} {why}. It is started again, and its trials begin anew."
-        logger.warning("%s", line)
-        self._replaced.append(line)
+        self._tell(f"Engine {engine.name} {why}.")
         engine.kill()
 
-    def _note_loss(self, trial_id: str, loan: _Loan) -> None:
+    def _tell(self, line: str) -> None:
+        """Have the user hear of an engine that was started again."""
+        line = f"{line} It is started again, and its trials begin anew."
+        logger.warning("%s", line)
+        self._replaced.append(line)
+
+    def _note_loss(self, trial_id: str, loan: _Loan, *, wanted_memory: bool = False) -> None:
         """An engine can no longer tell of a trial."""
         if (engine := loan.lent) and loan.life and not loan.life.has_notice:
             is_well = engine.is_here and engine.life is loan.life
-            self._losses.note(trial_id, None if is_well else loan.life)
+            self._losses.note(trial_id, None if is_well else loan.life, wanted_memory=wanted_memory)
 
 
 def _is_restarted() -> bool:

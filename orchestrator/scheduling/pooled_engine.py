@@ -37,18 +37,30 @@ class Life:
     """One process of an engine, from its start to its end.
 
     `is_crash` tells, once it has ended, whether it ended by itself: not with its node, not in appearance only, and not
-    because it was given notice (`has_notice`).
+    because it was given notice (`has_notice`). `wanted_memory` tells then whether the kernel killed processes of its
+    machine for want of memory as it ended.
     """
 
-    def __init__(self, process: str, node: str) -> None:
-        self.process = process
-        self.node = node
+    def __init__(self, seen: Presence) -> None:
+        self.process = seen.process
+        self.node = seen.node
         self.has_notice = False
+        self.wanted_memory = False
         self.is_crash: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._memory_kills = seen.memory_kills
 
-    def end(self, *, is_crash: bool) -> None:
-        if not self.is_crash.done():
-            self.is_crash.set_result(is_crash and not self.has_notice)
+    def goes_on(self, seen: Presence) -> None:
+        """It was seen again."""
+        self.has_notice |= seen.has_notice
+        self._memory_kills = seen.memory_kills
+
+    def end(self, *, is_crash: bool, next_seen: Presence | None = None) -> None:
+        """It is over; `next_seen` is the process in its place."""
+        if self.is_crash.done():
+            return
+        if is_crash and next_seen is not None and next_seen.node == self.node:
+            self.wanted_memory = (next_seen.memory_kills or 0) > (self._memory_kills or 0)
+        self.is_crash.set_result(is_crash and not self.has_notice)
 
 
 @dataclass(eq=False)

@@ -19,6 +19,7 @@ from orchestrator.scheduling.closed_ray import (
     end_ray,
     loopback_kept,
     ray_told_to_the_log,
+    started_patiently,
     warn_if_open,
 )
 from orchestrator.scheduling.early_end import endings_blocked
@@ -86,7 +87,7 @@ def connect(address: str | None, **options: Any) -> None:
     try:
         if address is not None:
             _knock(address)
-        with loopback_kept():
+        with loopback_kept(), started_patiently() if address is None else contextlib.nullcontext():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("Ray did not start", exc_info=True)

@@ -64,7 +64,8 @@ class Recorder(tune.Callback):
     """Turns what Tune tells of its trials into records, exactly one a trial.
 
     A trial counts as started when it has an engine: Tune has more trials under way than engines take at once.
-    `early_end` tells why the sweep is to end, once it is, and `trial_failed` is called for each trial that has;
+    `early_end` tells why the sweep is to end, once it is; `trial_failed` is called for each trial that has, and
+    `engines_there` with their number at each look;
     `error` is what has to end the sweep, and is for whoever runs Tune to raise, since Tune would hand on its text
     alone. What it keeps of a trial it lets go with its record.
     """
@@ -77,6 +78,7 @@ class Recorder(tune.Callback):
         pool: Any,
         early_end: Callable[[], EarlyEnd | None],
         trial_failed: Callable[[], None],
+        engines_there: Callable[[int], None],
     ) -> None:
         self._sweep = sweep
         self._trial_source = source
@@ -85,6 +87,7 @@ class Recorder(tune.Callback):
         self._pool = pool
         self._early_end = early_end
         self._trial_failed = trial_failed
+        self._engines_there = engines_there
         self._watch = _Watch(pool)
         self._cancelling = False
         self._has_cut_short = False
@@ -192,6 +195,7 @@ class Recorder(tune.Callback):
             self._observer.engines_ready(names)
         if status := self._watch.latest():
             self.engines = len(status.engines)
+            self._engines_there(self.engines)
             for trial_id in status.lent:
                 if not self._cancelling and trial_id in self._planned:
                     self._start(self._planned[trial_id])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from orchestrator.scheduling.engine_actor import EngineLeavesError
 from orchestrator.scheduling.loans import ANYTHING, Wants
@@ -57,7 +57,11 @@ class EngineTrial(tune.Trainable):
             except RayError as error:
                 if self._engine is None:
                     raise  # the pool's process is gone: Tune starts the trial again
-                self._leave(lost=True, had_notice=isinstance(error, EngineLeavesError))
+                self._leave(
+                    lost=True,
+                    had_notice=isinstance(error, EngineLeavesError),
+                    wanted_memory=isinstance(error, OutOfMemoryError),
+                )
                 continue
             if news is None:
                 self._leave()
@@ -95,10 +99,12 @@ class EngineTrial(tune.Trainable):
         self._engine_name = ray.get(self._engine.start.remote(self._trial_id, config, *wishes))
         return True
 
-    def _leave(self, *, lost: bool = False, had_notice: bool = False) -> None:
+    def _leave(self, *, lost: bool = False, had_notice: bool = False, wanted_memory: bool = False) -> None:
         """Give the engine back; the pool ends the trial first where Tune stopped it before its end."""
         if self._engine is not None:
             self._engine = None
-            released = self._pool.release.remote(self._trial_id, lost=lost, had_notice=had_notice)
+            released = self._pool.release.remote(
+                self._trial_id, lost=lost, had_notice=had_notice, wanted_memory=wanted_memory
+            )
             if lost:
                 ray.get(released)  # whose doing it was must be known before the trial asks for another engine

@@ -74,8 +74,11 @@ def run_trials(
         grows = address is not None and has_autoscaler()
         planned = Remaining(source)
         with engine_pool(layout, planned, grows=grows) as (pool, _):
-            recorder = Recorder(sweep, source, observer, pool, watch.look, spending.trial_failed)
+            recorder = Recorder(
+                sweep, source, observer, pool, watch.look, spending.trial_failed, spending.engines_there
+            )
             planned.under_way = recorder.under_way
+            spending.engines_there(layout.count)  # a machine is paid while its engines load
             observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
             observer.engines_starting(layout.count)
             most = source.most

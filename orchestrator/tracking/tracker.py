@@ -26,6 +26,9 @@ from trainables.outcome import EpochReport
 
 logger = logging.getLogger(__name__)
 
+# A close that MLflow takes things from, slowly, lasts so many times as long as one that it takes nothing from.
+MOST_TIMEOUTS = 10
+
 REPORT = "report.html"
 _AT_ONCE = 200  # ended trials in one request, so that others who write to the database are not kept waiting
 
@@ -85,7 +88,8 @@ class Tracker:
         self._report: str | None = None  # which artifact it is
         self._end: TrialStatus | None = None
         self._is_left = False
-        self._deadline = float("inf")
+        self._closed_at = self._timeout_s = float("inf")
+        self._wrote_at = 0.0  # when MLflow last took something
 
         self._points: list[Point] = []  # for the sweep's run
         self._next_points_s = 0.0
@@ -174,14 +178,18 @@ class Tracker:
     ) -> bool:
         """Write what is left, end the sweep's run with `status` (completed, failed or cancelled), and stop.
 
-        Where MLflow missed something, all `records` of the sweep are read and what is lacking is written. Waits for
-        at most `timeout_s`. Returns whether MLflow shows every trial as it ended; if not, a later `refill` mends it.
+        Where MLflow missed something, all `records` of the sweep are read and what is lacking is written. Waits while
+        MLflow takes things, however slowly, and gives up where it has taken nothing for `timeout_s`, or after
+        `MOST_TIMEOUTS` times as long. Returns whether MLflow shows every trial as it ended; if not, a later `refill`
+        mends it.
         """
         with self._changed:
             if self._end is None:
-                self._end, self._records, self._deadline = status, records, time.monotonic() + timeout_s
+                self._end, self._records = status, records
+                self._closed_at, self._timeout_s = time.monotonic(), timeout_s
                 self._changed.notify()
-        self._thread.join(timeout_s + 1)
+        while self._thread.is_alive() and (left_s := self._gives_up_at() + 1 - time.monotonic()) > 0:
+            self._thread.join(left_s)
         if not self._complete:
             place = masked(self.tracking_uri)
             logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", place)
@@ -225,9 +233,17 @@ class Tracker:
                 first_s, longest_s = self._patience.first_wait_s, self._patience.longest_wait_s
                 wait_s = min(longest_s, first_s * 2 ** min(self._failures - 1, 10))
                 if end is not None:
-                    if time.monotonic() >= self._deadline:
+                    if time.monotonic() >= self._gives_up_at():
                         return
-                    time.sleep(max(0.0, min(wait_s, 2.0, self._deadline - time.monotonic())))
+                    time.sleep(max(0.0, min(wait_s, 2.0, self._gives_up_at() - time.monotonic())))
+
+    def _gives_up_at(self) -> float:
+        latest = self._closed_at + MOST_TIMEOUTS * self._timeout_s
+        return min(latest, max(self._closed_at, self._wrote_at) + self._timeout_s)
+
+    def _took(self) -> None:
+        """MLflow has taken something."""
+        self._wrote_at = time.monotonic()
 
     def _is_crowded(self) -> bool:
         return self.num_waiting >= self._patience.most_waiting and not self.is_away
@@ -235,6 +251,7 @@ class Tracker:
     def _flush(self) -> None:
         if not self.is_open:
             self._writer.open()
+            self._took()
             self.is_open = True
         with self._changed:
             waiting = list(self._news)
@@ -247,8 +264,10 @@ class Tracker:
             except Exception as error:
                 self._keep(news, error)
                 raise
+            self._took()
         self._writer.settle()
         self._end_unplanned()
+        self._took()
         self._write_points()
         if self.is_away:
             logger.info("MLflow at %s can be written again", masked(self.tracking_uri))
@@ -280,6 +299,7 @@ class Tracker:
             written = False
             try:
                 written = self._writer.write_whole(list(news.values()))
+                self._took()
             finally:
                 with self._changed:
                     if not written:
@@ -319,6 +339,7 @@ class Tracker:
         for artifact in artifacts:
             try:
                 self._writer.log_artifact(artifact)
+                self._took()
             except Exception as error:
                 logger.warning("an artifact of the sweep could not be stored in MLflow: %s", _first_line(error))
 
@@ -331,6 +352,7 @@ class Tracker:
             self.refill(everything)
             self._flush()
         self._writer.end_running(keep=())
+        self._took()
         self._take_points()
         self._writer.end_sweep(end, self._points, self._best, self._report)
         self._complete = not self._missed

@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for what is kept")
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its drivers, ignore it
+    # Drivers hear of hang-ups, as a handler is not handed on as being deaf to them is; the rounds go on.
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
     results: list[Result] = []
     began = time.monotonic()
     with Session((asked.out / f"seed-{asked.seed}").absolute(), asked.seed) as session:

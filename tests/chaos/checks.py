@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector
 
 from orchestrator.record import TrialStatus
 from orchestrator.store import Store
@@ -29,12 +30,12 @@ OUTCOME = (
 Row = Mapping[str, Any]
 
 
-def table(store: Path) -> list[Row]:
+def table(store: Path | str) -> list[Row]:
     """The records of a store, a row each, as a reader sees them."""
     return Store(store).trials().to_pylist()
 
 
-def compare(store: Path, expected: Sequence[Row]) -> list[str]:
+def compare(store: Path | str, expected: Sequence[Row]) -> list[str]:
     """In what a store differs from the undisturbed sweep's table."""
     opened = Store(store)
     epochs: dict[str, list[Row]] = {}
@@ -70,16 +71,19 @@ def _curve_faults(row: Row, wanted: Row, epochs: Sequence[Row]) -> list[str]:
     return []
 
 
-def _stored(store: Path) -> Counter[str]:
+def _stored(store: Path | str) -> Counter[str]:
     """trial_id -> how often it is in the segments, which readers see once."""
     counts: Counter[str] = Counter()
-    for segment in (store / "trials").glob("part-*.parquet"):
-        if TORN not in segment.name:
-            counts.update(pq.read_table(segment, columns=["trial_id"])["trial_id"].to_pylist())
+    opened = Store(store)
+    for file in opened.filesystem.get_file_info(FileSelector(f"{opened.path}/trials")):
+        name = file.base_name
+        if name.startswith("part-") and name.endswith(".parquet") and TORN not in name:
+            segment = pq.read_table(file.path, columns=["trial_id"], filesystem=opened.filesystem)
+            counts.update(segment["trial_id"].to_pylist())
     return counts
 
 
-def compare_mlflow(store: Path, sweeps: Sequence[str], runs: Mapping[str, Sequence[Shown]]) -> list[str]:
+def compare_mlflow(store: Path | str, sweeps: Sequence[str], runs: Mapping[str, Sequence[Shown]]) -> list[str]:
     """In what MLflow differs from the records of a store."""
     rows = {row["trial_id"]: row for row in table(store)}
     has_failed = any(row["status"] == TrialStatus.FAILED for row in rows.values())

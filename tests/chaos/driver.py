@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,20 +12,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from tests.chaos.machine import CLOCK_FOLDER
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Driver:
     """One `adaptune run` or `adaptune resume`."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], number: int) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        name: str,
+        *,
+        within: Sequence[str] = (),
+    ) -> None:
+        """`within`: the command that starts it, where it is to run apart from other processes."""
         self.arguments = list(arguments)
-        self._out, self._err = (folder / f"driver-{number}.{stream}" for stream in ("out", "err"))
+        self._is_within = bool(within)
+        self._out, self._err = (folder / f"{name}.{stream}" for stream in ("out", "err"))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adaptune", *arguments],
+                [*within, sys.executable, "-m", "adaptune", *arguments],
                 cwd=folder,
-                env={**environment, "PYTHONPATH": str(ROOT)},
+                env={**environment, "PYTHONPATH": os.pathsep.join((str(CLOCK_FOLDER), str(ROOT)))},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -43,6 +58,10 @@ class Driver:
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)
 
+    def hang_up(self) -> None:
+        """As when the terminal is closed."""
+        self._signal(signal.SIGHUP)
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 
@@ -53,8 +72,11 @@ class Driver:
             return None
 
     def _signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        if self.poll() is not None:
+            return
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            inner = psutil.Process(self.pid).children() if self._is_within and number != signal.SIGKILL else ()
+            os.kill(inner[0].pid if inner else self.pid, number)
 
     def answer(self) -> Mapping[str, Any] | None:
         """What it said on standard output, once it came to an end of its own; None where it said nothing.

@@ -11,6 +11,8 @@ from typing import Any
 import psutil
 from ray.cluster_utils import Cluster
 
+from orchestrator.scheduling.closed_ray import started_patiently
+
 # A node that is gone is known to be after some three seconds instead of half a minute.
 _HEALTH = {
     "health_check_initial_delay_ms": 1000,
@@ -28,15 +30,16 @@ class Nodes:
     """A head with one core, where the driver is, and workers with one core each."""
 
     def __init__(self, workers: int = 1) -> None:
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 1,
-                "object_store_memory": _STORE_BYTES,
-                "include_dashboard": False,
-                "_system_config": _HEALTH,
-            },
-        )
+        with started_patiently():
+            self._cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    "num_cpus": 1,
+                    "object_store_memory": _STORE_BYTES,
+                    "include_dashboard": False,
+                    "_system_config": _HEALTH,
+                },
+            )
         self._workers: list[Any] = []
         for _ in range(workers):
             self.join()
@@ -50,7 +53,8 @@ class Nodes:
 
     def join(self) -> None:
         """Have a node join the cluster."""
-        self._workers.append(self._cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES))
+        with started_patiently():
+            self._workers.append(self._cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES))
 
     def kill_worker(self) -> bool:
         """Kill a node with all that runs on it, as when a machine is taken away; False where only the head is left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.record import TrialStatus
 from tests.chaos import tracking
+from tests.chaos.bucket import Bucket
 from tests.chaos.checks import Row, compare_mlflow, table
 from tests.chaos.disk import Disk
 from tests.chaos.nodes import Nodes
@@ -38,19 +40,24 @@ class Session:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.folder.mkdir(parents=True)
         self._ground.write()
-        self._disk = Disk(self.folder / "disk")
-        self._database = tracking.Database(self.folder)
-        self._server = tracking.Server(self.folder)
-        self._nodes = Nodes(WORKERS)
+        with contextlib.ExitStack() as opened:  # ends what it has begun where the next cannot begin
+            self._disk = Disk(self.folder / "disk")
+            opened.callback(self._disk.close)
+            self._database = tracking.Database(self.folder)
+            opened.callback(self._database.close)
+            self._server = tracking.Server(self.folder)
+            opened.callback(self._server.close)
+            self._bucket = Bucket()
+            opened.callback(self._bucket.close)
+            self._nodes = Nodes(WORKERS)
+            opened.callback(self._nodes.close)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
-        self._nodes.close()
-        self._server.close()
-        self._database.close()
-        self._disk.close()
+        self._opened.close()
 
     def undisturbed(self) -> Result:
         """Run the sweep with nothing done to it, which is what all rounds are compared with."""
@@ -71,14 +78,18 @@ class Session:
     def play(self, number: int, strikes: Sequence[Strike] | None = None) -> Result:
         """Play a round: its own strikes, or those given."""
         strikes = draw(self._seed, number, len(self._expected)) if strikes is None else strikes
-        scene = self._scene(f"round-{number}", with_server=any(strike.fault.needs_server for strike in strikes))
+        with_bucket = any(strike.fault.needs_bucket for strike in strikes)
+        if with_bucket:
+            strikes = [strike for strike in strikes if not strike.fault.needs_disk]
+        with_server = any(strike.fault.needs_server for strike in strikes)
+        scene = self._scene(f"round-{number}", with_server=with_server, with_bucket=with_bucket)
         while len(self._nodes) < 1 + WORKERS:  # of an earlier round that ended before its node was replaced
             self._nodes.join()
         result = Round(scene, strikes, self._expected, number).play()
         clear(scene, keep=bool(result.violations))
         return result
 
-    def _scene(self, name: str, *, with_server: bool) -> Scene:
+    def _scene(self, name: str, *, with_server: bool, with_bucket: bool = False) -> Scene:
         folder = self.folder / name
         folder.mkdir()
         if with_server:
@@ -92,6 +103,7 @@ class Session:
             folder=folder,
             name=f"chaos-{name}",
             random=random.Random(f"{self._seed}/{name}"),
+            bucket=self._bucket if with_bucket else None,
         )
         self._ground.sweep_file(folder, scene.name)
         return scene

@@ -33,6 +33,7 @@ class FakeHandle:
         self.stopped: list[str] = []
         self.cancelled = False
         self.stands_still_s = 0.0
+        self.memory_kills: int | None = 7
         self.task: str | None = "t"
         self.is_stopped = False  # answers nothing, though Ray knows its process
         self.error: Exception | None = None
@@ -77,6 +78,7 @@ class FakeHandle:
             is_cancelled=self.cancelled,
             stands_still_s=self.stands_still_s,
             has_notice=self.has_notice,
+            memory_kills=self.memory_kills,
         )
 
     async def _stop(self, trial_id: str) -> None:

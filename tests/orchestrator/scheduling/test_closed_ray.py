@@ -10,7 +10,14 @@ import ray
 from ray._private import services, worker
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-from orchestrator.scheduling.closed_ray import closed_ray, loopback_kept, ray_told_to_the_log, warn_if_open
+from orchestrator.scheduling import closed_ray as closed_ray_module
+from orchestrator.scheduling.closed_ray import (
+    closed_ray,
+    loopback_kept,
+    ray_told_to_the_log,
+    started_patiently,
+    warn_if_open,
+)
 
 
 def test_each_has_a_fresh_token_whatever_the_environment_says_of_other_clusters(
@@ -38,6 +45,27 @@ def test_a_loopback_address_is_taken_for_what_it_says_and_only_meanwhile() -> No
         assert services.resolve_ip_for_localhost("127.0.0.1") == "127.0.0.1"
         assert services.get_node_ip_address() == "127.0.0.1"
     assert services.resolve_ip_for_localhost("127.0.0.1") == outside
+
+
+def test_a_node_that_starts_slowly_is_waited_for_and_one_that_never_comes_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def look(address: str, node: str) -> str:
+        asked.append(node)
+        if node == "never" or len(asked) < 3:
+            raise RuntimeError("it is not known yet")
+        return address
+
+    monkeypatch.setattr(services, "get_node", look)
+    monkeypatch.setattr(closed_ray_module, "NODE_START_S", 0.5)
+    with started_patiently():
+        assert services.get_node("here", "slow") == "here"
+        assert len(asked) == 3
+        with pytest.raises(RuntimeError):
+            services.get_node("here", "never")
+    assert services.get_node is look
 
 
 def test_what_ray_says_of_its_processes_is_for_the_log_alone(

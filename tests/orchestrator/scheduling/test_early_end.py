@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import signal
@@ -105,6 +106,38 @@ def test_a_budget_is_used_up_by_hours_or_by_failures(monkeypatch: pytest.MonkeyP
     now[0] += 1
     assert spending.used_up() == "--max-hours 2.5"
     assert Spending(Budget()).used_up() is None
+
+
+def test_a_budget_of_money_counts_the_engines_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(early_end.time, "monotonic", lambda: now[0])
+    spending = Spending(Budget(max_cost=10, price=2))
+    now[0] += 3600
+    assert (spending.cost, spending.used_up()) == (0.0, None)  # no engine yet
+    spending.engines_there(4)
+    now[0] += 1800
+    spending.engines_there(2)  # a node has left
+    now[0] += 3600
+    assert spending.cost == pytest.approx(2 * (4 * 0.5 + 2))
+    assert spending.used_up() is None
+    now[0] += 1800
+    assert spending.used_up() == "--max-cost 10"
+
+
+@pytest.mark.parametrize(
+    ("cost", "price", "said"),
+    [
+        (5, None, ["max_cost comes without price"]),
+        (None, 1, ["price comes without max_cost"]),
+        (0, -1, ["max_cost must be an amount", "price must be that of one engine"]),
+        (math.nan, math.inf, ["max_cost must be", "price must be"]),
+    ],
+)
+def test_a_budget_of_money_is_an_amount_with_a_price(cost: float | None, price: float | None, said: list[str]) -> None:
+    with pytest.raises(FaultsError) as refusal:
+        Budget(max_cost=cost, price=price)
+    assert len(refusal.value.faults) == len(said)
+    assert all(part in fault for part, fault in zip(said, refusal.value.faults, strict=True))
 
 
 def test_what_comes_first_is_the_reason_and_a_budget_without_trials_left_is_none() -> None:

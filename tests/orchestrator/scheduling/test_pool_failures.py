@@ -202,6 +202,51 @@ class TestLosses:
 
         with_pool(1, scene)
 
+    @pytest.mark.usefixtures("dead_nodes")
+    @pytest.mark.parametrize(
+        ("killed", "said"), [(3, "each time it was killed"), (1, "1 of these times it was killed")]
+    )
+    def test_engines_that_the_kernel_killed_for_want_of_memory_are_told_apart(self, killed: int, said: str) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            for time in range(3):
+                await pool.acquire("a", "k")
+                engines[0].memory_kills = 8 + min(time, killed - 1)
+                await self.crash(pool, engines[0], "a")
+            with pytest.raises(TrialGivenUpError, match=f"{said} for want of memory.*137.*batch_size"):
+                await pool.acquire("a", "k")
+            told = (await pool.status()).replaced
+            assert len(told) == killed
+            assert "engine 0 was killed for want of memory. It is started again" in told[0]
+
+        with_pool(1, scene)
+
+    @pytest.mark.usefixtures("dead_nodes")
+    def test_what_ray_says_it_killed_for_want_of_memory_counts_as_that(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            engines[0].memory_kills = None
+            for _ in range(3):
+                await pool.acquire("a", "k")
+                engines[0].dies()
+                await pool.release("a", lost=True, wanted_memory=True)
+                engines[0].returns()
+                await several_looks()
+            with pytest.raises(TrialGivenUpError, match="each time it was killed for want of memory"):
+                await pool.acquire("a", "k")
+
+        with_pool(1, scene)
+
+    @pytest.mark.usefixtures("dead_nodes")
+    def test_a_crash_while_nothing_wanted_memory_says_so(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            for _ in range(3):
+                await pool.acquire("a", "k")
+                await self.crash(pool, engines[0], "a")
+            with pytest.raises(TrialGivenUpError, match="nothing says that it was for want of memory"):
+                await pool.acquire("a", "k")
+            assert (await pool.status()).replaced == ()
+
+        with_pool(1, scene)
+
 
 class TestRestart:
     @pytest.fixture(autouse=True)

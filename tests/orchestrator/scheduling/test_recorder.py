@@ -23,7 +23,7 @@ class Watch:
 
 def test_each_engine_that_hung_is_told_of_once_even_after_the_pool_began_anew() -> None:
     observer, watch = MagicMock(), Watch()
-    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None)
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
     recorder._watch = watch  # type: ignore[assignment]
     told = []
     # The pool's process dies after the second one, and a third hangs after that.

@@ -218,6 +218,23 @@ def test_a_sweep_ends_though_mlflow_never_comes_back(start, window, planned, rec
     assert "resuming it fills the gap" in caplog.text
 
 
+def test_a_sweep_waits_for_an_mlflow_that_is_slow_but_takes_things(start, window, record, look, monkeypatch):
+    """As on a machine that many others use: a write takes nearly as long as a close waits for one that says nothing."""
+    tracker = start(flush_interval_s=60.0)
+    write = tracker._writer.write_whole
+
+    def slowly(news):
+        time.sleep(0.4)
+        return write(news)
+
+    monkeypatch.setattr(tracker._writer, "write_whole", slowly)
+    monkeypatch.setattr("orchestrator.tracking.tracker._AT_ONCE", 1)
+    for name in "abcdef":
+        tracker.trial_ended(record(name))
+    assert tracker.close(COMPLETED, timeout_s=1.5)
+    assert set(look()[1]) == set("abcdef")
+
+
 def test_what_was_not_remembered_is_filled_in_from_the_records(start, window, record, look):
     window.is_down = True
     tracker = start(most_held=2)
