@@ -82,6 +82,7 @@ def _table(
         columns, seen = find_columns(list(names), asked.columns), len(names)
         keys = list(columns.kept)
         theirs = [list(names)[place] for place in columns.kept.values()]
+        once = theirs[: len(columns.places)]  # of others it does not matter
         misses, numbers = _Misses(), []
         values: list[list[Any]] = [[] for _ in keys]
         for number, row in rows(misses):
@@ -91,7 +92,7 @@ def _table(
             # Python takes the last of a key's values; the line's text tells whether there may be several.
             if lines is not None and any(
                 name in row and lines[number - 1].count(f'"{name}"') > 1 and _stands_twice(lines[number - 1], name)
-                for name in theirs
+                for name in once
             ):
                 misses.add("must have a key once", number, f"line {number} has one twice")
             elif all(_is_sound(ours, cell, number, misses) for ours, cell in zip(keys, cells, strict=True)):

@@ -140,7 +140,10 @@ def _flags(column: pa.ChunkedArray) -> np.ndarray | None:
     column = label_columns.as_text(column)
     if pa.types.is_nested(column.type) or column.null_count:
         return None
-    texts = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    try:
+        texts = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    except pa.ArrowException:  # bytes, or something else that is no text
+        return None
     if not pc.all(pc.is_in(texts, pa.array([*_YES, *_NO]))).as_py():
         return None
     return np.asarray(pc.is_in(texts, pa.array(_YES)).to_numpy())

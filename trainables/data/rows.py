@@ -163,7 +163,8 @@ def make_task(
             columns[split]["label"] = _decode(split, values, info, declared, lines[split], faults)
         for split in sets.keys() & labels.keys() if not faults else ():
             columns[split]["label"] = sets[split].matrix(columns[split]["label"], info.num_labels)
-            if split in ("train", WHOLE) and len(np.unique(label_values(columns[split]["label"]), axis=0)) < 2:
+            has_NC = label_values(columns[split]["label"])
+            if split in ("train", WHOLE) and (has_NC == has_NC[:1]).all():
                 faults.append(f"{split}: must have rows of different labels, but every row has the same")
     if faults or info is None:
         raise FaultsError(f"task {declared.name}", faults)

@@ -184,6 +184,26 @@ def test_what_is_written_as_a_list_is_read_back(rows: list[list[str]]) -> None:
         assert faults == []
 
 
+def test_columns_that_are_no_label_are_passed_over(tmp_path: Path) -> None:
+    others = {
+        "bytes": [b"\xff", b"0"],
+        "parts": [[0], [1]],
+        "count": [0, 7],
+        "gap": [1, None],
+        "at": [{"x": 1}, {"x": 0}],
+    }
+    table = pa.table({"text": ["a", "b"], **others, "calm": [True, False], "glad": [1.0, 0.0]})
+    task = load(tmp_path / "a", table, "parquet")
+    assert task.info.label_names == ("calm", "glad")
+    assert sets_of(task) == [["calm", "glad"], []]
+    rows = [
+        json.dumps({"text": text, "x": {"y": 1}, "calm": calm, "glad": 1 - calm * calm})
+        for text, calm in (("a", 0), ("b", 2))
+    ]
+    with pytest.raises(FaultsError, match="needs a column label"):
+        load(tmp_path / "b", "\n".join(rows), "jsonl")
+
+
 def test_labels_are_a_matrix_for_whoever_trains() -> None:
     column = pa.FixedSizeListArray.from_arrays(pa.array([True, False, False, True, True, True]), 2)
     assert label_values(column).tolist() == [[True, False], [False, True], [True, True]]

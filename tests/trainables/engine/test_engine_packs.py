@@ -49,6 +49,7 @@ def test_what_is_each_trial_s_own_does_not_keep_it_from_a_pack(config: MakeConfi
         "weight_decay": 0.3,
         "max_grad_norm": 7.0,
         "dropout": 0.4,
+        "class_weights": "balanced",
     }
     for name, value in own.items():
         assert pack_key(config(**{name: value})) == pack_key(config()), name
