@@ -121,8 +121,6 @@ def _show(screen: Console, path: str, found: Examination, backbone: str) -> None
     screen.print(_table(found))
     for sentence in _lengths(found, backbone):
         screen.print(sentence, soft_wrap=True)
-    if found.drawn_rows is not None:
-        screen.print(f"Looked at {found.drawn_rows:,} rows of each larger split", soft_wrap=True)
     if not found.warnings:
         screen.print("No warnings")
     for number, warning in enumerate(found.warnings, start=1):
@@ -245,7 +243,6 @@ def _answer(path: str, found: Examination, suggestion: dict[str, Any] | None, wr
         },
         "warnings": [{"number": number, **asdict(warning)} for number, warning in enumerate(found.warnings, start=1)],
         "silenced": [asdict(warning) for warning in found.silenced],
-        "drawn_rows": found.drawn_rows,
         "task_json": suggestion,
         "written": wrote,
     }
