@@ -13,6 +13,7 @@ from rich.table import Table
 
 from orchestrator.analysis.text import wording
 from orchestrator.cli.screen import console
+from orchestrator.secrets import masked
 from orchestrator.spec.spec import SweepSpec
 from trainables.config import TrialConfig
 from trainables.data.audit.checks import silence_faults
@@ -58,7 +59,11 @@ def show_data(
             _show(screen, path, found, reader)
             _show_suggestion(screen, path, suggestion, wrote)
     if as_json:
-        print(json.dumps({"tasks": answers, "faults": {path: list(error.faults) for path, error in refused.items()}}))
+        print(
+            json.dumps(
+                {"tasks": answers, "faults": {masked(path): list(error.faults) for path, error in refused.items()}}
+            )
+        )
     if len(refused) == len(paths) == 1 and not as_json:
         raise next(iter(refused.values()))
     for refusal in refused.values():
@@ -221,7 +226,7 @@ def _answer(path: str, found: Examination, suggestion: dict[str, Any] | None, wr
     """Every key there is, null where it does not apply."""
     info, pieces = found.task.info, found.pieces
     return {
-        "path": path,
+        "path": masked(path),
         "name": info.name,
         "kind": info.kind,
         "metric": info.metric,
