@@ -13,6 +13,7 @@ from rich.table import Table
 
 from orchestrator.analysis.text import wording
 from orchestrator.cli.screen import console
+from orchestrator.secrets import masked
 from orchestrator.spec.spec import SweepSpec
 from trainables.config import TrialConfig
 from trainables.data.audit.checks import silence_faults
@@ -58,7 +59,11 @@ def show_data(
             _show(screen, path, found, reader)
             _show_suggestion(screen, path, suggestion, wrote)
     if as_json:
-        print(json.dumps({"tasks": answers, "faults": {path: list(error.faults) for path, error in refused.items()}}))
+        print(
+            json.dumps(
+                {"tasks": answers, "faults": {masked(path): list(error.faults) for path, error in refused.items()}}
+            )
+        )
     if len(refused) == len(paths) == 1 and not as_json:
         raise next(iter(refused.values()))
     for refusal in refused.values():
@@ -121,8 +126,6 @@ def _show(screen: Console, path: str, found: Examination, backbone: str) -> None
     screen.print(_table(found))
     for sentence in _lengths(found, backbone):
         screen.print(sentence, soft_wrap=True)
-    if found.drawn_rows is not None:
-        screen.print(f"Looked at {found.drawn_rows:,} rows of each larger split", soft_wrap=True)
     if not found.warnings:
         screen.print("No warnings")
     for number, warning in enumerate(found.warnings, start=1):
@@ -223,7 +226,7 @@ def _answer(path: str, found: Examination, suggestion: dict[str, Any] | None, wr
     """Every key there is, null where it does not apply."""
     info, pieces = found.task.info, found.pieces
     return {
-        "path": path,
+        "path": masked(path),
         "name": info.name,
         "kind": info.kind,
         "metric": info.metric,
@@ -245,7 +248,6 @@ def _answer(path: str, found: Examination, suggestion: dict[str, Any] | None, wr
         },
         "warnings": [{"number": number, **asdict(warning)} for number, warning in enumerate(found.warnings, start=1)],
         "silenced": [asdict(warning) for warning in found.silenced],
-        "drawn_rows": found.drawn_rows,
         "task_json": suggestion,
         "written": wrote,
     }

@@ -26,10 +26,11 @@ import pyarrow.fs
 from trainables.faults import FaultsError
 
 SCHEMES = ("s3", "gs", "hf", "http", "https")
+_BUCKETS = ("s3", "gs")
 _OTHERS = re.compile(r"[a-z][a-z0-9+.-]*://")
 _MOST_FILES = 100_000
 _CHUNK = 1 << 20  # bytes
-_PATIENCE_S = 30  # of one answer of a server
+_PATIENCE_S = 10  # for one answer of a server
 
 
 def is_remote(reference: str) -> bool:
@@ -56,7 +57,8 @@ def fetch(uri: str) -> Path:
     except Exception as fault:  # every storage's client has errors of its own
         reason = " ".join(str(fault).split())[:300] or type(fault).__name__
         rule = f"{shown} must be a folder or a file that can be read"
-        raise FaultsError(f"task {shown}", [f"{rule}, but {reason}"]) from None
+        remedy = ". Credentials come from the environment or the machine's identity" if parts.scheme in _BUCKETS else ""
+        raise FaultsError(f"task {shown}", [f"{rule}, but {reason}{remedy}"]) from None
 
 
 class _Source:

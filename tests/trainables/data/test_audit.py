@@ -171,9 +171,11 @@ def test_scores_are_no_classes() -> None:
 
 def test_the_facts_of_a_split_are_those_of_all_its_rows() -> None:
     task = task_of(labels={"validation": ["bad"] * 20 + ["good"] * 40})
-    few = dataclasses.replace(WHOLE, most_rows=30)
-    found = found_in(task, effort=few)
-    assert found.drawn_rows == 30
+    found = found_in(task, effort=dataclasses.replace(WHOLE, most_rows=30))
+    assert found.drawn_rows == dict.fromkeys(SIZES, 30)
+    assert found_in(task).drawn_rows == {}
+    few = found_in(task, effort=dataclasses.replace(WHOLE, most_bytes=2000)).drawn_rows
+    assert all(1 <= few[name] < size for name, size in SIZES.items())
     facts = found.splits["validation"]
     assert (facts.rows, facts.classes, facts.majority) == (60, {"bad": 20, "good": 40}, 20 / 60)
     assert facts.characters == percentiles(np.array([len(text) for text in texts("validation", 60)]))

@@ -21,6 +21,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from trainables import tasks
+from trainables.data.audit.examine import examine
+from trainables.data.audit.suggestion import suggest
+from trainables.data.audit.suggestion import written as suggestion_text
 from trainables.faults import FaultsError
 
 EXAMPLES = int(os.environ.get("ADAPTUNE_EXAMPLES", "60"))
@@ -119,6 +122,21 @@ def test_what_a_program_quotes_is_read_back_or_refused(data: st.DataObject, rows
         assume(not any("\\" in text for text, _ in rows))
     found = read(tmp_path, written.content, written.ending)
     assert found is None or are_equal(found, rows), (found, written.content)
+
+
+@many
+@given(data=st.data(), rows=tables())
+def test_the_suggested_task_json_reads_the_same_rows(data: st.DataObject, rows: Rows, tmp_path: Path) -> None:
+    written = data.draw(dialects(rows))
+    if read(tmp_path, written.content, written.ending) is None:
+        return
+    task = tasks.load(str(tmp_path))
+    found = examine(task, backbone="minilm", max_length=16)
+    assert [warning.name for warning in found.warnings]  # so few rows are odd
+    values = suggest(task, {})
+    for text in (suggestion_text(values), json.dumps(values | {"skip_bad_rows": True})):
+        (tmp_path / "task.json").write_text(text, encoding="utf-8")
+        assert tasks.load(str(tmp_path)).fingerprint == task.fingerprint
 
 
 @many

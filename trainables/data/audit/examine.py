@@ -21,14 +21,15 @@ PERCENTS = (5, 50, 95, 100)
 class Effort:
     """How much of a task is looked at."""
 
-    most_rows: int | None  # of a split, for what compares rows
+    most_rows: int | None  # of a split, as all checks see it, and
+    most_bytes: int | None
     most_tokenized_rows: int
     most_tokenized_characters: int
 
 
-WHOLE = Effort(most_rows=None, most_tokenized_rows=20_000, most_tokenized_characters=10_000_000)
+WHOLE = Effort(most_rows=None, most_bytes=None, most_tokenized_rows=20_000, most_tokenized_characters=10_000_000)
 # A fraction of a second a task, for a look before a sweep begins.
-BRIEF = Effort(most_rows=20_000, most_tokenized_rows=1_000, most_tokenized_characters=200_000)
+BRIEF = Effort(most_rows=20_000, most_bytes=3_000_000, most_tokenized_rows=1_000, most_tokenized_characters=300_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Examination:
     pieces: Pieces | None  # None where no tokenizer is at hand
     warnings: tuple[DataWarning, ...]
     silenced: tuple[DataWarning, ...]
-    drawn_rows: int | None  # of each larger split so many rows were looked at; None where all were
+    drawn_rows: Mapping[str, int]  # of which splits only so many rows were looked at
 
 
 def examine(
@@ -87,17 +88,18 @@ def examine(
             most_rows=effort.most_tokenized_rows,
             most_characters=effort.most_tokenized_characters,
         )
-    view = View(task, pieces=pieces, most_rows=effort.most_rows)
+    view = View(task, pieces=pieces, most_rows=effort.most_rows, most_bytes=effort.most_bytes)
     found = [DataWarning(name=name, sentence=sentence) for name, check in checks().items() for sentence in check(view)]
     silent = {*silence, *task.silence}
-    most = effort.most_rows
     return Examination(
         task=task,
         splits={split: _facts(view, split) for split in task.splits},
         pieces=pieces,
         warnings=tuple(warning for warning in found if warning.name not in silent),
         silenced=tuple(warning for warning in found if warning.name in silent),
-        drawn_rows=most if most is not None and any(t.num_rows > most for t in task.splits.values()) else None,
+        drawn_rows={
+            name: table.num_rows for name, table in view.splits.items() if table.num_rows < task.splits[name].num_rows
+        },
     )
 
 

@@ -22,13 +22,22 @@ _SHOWN = 60  # characters of a text
 
 
 class View:
-    """A task as the checks see it. Of a split of more than `most_rows` rows, as many are drawn with a fixed seed."""
+    """A task as the checks see it. Of a split of more rows or bytes, as many are drawn with a fixed seed."""
 
-    def __init__(self, task: Task, *, pieces: Pieces | None = None, most_rows: int | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        *,
+        pieces: Pieces | None = None,
+        most_rows: int | None = None,
+        most_bytes: int | None = None,
+    ) -> None:
         self.task = task
         self.info = task.info
         self.pieces = pieces
-        self.splits: Mapping[str, pa.Table] = {name: _drawn(table, most_rows) for name, table in task.splits.items()}
+        self.splits: Mapping[str, pa.Table] = {
+            name: _drawn(table, most_rows, most_bytes) for name, table in task.splits.items()
+        }
 
     @property
     def is_classification(self) -> bool:
@@ -112,7 +121,10 @@ def shortened(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
-def _drawn(table: pa.Table, most_rows: int | None) -> pa.Table:
-    if most_rows is None or table.num_rows <= most_rows:
+def _drawn(table: pa.Table, most_rows: int | None, most_bytes: int | None) -> pa.Table:
+    rows = table.num_rows if most_rows is None else min(most_rows, table.num_rows)
+    if most_bytes is not None and table.nbytes > most_bytes:
+        rows = min(rows, max(1, most_bytes * table.num_rows // table.nbytes))
+    if rows == table.num_rows:
         return table
-    return table.take(pa.array(np.sort(np.random.default_rng(0).permutation(table.num_rows)[:most_rows])))
+    return table.take(pa.array(np.sort(np.random.default_rng(0).permutation(table.num_rows)[:rows])))

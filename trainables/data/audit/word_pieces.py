@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -61,12 +62,19 @@ def find_reader(backbone: str) -> Reader | None:
     if path is None:
         return None
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = _tokenizer(path, path.stat().st_mtime_ns)
     except Exception as fault:  # the library raises no narrower class
         raise FaultsError(f"backbone {backbone}", [f"{path} must be a tokenizer, but {fault}"]) from None
+    return Reader(backbone=backbone, tokenizer=tokenizer, positions=_positions(path.parent / "config.json"))
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(path: Path, changed_at: int) -> Tokenizer:
+    """Read once per process until the file changes; it cuts nothing off."""
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return Reader(backbone=backbone, tokenizer=tokenizer, positions=_positions(path.parent / "config.json"))
+    return tokenizer
 
 
 def _positions(path: Path) -> int | None:
