@@ -42,6 +42,7 @@ class FakeCloud:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # by itself Ray's processes give way to everything else that runs
         }
         config = folder / "autoscaling.json"
         config.write_text(json.dumps(self._config(most, idle_s)))
