@@ -108,8 +108,8 @@ class Recording:
         waits_s: tuple[float, float] = (FIRST_WAIT_S, LONGEST_WAIT_S),
     ) -> None:
         """`known` reads the sweep's records; `planned` holds its trials, where MLflow may lack some: None for a new
-        sweep in a new store. `winners` says whose weights are
-        worth keeping; None keeps none. `waits_s` are the first and the longest wait for a storage that fails.
+        sweep in a new store. `winners` says whose weights are worth keeping; None keeps none. `waits_s` are the first
+        and the longest wait for a storage that fails.
         """
         self._first_wait_s, self._longest_wait_s = waits_s
         self._store = store

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from orchestrator.serving.batching import Batcher, BusyError, EndedError
 from orchestrator.serving.guard import Application, Guard
@@ -140,11 +139,15 @@ def _answer_faults(app: FastAPI) -> None:
         faults = [_sentence(each) for each in error.errors()[:_MOST_TOLD]]
         return _refuse(422, faults)
 
-    @app.exception_handler(HTTPException)
-    async def of_http(request: Request, error: HTTPException) -> JSONResponse:
-        known = "/predict (POST), /adapters, /health, /metrics"
-        fault = str(error.detail) if error.status_code not in (404, 405) else f"there is nothing here; known: {known}"
-        return _refuse(error.status_code, [fault])
+    known = "POST /predict, and GET /adapters, /health, /metrics, /openapi.json"
+
+    @app.exception_handler(404)
+    async def of_place(request: Request, error: Exception) -> JSONResponse:
+        return _refuse(404, [f"there is nothing at this path; there are {known}"])
+
+    @app.exception_handler(405)
+    async def of_method(request: Request, error: Exception) -> JSONResponse:
+        return _refuse(405, [f"this path is asked for otherwise; there are {known}"])
 
     @app.exception_handler(FaultsError)
     async def of_texts(request: Request, error: FaultsError) -> JSONResponse:

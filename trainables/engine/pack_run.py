@@ -374,7 +374,9 @@ class PackRun:
             save(job.save_to, model, trial.config, task, backbone_fingerprint=fingerprint, scores=named)
         if not job.keep_weights:
             return None
-        started_at = trial.started_at
-        return saved_files(
-            model, trial.config, task, backbone_fingerprint=fingerprint, scores=named, started_at=started_at
-        )
+        facts = {"backbone_fingerprint": fingerprint, "started_at": trial.started_at}
+        try:
+            return saved_files(model, trial.config, task, scores=named, **facts)
+        except Exception:  # such as a file that its options name and that is gone: it has been trained all the same
+            logger.warning("the weights of a trial cannot be kept: %s", trial.config, exc_info=True)
+            return None

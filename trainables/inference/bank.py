@@ -84,13 +84,13 @@ class AdapterBank:
         Raises `FaultsError` where its folder is faulty, its backbone is another, or its method cannot be served
         together with others; `adaptune.load` serves such a one alone.
         """
-        if name in self._predictors:
-            raise FaultsError("bank", [f"name: must be free, but there is a {name!r}; remove it first"])
+        self._check_free(name)
         predictor = load(path, backbone=self.backbone)
         predictor.model.eval()
         method = predictor.config.method
         why = "it reads no backbone" if not uses_backbone(method) else None
         with self._lock:
+            self._check_free(name)  # another thread may have added one meanwhile
             try:
                 if why is None:
                     self._mixed.add(name, predictor.model.encoder)
@@ -100,6 +100,10 @@ class AdapterBank:
                 rule = f"{method} cannot be served together with others"
                 raise FaultsError(f"bank: {name}", [f"{rule}, because {why}; adaptune.load serves it alone"])
             self._predictors[name] = predictor
+
+    def _check_free(self, name: str) -> None:
+        if name in self._predictors:
+            raise FaultsError("bank", [f"name: must be free, but there is a {name!r}; remove it first"])
 
     def remove(self, name: str) -> None:
         """Let go of an adapter. Raises `FaultsError` where there is none of this name."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord
-from trainables.outcome import EpochReport
+from trainables.outcome import EpochReport, WeightFiles
 from trainables.predictions import Predictions
 
 
@@ -24,6 +24,7 @@ class Observer:
         self.epochs: list[tuple[str, int]] = []
         self.records: list[TrialRecord] = []
         self.predictions: dict[str, Mapping[str, Predictions]] = {}
+        self.weights: dict[str, Mapping[str, bytes]] = {}
         self._on_epoch = dict(on_epoch or {})
 
     def notice(self, line: str) -> None:
@@ -48,6 +49,10 @@ class Observer:
     def trial_predicted(self, record: TrialRecord, predictions: Mapping[str, Predictions]) -> None:
         assert record.trial_id not in {told.trial_id for told in self.records}  # before the record
         self.predictions[record.trial_id] = predictions
+
+    def trial_trained(self, record: TrialRecord, weights: WeightFiles) -> None:
+        assert record.trial_id not in {told.trial_id for told in self.records}  # before the record
+        self.weights[record.trial_id] = weights()
 
     def trials_ended(self, records: Sequence[TrialRecord]) -> None:
         self.records += records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import safetensors.numpy
 
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialRecord, TrialStatus
@@ -174,8 +176,15 @@ def test_trials_that_can_train_together_do(small_backbone: Path, write_task: Cal
     )
     assert len({trial.pack_key for trial in plan.trials}) == 1
     observer = Observer()
-    assert not run_trials("packed", FixedTrials(plan.trials), observer, keep_predictions=True)
+    assert not run_trials("packed", FixedTrials(plan.trials), observer, keep_predictions=True, keep_weights=True)
     records = observer.by_id().values()
+    for trial_id, record in observer.by_id().items():
+        about = json.loads(observer.weights[trial_id]["adapter_config.json"])
+        assert about["trial_config"]["seed"] == record.seed
+        assert about["started_at"] == record.started_at
+        assert about["scores"]["test/accuracy"] == record.test_score
+        weights = safetensors.numpy.load(observer.weights[trial_id]["adapter_model.safetensors"])
+        assert sum(tensor.size for tensor in weights.values()) == record.trained_params
     for record in records:
         assert observer.predictions[record.trial_id].keys() == {"validation", "test"}
         found = observer.predictions[record.trial_id]["test"]

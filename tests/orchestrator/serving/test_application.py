@@ -253,6 +253,7 @@ def test_whoever_stops_in_the_middle_of_a_body_is_hung_up_on(monkeypatch: pytest
         ({"authorization": f"Bearer {TOKEN}", "host": "evil.example"}, "/adapters", 421),
         ({"authorization": f"Bearer {TOKEN}", "host": "[::1]:80"}, "/adapters", 200),
         ({"authorization": f"Bearer {TOKEN}"}, "/nothing", 404),
+        ({"authorization": f"Bearer {TOKEN}"}, "/predict", 405),
     ],
 )
 def test_who_may_ask_for_what(headers: dict[str, str], path: str, status: int) -> None:

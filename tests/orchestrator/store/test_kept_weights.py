@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.record import TrialStatus
-from orchestrator.store import Store, StoreLockedError
+from orchestrator.store import Store, StoreLockedError, lock_places
 from tests.factories import planned_trial, trial_record
+from tests.object_store import KEYS, serving
 
 FILES = {"adapter_config.json": b"", "references/adapters/0-a/x": b"file", "adapter_model.safetensors": b"weights"}
 
@@ -83,3 +84,24 @@ def test_a_driver_that_lost_the_store_neither_writes_nor_removes(tmp_path: Path,
             with pytest.raises(StoreLockedError):
                 late._weights.write("t0", of_training("now"))
     assert other.weights("t0", "then") == of_training("then")
+
+
+def test_a_bucket_keeps_them_as_a_disk_does(plan: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(lock_places, "SETTLE_S", 0.1)
+    with serving() as server:
+        store = Store(server.uri("kept"))
+        assert store.kept_weights() == frozenset()
+        with store.lock():
+            store.begin('{"name": "quickstart"}', plan)
+            for trial_id in ("t0", "t1"):
+                store.keep_weights(trial_id, of_training("then"))
+            assert store.kept_weights() == {"t0", "t1"}
+            store.keep_weights("t0", of_training("now", b"others"))
+            store.remove_weights(["t1", "unknown"])
+        read = Store(server.uri("kept"))
+        assert read.kept_weights() == {"t0"}
+        assert read.weights("t0", "then") is None
+        assert read.weights("t0", "now") == of_training("now", b"others")
+        assert read._weights._folder.folders() == ["t0"]
