@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
+from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layers import ACTIVATIONS
 
@@ -25,8 +26,9 @@ from trainables.nn.layers import ACTIVATIONS
 class Family(Protocol):
     """What a file of a family holds.
 
-    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out, with `{i}` for a layer; query,
-    key and value are three names, stacked in this order. Modules that an encoder's shape lacks may stand there.
+    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out. `{i}` is a layer, or the number
+    of its set of weights where layers share some. Query, key and value may be three names, stacked in this order.
+    Modules that an encoder's shape lacks may stand there.
     """
 
     MODEL_TYPES: tuple[str, ...]
@@ -60,6 +62,12 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     Raises `ValueError` with one sentence where it is of another family, lacks a size or computes what we do not.
     """
     model_type = config.get("model_type")
+    if "auto_map" in config:
+        rule = "a model must be computed by transformers' own classes"
+        raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
+    for name in ("is_decoder", "add_cross_attention"):
+        if config.get(name):
+            raise ValueError(f"{name} must be false, since a decoder does not see what follows a word, but got true")
     known = families()
     if model_type not in known:
         raise ValueError(unknown_name("model_type", model_type, known))
@@ -93,19 +101,26 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     return mapped
 
 
-def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
+def checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
     """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
+    return _checkpoint_names(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
+    tensors = families()[shape.model_type].TENSORS
+    with torch.device("meta"):
+        ours = [name for name, _ in Encoder(shape).named_parameters()]
     names = {}
-    for ours, theirs in families()[shape.model_type].TENSORS.items():
-        if (ours == "embeddings.project" and shape.embedding_size == shape.hidden_size) or (
-            ours == "pooler" and not shape.has_pooler
-        ):
-            continue
-        sources = theirs if isinstance(theirs, tuple) else (theirs,)
-        leaves = ("weight",) if ours in ("embeddings.word", "embeddings.position", "embeddings.token_type") else None
-        for i in range(shape.num_layers) if "{i}" in ours else (0,):
-            for leaf in leaves or ("weight", "bias"):
-                names[f"{ours.format(i=i)}.{leaf}"] = tuple(f"{source.format(i=i)}.{leaf}" for source in sources)
+    for name in ours:
+        module, _, leaf = name.rpartition(".")
+        parts, number = module.split("."), 0
+        if parts[0] == "layers":
+            number = shape.weights_of_layer(int(parts[1]))
+            module = ".".join(["layers", "{i}", *parts[2:]])
+        sources = tensors[module]
+        sources = sources if isinstance(sources, tuple) else (sources,)
+        names[name] = tuple(f"{source.format(i=number)}.{leaf}" for source in sources)
     return names
 
 

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainables.backbones import map_tensors, shape_of
+from trainables.backbones import checkpoint_names, map_tensors, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.data import reachability
 from trainables.data.paths import existing_path
@@ -136,7 +136,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder)
     try:
         # Counting needs to know, and a configuration does not say.
-        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
+        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(shape, files))
     except (SafetensorError, OSError) as error:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
     return BackboneInfo(name=name, shape=shape, fingerprint=fingerprint_of(folder), folder=folder)
@@ -259,12 +259,13 @@ def _declared_pooling(folder: Path) -> str | None:
     return flags.get(chosen[0]) if len(chosen) == 1 else None  # several are joined, which a head here does not read
 
 
-def _has_pooler(files: Sequence[Path]) -> bool:
+def _has_pooler(shape: EncoderShape, files: Sequence[Path]) -> bool:
+    (pooler,) = checkpoint_names(shape)["pooler.weight"]
     names: list[str] = []
     for path in files:
         with safe_open(path, framework="pt") as file:
             names += file.keys()
-    return any(name.endswith("pooler.dense.weight") for name in names)
+    return any(name == pooler or name.endswith(f".{pooler}") for name in names)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.initialisation import parameter_device, uniform, zeros
-from trainables.nn.layers import EncoderLayer, Linear
+from trainables.nn.layers import EncoderLayer
+from trainables.nn.linear import Linear
 
 # target -> its place among the parts of the joined product of queries, keys and values; None: a product of its own
 TARGETS = {"query": 0, "key": 1, "value": 2, "output": None, "up": None, "down": None}
@@ -142,8 +143,8 @@ def stack_key(options: Options) -> Hashable:
 
 
 def _widths(target: str, shape: EncoderShape) -> tuple[int, int]:
-    width, inner = shape.hidden_size, shape.intermediate_size
-    return {"up": (width, inner), "down": (inner, width)}.get(target, (width, width))
+    width = shape.hidden_size
+    return {"up": (width, shape.up_width), "down": (shape.intermediate_size, width)}.get(target, (width, width))
 
 
 def starts_unchanged(options: Options) -> bool:
