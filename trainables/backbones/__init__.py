@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
 from trainables.nn.encoder_shape import EncoderShape
@@ -37,6 +38,9 @@ class Family(Protocol):
         """The sizes that a Hugging Face configuration describes.
 
         Raises `KeyError` where it lacks one, `ValueError` where it asks for what we do not compute.
+
+        A family whose shape transformers builds from more than its sizes may also hold `library_config(shape)`, the
+        entries of a Hugging Face configuration that say it.
         """
         ...
 
@@ -62,7 +66,10 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     model_type = config.get("model_type")
     known = families()
     if model_type not in known:
-        raise ValueError(unknown_name("model_type", model_type, known))
+        # Near names are of other architectures: no suggestion.
+        raise ValueError(f"unknown model_type {model_type!r}. Known: {', '.join(sorted(known))}")
+    if config.get("is_decoder"):
+        raise ValueError("is_decoder must be false, for a decoder's tokens see only those before them, but got true")
     try:
         shape = known[model_type].shape(config)
     except KeyError as missing:
@@ -88,25 +95,42 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if missing and (prefix := foreign_prefix(missing, plain)):
+        own = families()[shape.model_type].PREFIX
+        raise ValueError(
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {prefix!r} "
+            f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
+            "(wrapper.module.save_pretrained) instead of the wrapper"
+        )
     if missing:
         raise ValueError(f"the checkpoint must hold these tensors, but lacks {len(missing)}: {', '.join(missing[:5])}")
     return mapped
+
+
+_TABLES = ("embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings.task_type")
 
 
 def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
     """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
     names = {}
     for ours, theirs in families()[shape.model_type].TENSORS.items():
-        if (ours == "embeddings.project" and shape.embedding_size == shape.hidden_size) or (
-            ours == "pooler" and not shape.has_pooler
-        ):
+        if _is_absent(ours, shape):
             continue
         sources = theirs if isinstance(theirs, tuple) else (theirs,)
-        leaves = ("weight",) if ours in ("embeddings.word", "embeddings.position", "embeddings.token_type") else None
+        leaves = ("weight",) if ours in _TABLES else None
         for i in range(shape.num_layers) if "{i}" in ours else (0,):
             for leaf in leaves or ("weight", "bias"):
                 names[f"{ours.format(i=i)}.{leaf}"] = tuple(f"{source.format(i=i)}.{leaf}" for source in sources)
     return names
+
+
+def _is_absent(name: str, shape: EncoderShape) -> bool:
+    """Whether an encoder of this shape lacks a module that others of its family have."""
+    return (
+        (name == "embeddings.project" and shape.embedding_size == shape.hidden_size)
+        or (name == "embeddings.task_type" and not shape.task_type_vocab_size)
+        or (name == "pooler" and not shape.has_pooler)
+    )
 
 
 def _plain_name(prefix: str, name: str) -> str:

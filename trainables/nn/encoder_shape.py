@@ -18,6 +18,7 @@ class EncoderShape:
     max_positions: int
     type_vocab_size: int  # 0: the model knows no token types
     embedding_size: int  # ELECTRA's small models embed narrower than they compute
+    task_type_vocab_size: int = 0  # ERNIE's, whose texts are all of task 0; 0: the model knows no tasks
     position_offset: int = 0  # RoBERTa counts positions from pad_token_id + 1
     layer_norm_eps: float = 1e-12
     activation: str = "gelu"
@@ -34,7 +35,7 @@ class EncoderShape:
     @property
     def embedding_params(self) -> int:
         """All embeddings, their LayerNorm, and the projection to D where there is one."""
-        rows = self.vocab_size + self.max_positions + self.type_vocab_size + 2
+        rows = self.vocab_size + self.max_positions + self.type_vocab_size + self.task_type_vocab_size + 2
         project = (self.embedding_size + 1) * self.hidden_size if self.embedding_size != self.hidden_size else 0
         return rows * self.embedding_size + project
 
