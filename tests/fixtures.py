@@ -53,6 +53,7 @@ SIZES = {
 CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "electra-small": ("electra", {"embedding_size": 8}),
+    "ernie-with-tasks": ("ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
 }
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
 from trainables.nn.encoder import Encoder
@@ -39,6 +40,9 @@ class Family(Protocol):
         """The sizes that a Hugging Face configuration describes.
 
         Raises `KeyError` where it lacks one, `ValueError` where it asks for what we do not compute.
+
+        A family whose shape transformers builds from more than its sizes may also hold `library_config(shape)`, the
+        entries of a Hugging Face configuration that say it.
         """
         ...
 
@@ -65,12 +69,13 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     if "auto_map" in config:
         rule = "a model must be computed by transformers' own classes"
         raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
-    for name in ("is_decoder", "add_cross_attention"):
-        if config.get(name):
-            raise ValueError(f"{name} must be false, since a decoder does not see what follows a word, but got true")
     known = families()
     if model_type not in known:
-        raise ValueError(unknown_name("model_type", model_type, known))
+        # Near names are of other architectures: no suggestion.
+        raise ValueError(f"unknown model_type {model_type!r}. Known: {', '.join(sorted(known))}")
+    for name in ("is_decoder", "add_cross_attention"):
+        if config.get(name):
+            raise ValueError(f"{name} must be false, for a decoder's tokens see only those before them, but got true")
     try:
         shape = known[model_type].shape(config)
     except KeyError as missing:
@@ -96,6 +101,13 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if missing and (prefix := foreign_prefix(missing, plain)):
+        own = families()[shape.model_type].PREFIX
+        raise ValueError(
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {prefix!r} "
+            f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
+            "(wrapper.module.save_pretrained) instead of the wrapper"
+        )
     if missing:
         raise ValueError(f"the checkpoint must hold these tensors, but lacks {len(missing)}: {', '.join(missing[:5])}")
     return mapped

@@ -22,6 +22,7 @@ class EncoderShape:
     max_positions: int
     type_vocab_size: int  # 0: the model knows no token types
     embedding_size: int  # ELECTRA's small models embed narrower than they compute
+    task_type_vocab_size: int = 0  # ERNIE's, whose texts are all of task 0; 0: the model knows no tasks
     position_offset: int = 0  # RoBERTa counts positions from pad_token_id + 1
     layer_norm_eps: float = 1e-12
     activation: str = "gelu"
@@ -72,7 +73,8 @@ class EncoderShape:
     @property
     def embedding_params(self) -> int:
         """All embeddings, their LayerNorm, and the projection to D where there is one."""
-        rows = self.vocab_size + (self.max_positions if self.embeds_positions else 0) + self.type_vocab_size
+        rows = self.vocab_size + (self.max_positions if self.embeds_positions else 0)
+        rows += self.type_vocab_size + self.task_type_vocab_size
         project = (self.embedding_size + 1) * self.hidden_size if self.projects_embeddings else 0
         return rows * self.embedding_size + self._norm_params(self.embedding_size) + project
 

@@ -51,6 +51,8 @@ class Embeddings(nn.Module):
         self.position = _embedding(shape.max_positions, shape.embedding_size) if shape.embeds_positions else None
         types = shape.type_vocab_size
         self.token_type = _embedding(types, shape.embedding_size) if types else None
+        tasks = shape.task_type_vocab_size
+        self.task_type = _embedding(tasks, shape.embedding_size) if tasks else None
         self.layernorm = layernorm_of(shape.embedding_size, shape)
         self.dropout = Dropout(shape.hidden_dropout if shape.embedding_dropout is None else shape.embedding_dropout)
         project = shape.projects_embeddings
@@ -63,15 +65,34 @@ class Embeddings(nn.Module):
             return hidden_ND if self.project is None else self.project(hidden_ND)
         hidden_ND = self.word(pieces.input_ids_N)
         if self.position is not None:
-            hidden_ND = hidden_ND + self.position(pieces.positions_N + self.offset)
+            hidden_ND = hidden_ND + self.position(self._positions(pieces) + self.offset)
         if self.token_type is not None:
             # RoBERTa has a single type; its tokenizer may still number the second text 1.
             hidden_ND = hidden_ND + self.token_type(pieces.token_types_N.clamp_max(self.token_type.num_embeddings - 1))
+        if self.task_type is not None:
+            hidden_ND = hidden_ND + self.task_type.weight[0]
         hidden_ND = self.dropout(self.layernorm(hidden_ND.to(dtype)))
         return hidden_ND if self.project is None else self.project(hidden_ND)
 
+    def _positions(self, pieces: Pieces) -> Tensor:
+        """The place of each row among the words of its text (N,).
+
+        Where positions count from after the padding's, a padding token that stands in a text is at the padding's own
+        position, -1 here, and does not count.
+        """
+        if self.offset == 0:
+            return pieces.positions_N
+        is_padding_N = pieces.input_ids_N == self.offset - 1
+        before_N = is_padding_N.cumsum(dim=0) - is_padding_N.long()
+        starts_N = pieces.first_rows_S[pieces.owners_N.clamp_max(pieces.num_sequences - 1)]
+        places_N = pieces.positions_N - (before_N - before_N[starts_N])
+        # Dummy rows have no text of their own; theirs is kept within the table.
+        return torch.minimum(places_N, pieces.positions_N).clamp_min(0).masked_fill(is_padding_N, -1)
+
     def _is_frozen_in(self, dtype: torch.dtype) -> bool:
-        """Whether nothing here up to the dropout is trained, and all of it is in this dtype."""
+        """Whether nothing here up to the dropout is trained, and all of it is in this dtype, and in the kernel."""
+        if self.task_type is not None:
+            return False
         tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
         norm = list(self.layernorm.parameters())
         return not any(each.requires_grad for each in (*tables, *norm)) and all(t.dtype is dtype for t in tables)
@@ -87,7 +108,7 @@ class Embeddings(nn.Module):
         types = None if self.token_type is None else self.token_type.weight
         return embed(
             pieces.input_ids_N,
-            pieces.positions_N,
+            self._positions(pieces),
             pieces.token_types_N,
             (self.word.weight, position.weight, types),
             self.offset,

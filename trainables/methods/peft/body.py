@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainables.backbones import checkpoint_names
+from trainables.backbones import checkpoint_names, families
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -227,7 +227,8 @@ def _without_tensors(shape: EncoderShape) -> Any:
     """The library's model without memory, which takes longer to build than to copy. Not to be changed."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(shape.model_type, **_sizes(shape))
+    more = getattr(families()[shape.model_type], "library_config", None)
+    config = AutoConfig.for_model(shape.model_type, **_sizes(shape), **({} if more is None else more(shape)))
     pooling = {} if shape.model_type in ("electra", "distilbert") else {"add_pooling_layer": False}
     with torch.device("meta"):
         return AutoModel.from_config(config, attn_implementation="sdpa", **pooling)
