@@ -49,12 +49,20 @@ SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
+_LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 # What some checkpoints of a model_type say beyond SIZES: the variant's name, its model_type and its configuration.
 CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "electra-small": ("electra", {"embedding_size": 8}),
     "ernie-with-tasks": ("ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
-}
+    "albert": ("albert", {"embedding_size": 8}),
+    "albert-groups": ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2}),
+    "modernbert": ("modernbert", {"local_attention": 8, "pad_token_id": 0, "layer_types": _LAYER_TYPES[:2]}),
+    "modernbert-biased": ("modernbert", {
+        "local_attention": 10, "pad_token_id": 0, "num_hidden_layers": 4, "layer_types": _LAYER_TYPES,
+        "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_pooling": "mean",
+    }),
+}  # fmt: skip
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
 
 MakeCheckpoint = Callable[[str], Path]
