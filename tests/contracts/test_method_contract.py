@@ -80,7 +80,7 @@ class TestTraining:
 
 
 class TestParameters:
-    @pytest.mark.parametrize("family", ["bert", "distilbert", "electra-small"])
+    @pytest.mark.parametrize("family", ["bert", "distilbert", "electra-small", "mpnet", "deberta-v2"])
     def test_the_closed_formula_counts_the_tensors(self, case: Any, small: Any, family: str) -> None:
         shape = small.shapes[family]
         model = build_model(small.encoder(shape), [case.config()], small.num_outputs)

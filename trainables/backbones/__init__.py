@@ -19,7 +19,7 @@ from torch import Tensor
 from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
-from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.encoder_shape import Disentangled, EncoderShape
 from trainables.nn.layers import ACTIVATIONS
 
 
@@ -95,10 +95,10 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if missing and (prefix := foreign_prefix(missing, plain)):
+    if missing and (before := foreign_prefix(missing, plain)):
         own = families()[shape.model_type].PREFIX
         raise ValueError(
-            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {prefix!r} "
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
             f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
             "(wrapper.module.save_pretrained) instead of the wrapper"
         )
@@ -107,7 +107,9 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     return mapped
 
 
-_TABLES = ("embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings.task_type")
+_TABLES = (
+    "embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings.task_type", "embeddings.relative"
+)  # fmt: skip
 
 
 def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
@@ -126,9 +128,17 @@ def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
 
 def _is_absent(name: str, shape: EncoderShape) -> bool:
     """Whether an encoder of this shape lacks a module that others of its family have."""
+    relative = shape.relative
+    if name == "embeddings.relative.layernorm":
+        return relative is None or not relative.has_layernorm
+    if ".attention.relative." in name:
+        return not isinstance(relative, Disentangled) or not relative.has_projection(name.rpartition(".")[2])
     return (
         (name == "embeddings.project" and shape.embedding_size == shape.hidden_size)
+        or (name == "embeddings.token_type" and not shape.type_vocab_size)
         or (name == "embeddings.task_type" and not shape.task_type_vocab_size)
+        or (name == "embeddings.position" and not shape.embeds_positions)
+        or (name == "embeddings.relative" and relative is None)
         or (name == "pooler" and not shape.has_pooler)
     )
 

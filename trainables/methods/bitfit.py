@@ -30,9 +30,9 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
-    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one) and the pooler."""
+    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one), the pooler and distances."""
     width = shape.hidden_size
-    embeddings = shape.embedding_size + (width if shape.embedding_size != width else 0)
+    embeddings = shape.embedding_size + (width if shape.embedding_size != width else 0) + shape.distance_biases
     return shape.num_layers * (7 * width + shape.intermediate_size) + embeddings + (width if shape.has_pooler else 0)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
-from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
+from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput
+from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
 from trainables.nn.structure import copy_structure
 
@@ -168,6 +169,7 @@ class Encoder(nn.Module):
             return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
         if prefix is not None and prefix.is_features:
             return prefix.hidden
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         if prefix is None:
             hidden_ND, below = self.embeddings(pieces, self.compute_dtype), 0
         else:
@@ -196,6 +198,7 @@ class Encoder(nn.Module):
 
     def run_prefix(self, pieces: Pieces, num_layers: int) -> Tensor:
         """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers."""
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         hidden_ND = self.embeddings(pieces, self.compute_dtype)
         for layer in self.layers[:num_layers]:
             hidden_ND = layer(hidden_ND, pieces)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,12 @@ from trainables.nn.dropout import Dropout
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.feedforward import feed_forward
 from trainables.nn.kernels import triton
-from trainables.nn.kernels.attention import attend, attend_first
+from trainables.nn.kernels.attention import Added, attend, attend_first
 from trainables.nn.kernels.frozen_product import frozen_linear
 from trainables.nn.layernorm import LayerNorm
+from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
+from trainables.nn.relative import relative_scores, relative_table
 
 _gelu_tanh = functools.partial(F.gelu, approximate="tanh")
 
@@ -38,33 +41,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Linear(nn.Linear):
-    """A product in the dtype of its input, whatever dtype its weight is kept in; its bias may be one a trial (K, D)."""
-
-    def reset_parameters(self) -> None:
-        if not self.weight.is_meta:  # there nothing is drawn, but torch takes its time
-            super().reset_parameters()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is one product for all trials."""
-        return type(self) is Linear and self.bias.dim() == 1
-
-    def is_frozen_in(self, dtype: torch.dtype) -> bool:
-        """Whether this is a plain product with frozen weights of this dtype, which may be fused with its neighbours."""
-        trained = self.weight.requires_grad or self.bias.requires_grad
-        return self.is_plain and self.weight.dtype is dtype and not trained
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.is_frozen_in(input.dtype):
-            return frozen_linear(input, self.weight, self.bias)
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        if bias.dim() == 1:
-            return F.linear(input, weight, bias)
-        product = F.linear(input, weight)
-        return (product.view(bias.shape[0], -1, bias.shape[1]) + bias[:, None]).view_as(product)
-
-
 class Embeddings(nn.Module):
     """Word, position and token-type embeddings, summed and normalised."""
 
@@ -72,7 +48,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.offset = shape.position_offset
         self.word = _embedding(shape.vocab_size, shape.embedding_size)
-        self.position = _embedding(shape.max_positions, shape.embedding_size)
+        self.position = _embedding(shape.max_positions, shape.embedding_size) if shape.embeds_positions else None
         types = shape.type_vocab_size
         self.token_type = _embedding(types, shape.embedding_size) if types else None
         tasks = shape.task_type_vocab_size
@@ -81,13 +57,16 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(shape.hidden_dropout)
         project = shape.embedding_size != shape.hidden_size
         self.project = Linear(shape.embedding_size, shape.hidden_size) if project else None
+        self.relative = relative_table(shape)
 
     def forward(self, pieces: Pieces, dtype: torch.dtype) -> Tensor:
         """Hidden states (N, D)."""
         if triton.serves(self.word.weight) and self._is_frozen_in(dtype):
             hidden_ND = self._in_triton(pieces)
             return hidden_ND if self.project is None else self.project(hidden_ND)
-        hidden_ND = self.word(pieces.input_ids_N) + self.position(self._positions(pieces) + self.offset)
+        hidden_ND = self.word(pieces.input_ids_N)
+        if self.position is not None:
+            hidden_ND = hidden_ND + self.position(self._positions(pieces) + self.offset)
         if self.token_type is not None:
             # RoBERTa has a single type; its tokenizer may still number the second text 1.
             hidden_ND = hidden_ND + self.token_type(pieces.token_types_N.clamp_max(self.token_type.num_embeddings - 1))
@@ -95,6 +74,10 @@ class Embeddings(nn.Module):
             hidden_ND = hidden_ND + self.task_type.weight[0]
         hidden_ND = self.dropout(self.layernorm(hidden_ND.to(dtype)))
         return hidden_ND if self.project is None else self.project(hidden_ND)
+
+    def relate(self, pieces: Pieces, dtype: torch.dtype) -> Pieces:
+        """The batch with what its attention adds to scores by distance, where that is anything."""
+        return pieces if self.relative is None else replace(pieces, relative=self.relative(pieces, dtype))
 
     def _positions(self, pieces: Pieces) -> Tensor:
         """The place of each row among the words of its text (N,).
@@ -113,7 +96,7 @@ class Embeddings(nn.Module):
 
     def _is_frozen_in(self, dtype: torch.dtype) -> bool:
         """Whether nothing here up to the dropout is trained, and all of it is in this dtype, and in the kernel."""
-        if self.task_type is not None:
+        if self.task_type is not None or self.position is None:
             return False
         tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
         norm = (self.layernorm.weight, self.layernorm.bias)
@@ -126,6 +109,7 @@ class Embeddings(nn.Module):
         drawn_from = None
         if rates_K is not None:
             drawn_from = self.dropout.keys_for(pieces.input_ids_N), self.dropout.site, rates_K
+        assert self.position is not None  # or the kernel does not serve
         types = None if self.token_type is None else self.token_type.weight
         return embed(
             pieces.input_ids_N,
@@ -156,18 +140,20 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.dropout = Dropout(dropout)
 
-    def forward(self, qkv_NE: Tensor, pieces: Pieces) -> Tensor:
+    def forward(self, qkv_NE: Tensor, pieces: Pieces, added: Added | None = None) -> Tensor:
         """(N, D) of (N, 3D)."""
         rates_K = self.dropout.rates_K
         keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
-        return attend(qkv_NE, self.num_heads, pieces.sequences, keys, self.dropout.site, rates_K)
+        return attend(qkv_NE, self.num_heads, pieces.sequences, keys, self.dropout.site, rates_K, added)
 
-    def first(self, query_SD: Tensor, key_ND: Tensor, value_ND: Tensor, pieces: Pieces) -> Tensor:
+    def first(
+        self, query_SD: Tensor, key_ND: Tensor, value_ND: Tensor, pieces: Pieces, added: Added | None = None
+    ) -> Tensor:
         """What each sequence's first token attends to (S, D), with the masks it has in `forward`."""
         rates_K = self.dropout.rates_K
         keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
         sequences, site = pieces.sequences, self.dropout.site
-        return attend_first(query_SD, key_ND, value_ND, self.num_heads, sequences, keys, site, rates_K)
+        return attend_first(query_SD, key_ND, value_ND, self.num_heads, sequences, keys, site, rates_K, added)
 
 
 class Attention(nn.Module):
@@ -177,9 +163,14 @@ class Attention(nn.Module):
         super().__init__()
         self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.attend = SelfAttention(shape.num_heads, shape.attention_dropout)
+        self.relative = relative_scores(shape)
 
     def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
-        attended: Tensor = self.attend(self.qkv(hidden_ND), pieces)
+        qkv_N3D, added = self.qkv(hidden_ND), None
+        if self.relative is not None:
+            query_ND, key_ND, _ = qkv_N3D.chunk(3, dim=1)
+            added = self.relative((query_ND, key_ND), self.qkv, pieces)
+        attended: Tensor = self.attend(qkv_N3D, pieces, added)
         return attended
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
@@ -193,7 +184,8 @@ class Attention(nn.Module):
         else:
             query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
             query_SD = pieces.first(query_ND)
-        return self.attend.first(query_SD, key_ND, value_ND, pieces)
+        added = None if self.relative is None else self.relative((query_SD, key_ND), self.qkv, pieces)
+        return self.attend.first(query_SD, key_ND, value_ND, pieces, added)
 
 
 class SublayerOutput(nn.Module):
