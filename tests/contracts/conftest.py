@@ -15,7 +15,7 @@ from tests.pieces import laid_out
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
 from trainables.nn.encoder import Encoder
-from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.encoder_shape import Disentangled, EncoderShape, RelativeBias
 from trainables.nn.pieces import Pieces
 
 SHAPE = EncoderShape(
@@ -29,12 +29,24 @@ SHAPE = EncoderShape(
     type_vocab_size=2,
     embedding_size=16,
 )
+DISENTANGLED = Disentangled(
+    span=8,
+    max_distance=20,
+    content_to_position=True,
+    position_to_content=True,
+    shares_projections=False,
+    has_layernorm=True,
+)
 # What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected,
-# layers with other norms and no biases, layers that share their weights.
+# tables and projections of distances, layers with other norms and no biases, layers that share their weights.
 SHAPES = {
     "bert": SHAPE,
     "distilbert": dataclasses.replace(SHAPE, model_type="distilbert", type_vocab_size=0, has_pooler=False),
     "electra-small": dataclasses.replace(SHAPE, model_type="electra", embedding_size=8, has_pooler=False),
+    "mpnet": dataclasses.replace(
+        SHAPE, model_type="mpnet", type_vocab_size=0, position_offset=2, relative=RelativeBias(num_rows=32)
+    ),
+    "deberta-v2": dataclasses.replace(SHAPE, model_type="deberta-v2", has_pooler=False, relative=DISENTANGLED),
     "modernbert": dataclasses.replace(
         SHAPE,
         model_type="modernbert",

@@ -84,15 +84,29 @@ class TestComputation:
     def test_the_longest_sequence_is_the_one_its_positions_allow(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         longest = encoder.shape.max_length
-        ids = torch.randint(4, encoder.shape.vocab_size, (1, longest + 1), generator=torch.Generator().manual_seed(2))
-        types, mask = torch.zeros_like(ids), torch.ones_like(ids)
-        expected = hidden_states(reference, ids[:, :longest], types[:, :longest], mask[:, :longest])[0]
-        torch.testing.assert_close(encoder(laid_out(ids[:, :longest])), expected, rtol=0, atol=1e-5)
+        generator = torch.Generator().manual_seed(2)
+        ids = torch.randint(4, encoder.shape.vocab_size, (1, longest + 1), generator=generator)
+        fits, ones = ids[:, :longest], torch.ones_like(ids)
+        expected = hidden_states(reference, fits, torch.zeros_like(fits), ones[:, :longest])
+        torch.testing.assert_close(encoder(laid_out(fits)), expected[0], rtol=0, atol=1e-5)
         if encoder.shape.embeds_positions:  # else nothing ends with its positions
             with pytest.raises((IndexError, RuntimeError)):
                 encoder(laid_out(ids))
             with pytest.raises((IndexError, RuntimeError)):
-                hidden_states(reference, ids, types, mask)
+                hidden_states(reference, ids, torch.zeros_like(ids), ones)
+
+    @torch.no_grad()
+    def test_a_padding_token_that_stands_in_a_text_is_one_of_its_words(self, folder: Path) -> None:
+        encoder, reference = load(folder), transformers_model(folder)
+        ids, types = inputs(encoder, 0)
+        ids[:, 2::3] = reference.config.pad_token_id or 0
+        ids, types, lengths = ids[:2], types[:2], LENGTHS[:2]
+        is_word = torch.arange(9) < lengths[:, None]
+        expected = hidden_states(reference, ids, types, is_word.long())[is_word]
+        torch.testing.assert_close(encoder(laid_out(ids, types, lengths)), expected, rtol=0, atol=1e-5)
+        # As the texts of two trials, whose shorter segment ends in dummy rows.
+        apart = encoder(laid_out(ids, types, lengths, num_trials=2)).view(2, 9, -1)
+        torch.testing.assert_close(apart[is_word], expected, rtol=0, atol=1e-5)
 
 
 class TestTensors:
@@ -147,5 +161,6 @@ class TestTensors:
         assert shape.params == count(encoder)
         assert shape.layernorm_params == sum(count(encoder.get_submodule(name)) for name in encoder.layernorm_names())
         assert shape.bias_params == sum(t.numel() for name, t in encoder.named_parameters() if name.endswith(".bias"))
-        assert len(encoder.layernorm_names()) == 2 * shape.num_distinct_layers() + 1
+        of_distances = shape.relative is not None and shape.relative.has_layernorm
+        assert len(encoder.layernorm_names()) == 2 * shape.num_distinct_layers() + 1 + of_distances
         assert len(encoder.sublayer_outputs()) == 2 * shape.num_layers

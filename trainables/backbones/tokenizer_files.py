@@ -120,8 +120,11 @@ def num_ids(folder: Path) -> int | None:
     else:
         return None
     config, added = (_read_json(folder / f"{name}.json") for name in ("tokenizer_config", "added_tokens"))
-    numbers = [*config.get("added_tokens_decoder", {}), *added.values()]
-    return max([highest, *(int(number) for number in numbers)]) + 1
+    try:
+        numbers = [int(number) for number in (*config.get("added_tokens_decoder", {}), *added.values())]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder} must number its added tokens, but {error}") from None
+    return max([highest, *numbers]) + 1
 
 
 def _tokenizer(folder: Path, asked: frozenset[str]) -> _Tokenizer | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.faults import unknown_name
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
-from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.encoder_shape import Disentangled, EncoderShape
 from trainables.nn.initialisation import parameter_device, uniform, zeros
 from trainables.nn.layers import EncoderLayer
 from trainables.nn.linear import Linear
@@ -62,6 +62,9 @@ class Options:
             faults.append(f"alpha: must be in (0, 10000], but got {self.alpha}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"lora_dropout: must be in [0, 1), but got {self.lora_dropout}")
+        elif self.lora_dropout and isinstance(shape.relative, Disentangled) and shape.relative.shares_projections:
+            rule = "must be 0 on a backbone that projects distances with its queries and keys"
+            faults.append(f"lora_dropout: {rule}, but got {self.lora_dropout}")
         return faults + [
             f"targets: {unknown_name('target', name.strip(), TARGETS)}"
             for name in self.targets.split(",")

@@ -203,6 +203,7 @@ class Encoder(nn.Module):
             return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
         if prefix is not None and prefix.is_features:
             return prefix.hidden
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         if prefix is None:
             hidden_ND, below = self.embeddings(pieces, self.compute_dtype), 0
         else:
@@ -235,6 +236,7 @@ class Encoder(nn.Module):
 
     def run_prefix(self, pieces: Pieces, num_layers: int) -> Tensor:
         """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers, where `forward` goes on."""
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         hidden_ND = self.embeddings(pieces, self.compute_dtype)
         for layer in self.layers[:num_layers]:
             hidden_ND = layer(hidden_ND, pieces)

@@ -6,6 +6,62 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class RelativeBias:
+    """A number for each head and bucket of distances, which every layer adds to its scores."""
+
+    num_rows: int  # of the table, which may be more than there are buckets
+    num_buckets: int = 32
+    max_distance: int = 128  # from which on all share a bucket
+
+    def table_params(self, width: int, num_heads: int) -> int:
+        return self.num_rows * num_heads
+
+    def layer_params(self, width: int) -> int:
+        return 0
+
+    @property
+    def has_layernorm(self) -> bool:
+        return False
+
+    @property
+    def num_projections(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disentangled:
+    """An embedding of each distance, which every layer projects to what its queries and keys are multiplied with."""
+
+    span: int  # half the rows of the table: for distances of either sign
+    max_distance: int  # of distances in buckets, the farthest that is told from nearer ones; 0: no buckets
+    content_to_position: bool
+    position_to_content: bool
+    shares_projections: bool  # distances go through a layer's projections of keys and queries
+    has_layernorm: bool
+
+    @property
+    def num_parts(self) -> int:
+        """Of a score: that of the contents, and those of positions."""
+        return 1 + self.content_to_position + self.position_to_content
+
+    @property
+    def num_projections(self) -> int:
+        """Products of a layer that are there for distances alone."""
+        return self.has_projection("key") + self.has_projection("query")
+
+    def has_projection(self, part: str) -> bool:
+        """Whether a layer projects distances to "key" or "query" by weights that are there for that alone."""
+        is_used = self.content_to_position if part == "key" else self.position_to_content
+        return is_used and not self.shares_projections
+
+    def table_params(self, width: int, num_heads: int) -> int:
+        return 2 * self.span * width + 2 * width * self.has_layernorm
+
+    def layer_params(self, width: int) -> int:
+        return self.num_projections * (width**2 + width)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderShape:
     """Everything that fixes an encoder's tensors and arithmetic.
 
@@ -32,6 +88,7 @@ class EncoderShape:
     head_dropout: float | None = None  # of what the head reads; None: as hidden_dropout
     has_pooler: bool = True
     embeds_positions: bool = True  # by where in its text a word piece stands
+    relative: RelativeBias | Disentangled | None = None  # what scores have added by distance
     pooling: str = "pooler"  # what its checkpoint was trained to be read by; "first" stands in where no pooler is
     is_pre_norm: bool = False  # LayerNorms before the sub-layers, none before the first, and one after the last layer
     is_gated: bool = False  # feed-forward is W2 (f(U x) * G x), U and G stacked in one product
@@ -72,18 +129,23 @@ class EncoderShape:
 
     @property
     def embedding_params(self) -> int:
-        """All embeddings, their LayerNorm, and the projection to D where there is one."""
+        """All embeddings, those of distances too, their LayerNorms, and the projection to D where there is one."""
         rows = self.vocab_size + (self.max_positions if self.embeds_positions else 0)
         rows += self.type_vocab_size + self.task_type_vocab_size
         project = (self.embedding_size + 1) * self.hidden_size if self.projects_embeddings else 0
-        return rows * self.embedding_size + self._norm_params(self.embedding_size) + project
+        distances = self.relative.table_params(self.hidden_size, self.num_heads) if self.relative else 0
+        return rows * self.embedding_size + self._norm_params(self.embedding_size) + project + distances
 
     @property
     def layer_params(self) -> int:
-        """One Transformer layer with both its LayerNorms: 4 D^2 + 2 D I + 9 D + I in BERT."""
+        """One Transformer layer with both its LayerNorms: 4 D^2 + 2 D I + 9 D + I in BERT.
+
+        Where positions are relative, D^2 + D for each projection of distances.
+        """
         width, inner = self.hidden_size, self.intermediate_size
         products = 4 * width**2 + (self.up_width + inner) * width
-        return products + self._layer_biases + 2 * self._norm_params(width)
+        distances = self.relative.layer_params(width) if self.relative else 0
+        return products + self._layer_biases + 2 * self._norm_params(width) + distances
 
     def layers_params(self, first: int = 0) -> int:
         """The layers from `first` up, and the LayerNorm above the last where there is one."""
@@ -93,8 +155,9 @@ class EncoderShape:
 
     @property
     def layernorm_params(self) -> int:
-        """Every LayerNorm: two a layer and the embeddings'; 4 D L + 2 E in BERT."""
-        return self.norms_params() + self._norm_params(self.embedding_size)
+        """Every LayerNorm: two a layer, the embeddings' and that of distances; 4 D L + 2 E in BERT."""
+        distances = self._norm_params(self.hidden_size) if self.relative and self.relative.has_layernorm else 0
+        return self.norms_params() + self._norm_params(self.embedding_size) + distances
 
     def norms_params(self, first: int = 0) -> int:
         """The LayerNorms of the layers from `first` up, the one above the last included where there is one."""
@@ -103,11 +166,13 @@ class EncoderShape:
 
     @property
     def bias_params(self) -> int:
-        """Every bias: 7 D + I a layer in BERT, the embeddings' LayerNorm's and projection's, and the pooler's."""
+        """Every bias: 7 D + I a layer in BERT, and those of the embeddings, of distances and of the pooler."""
         width = self.hidden_size
         norms = self.layernorm_params // 2 if self.has_norm_bias else 0
         project = width if self.projects_embeddings else 0
-        return self.num_distinct_layers() * self._layer_biases + norms + project + width * self.has_pooler
+        distances = self.num_layers * self.relative.num_projections * width if self.relative else 0
+        layers = self.num_distinct_layers() * self._layer_biases
+        return layers + norms + project + width * self.has_pooler + distances
 
     @property
     def pooler_params(self) -> int:

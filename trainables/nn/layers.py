@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,14 @@ from trainables.nn.dropout import Dropout
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.feedforward import feed_forward, gate
 from trainables.nn.kernels import triton
-from trainables.nn.kernels.attention import attend, attend_first
+from trainables.nn.kernels.attention import Added, attend, attend_first
 from trainables.nn.kernels.frozen_product import frozen_linear
 from trainables.nn.kernels.local_attention import attend_locally
 from trainables.nn.kernels.rotary import rotate
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
+from trainables.nn.relative import relative_scores, relative_table
 
 _gelu_tanh = functools.partial(F.gelu, approximate="tanh")
 
@@ -57,6 +59,7 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(shape.hidden_dropout if shape.embedding_dropout is None else shape.embedding_dropout)
         project = shape.projects_embeddings
         self.project = Linear(shape.embedding_size, shape.hidden_size) if project else None
+        self.relative = relative_table(shape)
 
     def forward(self, pieces: Pieces, dtype: torch.dtype) -> Tensor:
         """Hidden states (N, D)."""
@@ -73,6 +76,10 @@ class Embeddings(nn.Module):
             hidden_ND = hidden_ND + self.task_type.weight[0]
         hidden_ND = self.dropout(self.layernorm(hidden_ND.to(dtype)))
         return hidden_ND if self.project is None else self.project(hidden_ND)
+
+    def relate(self, pieces: Pieces, dtype: torch.dtype) -> Pieces:
+        """The batch with what its attention adds to scores by distance, where that is anything."""
+        return pieces if self.relative is None else replace(pieces, relative=self.relative(pieces, dtype))
 
     def _positions(self, pieces: Pieces) -> Tensor:
         """The place of each row among the words of its text (N,).
@@ -91,7 +98,7 @@ class Embeddings(nn.Module):
 
     def _is_frozen_in(self, dtype: torch.dtype) -> bool:
         """Whether nothing here up to the dropout is trained, and all of it is in this dtype, and in the kernel."""
-        if self.task_type is not None:
+        if self.task_type is not None or self.position is None:
             return False
         tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
         norm = list(self.layernorm.parameters())
@@ -105,6 +112,7 @@ class Embeddings(nn.Module):
         drawn_from = None
         if rates_K is not None:
             drawn_from = self.dropout.keys_for(pieces.input_ids_N), self.dropout.site, rates_K
+        assert self.position is not None  # or the kernel does not serve
         types = None if self.token_type is None else self.token_type.weight
         return embed(
             pieces.input_ids_N,
@@ -147,16 +155,18 @@ class SelfAttention(nn.Module):
         """Whether the window hides anything from anyone."""
         return 0 < self.window < pieces.sequences.longest - 1
 
-    def forward(self, qkv_NE: Tensor, pieces: Pieces) -> Tensor:
+    def forward(self, qkv_NE: Tensor, pieces: Pieces, added: Added | None = None) -> Tensor:
         """(N, D) of (N, 3D)."""
         rates_K = self.dropout.rates_K
         keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
         if self.is_local(pieces):
             where = self.window, pieces.sequences
             return attend_locally(qkv_NE, self.num_heads, *where, keys, self.dropout.site, rates_K)
-        return attend(qkv_NE, self.num_heads, pieces.sequences, keys, self.dropout.site, rates_K)
+        return attend(qkv_NE, self.num_heads, pieces.sequences, keys, self.dropout.site, rates_K, added)
 
-    def first(self, query_SD: Tensor, key_ND: Tensor, value_ND: Tensor, pieces: Pieces) -> Tensor:
+    def first(
+        self, query_SD: Tensor, key_ND: Tensor, value_ND: Tensor, pieces: Pieces, added: Added | None = None
+    ) -> Tensor:
         """What each sequence's first token attends to (S, D), with the masks it has in `forward`.
 
         Not for batches in which the attention is local.
@@ -164,7 +174,7 @@ class SelfAttention(nn.Module):
         rates_K = self.dropout.rates_K
         keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
         sequences, site = pieces.sequences, self.dropout.site
-        return attend_first(query_SD, key_ND, value_ND, self.num_heads, sequences, keys, site, rates_K)
+        return attend_first(query_SD, key_ND, value_ND, self.num_heads, sequences, keys, site, rates_K, added)
 
 
 class Attention(nn.Module):
@@ -173,13 +183,17 @@ class Attention(nn.Module):
     def __init__(self, shape: EncoderShape, layer: int = 0) -> None:
         super().__init__()
         self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size, bias=shape.has_attention_bias)
-        self.attend = SelfAttention(
-            shape.num_heads, shape.attention_dropout, shape.windows[layer] if shape.windows else 0
-        )
+        window = shape.windows[layer] if shape.windows else 0
+        self.attend = SelfAttention(shape.num_heads, shape.attention_dropout, window)
         self.theta = shape.thetas[layer] if shape.thetas else None
+        self.relative = relative_scores(shape)
 
     def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
-        attended: Tensor = self.attend(self._placed(self.qkv(hidden_ND), pieces, num_parts=2), pieces)
+        qkv_N3D, added = self._placed(self.qkv(hidden_ND), pieces, num_parts=2), None
+        if self.relative is not None:
+            query_ND, key_ND, _ = qkv_N3D.chunk(3, dim=1)
+            added = self.relative((query_ND, key_ND), self.qkv, pieces)
+        attended: Tensor = self.attend(qkv_N3D, pieces, added)
         return attended
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
@@ -199,7 +213,8 @@ class Attention(nn.Module):
             query_SD = pieces.first(query_ND)
         # The first token stands at 0, where nothing is turned.
         key_ND, value_ND = self._placed(others_N2D, pieces, num_parts=1).split(width, dim=-1)
-        return self.attend.first(query_SD, key_ND, value_ND, pieces)
+        added = None if self.relative is None else self.relative((query_SD, key_ND), self.qkv, pieces)
+        return self.attend.first(query_SD, key_ND, value_ND, pieces, added)
 
     def _placed(self, rows_NX: Tensor, pieces: Pieces, num_parts: int) -> Tensor:
         """Rows whose first parts, queries or keys, know their positions, where those are rotary."""

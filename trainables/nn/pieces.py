@@ -31,6 +31,7 @@ class Pieces:
     sequences: Sequences
     num_trials: int
     num_dummies: int | None  # None: the host does not know
+    relative: object = None  # what attention adds to its scores by distance, see `nn.relative`; None: nothing
 
     @property
     def num_rows(self) -> int:

@@ -77,8 +77,15 @@ def test_relative_positions_are_refused(tiny_bert: Path) -> None:
         shape_of({**config, "position_embedding_type": "relative_key"})
 
 
+def test_a_model_type_that_is_nearly_a_known_one_is_not_taken_for_it() -> None:
+    with pytest.raises(ValueError, match="unknown model_type 'mega_bert'") as refusal:
+        shape_of({"model_type": "mega_bert"})
+    assert "did you mean" not in str(refusal.value)
+
+
 def test_a_decoder_is_refused(tiny_bert: Path) -> None:
     config, _ = read(tiny_bert)
+    assert shape_of({**config, "is_decoder": False}) == shape_of(config)
     with pytest.raises(ValueError, match="is_decoder must be false"):
         shape_of({**config, "is_decoder": True})
 
@@ -119,3 +126,50 @@ def test_a_modernbert_says_its_positions_in_words_of_then_and_now(checkpoint: Ca
     assert now.windows == (0, 4)
     assert shape_of({**plain, **then}) == now
     assert shape_of({**plain, **then, "local_rope_theta": None}).thetas == (160_000.0, 160_000.0)
+
+
+@pytest.mark.parametrize(("value", "came"), [(None, "null"), ("0", "'0'")])
+@pytest.mark.parametrize("family", ["roberta", "data2vec-text"])
+def test_positions_that_count_from_the_padding_need_its_id(
+    family: str, value: Any, came: str, checkpoint: Callable[[str], Path]
+) -> None:
+    config, _ = read(checkpoint(family))
+    with pytest.raises(ValueError, match=f"pad_token_id of a {family} must be a whole number.* but got {came}"):
+        shape_of({**config, "pad_token_id": value})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.bert."])
+def test_tensors_of_a_wrapper_are_refused_by_their_prefix(prefix: str, tiny_bert: Path) -> None:
+    config, tensors = read(tiny_bert)
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    with pytest.raises(ValueError, match=rf"puts '{prefix}' before \d+ of them: save the model that a wrapper"):
+        map_tensors(shape_of(config), wrapped)
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"conv_kernel_size": 3}, "conv_kernel_size of a deberta-v2 must be 0"),
+        ({"embedding_size": 8}, "embedding_size of a deberta-v2 must be 16"),
+        ({"pos_att_type": ["p2p"]}, "pos_att_type must be c2p, p2c or both"),
+        ({"pos_att_type": None}, "pos_att_type must be c2p, p2c or both"),
+        ({"relative_attention": False}, "pos_att_type must be left out"),
+    ],
+)
+def test_what_is_not_computed_of_deberta_is_refused(
+    values: dict[str, Any], fault: str, checkpoint: Callable[[str], Path]
+) -> None:
+    config, _ = read(checkpoint("deberta-v3"))
+    with pytest.raises(ValueError, match=fault):
+        shape_of({**config, **values})
+
+
+def test_fewer_buckets_than_mpnet_has_are_refused(checkpoint: Callable[[str], Path]) -> None:
+    config, _ = read(checkpoint("mpnet"))
+    with pytest.raises(ValueError, match="must be at least 32, but got 16"):
+        shape_of({**config, "relative_attention_num_buckets": 16})
+
+
+def test_parts_of_a_deberta_s_attention_are_read_however_they_are_written(checkpoint: Callable[[str], Path]) -> None:
+    config, _ = read(checkpoint("deberta-v2"))
+    assert shape_of({**config, "pos_att_type": "C2P|p2c"}) == shape_of(config)

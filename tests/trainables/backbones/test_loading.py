@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.pieces import laid_out
 from trainables import metrics
 from trainables.backbones import checkpoint_names
 from trainables.backbones.loading import Backbone, describe_backbone, load_backbone
+from trainables.backbones.refusals import no_weights
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError, UnavailableError
@@ -122,6 +124,26 @@ class TestDescribe:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         with pytest.raises(FaultsError, match=r"holds pytorch_model\.bin, which may run code when read"):
             describe_backbone(str(folder))
+
+    def test_the_command_that_is_named_for_pickled_weights_makes_a_backbone_of_them(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(FaultsError) as refusal:
+            describe_backbone("./bert")
+        command, name = re.findall(r'python -c "(.*)"; then name (\S+) as', str(refusal.value))[0]
+        exec(command, {})
+        converted, whole = load(tmp_path / name), load_file(tmp_path / name / "model.safetensors")
+        assert converted.info.shape.hidden_size == 16
+        pickled = torch.load(folder / "pytorch_model.bin", weights_only=True)
+        assert all(torch.equal(tensor, pickled[name]) for name, tensor in whole.items())
+
+    def test_weights_that_only_the_hub_has_as_a_pickle_are_converted_by_their_id(self, folder: Path) -> None:
+        assert "from_pretrained('somebody/encoder').save_pretrained('encoder-safetensors')" in no_weights(
+            "somebody/encoder@main", folder
+        )
 
     def test_a_folder_without_weights_is_described_only_where_they_are_not_needed(self, folder: Path) -> None:
         shape = describe_backbone(str(folder)).shape
