@@ -60,6 +60,8 @@ def show_plan(
         )
     for sentence in _sentences(estimated, price):
         screen.print(sentence, soft_wrap=True)
+    for sentence in _backbone_sentences(plan):
+        screen.print(sentence, soft_wrap=True)
     for sentence in plan.notes:
         screen.print(f"Data: {sentence}", soft_wrap=True)
     for sentence in plan.missing:
@@ -158,6 +160,17 @@ def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
     if info is None:
         return None
     return {"total": info.shape.params, "layers": info.shape.layers_params()}
+
+
+def _backbone_sentences(plan: SweepPlan) -> list[str]:
+    """What is special about how the backbone is computed."""
+    from trainables.estimate.preview import preview_backbone
+
+    info = preview_backbone(plan.spec.backbone).info
+    if info is None or info.shape.library is None:
+        return []
+    kind = f"a {info.shape.model_type} is computed by transformers' own classes"
+    return [f"Backbone: {kind}: methods that change layers cannot work on it, and trials that train it run alone"]
 
 
 def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, float | None]:

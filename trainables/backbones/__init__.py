@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from trainables.backbones import library
 from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
@@ -70,12 +71,14 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
         rule = "a model must be computed by transformers' own classes"
         raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
     known = families()
-    if model_type not in known:
-        # Near names are of other architectures: no suggestion.
-        raise ValueError(f"unknown model_type {model_type!r}. Known: {', '.join(sorted(known))}")
     for name in ("is_decoder", "add_cross_attention"):
         if config.get(name):
             raise ValueError(f"{name} must be false, for a decoder's tokens see only those before them, but got true")
+    if model_type not in known:
+        try:
+            return library.shape(config)
+        except ValueError as fault:  # near names are of other architectures: no suggestion
+            raise ValueError(f"{fault}. Known: {', '.join(sorted(known))}, and other text encoders") from None
     try:
         shape = known[model_type].shape(config)
     except KeyError as missing:
@@ -91,7 +94,7 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     A checkpoint without a pooler (ELECTRA, DistilBERT, some RoBERTa) gives none. Raises `ValueError` naming every
     tensor that is missing.
     """
-    prefix = families()[shape.model_type].PREFIX
+    prefix = prefix_of(shape)
     plain = {_plain_name(prefix, name): tensor for name, tensor in tensors.items()}
     mapped, missing = {}, []
     for ours, theirs in checkpoint_names(shape).items():
@@ -102,7 +105,7 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
     if missing and (before := foreign_prefix(missing, plain)):
-        own = families()[shape.model_type].PREFIX
+        own = prefix
         raise ValueError(
             f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
             f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
@@ -113,6 +116,11 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     return mapped
 
 
+def prefix_of(shape: EncoderShape) -> str:
+    """What stands before the names of an encoder's tensors in a checkpoint that has a head."""
+    return families()[shape.model_type].PREFIX if shape.library is None else shape.library.prefix
+
+
 def checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
     """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
     return _checkpoint_names(shape)
@@ -120,9 +128,11 @@ def checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
 
 @functools.lru_cache(maxsize=64)
 def _checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
-    tensors = families()[shape.model_type].TENSORS
     with torch.device("meta"):
         ours = [name for name, _ in Encoder(shape).named_parameters()]
+    if shape.library is not None:
+        return {name: (name.removeprefix("library.model."),) for name in ours}
+    tensors = families()[shape.model_type].TENSORS
     names = {}
     for name in ours:
         module, _, leaf = name.rpartition(".")

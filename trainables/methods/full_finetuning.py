@@ -11,6 +11,8 @@ from trainables.methods import ALONE, Alone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
+ON_ANY_MODEL = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -23,9 +25,7 @@ class Options:
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
-    for part in ("embeddings", *(["pooler"] if view.pooler is not None else [])):
-        view.train_copy(part)
-    view.train_layers()
+    view.train_everything()
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
 from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput, layernorm_of
+from trainables.nn.library import LibraryBody
 from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
 from trainables.nn.postnorm import PostNormLayer
@@ -73,8 +74,10 @@ class Encoder(nn.Module):
         self.compute_dtype = torch.float32
         self.masters = masters or {}
         self.fingerprint: str | None = None  # of the checkpoint; None where it is not of one
-        self.embeddings = Embeddings(shape)
-        self.layers = _layers(shape)
+        self.library = None if shape.library is None else LibraryBody(shape)
+        if self.library is None:
+            self.embeddings = Embeddings(shape)
+        self.layers = nn.ModuleList() if self.library is not None else _layers(shape)
         self.final_norm = layernorm_of(shape.hidden_size, shape) if shape.is_pre_norm else None
         self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
         self.body: nn.Module | None = None
@@ -102,6 +105,8 @@ class Encoder(nn.Module):
             owner, _, leaf = name.rpartition(".")
             frozen = nn.Parameter(master.to(device=device, dtype=compute_dtype), requires_grad=False)
             setattr(self.get_submodule(owner), leaf, frozen)
+        if self.library is not None:
+            self.library.settle(device, compute_dtype)
         return self
 
     @property
@@ -159,6 +164,16 @@ class Encoder(nn.Module):
         if self.final_norm is not None:
             self.train_copy("final_norm")
 
+    def train_everything(self) -> None:
+        """Train every weight: embeddings, layers, and the pooler where there is one."""
+        if self.library is not None:
+            self.train_copy("library")
+            return
+        self.train_copy("embeddings")
+        if self.pooler is not None:
+            self.train_copy("pooler")
+        self.train_layers()
+
     def replace_body(self, body: nn.Module, width: int) -> None:
         """Let a module compute everything: body(pieces) -> hidden states (N, D), or features (S, D).
 
@@ -182,7 +197,9 @@ class Encoder(nn.Module):
     @property
     def num_frozen_layers(self) -> int:
         """Layers at the bottom of which nothing is trained; 0 where the embeddings are, or their LayerNorm."""
-        if self.body is not None or any(parameter.requires_grad for parameter in self.embeddings.parameters()):
+        if self.body is not None or self.library is not None:
+            return 0
+        if any(parameter.requires_grad for parameter in self.embeddings.parameters()):
             return 0
         is_trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.layers]
         return is_trained.index(True) if True in is_trained else len(is_trained)
@@ -203,6 +220,8 @@ class Encoder(nn.Module):
             return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
         if prefix is not None and prefix.is_features:
             return prefix.hidden
+        if self.library is not None:
+            return self._pool(self.library(pieces), pieces)
         pieces = self.embeddings.relate(pieces, self.compute_dtype)
         if prefix is None:
             hidden_ND, below = self.embeddings(pieces, self.compute_dtype), 0

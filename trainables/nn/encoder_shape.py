@@ -62,6 +62,16 @@ class Disentangled:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LibraryModel:
+    """A model that transformers' own classes compute whole, of which nothing here knows the layers."""
+
+    config: str  # its Hugging Face configuration, as JSON
+    prefix: str  # of its tensors in a checkpoint that has a head
+    params: int  # without a pooler
+    embedding_params: int  # of its words
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderShape:
     """Everything that fixes an encoder's tensors and arithmetic.
 
@@ -98,6 +108,7 @@ class EncoderShape:
     thetas: tuple[float, ...] = ()  # the base of each layer's rotary positions; (): it has none
     windows: tuple[int, ...] = ()  # how far each layer's tokens see to either side, 0: all; (): all do
     has_projection: bool = False  # of embeddings to D even where they are as wide
+    library: LibraryModel | None = None  # what computes everything, where that is not the encoder itself
     weights_of: tuple[int, ...] = ()  # which set of weights each layer has, counted from 0; (): each its own
 
     @property
@@ -130,6 +141,8 @@ class EncoderShape:
     @property
     def embedding_params(self) -> int:
         """All embeddings, those of distances too, their LayerNorms, and the projection to D where there is one."""
+        if self.library is not None:
+            return self.library.embedding_params
         rows = self.vocab_size + (self.max_positions if self.embeds_positions else 0)
         rows += self.type_vocab_size + self.task_type_vocab_size
         project = (self.embedding_size + 1) * self.hidden_size if self.projects_embeddings else 0
@@ -148,7 +161,12 @@ class EncoderShape:
         return products + self._layer_biases + 2 * self._norm_params(width) + distances
 
     def layers_params(self, first: int = 0) -> int:
-        """The layers from `first` up, and the LayerNorm above the last where there is one."""
+        """The layers from `first` up, and the LayerNorm above the last where there is one.
+
+        Of a model in transformers' own classes, all but the embeddings of words.
+        """
+        if self.library is not None:
+            return self.library.params - self.library.embedding_params
         # In a pre-norm encoder the first layer lacks one of its LayerNorms, and the one above the last is beside them.
         norms = (first > 0) * self._norm_params(self.hidden_size) if self.is_pre_norm else 0
         return self.num_distinct_layers(first) * self.layer_params + norms

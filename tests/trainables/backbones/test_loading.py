@@ -159,7 +159,7 @@ class TestDescribe:
             (None, "must hold a config.json"),
             ("{", "Expecting property name"),
             ("[]", "no attribute"),
-            ('{"model_type": "t5"}', "unknown model_type 't5'"),
+            ('{"model_type": "t5"}', "'t5' is an encoder with a decoder"),
             ('{"model_type": "bert"}', "must hold 'vocab_size'"),
         ],
     )
