@@ -207,12 +207,11 @@ class Attention(nn.Module):
             linear = frozen_linear if self.qkv.is_frozen_in(hidden_ND.dtype) else F.linear
             of_query, of_others = (None, None) if bias is None else (bias[:width], bias[width:])
             query_SD = linear(pieces.first(hidden_ND), weight[:width], of_query)
-            others_N2D = linear(hidden_ND, weight[width:], of_others)
+            key_ND, value_ND = linear(hidden_ND, weight[width:], of_others).split(width, dim=-1)
         else:
-            query_ND, others_N2D = self.qkv(hidden_ND).split((width, 2 * width), dim=-1)
+            query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
             query_SD = pieces.first(query_ND)
-        # The first token stands at 0, where nothing is turned.
-        key_ND, value_ND = self._placed(others_N2D, pieces, num_parts=1).split(width, dim=-1)
+        key_ND = self._placed(key_ND, pieces, num_parts=1)  # the first token's query stands at 0: nothing is turned
         added = None if self.relative is None else self.relative((query_SD, key_ND), self.qkv, pieces)
         return self.attend.first(query_SD, key_ND, value_ND, pieces, added)
 
