@@ -157,8 +157,7 @@ def _backbone_params(plan: SweepPlan) -> dict[str, int] | None:
     info = preview_backbone(plan.spec.backbone).info
     if info is None:
         return None
-    layers = info.shape.num_layers * info.shape.layer_params
-    return {"total": info.shape.embedding_params + layers + info.shape.pooler_params, "layers": layers}
+    return {"total": info.shape.params, "layers": info.shape.layers_params()}
 
 
 def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, float | None]:

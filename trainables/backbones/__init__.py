@@ -19,15 +19,17 @@ from torch import Tensor
 from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
-from trainables.nn.encoder_shape import Disentangled, EncoderShape
+from trainables.nn.encoder import Encoder
+from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layers import ACTIVATIONS
 
 
 class Family(Protocol):
     """What a file of a family holds.
 
-    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out, with `{i}` for a layer; query,
-    key and value are three names, stacked in this order. Modules that an encoder's shape lacks may stand there.
+    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out. `{i}` is a layer, or the number
+    of its set of weights where layers share some. Query, key and value may be three names, stacked in this order.
+    Modules that an encoder's shape lacks may stand there.
     """
 
     MODEL_TYPES: tuple[str, ...]
@@ -64,12 +66,16 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     Raises `ValueError` with one sentence where it is of another family, lacks a size or computes what we do not.
     """
     model_type = config.get("model_type")
+    if "auto_map" in config:
+        rule = "a model must be computed by transformers' own classes"
+        raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
     known = families()
     if model_type not in known:
         # Near names are of other architectures: no suggestion.
         raise ValueError(f"unknown model_type {model_type!r}. Known: {', '.join(sorted(known))}")
-    if config.get("is_decoder"):
-        raise ValueError("is_decoder must be false, for a decoder's tokens see only those before them, but got true")
+    for name in ("is_decoder", "add_cross_attention"):
+        if config.get(name):
+            raise ValueError(f"{name} must be false, for a decoder's tokens see only those before them, but got true")
     try:
         shape = known[model_type].shape(config)
     except KeyError as missing:
@@ -95,10 +101,10 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if missing and (before := foreign_prefix(missing, plain)):
+    if missing and (foreign := foreign_prefix(missing, plain)):
         own = families()[shape.model_type].PREFIX
         raise ValueError(
-            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {foreign!r} "
             f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
             "(wrapper.module.save_pretrained) instead of the wrapper"
         )
@@ -107,40 +113,27 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     return mapped
 
 
-_TABLES = (
-    "embeddings.word", "embeddings.position", "embeddings.token_type", "embeddings.task_type", "embeddings.relative"
-)  # fmt: skip
-
-
-def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
+def checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
     """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
+    return _checkpoint_names(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
+    tensors = families()[shape.model_type].TENSORS
+    with torch.device("meta"):
+        ours = [name for name, _ in Encoder(shape).named_parameters()]
     names = {}
-    for ours, theirs in families()[shape.model_type].TENSORS.items():
-        if _is_absent(ours, shape):
-            continue
-        sources = theirs if isinstance(theirs, tuple) else (theirs,)
-        leaves = ("weight",) if ours in _TABLES else None
-        for i in range(shape.num_layers) if "{i}" in ours else (0,):
-            for leaf in leaves or ("weight", "bias"):
-                names[f"{ours.format(i=i)}.{leaf}"] = tuple(f"{source.format(i=i)}.{leaf}" for source in sources)
+    for name in ours:
+        module, _, leaf = name.rpartition(".")
+        parts, number = module.split("."), 0
+        if parts[0] == "layers":
+            number = shape.weights_of_layer(int(parts[1]))
+            module = ".".join(["layers", "{i}", *parts[2:]])
+        sources = tensors[module]
+        sources = sources if isinstance(sources, tuple) else (sources,)
+        names[name] = tuple(f"{source.format(i=number)}.{leaf}" for source in sources)
     return names
-
-
-def _is_absent(name: str, shape: EncoderShape) -> bool:
-    """Whether an encoder of this shape lacks a module that others of its family have."""
-    relative = shape.relative
-    if name == "embeddings.relative.layernorm":
-        return relative is None or not relative.has_layernorm
-    if ".attention.relative." in name:
-        return not isinstance(relative, Disentangled) or not relative.has_projection(name.rpartition(".")[2])
-    return (
-        (name == "embeddings.project" and shape.embedding_size == shape.hidden_size)
-        or (name == "embeddings.token_type" and not shape.type_vocab_size)
-        or (name == "embeddings.task_type" and not shape.task_type_vocab_size)
-        or (name == "embeddings.position" and not shape.embeds_positions)
-        or (name == "embeddings.relative" and relative is None)
-        or (name == "pooler" and not shape.has_pooler)
-    )
 
 
 def _plain_name(prefix: str, name: str) -> str:

@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainables.backbones import map_tensors, sentence_transformers, shape_of
+from trainables.backbones import checkpoint_names, map_tensors, sentence_transformers, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.backbones.refusals import no_weights, tokenizer_faults, too_many_ids
 from trainables.data import reachability
@@ -140,7 +140,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder, prompt=prompt)
     try:
         # Counting needs to know, and a configuration does not say.
-        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
+        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(shape, files))
     except (SafetensorError, OSError) as error:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
     try:
@@ -262,12 +262,13 @@ def _read_declarations(name: str, folder: Path) -> tuple[Path, EncoderShape, str
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
 
 
-def _has_pooler(files: Sequence[Path]) -> bool:
+def _has_pooler(shape: EncoderShape, files: Sequence[Path]) -> bool:
+    (pooler,) = checkpoint_names(shape)["pooler.weight"]
     names: list[str] = []
     for path in files:
         with safe_open(path, framework="pt") as file:
             names += file.keys()
-    return any(name.endswith("pooler.dense.weight") for name in names)
+    return any(name == pooler or name.endswith(f".{pooler}") for name in names)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

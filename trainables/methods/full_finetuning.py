@@ -23,13 +23,14 @@ class Options:
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
-    for part in ("embeddings", "layers", *(["pooler"] if view.pooler is not None else [])):
+    for part in ("embeddings", *(["pooler"] if view.pooler is not None else [])):
         view.train_copy(part)
+    view.train_layers()
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
     """Everything the encoder has: embeddings, L layers and pooler."""
-    return shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params
+    return shape.params
 
 
 def stack_key(options: Options) -> Alone:

@@ -146,8 +146,8 @@ def stack_key(options: Options) -> Hashable:
 
 
 def _widths(target: str, shape: EncoderShape) -> tuple[int, int]:
-    width, inner = shape.hidden_size, shape.intermediate_size
-    return {"up": (width, inner), "down": (inner, width)}.get(target, (width, width))
+    width = shape.hidden_size
+    return {"up": (width, shape.up_width), "down": (shape.intermediate_size, width)}.get(target, (width, width))
 
 
 def starts_unchanged(options: Options) -> bool:

@@ -1,6 +1,7 @@
-"""The frozen encoder: BERT's post-LayerNorm Transformer, lean enough to train many trials at once.
+"""The frozen encoder: a Transformer of the BERT family, lean enough to train many trials at once.
 
-- One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `trainables.backbones` maps their weights into it.
+- One module serves every family of `trainables.backbones`, which map their weights into it: LayerNorms behind the
+  sub-layers or before them, positions embedded or rotary, layers of their own weights or of shared ones.
 - `view()` gives a structural copy that shares every tensor; a method puts private modules into its own view.
 - Private modules carry a leading trial axis K. Hidden states are word pieces laid end to end (N, D), trial after trial
   and without padding (`nn.pieces`); frozen products see them as one matrix.
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
-from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput
+from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput, layernorm_of
 from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
+from trainables.nn.postnorm import PostNormLayer
+from trainables.nn.prenorm import PreNormLayer
 from trainables.nn.structure import copy_structure
 
 
@@ -71,7 +74,8 @@ class Encoder(nn.Module):
         self.masters = masters or {}
         self.fingerprint: str | None = None  # of the checkpoint; None where it is not of one
         self.embeddings = Embeddings(shape)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.num_layers))
+        self.layers = _layers(shape)
+        self.final_norm = layernorm_of(shape.hidden_size, shape) if shape.is_pre_norm else None
         self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
         self.body: nn.Module | None = None
         self.pooling = shape.pooling
@@ -113,20 +117,47 @@ class Encoder(nn.Module):
     def train_copy(self, prefix: str, *, num_trials: int = 1) -> None:
         """Replace the parameters named `prefix` or below it by trained float32 copies of the checkpoint's values.
 
-        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one.
-        Raises `KeyError` where no parameter has such a name.
+        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one. What layers
+        share is trained for all that share it, and once. Raises `KeyError` where no parameter has such a name.
         """
-        names = [name for name, _ in self.named_parameters() if name == prefix or name.startswith(f"{prefix}.")]
+        held = self.named_parameters(remove_duplicate=False)
+        names = [name for name, _ in held if name == prefix or name.startswith(f"{prefix}.")]
         if not names:
             raise KeyError(prefix)
         for name in names:
             owner, _, leaf = name.rpartition(".")
             module = self.get_submodule(owner)
             frozen = getattr(module, leaf)
-            value = self.masters.get(name, frozen).to(device=frozen.device, dtype=torch.float32)
+            if frozen.requires_grad:  # by another layer's name
+                continue
+            value = self.masters.get(self._name_of_master(name), frozen).to(device=frozen.device, dtype=torch.float32)
             if isinstance(module, LayerNorm) or (leaf == "bias" and prefix == name):
                 value = value.expand(num_trials, -1)
             setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+
+    def _name_of_master(self, name: str) -> str:
+        kind, *rest = name.split(".")
+        if kind != "layers":
+            return name
+        return ".".join([kind, str(self.shape.owner_of(int(rest[0]))), *rest[1:]])
+
+    def split_layers(self, first: int) -> None:
+        """Let the layers from `first` up share no weights with those below, so that they can be trained without them.
+
+        Their weights have the values of what they were split from, and are shared among them as before.
+        """
+        copies: dict[int, nn.Module] = {}
+        for layer in range(first, len(self.layers)):
+            if self.shape.weights_of:
+                self.layers[layer] = copy_structure(self.layers[layer], copies)
+
+    def train_layers(self, first: int = 0) -> None:
+        """Train the layers from `first` up and the LayerNorm above the last, where there is one."""
+        self.split_layers(first)
+        for layer in range(first, len(self.layers)):
+            self.train_copy(f"layers.{layer}")
+        if self.final_norm is not None:
+            self.train_copy("final_norm")
 
     def replace_body(self, body: nn.Module, width: int) -> None:
         """Let a module compute everything: body(pieces) -> hidden states (N, D), or features (S, D).
@@ -134,7 +165,7 @@ class Encoder(nn.Module):
         The view drops its own embeddings and layers. Its pooler stays, for bodies that give hidden states.
         """
         self.body, self.width = body, width
-        self.layers = nn.ModuleList()
+        self.layers, self.final_norm = nn.ModuleList(), None
         del self.embeddings
 
     def sublayer_outputs(self) -> list[SublayerOutput]:
@@ -142,7 +173,10 @@ class Encoder(nn.Module):
         return [module for module in self.layers.modules() if isinstance(module, SublayerOutput)]
 
     def layernorm_names(self) -> list[str]:
-        """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1)."""
+        """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1), one that layers share once.
+
+        In a pre-norm encoder the first layer has one, and one stands above the last.
+        """
         return [name for name, module in self.named_modules() if isinstance(module, LayerNorm)]
 
     @property
@@ -179,9 +213,13 @@ class Encoder(nn.Module):
             layer = self.layers[index]
             assert isinstance(layer, EncoderLayer)
             if reads_first and index == len(self.layers) - 1:
-                return self._project(layer.first(hidden_ND, pieces))
+                return self._project(self._finish(layer.first(hidden_ND, pieces)))
             hidden_ND = layer(hidden_ND, pieces)
-        return self._pool(hidden_ND, pieces)
+        return self._pool(self._finish(hidden_ND), pieces)
+
+    def _finish(self, hidden_ND: Tensor) -> Tensor:
+        """What the last layer gives as heads read it."""
+        return hidden_ND if self.final_norm is None else self.final_norm(hidden_ND)
 
     def _pool(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         if self.pooling == "tokens":
@@ -197,9 +235,20 @@ class Encoder(nn.Module):
         return torch.tanh(self.pooler(first_SD))
 
     def run_prefix(self, pieces: Pieces, num_layers: int) -> Tensor:
-        """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers."""
+        """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers, where `forward` goes on."""
         pieces = self.embeddings.relate(pieces, self.compute_dtype)
         hidden_ND = self.embeddings(pieces, self.compute_dtype)
         for layer in self.layers[:num_layers]:
             hidden_ND = layer(hidden_ND, pieces)
         return hidden_ND
+
+
+def _layers(shape: EncoderShape) -> nn.ModuleList:
+    """The layers of an encoder, the bottom one first."""
+    if shape.is_pre_norm:
+        return nn.ModuleList(PreNormLayer(shape, layer) for layer in range(shape.num_layers))
+    layers: list[PostNormLayer] = []
+    for layer in range(shape.num_layers):
+        owner = shape.owner_of(layer)
+        layers.append(PostNormLayer(shape, layer, layers[owner] if owner < layer else None))
+    return nn.ModuleList(layers)

@@ -16,9 +16,6 @@ class RelativeBias:
     def table_params(self, width: int, num_heads: int) -> int:
         return self.num_rows * num_heads
 
-    def layer_params(self, width: int) -> int:
-        return 0
-
     @property
     def has_layernorm(self) -> bool:
         return False
@@ -57,13 +54,14 @@ class Disentangled:
     def table_params(self, width: int, num_heads: int) -> int:
         return 2 * self.span * width + 2 * width * self.has_layernorm
 
-    def layer_params(self, width: int) -> int:
-        return self.num_projections * (width**2 + width)
-
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderShape:
-    """Everything that fixes an encoder's tensors and arithmetic."""
+    """Everything that fixes an encoder's tensors and arithmetic.
+
+    Layers are numbered from 0 at the bottom. A layer is one pass through attention and feed-forward; where several
+    layers have the same weights (`weights_of`, ALBERT), those weights are counted once.
+    """
 
     model_type: str
     vocab_size: int
@@ -80,10 +78,23 @@ class EncoderShape:
     activation: str = "gelu"
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
+    embedding_dropout: float | None = None  # None: as hidden_dropout
+    head_dropout: float | None = None  # of what the head reads; None: as hidden_dropout
     has_pooler: bool = True
     embeds_positions: bool = True  # by where in its text a word piece stands
     relative: RelativeBias | Disentangled | None = None  # what scores have added by distance
     pooling: str = "pooler"  # what its checkpoint was trained to be read by; "first" stands in where no pooler is
+    is_pre_norm: bool = False  # LayerNorms before the sub-layers, none before the first, and one after the last layer
+    is_gated: bool = False  # feed-forward is W2 (f(U x) * G x), U and G stacked in one product
+    has_attention_bias: bool = True
+    has_feedforward_bias: bool = True
+    has_down_bias: bool | None = None  # of feed-forward's second product; None: as has_feedforward_bias
+    drops_gated: bool = False  # whether feed-forward drops out before its second product too
+    has_norm_bias: bool = True
+    thetas: tuple[float, ...] = ()  # the base of each layer's rotary positions; (): it has none
+    windows: tuple[int, ...] = ()  # how far each layer's tokens see to either side, 0: all; (): all do
+    has_projection: bool = False  # of embeddings to D even where they are as wide
+    weights_of: tuple[int, ...] = ()  # which set of weights each layer has, counted from 0; (): each its own
 
     @property
     def max_length(self) -> int:
@@ -91,35 +102,94 @@ class EncoderShape:
         return self.max_positions - self.position_offset
 
     @property
+    def projects_embeddings(self) -> bool:
+        """Whether a product lies between embeddings and layers."""
+        return self.has_projection or self.embedding_size != self.hidden_size
+
+    @property
+    def up_width(self) -> int:
+        """What feed-forward's first product gives: I, or 2I where it is gated."""
+        return self.intermediate_size * (2 if self.is_gated else 1)
+
+    @property
+    def biases_down(self) -> bool:
+        """Whether feed-forward's second product has a bias."""
+        return self.has_feedforward_bias if self.has_down_bias is None else self.has_down_bias
+
+    def weights_of_layer(self, layer: int) -> int:
+        """The set of weights a layer has."""
+        return self.weights_of[layer] if self.weights_of else layer
+
+    def owner_of(self, layer: int) -> int:
+        """The lowest layer that has the same weights, by whose number they are named."""
+        return self.weights_of.index(self.weights_of[layer]) if self.weights_of else layer
+
+    def num_distinct_layers(self, first: int = 0) -> int:
+        """How many sets of weights the layers from `first` up have: L - first where each has its own."""
+        return len({self.weights_of_layer(layer) for layer in range(first, self.num_layers)})
+
+    @property
     def embedding_params(self) -> int:
         """All embeddings, those of distances too, their LayerNorms, and the projection to D where there is one."""
-        positions = self.max_positions if self.embeds_positions else 0
-        rows = self.vocab_size + positions + self.type_vocab_size + self.task_type_vocab_size + 2
-        project = (self.embedding_size + 1) * self.hidden_size if self.embedding_size != self.hidden_size else 0
+        rows = self.vocab_size + (self.max_positions if self.embeds_positions else 0)
+        rows += self.type_vocab_size + self.task_type_vocab_size
+        project = (self.embedding_size + 1) * self.hidden_size if self.projects_embeddings else 0
         distances = self.relative.table_params(self.hidden_size, self.num_heads) if self.relative else 0
-        return rows * self.embedding_size + project + distances
+        return rows * self.embedding_size + self._norm_params(self.embedding_size) + project + distances
 
     @property
     def layer_params(self) -> int:
-        """One Transformer layer: 4 D^2 + 2 D I + 9 D + I, and D^2 + D for each projection of distances."""
+        """One Transformer layer with both its LayerNorms: 4 D^2 + 2 D I + 9 D + I in BERT."""
         width, inner = self.hidden_size, self.intermediate_size
-        distances = self.relative.layer_params(width) if self.relative else 0
-        return 4 * width**2 + 2 * width * inner + 9 * width + inner + distances
+        products = (4 + self._num_projections) * width**2 + (self.up_width + inner) * width
+        return products + self._layer_biases + 2 * self._norm_params(width)
+
+    def layers_params(self, first: int = 0) -> int:
+        """The layers from `first` up, and the LayerNorm above the last where there is one."""
+        # In a pre-norm encoder the first layer lacks one of its LayerNorms, and the one above the last is beside them.
+        norms = (first > 0) * self._norm_params(self.hidden_size) if self.is_pre_norm else 0
+        return self.num_distinct_layers(first) * self.layer_params + norms
 
     @property
     def layernorm_params(self) -> int:
-        """Every LayerNorm: 4 D a layer, 2 E for the embeddings', and 2 D where those of distances have one."""
+        """Every LayerNorm: two a layer, the embeddings' and that of distances; 4 D L + 2 E in BERT."""
         distances = 2 * self.hidden_size if self.relative and self.relative.has_layernorm else 0
-        return 4 * self.num_layers * self.hidden_size + 2 * self.embedding_size + distances
+        return self.norms_params() + self._norm_params(self.embedding_size) + distances
+
+    def norms_params(self, first: int = 0) -> int:
+        """The LayerNorms of the layers from `first` up, the one above the last included where there is one."""
+        number = 2 * self.num_distinct_layers(first) + (self.is_pre_norm and first > 0)
+        return number * self._norm_params(self.hidden_size)
 
     @property
-    def distance_biases(self) -> int:
-        """The biases among the weights of relative positions."""
-        if self.relative is None:
-            return 0
-        return (self.num_layers * self.relative.num_projections + self.relative.has_layernorm) * self.hidden_size
+    def bias_params(self) -> int:
+        """Every bias: 7 D + I a layer in BERT, the embeddings' LayerNorm's and projection's, and the pooler's."""
+        width = self.hidden_size
+        norms = self.layernorm_params // 2 if self.has_norm_bias else 0
+        project = width if self.projects_embeddings else 0
+        return self.num_distinct_layers() * self._layer_biases + norms + project + width * self.has_pooler
 
     @property
     def pooler_params(self) -> int:
         """D^2 + D where the model has a pooler."""
         return self.hidden_size**2 + self.hidden_size if self.has_pooler else 0
+
+    @property
+    def params(self) -> int:
+        """The whole encoder."""
+        return self.embedding_params + self.layers_params() + self.pooler_params
+
+    @property
+    def _layer_biases(self) -> int:
+        attention = 4 * self.hidden_size if self.has_attention_bias else 0
+        attention += self._num_projections * self.hidden_size
+        up = self.up_width if self.has_feedforward_bias else 0
+        return attention + up + (self.hidden_size if self.biases_down else 0)
+
+    @property
+    def _num_projections(self) -> int:
+        """Products of a layer that are there for distances alone."""
+        return self.relative.num_projections if self.relative else 0
+
+    def _norm_params(self, width: int) -> int:
+        return width * (2 if self.has_norm_bias else 1)

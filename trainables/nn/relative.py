@@ -105,7 +105,7 @@ class DistanceTable(nn.Module):
         rows = Distances(rows_ND=self.weight[first : last + 1].to(dtype), num_trials=1, first=first, design=self.design)
         if self.layernorm is None:
             return rows
-        if self.layernorm.weight.dim() == 2 or self.layernorm.bias.dim() == 2:
+        if any(parameter.dim() == 2 for parameter in self.layernorm.parameters()):
             rows = rows.for_each(pieces.num_trials)
         normed_ND = self.layernorm(rows.rows_ND)
         return Distances(rows_ND=normed_ND, num_trials=rows.num_trials, first=first, design=self.design)
@@ -193,7 +193,8 @@ class DisentangledScores(nn.Module):
             return key_ND, query_ND, num_trials
         width = rows_ND.shape[1]
         if isinstance(qkv, Linear) and qkv.is_plain:
-            weight, bias = qkv.weight[: 2 * width].to(rows_ND.dtype), qkv.bias[: 2 * width].to(rows_ND.dtype)
+            weight = qkv.weight[: 2 * width].to(rows_ND.dtype)
+            bias = None if qkv.bias is None else qkv.bias[: 2 * width].to(rows_ND.dtype)
             linear = frozen_linear if qkv.is_frozen_in(rows_ND.dtype) else F.linear
             query_ND, key_ND = linear(rows_ND, weight, bias).split(width, dim=1)
         else:
