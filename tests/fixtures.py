@@ -49,12 +49,12 @@ SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
+_LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 _DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2}
 _DEBERTA_V3 = {
     "position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8,
     "max_relative_positions": -1, "type_vocab_size": 0,
 }  # fmt: skip
-_LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
 # What some checkpoints of a model_type say beyond SIZES: the variant's name, its model_type and its configuration.
 CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),

@@ -84,15 +84,16 @@ class TestComputation:
     def test_the_longest_sequence_is_the_one_its_positions_allow(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         longest = encoder.shape.max_length
-        ids = torch.randint(4, encoder.shape.vocab_size, (1, longest + 1), generator=torch.Generator().manual_seed(2))
-        types, mask = torch.zeros_like(ids), torch.ones_like(ids)
-        expected = hidden_states(reference, ids[:, :longest], types[:, :longest], mask[:, :longest])[0]
-        torch.testing.assert_close(encoder(laid_out(ids[:, :longest])), expected, rtol=0, atol=1e-5)
+        generator = torch.Generator().manual_seed(2)
+        ids = torch.randint(4, encoder.shape.vocab_size, (1, longest + 1), generator=generator)
+        fits, ones = ids[:, :longest], torch.ones_like(ids)
+        expected = hidden_states(reference, fits, torch.zeros_like(fits), ones[:, :longest])
+        torch.testing.assert_close(encoder(laid_out(fits)), expected[0], rtol=0, atol=1e-5)
         if encoder.shape.embeds_positions:  # else nothing ends with its positions
             with pytest.raises((IndexError, RuntimeError)):
                 encoder(laid_out(ids))
             with pytest.raises((IndexError, RuntimeError)):
-                hidden_states(reference, ids, types, mask)
+                hidden_states(reference, ids, torch.zeros_like(ids), ones)
 
     @torch.no_grad()
     def test_a_padding_token_that_stands_in_a_text_is_one_of_its_words(self, folder: Path) -> None:

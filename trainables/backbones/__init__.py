@@ -101,10 +101,10 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if missing and (foreign := foreign_prefix(missing, plain)):
+    if missing and (before := foreign_prefix(missing, plain)):
         own = families()[shape.model_type].PREFIX
         raise ValueError(
-            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {foreign!r} "
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
             f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
             "(wrapper.module.save_pretrained) instead of the wrapper"
         )

@@ -33,7 +33,7 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
-    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one) and the pooler."""
+    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one), the pooler and distances."""
     return shape.bias_params
 
 

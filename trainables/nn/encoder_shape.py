@@ -16,6 +16,9 @@ class RelativeBias:
     def table_params(self, width: int, num_heads: int) -> int:
         return self.num_rows * num_heads
 
+    def layer_params(self, width: int) -> int:
+        return 0
+
     @property
     def has_layernorm(self) -> bool:
         return False
@@ -53,6 +56,9 @@ class Disentangled:
 
     def table_params(self, width: int, num_heads: int) -> int:
         return 2 * self.span * width + 2 * width * self.has_layernorm
+
+    def layer_params(self, width: int) -> int:
+        return self.num_projections * (width**2 + width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +145,14 @@ class EncoderShape:
 
     @property
     def layer_params(self) -> int:
-        """One Transformer layer with both its LayerNorms: 4 D^2 + 2 D I + 9 D + I in BERT."""
+        """One Transformer layer with both its LayerNorms: 4 D^2 + 2 D I + 9 D + I in BERT.
+
+        Where positions are relative, D^2 + D for each projection of distances.
+        """
         width, inner = self.hidden_size, self.intermediate_size
-        products = (4 + self._num_projections) * width**2 + (self.up_width + inner) * width
-        return products + self._layer_biases + 2 * self._norm_params(width)
+        products = 4 * width**2 + (self.up_width + inner) * width
+        distances = self.relative.layer_params(width) if self.relative else 0
+        return products + self._layer_biases + 2 * self._norm_params(width) + distances
 
     def layers_params(self, first: int = 0) -> int:
         """The layers from `first` up, and the LayerNorm above the last where there is one."""
@@ -153,7 +163,7 @@ class EncoderShape:
     @property
     def layernorm_params(self) -> int:
         """Every LayerNorm: two a layer, the embeddings' and that of distances; 4 D L + 2 E in BERT."""
-        distances = 2 * self.hidden_size if self.relative and self.relative.has_layernorm else 0
+        distances = self._norm_params(self.hidden_size) if self.relative and self.relative.has_layernorm else 0
         return self.norms_params() + self._norm_params(self.embedding_size) + distances
 
     def norms_params(self, first: int = 0) -> int:
@@ -163,11 +173,13 @@ class EncoderShape:
 
     @property
     def bias_params(self) -> int:
-        """Every bias: 7 D + I a layer in BERT, the embeddings' LayerNorm's and projection's, and the pooler's."""
+        """Every bias: 7 D + I a layer in BERT, and those of the embeddings, of distances and of the pooler."""
         width = self.hidden_size
         norms = self.layernorm_params // 2 if self.has_norm_bias else 0
         project = width if self.projects_embeddings else 0
-        return self.num_distinct_layers() * self._layer_biases + norms + project + width * self.has_pooler
+        distances = self.num_layers * self.relative.num_projections * width if self.relative else 0
+        layers = self.num_distinct_layers() * self._layer_biases
+        return layers + norms + project + width * self.has_pooler + distances
 
     @property
     def pooler_params(self) -> int:
@@ -182,14 +194,8 @@ class EncoderShape:
     @property
     def _layer_biases(self) -> int:
         attention = 4 * self.hidden_size if self.has_attention_bias else 0
-        attention += self._num_projections * self.hidden_size
         up = self.up_width if self.has_feedforward_bias else 0
         return attention + up + (self.hidden_size if self.biases_down else 0)
-
-    @property
-    def _num_projections(self) -> int:
-        """Products of a layer that are there for distances alone."""
-        return self.relative.num_projections if self.relative else 0
 
     def _norm_params(self, width: int) -> int:
         return width * (2 if self.has_norm_bias else 1)

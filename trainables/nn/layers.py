@@ -98,7 +98,7 @@ class Embeddings(nn.Module):
 
     def _is_frozen_in(self, dtype: torch.dtype) -> bool:
         """Whether nothing here up to the dropout is trained, and all of it is in this dtype, and in the kernel."""
-        if self.task_type is not None:
+        if self.task_type is not None or self.position is None:
             return False
         tables = [table.weight for table in (self.word, self.position, self.token_type) if table is not None]
         norm = list(self.layernorm.parameters())
@@ -112,6 +112,7 @@ class Embeddings(nn.Module):
         drawn_from = None
         if rates_K is not None:
             drawn_from = self.dropout.keys_for(pieces.input_ids_N), self.dropout.site, rates_K
+        assert self.position is not None  # or the kernel does not serve
         types = None if self.token_type is None else self.token_type.weight
         return embed(
             pieces.input_ids_N,
@@ -155,7 +156,7 @@ class SelfAttention(nn.Module):
         return 0 < self.window < pieces.sequences.longest - 1
 
     def forward(self, qkv_NE: Tensor, pieces: Pieces, added: Added | None = None) -> Tensor:
-        """(N, D) of (N, 3D), with something added to the scores where the attention is not local."""
+        """(N, D) of (N, 3D)."""
         rates_K = self.dropout.rates_K
         keys = None if rates_K is None or self.dropout.keys is None else self.dropout.keys.of_rows
         if self.is_local(pieces):
@@ -182,9 +183,8 @@ class Attention(nn.Module):
     def __init__(self, shape: EncoderShape, layer: int = 0) -> None:
         super().__init__()
         self.qkv = Linear(shape.hidden_size, 3 * shape.hidden_size, bias=shape.has_attention_bias)
-        self.attend = SelfAttention(
-            shape.num_heads, shape.attention_dropout, shape.windows[layer] if shape.windows else 0
-        )
+        window = shape.windows[layer] if shape.windows else 0
+        self.attend = SelfAttention(shape.num_heads, shape.attention_dropout, window)
         self.theta = shape.thetas[layer] if shape.thetas else None
         self.relative = relative_scores(shape)
 

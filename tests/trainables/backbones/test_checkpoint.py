@@ -90,6 +90,44 @@ def test_a_decoder_is_refused(tiny_bert: Path) -> None:
         shape_of({**config, "is_decoder": True})
 
 
+@pytest.mark.parametrize("model_type", ["bert", "new"])
+def test_code_of_a_repository_is_not_run(tiny_bert: Path, model_type: str) -> None:
+    config, _ = read(tiny_bert)
+    with pytest.raises(ValueError, match="needs code from its repository"):
+        shape_of({**config, "model_type": model_type, "auto_map": {"AutoModel": "modeling.NewModel"}})
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "fault"),
+    [
+        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling must be cls or mean"),
+        ("modernbert", {"layer_types": ["full_attention"]}, "layer_types must name 2 layers"),
+        ("modernbert", {"local_attention": 1}, "local_attention must be 2 at least"),
+        ("modernbert", {"num_attention_heads": 16}, "must be a multiple of twice num_attention_heads, 32"),
+        ("modernbert", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_type default, but got 'yarn'"),
+        ("albert", {"inner_group_num": 2}, "inner_group_num must be 1"),
+        ("albert", {"num_hidden_groups": 3}, r"num_hidden_groups must be in \[1, 2\]"),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(
+    family: str, change: dict[str, Any], fault: str, checkpoint: Callable[[str], Path]
+) -> None:
+    config, _ = read(checkpoint(family))
+    with pytest.raises(ValueError, match=fault):
+        shape_of({**config, **change})
+
+
+def test_a_modernbert_says_its_positions_in_words_of_then_and_now(checkpoint: Callable[[str], Path]) -> None:
+    config, _ = read(checkpoint("modernbert"))
+    now = shape_of(config)
+    plain = {name: value for name, value in config.items() if name not in ("layer_types", "rope_parameters")}
+    then = {"global_attn_every_n_layers": 2, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
+    assert now.thetas == (160_000.0, 10_000.0)
+    assert now.windows == (0, 4)
+    assert shape_of({**plain, **then}) == now
+    assert shape_of({**plain, **then, "local_rope_theta": None}).thetas == (160_000.0, 160_000.0)
+
+
 @pytest.mark.parametrize(("value", "came"), [(None, "null"), ("0", "'0'")])
 @pytest.mark.parametrize("family", ["roberta", "data2vec-text"])
 def test_positions_that_count_from_the_padding_need_its_id(
@@ -135,41 +173,3 @@ def test_fewer_buckets_than_mpnet_has_are_refused(checkpoint: Callable[[str], Pa
 def test_parts_of_a_deberta_s_attention_are_read_however_they_are_written(checkpoint: Callable[[str], Path]) -> None:
     config, _ = read(checkpoint("deberta-v2"))
     assert shape_of({**config, "pos_att_type": "C2P|p2c"}) == shape_of(config)
-
-
-@pytest.mark.parametrize("model_type", ["bert", "new"])
-def test_code_of_a_repository_is_not_run(tiny_bert: Path, model_type: str) -> None:
-    config, _ = read(tiny_bert)
-    with pytest.raises(ValueError, match="needs code from its repository"):
-        shape_of({**config, "model_type": model_type, "auto_map": {"AutoModel": "modeling.NewModel"}})
-
-
-@pytest.mark.parametrize(
-    ("family", "change", "fault"),
-    [
-        ("modernbert", {"classifier_pooling": "max"}, "classifier_pooling must be cls or mean"),
-        ("modernbert", {"layer_types": ["full_attention"]}, "layer_types must name 2 layers"),
-        ("modernbert", {"local_attention": 1}, "local_attention must be 2 at least"),
-        ("modernbert", {"num_attention_heads": 16}, "must be a multiple of twice num_attention_heads, 32"),
-        ("modernbert", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "rope_type default, but got 'yarn'"),
-        ("albert", {"inner_group_num": 2}, "inner_group_num must be 1"),
-        ("albert", {"num_hidden_groups": 3}, r"num_hidden_groups must be in \[1, 2\]"),
-    ],
-)
-def test_what_is_not_computed_is_refused_by_name(
-    family: str, change: dict[str, Any], fault: str, checkpoint: Callable[[str], Path]
-) -> None:
-    config, _ = read(checkpoint(family))
-    with pytest.raises(ValueError, match=fault):
-        shape_of({**config, **change})
-
-
-def test_a_modernbert_says_its_positions_in_words_of_then_and_now(checkpoint: Callable[[str], Path]) -> None:
-    config, _ = read(checkpoint("modernbert"))
-    now = shape_of(config)
-    plain = {name: value for name, value in config.items() if name not in ("layer_types", "rope_parameters")}
-    then = {"global_attn_every_n_layers": 2, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
-    assert now.thetas == (160_000.0, 10_000.0)
-    assert now.windows == (0, 4)
-    assert shape_of({**plain, **then}) == now
-    assert shape_of({**plain, **then, "local_rope_theta": None}).thetas == (160_000.0, 160_000.0)

@@ -49,7 +49,8 @@ REFUSED = {
 }
 # The backbones whose models are built here in transformers' own classes.
 _FAMILIES = (
-    "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "roberta", "xlm-roberta"
+    "bert", "camembert", "data2vec-text", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta",
+    "xlm-roberta",
 )  # fmt: skip
 # Initialisations of LORA that look at training data first, which a method does not see.
 _DATA_DRIVEN = ("eva", "corda", "lora_ga")
