@@ -192,7 +192,7 @@ class Attention(nn.Module):
         qkv_N3D, added = self._placed(self.qkv(hidden_ND), pieces, num_parts=2), None
         if self.relative is not None:
             query_ND, key_ND, _ = qkv_N3D.chunk(3, dim=1)
-            added = self.relative((query_ND, key_ND), self.qkv, pieces)
+            added = self.relative((query_ND, key_ND), self.qkv, pieces, is_first=False)
         attended: Tensor = self.attend(qkv_N3D, pieces, added)
         return attended
 
@@ -213,7 +213,9 @@ class Attention(nn.Module):
             query_SD = pieces.first(query_ND)
         # The first token stands at 0, where nothing is turned.
         key_ND, value_ND = self._placed(others_N2D, pieces, num_parts=1).split(width, dim=-1)
-        added = None if self.relative is None else self.relative((query_SD, key_ND), self.qkv, pieces)
+        added = None
+        if self.relative is not None:
+            added = self.relative((query_SD, key_ND), self.qkv, pieces, is_first=True)
         return self.attend.first(query_SD, key_ND, value_ND, pieces, added)
 
     def _placed(self, rows_NX: Tensor, pieces: Pieces, num_parts: int) -> Tensor:
