@@ -340,7 +340,8 @@ def _write_weights(family: str, folder: Path) -> None:
 
     model_type, extra = CHECKPOINT_VARIANTS.get(family, (family, {}))
     config = AutoConfig.for_model(model_type)
-    for name, value in {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, **extra}.items():
+    sizes = {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, "head_dim": 8}
+    for name, value in {**sizes, **extra}.items():
         if name in extra or hasattr(
             config, name
         ):  # a configuration has its own names for some, and knows most of them by these too

@@ -38,7 +38,7 @@ DISENTANGLED = Disentangled(
     has_layernorm=True,
 )
 # What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected,
-# tables and projections of distances, layers with other norms and no biases, layers that share their weights.
+# tables and projections of distances, layers with other norms and few or no biases, layers that share their weights.
 SHAPES = {
     "bert": SHAPE,
     "distilbert": dataclasses.replace(SHAPE, model_type="distilbert", type_vocab_size=0, has_pooler=False),
@@ -47,6 +47,17 @@ SHAPES = {
         SHAPE, model_type="mpnet", type_vocab_size=0, position_offset=2, relative=RelativeBias(num_rows=32)
     ),
     "deberta-v2": dataclasses.replace(SHAPE, model_type="deberta-v2", has_pooler=False, relative=DISENTANGLED),
+    "gte": dataclasses.replace(
+        SHAPE,
+        model_type="gte",
+        has_pooler=False,
+        embeds_positions=False,
+        is_gated=True,
+        has_feedforward_bias=False,
+        has_down_bias=True,
+        drops_gated=True,
+        thetas=(100.0,) * 3,
+    ),
     "modernbert": dataclasses.replace(
         SHAPE,
         model_type="modernbert",

@@ -6,20 +6,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from trainables.backbones.tokenizer_files import VOCABULARIES, num_ids
+from trainables.data.paths import existing_path
 from trainables.nn.encoder_shape import EncoderShape
 
 
 def no_weights(name: str, folder: Path) -> str:
-    """The fault of a folder without weights that are read here, and the command that makes one with them."""
+    """The fault of a folder without weights that are read here, and the command that converts those it has."""
     others = sorted(path.name for path in folder.glob("*.bin"))
     came = f"holds {', '.join(others)}, which may run code when read" if others else "holds none"
-    source = str(folder) if folder.name == Path(name).name else name.partition("@")[0]
-    target = f"{Path(source).name}-safetensors"
-    convert = f"[kind.from_pretrained('{source}').save_pretrained('{target}') for kind in (AutoModel, AutoTokenizer)]"
-    remedy = f'python -c "from transformers import AutoModel, AutoTokenizer; {convert}"'
+    if existing_path(name) is not None:
+        convert, then = f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')", ""
+    else:
+        # What the hub's cache holds is not ours to write to, so the tokenizer goes along to another folder.
+        repository = name.partition("@")[0]
+        target = f"{repository.rpartition('/')[2]}-safetensors"
+        kinds = "(AutoModel, AutoTokenizer)"
+        convert = f"[kind.from_pretrained('{repository}').save_pretrained('{target}') for kind in {kinds}]"
+        then = f"; then name {target} as the backbone"
+    command = f'python -c "from transformers import AutoModel, AutoTokenizer; {convert}"'
     return (
         f"weights must be a model.safetensors (or its shards with an index), but {folder} {came}. "
-        f"Weights that you trust are converted by: {remedy}; then name {target} as the backbone"
+        f"Weights that you trust are converted by: {command}{then}"
     )
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from trainables.data.windows import Windows, cut_windows
+from trainables.faults import FaultsError
 from trainables.task import Task
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def tokenize(
     Reads the cache where it holds them and fills it where it does not; a cache file that is damaged is written
     anew, and one that cannot be written costs time only. `cache_dir` defaults to `$ADAPTUNE_CACHE`, else
     `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently, and for prompts.
-    Raises `FaultsError` where `max_length` holds no pair of texts.
+    Raises `FaultsError` where `max_length` leaves no room for a word piece of each text.
     """
     path = cache_path(task.fingerprint, tokenizer_fingerprint, max_length, cache_dir)
     content = _read_cache(path)
@@ -103,6 +104,13 @@ def _tokenize_split(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if "answers" in table.column_names:
         return cut_windows(table, tokenizer, max_length)
+    num_texts = sum(name in table.column_names for name in ("text_a", "text_b"))
+    least = tokenizer.num_special_tokens_to_add(pair=num_texts > 1) + num_texts
+    if max_length < least:
+        rule = (
+            f"must be at least {least} to show a word piece of {'each text of a pair' if num_texts > 1 else 'a text'}"
+        )
+        raise FaultsError("max_length", [f"max_length: {rule}, but got {max_length}"])
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for chunk in table.to_batches(max_chunksize=2048):

@@ -104,6 +104,8 @@ class EncoderShape:
     is_gated: bool = False  # feed-forward is W2 (f(U x) * G x), U and G stacked in one product
     has_attention_bias: bool = True
     has_feedforward_bias: bool = True
+    has_down_bias: bool | None = None  # of feed-forward's second product; None: as has_feedforward_bias
+    drops_gated: bool = False  # whether feed-forward drops out before its second product too
     has_norm_bias: bool = True
     thetas: tuple[float, ...] = ()  # the base of each layer's rotary positions; (): it has none
     windows: tuple[int, ...] = ()  # how far each layer's tokens see to either side, 0: all; (): all do
@@ -125,6 +127,11 @@ class EncoderShape:
     def up_width(self) -> int:
         """What feed-forward's first product gives: I, or 2I where it is gated."""
         return self.intermediate_size * (2 if self.is_gated else 1)
+
+    @property
+    def biases_down(self) -> bool:
+        """Whether feed-forward's second product has a bias."""
+        return self.has_feedforward_bias if self.has_down_bias is None else self.has_down_bias
 
     def weights_of_layer(self, layer: int) -> int:
         """The set of weights a layer has."""
@@ -205,7 +212,8 @@ class EncoderShape:
     @property
     def _layer_biases(self) -> int:
         attention = 4 * self.hidden_size if self.has_attention_bias else 0
-        return attention + (self.up_width + self.hidden_size if self.has_feedforward_bias else 0)
+        up = self.up_width if self.has_feedforward_bias else 0
+        return attention + up + (self.hidden_size if self.biases_down else 0)
 
     def _norm_params(self, width: int) -> int:
         return width * (2 if self.has_norm_bias else 1)

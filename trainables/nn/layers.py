@@ -192,7 +192,7 @@ class Attention(nn.Module):
         qkv_N3D, added = self._placed(self.qkv(hidden_ND), pieces, num_parts=2), None
         if self.relative is not None:
             query_ND, key_ND, _ = qkv_N3D.chunk(3, dim=1)
-            added = self.relative((query_ND, key_ND), self.qkv, pieces)
+            added = self.relative((query_ND, key_ND), self.qkv, pieces, is_first=False)
         attended: Tensor = self.attend(qkv_N3D, pieces, added)
         return attended
 
@@ -212,7 +212,9 @@ class Attention(nn.Module):
             query_ND, key_ND, value_ND = self.qkv(hidden_ND).split(width, dim=-1)
             query_SD = pieces.first(query_ND)
         key_ND = self._placed(key_ND, pieces, num_parts=1)  # the first token's query stands at 0: nothing is turned
-        added = None if self.relative is None else self.relative((query_SD, key_ND), self.qkv, pieces)
+        added = None
+        if self.relative is not None:
+            added = self.relative((query_SD, key_ND), self.qkv, pieces, is_first=True)
         return self.attend.first(query_SD, key_ND, value_ND, pieces, added)
 
     def _placed(self, rows_NX: Tensor, pieces: Pieces, num_parts: int) -> Tensor:

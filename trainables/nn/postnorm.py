@@ -42,7 +42,8 @@ class PostNormLayer(EncoderLayer):
         self.attention = Attention(shape, layer)
         self.attention_output = PostNormOutput(shape.hidden_size, shape, has_bias=shape.has_attention_bias)
         self.intermediate = Linear(shape.hidden_size, shape.up_width, bias=shape.has_feedforward_bias)
-        self.feedforward_output = PostNormOutput(shape.intermediate_size, shape, has_bias=shape.has_feedforward_bias)
+        self.feedforward_output = PostNormOutput(shape.intermediate_size, shape, has_bias=shape.biases_down)
+        self.inner_dropout = Dropout(shape.hidden_dropout) if shape.drops_gated else None
         if weights is not None:
             self.attention.qkv, self.intermediate = weights.attention.qkv, weights.intermediate
             for place in ("attention_output", "feedforward_output"):
@@ -64,4 +65,4 @@ class PostNormLayer(EncoderLayer):
 
     def _feed_forward(self, hidden_ND: Tensor, beside: Tensor | None) -> Tensor:
         residual_ND = hidden_ND if beside is None else hidden_ND + beside
-        return self.feedforward_output(self._project(hidden_ND), residual_ND)
+        return self.feedforward_output(self._project(hidden_ND, self.inner_dropout), residual_ND)

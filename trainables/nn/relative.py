@@ -8,7 +8,7 @@
 The tables are embeddings: they are held, counted and trained with those.
 
 Suffixes: K trials, S sequences, N rows, D width, H heads, V head width, G sequences of a group, Q queries, L length,
-P rows of a table.
+P rows of a table, X rows of words or sequences.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ class BiasedScores(nn.Module):
         super().__init__()
         self.scale = (shape.hidden_size // shape.num_heads) ** -0.5
 
-    def forward(self, parts: tuple[Tensor, Tensor], qkv: nn.Module, pieces: Pieces) -> Added:
-        """To the scores of queries (N, D), or of each sequence's first one (S, D), and keys (N, D)."""
+    def forward(self, parts: tuple[Tensor, Tensor], qkv: nn.Module, pieces: Pieces, *, is_first: bool) -> Added:
+        """To the scores of queries (N, D), or with `is_first` of each sequence's first one (S, D), and keys (N, D)."""
         assert isinstance(pieces.relative, Biases)
-        is_first, biases = len(parts[0]) != len(parts[1]), pieces.relative
+        biases = pieces.relative
         groups = tuple(biases.of(group.length, is_first=is_first) for group in pieces.sequences.groups)
         return Added(scale=self.scale, groups=groups)
 
@@ -138,12 +138,11 @@ class DisentangledScores(nn.Module):
         self.query = Linear(width, width) if design.has_projection("query") else None
         self.dropout = Dropout(shape.hidden_dropout)
 
-    def forward(self, parts: tuple[Tensor, Tensor], qkv: nn.Module, pieces: Pieces) -> Added:
-        """To the scores of queries (N, D), or of each sequence's first one (S, D), and keys (N, D)."""
+    def forward(self, parts: tuple[Tensor, Tensor], qkv: nn.Module, pieces: Pieces, *, is_first: bool) -> Added:
+        """To the scores of queries (N, D), or with `is_first` of each sequence's first one (S, D), and keys (N, D)."""
         assert isinstance(pieces.relative, Distances)
         query_XD, key_ND = parts
         distances = self._drop(pieces.relative, pieces.num_trials)
-        is_first = len(query_XD) != len(key_ND)
         keys_ND, queries_ND, num_trials = self._project(distances, qkv, pieces.num_trials)
         by_query_HXP = None if keys_ND is None else _products(query_XD, keys_ND, num_trials, self.num_heads)
         by_key_HNP = None if queries_ND is None else _products(key_ND, queries_ND, num_trials, self.num_heads)
@@ -244,7 +243,8 @@ def _padded(sequences: Sequences) -> int:
     return max(8, -(-sequences.longest // 8) * 8)
 
 
-@functools.lru_cache(maxsize=64)
+# Kept for good: recorded steps on a GPU read them where they lie.
+@functools.cache
 @torch.inference_mode(False)  # whoever asks first may be an evaluation, and then a training
 def _bias_index(length: int, num_buckets: int, max_distance: int, device: torch.device) -> Tensor:
     """The bucket of a query (row) and a key (column): int64 (L, L)."""
@@ -260,7 +260,7 @@ def _bias_index(length: int, num_buckets: int, max_distance: int, device: torch.
     return bucket_LL.to(device)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 @torch.inference_mode(False)
 def _distance_index(length: int, design: Disentangled, device: torch.device) -> Tensor:
     """The table's row of a query (row) and a key (column): int64 (L, L)."""
@@ -269,7 +269,7 @@ def _distance_index(length: int, design: Disentangled, device: torch.device) -> 
     return _distance_rows(distances_LL, design).to(device)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _reach(length: int, design: Disentangled) -> tuple[int, int]:
     """The first and the last row of the table that sequences of a length meet."""
     first, last = _distance_rows(torch.tensor([1 - length, length - 1]), design).tolist()

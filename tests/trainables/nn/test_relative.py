@@ -108,6 +108,15 @@ def test_trials_of_a_pack_compute_what_each_computes_alone(design: str, method: 
             torch.testing.assert_close(mine_of_pack, gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("design", DESIGNS)
+def test_texts_of_one_word_piece_are_read_by_it(design: str) -> None:
+    view = encoder(DESIGNS[design]).view().eval()
+    pieces = laid_out(torch.tensor([[5], [6]]))
+    first = view(pieces)
+    view.pooling = "tokens"
+    torch.testing.assert_close(first, view(pieces), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_what_is_added_to_scores_has_its_gradient(is_shared: bool) -> None:
     pieces = laid_out(torch.zeros(2, 8, dtype=torch.long), None, torch.tensor([8, 5]))
