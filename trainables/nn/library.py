@@ -36,7 +36,7 @@ def build(config: str) -> Any:
         parsed = CONFIG_MAPPING[values["model_type"]].from_dict(values)
         model = AutoModel.from_config(parsed, dtype=torch.float32)
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # heads read the word pieces' states
+        model.pooler = nn.Identity()  # heads read the word pieces' states; some models call it without a look
     return model.requires_grad_(False)
 
 

@@ -26,8 +26,9 @@ from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
 
 LENGTHS = torch.tensor([9, 4, 2, 9, 1])
-# A rotary one, one whose positions count from the padding's, and one with its norms before the sub-layers.
-KINDS = ["roformer", "roberta-prelayernorm", "megatron-bert"]
+# One with rotary positions, one that counts them from the padding, one with norms before the sub-layers, one of others'
+# names.
+KINDS = ["roformer", "roberta-prelayernorm", "megatron-bert", "squeezebert"]
 Checkpoint = Callable[[str], Path]
 
 
