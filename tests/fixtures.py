@@ -49,11 +49,27 @@ SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
+_LAYER_TYPES = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
+_DEBERTA = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2}
+_DEBERTA_V3 = {
+    "position_biased_input": False, "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8,
+    "max_relative_positions": -1, "type_vocab_size": 0,
+}  # fmt: skip
 # What some checkpoints of a model_type say beyond SIZES: the variant's name, its model_type and its configuration.
 CHECKPOINT_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta-one-type": ("roberta", {"type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "electra-small": ("electra", {"embedding_size": 8}),
-}
+    "deberta-v2": ("deberta-v2", _DEBERTA),
+    "deberta-v3": ("deberta-v2", {**_DEBERTA, **_DEBERTA_V3}),
+    "ernie-with-tasks": ("ernie", {"use_task_id": True, "task_type_vocab_size": 3}),
+    "albert": ("albert", {"embedding_size": 8}),
+    "albert-groups": ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2}),
+    "modernbert": ("modernbert", {"local_attention": 8, "pad_token_id": 0, "layer_types": _LAYER_TYPES[:2]}),
+    "modernbert-biased": ("modernbert", {
+        "local_attention": 10, "pad_token_id": 0, "num_hidden_layers": 4, "layer_types": _LAYER_TYPES,
+        "attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_pooling": "mean",
+    }),
+}  # fmt: skip
 WORDS = ["good", "bad", *(f"w{number}" for number in range(20))]
 
 MakeCheckpoint = Callable[[str], Path]
@@ -324,8 +340,11 @@ def _write_weights(family: str, folder: Path) -> None:
 
     model_type, extra = CHECKPOINT_VARIANTS.get(family, (family, {}))
     config = AutoConfig.for_model(model_type)
-    for name, value in {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, **extra}.items():
-        if hasattr(config, name):  # a configuration has its own names for some, and knows most of them by these too
+    sizes = {**SIZES, "hidden_dim": SIZES["intermediate_size"], "embedding_size": 16, "head_dim": 8}
+    for name, value in {**sizes, **extra}.items():
+        if name in extra or hasattr(
+            config, name
+        ):  # a configuration has its own names for some, and knows most of them by these too
             setattr(config, name, value)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -65,6 +65,8 @@ def show_plan(
         )
     for sentence in _sentences(estimated, price):
         screen.print(sentence, soft_wrap=True)
+    for sentence in _backbone_sentences(plan):
+        screen.print(sentence, soft_wrap=True)
     for sentence in plan.notes:
         screen.print(f"Data: {sentence}", soft_wrap=True)
     for sentence in brief(warnings):
@@ -189,12 +191,23 @@ def _backbone_params(plan: SweepPlan) -> dict[str, dict[str, int] | None]:
     found: dict[str, dict[str, int] | None] = {}
     for backbone in plan.spec.backbones:
         info = preview_backbone(backbone).info
-        if info is None:
-            found[backbone] = None
-            continue
-        layers = info.shape.num_layers * info.shape.layer_params
-        found[backbone] = {"total": info.shape.embedding_params + layers + info.shape.pooler_params, "layers": layers}
+        found[backbone] = None if info is None else {"total": info.shape.params, "layers": info.shape.layers_params()}
     return found
+
+
+def _backbone_sentences(plan: SweepPlan) -> list[str]:
+    """What is special about how backbones are computed."""
+    from trainables.estimate.preview import preview_backbone
+
+    sentences = []
+    for backbone in plan.spec.backbones:
+        info = preview_backbone(backbone).info
+        if info is not None and info.shape.library is not None:
+            kind = f"{backbone}, a {info.shape.model_type}, is computed by transformers' own classes"
+            sentences.append(
+                f"Backbone: {kind}: methods that change layers cannot work on it, and trials that train it run alone"
+            )
+    return sentences
 
 
 def _shares(trial: PlannedTrial, backbone: dict[str, int] | None) -> dict[str, float | None]:

@@ -191,9 +191,7 @@ def _rows(by_split: Mapping[str, int]) -> str:
 
 def _sizes(shape: EncoderShape) -> dict[str, str]:
     """What shares of a backbone are shares of: all of it without a head, and the layers of its encoder."""
-    encoder = shape.num_layers * shape.layer_params
-    whole = shape.embedding_params + encoder + shape.pooler_params
-    return {"backbone_params": str(whole), "encoder_params": str(encoder)}
+    return {"backbone_params": str(shape.params), "encoder_params": str(shape.layers_params())}
 
 
 def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | None) -> str:

@@ -15,7 +15,7 @@ from tests.pieces import laid_out
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
 from trainables.nn.encoder import Encoder
-from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.encoder_shape import Disentangled, EncoderShape, RelativeBias
 from trainables.nn.pieces import Pieces
 
 SHAPE = EncoderShape(
@@ -29,11 +29,58 @@ SHAPE = EncoderShape(
     type_vocab_size=2,
     embedding_size=16,
 )
-# What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected.
+DISENTANGLED = Disentangled(
+    span=8,
+    max_distance=20,
+    content_to_position=True,
+    position_to_content=True,
+    shares_projections=False,
+    has_layernorm=True,
+)
+# What differs in the arithmetic of trained parameters: no pooler, no token types, embeddings that are projected,
+# tables and projections of distances, layers with other norms and few or no biases, layers that share their weights.
 SHAPES = {
     "bert": SHAPE,
     "distilbert": dataclasses.replace(SHAPE, model_type="distilbert", type_vocab_size=0, has_pooler=False),
     "electra-small": dataclasses.replace(SHAPE, model_type="electra", embedding_size=8, has_pooler=False),
+    "mpnet": dataclasses.replace(
+        SHAPE, model_type="mpnet", type_vocab_size=0, position_offset=2, relative=RelativeBias(num_rows=32)
+    ),
+    "deberta-v2": dataclasses.replace(SHAPE, model_type="deberta-v2", has_pooler=False, relative=DISENTANGLED),
+    "gte": dataclasses.replace(
+        SHAPE,
+        model_type="gte",
+        has_pooler=False,
+        embeds_positions=False,
+        is_gated=True,
+        has_feedforward_bias=False,
+        has_down_bias=True,
+        drops_gated=True,
+        thetas=(100.0,) * 3,
+    ),
+    "modernbert": dataclasses.replace(
+        SHAPE,
+        model_type="modernbert",
+        type_vocab_size=0,
+        has_pooler=False,
+        is_pre_norm=True,
+        is_gated=True,
+        has_attention_bias=False,
+        has_feedforward_bias=False,
+        has_norm_bias=False,
+        embeds_positions=False,
+        thetas=(100.0, 10.0, 10.0),
+        windows=(0, 2, 2),
+    ),
+    "albert": dataclasses.replace(
+        SHAPE, model_type="albert", embedding_size=8, has_projection=True, weights_of=(0, 0, 1)
+    ),
+}
+# Where a method has nothing to work on: the family, the method and what it says instead.
+REFUSED = {
+    ("modernbert", "bitfit"): "`layernorm` trains",
+    ("modernbert", "peft"): "`lora`",
+    ("albert", "peft"): "`lora`",
 }
 _ADAPTER: dict[str, Scalar] = {"adapter_size": 4, "init_std": 0.1}
 # Designs that compute something else, by the method's name and what is special.

@@ -27,7 +27,7 @@ LENGTHS = torch.tensor([9, 4, 2, 9, 1])
 Checkpoint = Callable[[str], Path]
 
 
-@pytest.fixture(params=[*families(), *CHECKPOINT_VARIANTS])
+@pytest.fixture(params=dict.fromkeys([*families(), *CHECKPOINT_VARIANTS]))
 def folder(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Path:
     """The checkpoint of each model_type, and of what differs from it."""
     return checkpoint(request.param)
@@ -84,13 +84,29 @@ class TestComputation:
     def test_the_longest_sequence_is_the_one_its_positions_allow(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         longest = encoder.shape.max_length
-        fits, exceeds = torch.full((1, longest), 5), torch.full((1, longest + 1), 5)
-        assert encoder(laid_out(fits)).shape == (longest, 16)
-        assert hidden_states(reference, fits, torch.zeros_like(fits), torch.ones_like(fits)).shape == (1, longest, 16)
-        with pytest.raises((IndexError, RuntimeError)):
-            encoder(laid_out(exceeds))
-        with pytest.raises((IndexError, RuntimeError)):
-            hidden_states(reference, exceeds, torch.zeros_like(exceeds), torch.ones_like(exceeds))
+        generator = torch.Generator().manual_seed(2)
+        ids = torch.randint(4, encoder.shape.vocab_size, (1, longest + 1), generator=generator)
+        fits, ones = ids[:, :longest], torch.ones_like(ids)
+        expected = hidden_states(reference, fits, torch.zeros_like(fits), ones[:, :longest])
+        torch.testing.assert_close(encoder(laid_out(fits)), expected[0], rtol=0, atol=1e-5)
+        if encoder.shape.embeds_positions:  # else nothing ends with its positions
+            with pytest.raises((IndexError, RuntimeError)):
+                encoder(laid_out(ids))
+            with pytest.raises((IndexError, RuntimeError)):
+                hidden_states(reference, ids, torch.zeros_like(ids), ones)
+
+    @torch.no_grad()
+    def test_a_padding_token_that_stands_in_a_text_is_one_of_its_words(self, folder: Path) -> None:
+        encoder, reference = load(folder), transformers_model(folder)
+        ids, types = inputs(encoder, 0)
+        ids[:, 2::3] = reference.config.pad_token_id or 0
+        ids, types, lengths = ids[:2], types[:2], LENGTHS[:2]
+        is_word = torch.arange(9) < lengths[:, None]
+        expected = hidden_states(reference, ids, types, is_word.long())[is_word]
+        torch.testing.assert_close(encoder(laid_out(ids, types, lengths)), expected, rtol=0, atol=1e-5)
+        # As the texts of two trials, whose shorter segment ends in dummy rows.
+        apart = encoder(laid_out(ids, types, lengths, num_trials=2)).view(2, 9, -1)
+        torch.testing.assert_close(apart[is_word], expected, rtol=0, atol=1e-5)
 
 
 class TestTensors:
@@ -119,10 +135,10 @@ class TestTensors:
 
     def test_every_missing_tensor_is_counted_and_named(self, folder: Path) -> None:
         config, tensors = read(folder)
-        lost = checkpoint_names(shape_of(config))["layers.0.attention.qkv.bias"]
+        lost = checkpoint_names(shape_of(config))["layers.0.attention.qkv.weight"]
         kept = {name: tensor for name, tensor in tensors.items() if name not in lost}
-        assert len(kept) == len(tensors) - 3
-        with pytest.raises(ValueError, match="lacks 3: ") as refusal:
+        assert len(kept) == len(tensors) - len(lost)
+        with pytest.raises(ValueError, match=f"lacks {len(lost)}: ") as refusal:
             map_tensors(shape_of(config), kept)
         assert all(name in str(refusal.value) for name in lost)
 
@@ -140,8 +156,11 @@ class TestTensors:
             return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
         assert shape.embedding_params == count(encoder.embeddings)
-        assert shape.num_layers * shape.layer_params == count(encoder.layers)
+        assert shape.layers_params() == count(encoder.layers) + count(encoder.final_norm)
         assert shape.pooler_params == count(encoder.pooler)
+        assert shape.params == count(encoder)
         assert shape.layernorm_params == sum(count(encoder.get_submodule(name)) for name in encoder.layernorm_names())
-        assert len(encoder.layernorm_names()) == 2 * shape.num_layers + 1
+        assert shape.bias_params == sum(t.numel() for name, t in encoder.named_parameters() if name.endswith(".bias"))
+        of_distances = shape.relative is not None and shape.relative.has_layernorm
+        assert len(encoder.layernorm_names()) == 2 * shape.num_distinct_layers() + 1 + of_distances
         assert len(encoder.sublayer_outputs()) == 2 * shape.num_layers

@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.contracts.conftest import REFUSED
 from tests.pieces import drop_out
-from trainables.methods import ALONE, get_method, parse_options
+from trainables.methods import ALONE, get_method, method_names, parse_options
 from trainables.nn.dropout import Dropout
 from trainables.training.model import AdaptedModel, build_model
 from trainables.training.weights import TrainedWeights
@@ -24,15 +25,27 @@ def test_a_stack_key_can_be_compared(case: Any) -> None:
     assert hash(get_method(case.method).stack_key(options)) == hash(get_method(case.method).stack_key(options))
 
 
-@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
-class TestStacking:
+def of_other_layers() -> list[Any]:
+    """Each method on encoders whose layers are not BERT's, where it can work on them."""
+    pairs = [(family, method) for family in ("modernbert", "albert") for method in method_names()]
+    return [pair for pair in pairs if pair not in REFUSED]
+
+
+@pytest.fixture
+def family() -> str:
+    return "bert"
+
+
+class Stacking:
     """Methods with a stack key: trials of a pack compute what each computes alone. The others train in packs of one."""
 
-    def models(self, case: Any, small: Any, rates: tuple[float, ...]) -> tuple[AdaptedModel, list[AdaptedModel]]:
+    def models(
+        self, case: Any, small: Any, family: str, rates: tuple[float, ...]
+    ) -> tuple[AdaptedModel, list[AdaptedModel]]:
         """A pack and its trials alone, every trained tensor moved away from where it starts, alike in both."""
         options = parse_options(case.method, case.options)
         num_trials = 1 if get_method(case.method).stack_key(options) is ALONE else len(rates)
-        encoder = small.encoder()
+        encoder = small.encoder(small.shapes[family])
         configs = [case.config(seed=seed, dropout=rates[seed]) for seed in range(num_trials)]
         alone = [build_model(encoder, [each], small.num_outputs) for each in configs]
         pack = build_model(encoder, configs, small.num_outputs)
@@ -62,9 +75,9 @@ class TestStacking:
 
     @torch.no_grad()
     def test_trials_of_a_pack_compute_what_each_computes_alone(
-        self, case: Any, small: Any, rates: tuple[float, ...]
+        self, case: Any, small: Any, family: str, rates: tuple[float, ...]
     ) -> None:
-        pack, alone = self.models(case, small, rates)
+        pack, alone = self.models(case, small, family, rates)
         for training in (False, True):
             self.drop_out(small, pack, alone, rates, step=0)
             self.check_computation(small, pack, alone, rates, training=training)
@@ -86,8 +99,10 @@ class TestStacking:
             assert torch.allclose(later[mine], together[mine]) == (not training or (rate == 0 and not has_own_rates))
             assert torch.allclose(again[mine], together[mine])
 
-    def test_gradients_of_different_trials_never_mix(self, case: Any, small: Any, rates: tuple[float, ...]) -> None:
-        pack, alone = self.models(case, small, rates)
+    def test_gradients_of_different_trials_never_mix(
+        self, case: Any, small: Any, family: str, rates: tuple[float, ...]
+    ) -> None:
+        pack, alone = self.models(case, small, family, rates)
         num_trials = len(alone)
         labels = torch.tensor([0, 2])
         losses = F.cross_entropy(pack.train()(small.stacked(num_trials)), labels.repeat(num_trials), reduction="none")
@@ -101,3 +116,14 @@ class TestStacking:
             torch.testing.assert_close(mine, expected, rtol=1e-4, atol=2e-5)
             if num_trials > 1:
                 assert not parameter.grad[1:].any(), name
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
+class TestStacking(Stacking):
+    """On a small BERT."""
+
+
+@pytest.mark.parametrize("rates", [(0.3, 0.0, 0.6)])
+@pytest.mark.parametrize(("family", "case"), of_other_layers(), indirect=["case"])
+class TestStackingOnOtherLayers(Stacking):
+    """On encoders with LayerNorms before their sub-layers and windows, and with shared layers."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.factories import brief_config
-from tests.fixtures import MakeTask, SmallOptions
+from tests.fixtures import MakeCheckpoint, MakeTask, SmallOptions
 from trainables.backbones.loading import Backbone
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
@@ -65,3 +65,14 @@ def test_trials_of_different_lengths_join_and_leave(config: Callable[..., TrialC
     alone = [Engine(device="cuda", cache_dir=cache_dir).run(trial) for trial in trials[:4]]
     assert losses(together[:4]) == pytest.approx(losses(alone), abs=1e-4)
     assert torch.cuda.memory_allocated() < 2**30
+
+
+@pytest.mark.parametrize("method", ["adapter", "lora", "full_finetuning"])
+@pytest.mark.parametrize("family", ["modernbert", "albert-groups"])
+def test_layers_of_other_kinds_train_there_as_on_a_cpu(
+    family: str, method: str, config: Callable[..., TrialConfig], checkpoint: MakeCheckpoint, cache_dir: Path
+) -> None:
+    trials = [config(method, backbone=str(checkpoint(family)), seed=seed, num_epochs=2, dropout=0.1) for seed in (0, 1)]
+    there = losses(Engine(device="cuda", cache_dir=cache_dir).run_all(trials))
+    here = losses(Engine(device="cpu", cache_dir=cache_dir).run_all(trials))
+    assert there == pytest.approx(here, rel=5e-4, abs=5e-4)

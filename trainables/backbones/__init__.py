@@ -16,8 +16,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from trainables.backbones import library
+from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
+from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layers import ACTIVATIONS
 
@@ -25,8 +28,9 @@ from trainables.nn.layers import ACTIVATIONS
 class Family(Protocol):
     """What a file of a family holds.
 
-    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out, with `{i}` for a layer; query,
-    key and value are three names, stacked in this order. Modules that an encoder's shape lacks may stand there.
+    `TENSORS` maps our name of a module to its name in a checkpoint, `PREFIX` left out. `{i}` is a layer, or the number
+    of its set of weights where layers share some. Query, key and value may be three names, stacked in this order.
+    Modules that an encoder's shape lacks may stand there.
     """
 
     MODEL_TYPES: tuple[str, ...]
@@ -37,6 +41,9 @@ class Family(Protocol):
         """The sizes that a Hugging Face configuration describes.
 
         Raises `KeyError` where it lacks one, `ValueError` where it asks for what we do not compute.
+
+        A family whose shape transformers builds from more than its sizes may also hold `library_config(shape)`, the
+        entries of a Hugging Face configuration that say it.
         """
         ...
 
@@ -60,9 +67,18 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     Raises `ValueError` with one sentence where it is of another family, lacks a size or computes what we do not.
     """
     model_type = config.get("model_type")
+    if "auto_map" in config:
+        rule = "a model must be computed by transformers' own classes"
+        raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
     known = families()
+    for name in ("is_decoder", "add_cross_attention"):
+        if config.get(name):
+            raise ValueError(f"{name} must be false, for a decoder's tokens see only those before them, but got true")
     if model_type not in known:
-        raise ValueError(unknown_name("model_type", model_type, known))
+        try:
+            return library.shape(config)
+        except ValueError as fault:  # near names are of other architectures: no suggestion
+            raise ValueError(f"{fault}. Known: {', '.join(sorted(known))}, and other text encoders") from None
     try:
         shape = known[model_type].shape(config)
     except KeyError as missing:
@@ -78,7 +94,7 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
     A checkpoint without a pooler (ELECTRA, DistilBERT, some RoBERTa) gives none. Raises `ValueError` naming every
     tensor that is missing.
     """
-    prefix = families()[shape.model_type].PREFIX
+    prefix = prefix_of(shape)
     plain = {_plain_name(prefix, name): tensor for name, tensor in tensors.items()}
     mapped, missing = {}, []
     for ours, theirs in checkpoint_names(shape).items():
@@ -88,24 +104,45 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             parts = [plain[name].to(torch.float32) for name in theirs]
             mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if missing and (before := foreign_prefix(missing, plain)):
+        own = prefix
+        raise ValueError(
+            f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
+            f"before {len(missing)} of them: save the model that a wrapper such as DistributedDataParallel holds "
+            "(wrapper.module.save_pretrained) instead of the wrapper"
+        )
     if missing:
         raise ValueError(f"the checkpoint must hold these tensors, but lacks {len(missing)}: {', '.join(missing[:5])}")
     return mapped
 
 
-def checkpoint_names(shape: EncoderShape) -> dict[str, tuple[str, ...]]:
+def prefix_of(shape: EncoderShape) -> str:
+    """What stands before the names of an encoder's tensors in a checkpoint that has a head."""
+    return families()[shape.model_type].PREFIX if shape.library is None else shape.library.prefix
+
+
+def checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
     """Our parameter name -> the checkpoint's tensor names it is made of, model prefix left out."""
+    return _checkpoint_names(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
+    with torch.device("meta"):
+        ours = [name for name, _ in Encoder(shape).named_parameters()]
+    if shape.library is not None:
+        return {name: (name.removeprefix("library.model."),) for name in ours}
+    tensors = families()[shape.model_type].TENSORS
     names = {}
-    for ours, theirs in families()[shape.model_type].TENSORS.items():
-        if (ours == "embeddings.project" and shape.embedding_size == shape.hidden_size) or (
-            ours == "pooler" and not shape.has_pooler
-        ):
-            continue
-        sources = theirs if isinstance(theirs, tuple) else (theirs,)
-        leaves = ("weight",) if ours in ("embeddings.word", "embeddings.position", "embeddings.token_type") else None
-        for i in range(shape.num_layers) if "{i}" in ours else (0,):
-            for leaf in leaves or ("weight", "bias"):
-                names[f"{ours.format(i=i)}.{leaf}"] = tuple(f"{source.format(i=i)}.{leaf}" for source in sources)
+    for name in ours:
+        module, _, leaf = name.rpartition(".")
+        parts, number = module.split("."), 0
+        if parts[0] == "layers":
+            number = shape.weights_of_layer(int(parts[1]))
+            module = ".".join(["layers", "{i}", *parts[2:]])
+        sources = tensors[module]
+        sources = sources if isinstance(sources, tuple) else (sources,)
+        names[name] = tuple(f"{source.format(i=number)}.{leaf}" for source in sources)
     return names
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from trainables.backbones.tokenizer_files import settings_that_matter, vocabulary_files
 from trainables.faults import FaultsError
 
 
-def fingerprint_of(folder: Path) -> str:
-    """A hash of everything in the folder that decides what the encoder computes."""
+def fingerprint_of(folder: Path, model_type: str, reading: Mapping[str, Any]) -> str:
+    """A hash of everything in the folder that decides what the encoder computes.
+
+    That is its configuration, weights and vocabulary, what its tokenizer's settings change, and in `reading` what else
+    is declared of how it reads a text. Raises `ValueError` where the tokenizer's settings cannot be read.
+    """
     files = [folder / "config.json", *weight_files(folder)]
     files += [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
     digest = hashlib.sha256()
-    for path in files:
+    for path in [*files, *vocabulary_files(folder)]:
         stat = path.stat()
         digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns).encode())
+    if settings := {**settings_that_matter(folder, model_type), **reading}:
+        digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

@@ -28,8 +28,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainables.backbones import map_tensors, shape_of
+from trainables.backbones import checkpoint_names, map_tensors, sentence_transformers, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
+from trainables.backbones.refusals import no_weights, tokenizer_faults, too_many_ids
 from trainables.data import reachability
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
@@ -53,17 +54,22 @@ PUBLISHED_CONFIGS = {
 }
 
 # Where sentence-transformers keeps how the word pieces of a text become one vector.
-POOLING_FILE = "1_Pooling/config.json"
+POOLING_FILE = f"{sentence_transformers.POOLING}/config.json"
 
-_FILES = [
+_DECLARATIONS = [
     "config.json",
+    f"{sentence_transformers.TRANSFORMER}/config.json",
     POOLING_FILE,
+    sentence_transformers.MODULES,
+    sentence_transformers.PROMPTS,
+]
+_TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "spec*.json", "added_tokens.json", "*.model", "bpe.codes"]
+_FILES = [
+    *_DECLARATIONS,
     "*.safetensors",
     "*.safetensors.index.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "spec*.json",
+    *_TOKENIZER_FILES,
+    *(f"{sentence_transformers.TRANSFORMER}/{name}" for name in _TOKENIZER_FILES),
 ]
 
 
@@ -75,6 +81,7 @@ class BackboneInfo:
     shape: EncoderShape
     fingerprint: str | None  # of sizes, weights and vocabulary; None where the weights are not at hand
     folder: Path | None
+    prompt: str = ""  # what each text begins with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,24 +126,29 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         if weights or name not in PUBLISHED_CONFIGS:
             raise
         return BackboneInfo(name=name, shape=shape_of(PUBLISHED_CONFIGS[name]), fingerprint=None, folder=None)
-    shape = _read_shape(name, folder)
+    folder, shape, prompt = _read_declarations(name, folder)
     files = weight_files(folder)
     if weights and not files:
-        rule = "weights must be a model.safetensors (or its shards with an index)"
-        others = sorted(path.name for path in folder.glob("*.bin"))
-        came = f"holds {', '.join(others)}, which may run code when read" if others else "holds none"
-        raise UnavailableError(f"backbone {name}", [f"backbone {name}: {rule}, but {folder} {came}"])
+        raise UnavailableError(f"backbone {name}", [f"backbone {name}: {no_weights(name, folder)}"])
     if absent := [path.name for path in files if not path.is_file()]:
         fault = f"backbone {name}: must hold every file of its index, but {folder} lacks {', '.join(absent)}"
         raise UnavailableError(f"backbone {name}", [fault])
     if not files:
-        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder)
+        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder, prompt=prompt)
     try:
         # Counting needs to know, and a configuration does not say.
-        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(files))
+        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(shape, files))
     except (SafetensorError, OSError) as error:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
-    return BackboneInfo(name=name, shape=shape, fingerprint=fingerprint_of(folder), folder=folder)
+    try:
+        if faults := tokenizer_faults(folder, shape):
+            raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in faults])
+        fingerprint = fingerprint_of(folder, shape.model_type, {"prompt": prompt} if prompt else {})
+    except ValueError as fault:
+        if isinstance(fault, FaultsError):
+            raise
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
+    return BackboneInfo(name=name, shape=shape, fingerprint=fingerprint, folder=folder, prompt=prompt)
 
 
 def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
@@ -155,11 +167,22 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
     encoder.requires_grad_(False)
     encoder.fingerprint = info.fingerprint
-    tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
+    return Backbone(info=info, encoder=encoder, tokenizer=_load_tokenizer(info))
+
+
+def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
+    except Exception as error:  # whatever the class of the tokenizer that the folder names makes of what it lacks
+        fault = f"its tokenizer cannot be loaded from {info.folder}: {type(error).__name__}: {error}"
+        raise FaultsError(f"backbone {info.name}", [f"backbone {info.name}: {fault}"]) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        rule = f"backbone {name}: must have a fast tokenizer (tokenizer.json), but {info.folder} has none"
-        raise FaultsError(f"backbone {name}", [rule])
-    return Backbone(info=info, encoder=encoder, tokenizer=tokenizer)
+        fault = f"must have a fast tokenizer (tokenizer.json), but {info.folder} has a {type(tokenizer).__name__}"
+    elif (highest := max(tokenizer.get_vocab().values(), default=-1)) >= info.shape.vocab_size:
+        fault = too_many_ids(highest + 1, info.shape)
+    else:
+        return tokenizer
+    raise FaultsError(f"backbone {info.name}", [f"backbone {info.name}: {fault}"])
 
 
 def meta_encoder(shape: EncoderShape) -> Encoder:
@@ -195,7 +218,7 @@ def _from_hub(name: str, *, weights: bool) -> Path:
             snapshot_download(
                 repository,
                 revision=revision or None,
-                allow_patterns=_FILES if weights else ["config.json", POOLING_FILE],
+                allow_patterns=_FILES if weights else _DECLARATIONS,
                 local_files_only=not reachability.is_worth_asking(),
             )
         )
@@ -218,12 +241,14 @@ def _suggestion(name: str) -> str:
     return f"{hint} Packaged: {', '.join(PACKAGED)}"
 
 
-def _read_shape(name: str, folder: Path) -> EncoderShape:
+def _read_declarations(name: str, folder: Path) -> tuple[Path, EncoderShape, str]:
+    """The folder of the encoder itself, its shape, and what its texts begin with."""
     try:
+        layout = sentence_transformers.read_layout(folder)
+        folder = layout.encoder
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = shape_of(config)
-        declared = _declared_pooling(folder)
-        return shape if declared is None else replace(shape, pooling=declared)
+        return folder, shape if layout.pooling is None else replace(shape, pooling=layout.pooling), layout.prompt
     except FileNotFoundError:
         fault = f"must hold a config.json, but {folder} does not"
     except (KeyError, TypeError) as error:
@@ -233,34 +258,13 @@ def _read_shape(name: str, folder: Path) -> EncoderShape:
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
 
 
-def _declared_pooling(folder: Path) -> str | None:
-    """What a sentence-transformers checkpoint says it is read by; None where that is nothing, or not computed here.
-
-    Raises `ValueError` where its file is damaged.
-    """
-    path = folder / POOLING_FILE
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} must be readable as JSON, but {error}") from None
-    if not isinstance(declared, dict):
-        raise ValueError(f"{path} must hold a JSON object, but got {declared!r}")
-    modes = {"mean": "mean", "cls": "first"}
-    if isinstance(mode := declared.get("pooling_mode"), str):
-        return modes.get(mode)
-    flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-    chosen = [name for name, value in declared.items() if name.startswith("pooling_mode_") and value is True]
-    return flags.get(chosen[0]) if len(chosen) == 1 else None  # several are joined, which a head here does not read
-
-
-def _has_pooler(files: Sequence[Path]) -> bool:
+def _has_pooler(shape: EncoderShape, files: Sequence[Path]) -> bool:
+    (pooler,) = checkpoint_names(shape)["pooler.weight"]
     names: list[str] = []
     for path in files:
         with safe_open(path, framework="pt") as file:
             names += file.keys()
-    return any(name.endswith("pooler.dense.weight") for name in names)
+    return any(name == pooler or name.endswith(f".{pooler}") for name in names)
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from trainables.data.windows import Windows, cut_windows
+from trainables.faults import FaultsError
 from trainables.predictions import label_values
 from trainables.task import Task
 
@@ -60,20 +61,24 @@ def tokenize(
     tokenizer_fingerprint: str,
     max_length: int,
     cache_dir: Path | None = None,
+    *,
+    prompt: str = "",
 ) -> dict[str, TokenizedSplit]:
     """Every split of a task in word pieces, cut to `max_length` of them (of a pair, the longer text first).
+
+    Each text begins with `prompt`, but those that answers are cut from.
 
     Where the task is extractive question answering, a context is cut into as many rows as hold it: see
     `trainables.data.windows`.
     Reads the cache where it holds them and fills it where it does not; a cache file that is damaged is written
     anew, and one that cannot be written costs time only. `cache_dir` defaults to `$ADAPTUNE_CACHE`, else
-    `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently.
-    Raises `FaultsError` where `max_length` holds no pair of texts.
+    `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently, and for prompts.
+    Raises `FaultsError` where `max_length` leaves no room for a word piece of each text.
     """
     path = cache_path(task.fingerprint, tokenizer_fingerprint, max_length, cache_dir)
     content = _read_cache(path)
     if content is None:
-        content = {name: _tokenize_split(table, tokenizer, max_length) for name, table in task.splits.items()}
+        content = {name: _tokenize_split(table, tokenizer, max_length, prompt) for name, table in task.splits.items()}
         try:
             _write_cache(path, content)
         except OSError as error:
@@ -81,9 +86,9 @@ def tokenize(
     return {name: _split(batch, task.splits[name]) for name, batch in content.items()}
 
 
-def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> TokenizedSplit:
+def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int, *, prompt: str = "") -> TokenizedSplit:
     """Rows that are used once, tokenised as a split and kept nowhere. Columns as in a task's splits."""
-    return _split(_tokenize_split(table, tokenizer, max_length), table)
+    return _split(_tokenize_split(table, tokenizer, max_length, prompt), table)
 
 
 def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, cache_dir: Path | None = None) -> Path:
@@ -93,16 +98,27 @@ def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, ca
     return root.expanduser() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
 
 
-def _tokenize_split(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int) -> pa.RecordBatch:
+def _tokenize_split(
+    table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int, prompt: str
+) -> pa.RecordBatch:
     """A split as one record batch: input_ids, token_type_ids (lists) and label; more where rows are windows."""
     # Said explicitly, or the library warns (and stops using threads) when a process that tokenised forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if "answers" in table.column_names:
         return cut_windows(table, tokenizer, max_length)
+    num_texts = sum(name in table.column_names for name in ("text_a", "text_b"))
+    least = tokenizer.num_special_tokens_to_add(pair=num_texts > 1) + num_texts
+    if max_length < least:
+        rule = (
+            f"must be at least {least} to show a word piece of {'each text of a pair' if num_texts > 1 else 'a text'}"
+        )
+        raise FaultsError("max_length", [f"max_length: {rule}, but got {max_length}"])
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for chunk in table.to_batches(max_chunksize=2048):
         texts = [chunk.column(name).to_pylist() for name in ("text_a", "text_b") if name in chunk.schema.names]
+        if prompt:
+            texts = [[prompt + text for text in column] for column in texts]
         rows: Mapping[str, Sequence[Sequence[int]]] = tokenizer(
             *texts,
             truncation=True,

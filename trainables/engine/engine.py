@@ -215,7 +215,14 @@ class Engine:
         assert backbone.tokenizer is not None  # and a tokenizer
         key = (task.fingerprint, fingerprint, config.max_length)
         if key not in self._data:
-            self._data[key] = tokenize(task, backbone.tokenizer, fingerprint, config.max_length, self.cache_dir)
+            self._data[key] = tokenize(
+                task,
+                backbone.tokenizer,
+                fingerprint,
+                config.max_length,
+                self.cache_dir,
+                prompt=backbone.info.prompt,
+            )
         return self._data[key]
 
     def _rows_of(self, task: tasks.Task, split: str) -> SplitRows:

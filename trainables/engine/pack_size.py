@@ -76,7 +76,7 @@ def activation_bytes(shape: EncoderShape, length: int, dtype: torch.dtype) -> in
     adapters have inside (at most D); the feed-forward layer before its activation (I). Masks are drawn again instead
     of kept. A fifth of one layer's worth each way is in flight.
     """
-    width, heads, inner = shape.hidden_size, shape.num_heads, shape.intermediate_size
+    width, heads, inner = shape.hidden_size, shape.num_heads, shape.up_width
     layer = (3 + 2 * 2 + 1) * width + 2 * heads * length + inner
     in_flight = 4 * width + 3 * inner + 4 * heads * length
     return dtype.itemsize * (shape.num_layers * layer + in_flight)

@@ -173,6 +173,8 @@ def _piece_costs(
 
 def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> list[tuple[float, float]]:
     """Forwards and backwards of each layer, the bottom one first, of one word piece."""
+    if shape.library is not None:
+        return [_flops_of_library(encoder, shape, length)]
     costs = []
     reads_first = encoder.pooling in ("first", "pooler")
     reached = any(p.requires_grad for p in encoder.embeddings.parameters())
@@ -189,6 +191,15 @@ def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> li
         # Both factors of an attention product have gradients, so it costs twice its forward pass.
         costs.append((forward, forward + 2 * trained + attention if reached else 0.0))
     return costs
+
+
+def _flops_of_library(encoder: Encoder, shape: EncoderShape, length: float) -> tuple[float, float]:
+    """The same of a model in transformers' own classes as a whole."""
+    attention = 4 * length * shape.hidden_size * shape.num_layers
+    weights = shape.layers_params()
+    forward = 2 * weights + attention
+    is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+    return forward, forward + 2 * weights + attention if is_trained else 0.0
 
 
 @cache

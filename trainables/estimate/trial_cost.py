@@ -66,7 +66,7 @@ def trial_cost(
     reads = uses_backbone(config.method)
     dtype = compute_dtype(config.precision, device)
     tokens = TOKENS_PER_SLICE[device.type]
-    weights = shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params if reads else 0
+    weights = shape.params if reads else 0
     fingerprint = (backbone.fingerprint or backbone.name) if backbone is not None and reads else ""
     _, most = batch_tokens(
         config.batch_size, mean_length=size.mean_length, length_std=size.length_std, longest=size.longest

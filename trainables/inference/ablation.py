@@ -183,6 +183,7 @@ def _scores(outputs: np.ndarray, split: TokenizedSplit, metric: Metric) -> dict[
 def _rows(predictor: Predictor, split: str, cache_dir: Path | None) -> TokenizedSplit:
     """A split of the task that a saved adapter was trained for, in word pieces."""
     config, backbone = predictor.config, predictor.backbone
-    fingerprint = str(backbone.info.fingerprint)
+    fingerprint, prompt = str(backbone.info.fingerprint), backbone.info.prompt
     assert backbone.tokenizer is not None  # adapters have a backbone
-    return tokenize(tasks.load(config.task), backbone.tokenizer, fingerprint, config.max_length, cache_dir)[split]
+    task, length = tasks.load(config.task), config.max_length
+    return tokenize(task, backbone.tokenizer, fingerprint, length, cache_dir, prompt=prompt)[split]

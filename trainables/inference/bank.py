@@ -35,7 +35,7 @@ from trainables.training.evaluation import MAX_TOKENS
 from trainables.training.loss import NOWHERE
 
 Text = str | tuple[str, str]
-Answer = str | int | float
+Answer = str | int | float | list[tuple[str | int, float]]  # as `Predictor.predict` gives them
 # Faults of so many texts are told; more would say the same.
 _MOST_TOLD = 10
 
@@ -61,7 +61,7 @@ class AdapterBank:
     Adapters of any size and of every method that leaves the backbone's weights as they are may stand side by side
     (`adapter`, `lora`, `bitfit`, `layernorm`, `linear_probe` among them), with heads of any size. What a task answers
     depends on its own weights and on the batch's shape, never on which other tasks are in the bank or in the batch. May
-    be used from several threads.
+    be used from several threads. Raises `FaultsError` for a backbone that is not built like BERT.
     """
 
     def __init__(self, backbone: str | Backbone, *, device: str = "cpu", precision: str = "fp32") -> None:
@@ -69,7 +69,12 @@ class AdapterBank:
             dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
             backbone = load_backbone(backbone, device=device_named(device), compute_dtype=dtype)
         self.backbone = backbone
-        self._mixed = MixedEncoder(backbone.encoder)
+        try:
+            self._mixed = MixedEncoder(backbone.encoder)
+        except ValueError as why:
+            raise FaultsError(
+                "bank", [f"backbone: must be built like BERT, but {why}; adaptune.load serves it"]
+            ) from why
         self._predictors: dict[str, Predictor] = {}
         self._lock = threading.Lock()
 

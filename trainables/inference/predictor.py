@@ -91,4 +91,4 @@ class Predictor:
         if (splits := tokenized_by_method(asked, self.config)) is not None:
             return splits["asked"]
         assert self.backbone.tokenizer is not None  # only a method that tokenises itself has none
-        return encode(rows, self.backbone.tokenizer, self.config.max_length)
+        return encode(rows, self.backbone.tokenizer, self.config.max_length, prompt=self.backbone.info.prompt)

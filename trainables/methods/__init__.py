@@ -88,6 +88,8 @@ class Method(Protocol):
     It may also hold
 
     - `KINDS`, the kinds of tasks it can train, where those are not all;
+    - `ON_ANY_MODEL = True`, where it needs to know nothing of what is inside a backbone, and so works on those that
+      transformers' own classes compute;
     - `USES_BACKBONE = False`, where what it computes does not depend on the backbone;
     - `tokenize(task, options, max_length)`, a task's splits as it reads them, where that is not as the backbone does;
     - `REFERENCES`, the options that name files or folders, and `references(options)`, the paths that are read for each.
@@ -283,11 +285,22 @@ def parse_options(method: str, values: Mapping[str, Scalar], shape: EncoderShape
     ]
     sound = {k: v for k, v in values.items() if k in hints and _fits(v, hints[k])}
     options = kind(**{k: float(v) if _plain(hints[k]) is float and v is not None else v for k, v in sound.items()})
+    if shape is not None and shape.library is not None:
+        faults += _library_faults(method, shape)
     if shape is not None:  # of what is sound, so that a value's fault does not hide behind another's
         faults += [f"{method}.{fault}" for fault in [*options.faults(shape), *_pooling_faults(options)]]
     if faults:
         raise FaultsError(f"method {method}", faults)
     return options
+
+
+def _library_faults(method: str, shape: EncoderShape) -> list[str]:
+    """The fault of a method that changes layers, on a model whose layers are in other hands."""
+    if not uses_backbone(method) or getattr(get_method(method), "ON_ANY_MODEL", False):
+        return []
+    able = [name for name in method_names() if getattr(get_method(name), "ON_ANY_MODEL", False)]
+    rule = f"method {method} changes layers, which a {shape.model_type} has in transformers' own classes"
+    return [f"{rule}; what works on it are {', '.join(able)}"]
 
 
 @functools.cache

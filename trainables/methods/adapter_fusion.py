@@ -124,8 +124,8 @@ class Fusion(nn.Module):
             self.value.weight.fill_(1e-6).diagonal(dim1=1, dim2=2).fill_(1.0)
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module) -> Tensor:
-        """The feed-forward projection with the fused adapters' part added, before residual and LayerNorm."""
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module, input_ND: Tensor) -> Tensor:
+        """The feed-forward projection with the fused adapters' part added, before the residual."""
         normalised = layernorm(hidden_ND, residual_ND)
         outputs = [self._output(index, normalised) for index in range(len(self.scales))]
         query = self.query(normalised)

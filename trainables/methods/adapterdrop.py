@@ -48,8 +48,10 @@ class Options:
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     layers = range(options[0].num_dropped, view.shape.num_layers)
+    view.split_layers(layers.start)
     for name in view.layernorm_names():
-        if name.startswith("layers.") and int(name.split(".")[1]) in layers:
+        is_above = name == "final_norm" or (name.startswith("layers.") and int(name.split(".")[1]) in layers)
+        if is_above:
             view.train_copy(name, num_trials=len(options))
     insert_adapters(view, layers, [each.design() for each in options], generators)
 
@@ -57,8 +59,8 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 def trained_params(shape: EncoderShape, options: Options) -> int:
     """For each of the L - n upper layers its adapters of 2DA + D + A each, and 4D for its two LayerNorms."""
     design = options.design()
-    layer = design.per_layer * design.params(shape.hidden_size) + 4 * shape.hidden_size
-    return (shape.num_layers - options.num_dropped) * layer
+    adapters = (shape.num_layers - options.num_dropped) * design.per_layer * design.params(shape.hidden_size)
+    return adapters + shape.norms_params(options.num_dropped)
 
 
 def stack_key(options: Options) -> Hashable:

@@ -21,7 +21,10 @@ class Options:
     pooling: str = "auto"
 
     def faults(self, shape: EncoderShape) -> list[str]:
-        return []
+        if shape.bias_params:
+            return []
+        kind = f"this {shape.model_type} has none"
+        return [f"backbone: must have biases to train, but {kind}; `layernorm` trains about as few parameters"]
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
@@ -30,10 +33,8 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
-    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one) and the pooler."""
-    width = shape.hidden_size
-    embeddings = shape.embedding_size + (width if shape.embedding_size != width else 0)
-    return shape.num_layers * (7 * width + shape.intermediate_size) + embeddings + (width if shape.has_pooler else 0)
+    """7D + I a layer, the embeddings' LayerNorm (and projection, where there is one), the pooler and distances."""
+    return shape.bias_params
 
 
 def stack_key(options: Options) -> Hashable:

@@ -15,6 +15,7 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
 KINDS = ("classification", "regression", "multilabel")
+ON_ANY_MODEL = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ from trainables.methods import ALONE, Alone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
+ON_ANY_MODEL = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -23,13 +25,12 @@ class Options:
 
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
-    for part in ("embeddings", "layers", *(["pooler"] if view.pooler is not None else [])):
-        view.train_copy(part)
+    view.train_everything()
 
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
     """Everything the encoder has: embeddings, L layers and pooler."""
-    return shape.embedding_params + shape.num_layers * shape.layer_params + shape.pooler_params
+    return shape.params
 
 
 def stack_key(options: Options) -> Alone:

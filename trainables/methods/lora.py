@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from trainables.faults import unknown_name
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
-from trainables.nn.encoder_shape import EncoderShape
+from trainables.nn.encoder_shape import Disentangled, EncoderShape
 from trainables.nn.initialisation import parameter_device, uniform, zeros
-from trainables.nn.layers import EncoderLayer, Linear
+from trainables.nn.layers import EncoderLayer
+from trainables.nn.linear import Linear
 
 # target -> its place among the parts of the joined product of queries, keys and values; None: a product of its own
 TARGETS = {"query": 0, "key": 1, "value": 2, "output": None, "up": None, "down": None}
@@ -61,6 +62,9 @@ class Options:
             faults.append(f"alpha: must be in (0, 10000], but got {self.alpha}")
         if not 0 <= self.lora_dropout < 1:
             faults.append(f"lora_dropout: must be in [0, 1), but got {self.lora_dropout}")
+        elif self.lora_dropout and isinstance(shape.relative, Disentangled) and shape.relative.shares_projections:
+            rule = "must be 0 on a backbone that projects distances with its queries and keys"
+            faults.append(f"lora_dropout: {rule}, but got {self.lora_dropout}")
         return faults + [
             f"targets: {unknown_name('target', name.strip(), TARGETS)}"
             for name in self.targets.split(",")
@@ -148,8 +152,8 @@ def stack_key(options: Options) -> Hashable:
 
 
 def _widths(target: str, shape: EncoderShape) -> tuple[int, int]:
-    width, inner = shape.hidden_size, shape.intermediate_size
-    return {"up": (width, inner), "down": (inner, width)}.get(target, (width, width))
+    width = shape.hidden_size
+    return {"up": (width, shape.up_width), "down": (shape.intermediate_size, width)}.get(target, (width, width))
 
 
 def starts_unchanged(options: Options) -> bool:

@@ -2,6 +2,9 @@
 
 With n = L the embeddings are trained too, which makes it full fine-tuning, as the paper says of its variable
 fine-tuning. Dropout is active below the cut as well, as it is in full fine-tuning.
+
+A layer is one pass through attention and feed-forward. Where several passes have the same weights (ALBERT), the top n
+get a copy of them, shared among these n alone and counted once; those below keep the checkpoint's.
 """
 
 from __future__ import annotations
@@ -31,8 +34,7 @@ class Options:
 
 def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.Generator]) -> None:
     bottom = view.shape.num_layers - options[0].num_layers
-    for i in range(bottom, view.shape.num_layers):
-        view.train_copy(f"layers.{i}")
+    view.train_layers(bottom)
     if view.pooler is not None:
         view.train_copy("pooler")
     if bottom == 0:
@@ -41,8 +43,8 @@ def adapt(view: Encoder, options: Sequence[Options], generators: Sequence[torch.
 
 def trained_params(shape: EncoderShape, options: Options) -> int:
     """n layers of 4 D^2 + 2 D I + 9 D + I, the pooler's D^2 + D, and the embeddings where n = L."""
-    embeddings = shape.embedding_params if options.num_layers == shape.num_layers else 0
-    return options.num_layers * shape.layer_params + shape.pooler_params + embeddings
+    bottom = shape.num_layers - options.num_layers
+    return shape.layers_params(bottom) + shape.pooler_params + (0 if bottom else shape.embedding_params)
 
 
 def stack_key(options: Options) -> Alone:

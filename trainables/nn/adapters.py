@@ -9,6 +9,13 @@ its LayerNorm and m(.) the bottleneck W2 f(W1 . + b1) + b2:
     pfeiffer           LN(h + m(LN(h + x)) + x) after feed-forward (Pfeiffer et al. 2021)
     parallel           LN(h + s m(x) + x) after feed-forward (He et al. 2022)
 
+In a pre-norm layer, whose sub-layers read LN(x), they stand in the same places, and what they give goes into the stream
+that runs through all layers without a LayerNorm around it (decision 0026):
+
+    houlsby            h + m(h) + x after attention and after feed-forward; likewise the next two
+    pfeiffer           h + m(LN(h + x)) + x after feed-forward
+    parallel           h + s m(LN(x)) + x after feed-forward
+
 Suffixes: K trials, N rows (word pieces), D hidden, A adapter width; in KNA, N is the rows of one trial.
 """
 
@@ -141,12 +148,15 @@ class Adapter(nn.Module):
         self.up_proj = truncated_normal((size, width), stds, generators, device)
         self.up_bias = zeros(num_trials, (width,), device)
 
-    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module) -> Tensor:
-        """The sub-layer's projection with the adapter's part added, before residual and LayerNorm."""
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module, input_ND: Tensor) -> Tensor:
+        """The sub-layer's projection with the adapter's part added, before the residual.
+
+        `layernorm` is the sub-layer's, and `input_ND` what the sub-layer reads.
+        """
         if self.reads == "projection":
             read_ND = hidden_ND
         else:
-            read_ND = residual_ND if self.reads == "input" else layernorm(hidden_ND, residual_ND)
+            read_ND = input_ND if self.reads == "input" else layernorm(hidden_ND, residual_ND)
         if self.interaction == "add" and not self.inner and not self.norms:
             return add_bottleneck(hidden_ND, read_ND, self._weights(read_ND.dtype), self.scale, self.activation)
         change_ND = self._change(read_ND)

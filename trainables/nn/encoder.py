@@ -1,6 +1,7 @@
-"""The frozen encoder: BERT's post-LayerNorm Transformer, lean enough to train many trials at once.
+"""The frozen encoder: a Transformer of the BERT family, lean enough to train many trials at once.
 
-- One module serves BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; `trainables.backbones` maps their weights into it.
+- One module serves every family of `trainables.backbones`, which map their weights into it: LayerNorms behind the
+  sub-layers or before them, positions embedded or rotary, layers of their own weights or of shared ones.
 - `view()` gives a structural copy that shares every tensor; a method puts private modules into its own view.
 - Private modules carry a leading trial axis K. Hidden states are word pieces laid end to end (N, D), trial after trial
   and without padding (`nn.pieces`); frozen products see them as one matrix.
@@ -20,8 +21,12 @@ from torch import Tensor, nn
 
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
-from trainables.nn.layers import Embeddings, EncoderLayer, Linear, SublayerOutput
+from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput, layernorm_of
+from trainables.nn.library import LibraryBody
+from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
+from trainables.nn.postnorm import PostNormLayer
+from trainables.nn.prenorm import PreNormLayer
 from trainables.nn.structure import copy_structure
 
 
@@ -69,8 +74,11 @@ class Encoder(nn.Module):
         self.compute_dtype = torch.float32
         self.masters = masters or {}
         self.fingerprint: str | None = None  # of the checkpoint; None where it is not of one
-        self.embeddings = Embeddings(shape)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.num_layers))
+        self.library = None if shape.library is None else LibraryBody(shape)
+        if self.library is None:
+            self.embeddings = Embeddings(shape)
+        self.layers = nn.ModuleList() if self.library is not None else _layers(shape)
+        self.final_norm = layernorm_of(shape.hidden_size, shape) if shape.is_pre_norm else None
         self.pooler = Linear(shape.hidden_size, shape.hidden_size) if shape.has_pooler else None
         self.body: nn.Module | None = None
         self.pooling = shape.pooling
@@ -97,6 +105,8 @@ class Encoder(nn.Module):
             owner, _, leaf = name.rpartition(".")
             frozen = nn.Parameter(master.to(device=device, dtype=compute_dtype), requires_grad=False)
             setattr(self.get_submodule(owner), leaf, frozen)
+        if self.library is not None:
+            self.library.settle(device, compute_dtype)
         return self
 
     @property
@@ -112,20 +122,57 @@ class Encoder(nn.Module):
     def train_copy(self, prefix: str, *, num_trials: int = 1) -> None:
         """Replace the parameters named `prefix` or below it by trained float32 copies of the checkpoint's values.
 
-        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one.
-        Raises `KeyError` where no parameter has such a name.
+        LayerNorms and biases get one copy a trial, (K, D); other weights are private to packs of one. What layers
+        share is trained for all that share it, and once. Raises `KeyError` where no parameter has such a name.
         """
-        names = [name for name, _ in self.named_parameters() if name == prefix or name.startswith(f"{prefix}.")]
+        held = self.named_parameters(remove_duplicate=False)
+        names = [name for name, _ in held if name == prefix or name.startswith(f"{prefix}.")]
         if not names:
             raise KeyError(prefix)
         for name in names:
             owner, _, leaf = name.rpartition(".")
             module = self.get_submodule(owner)
             frozen = getattr(module, leaf)
-            value = self.masters.get(name, frozen).to(device=frozen.device, dtype=torch.float32)
+            if frozen.requires_grad:  # by another layer's name
+                continue
+            value = self.masters.get(self._name_of_master(name), frozen).to(device=frozen.device, dtype=torch.float32)
             if isinstance(module, LayerNorm) or (leaf == "bias" and prefix == name):
                 value = value.expand(num_trials, -1)
             setattr(module, leaf, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+
+    def _name_of_master(self, name: str) -> str:
+        kind, *rest = name.split(".")
+        if kind != "layers":
+            return name
+        return ".".join([kind, str(self.shape.owner_of(int(rest[0]))), *rest[1:]])
+
+    def split_layers(self, first: int) -> None:
+        """Let the layers from `first` up share no weights with those below, so that they can be trained without them.
+
+        Their weights have the values of what they were split from, and are shared among them as before.
+        """
+        copies: dict[int, nn.Module] = {}
+        for layer in range(first, len(self.layers)):
+            if self.shape.weights_of:
+                self.layers[layer] = copy_structure(self.layers[layer], copies)
+
+    def train_layers(self, first: int = 0) -> None:
+        """Train the layers from `first` up and the LayerNorm above the last, where there is one."""
+        self.split_layers(first)
+        for layer in range(first, len(self.layers)):
+            self.train_copy(f"layers.{layer}")
+        if self.final_norm is not None:
+            self.train_copy("final_norm")
+
+    def train_everything(self) -> None:
+        """Train every weight: embeddings, layers, and the pooler where there is one."""
+        if self.library is not None:
+            self.train_copy("library")
+            return
+        self.train_copy("embeddings")
+        if self.pooler is not None:
+            self.train_copy("pooler")
+        self.train_layers()
 
     def replace_body(self, body: nn.Module, width: int) -> None:
         """Let a module compute everything: body(pieces) -> hidden states (N, D), or features (S, D).
@@ -133,7 +180,7 @@ class Encoder(nn.Module):
         The view drops its own embeddings and layers. Its pooler stays, for bodies that give hidden states.
         """
         self.body, self.width = body, width
-        self.layers = nn.ModuleList()
+        self.layers, self.final_norm = nn.ModuleList(), None
         del self.embeddings
 
     def sublayer_outputs(self) -> list[SublayerOutput]:
@@ -141,13 +188,18 @@ class Encoder(nn.Module):
         return [module for module in self.layers.modules() if isinstance(module, SublayerOutput)]
 
     def layernorm_names(self) -> list[str]:
-        """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1)."""
+        """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1), one that layers share once.
+
+        In a pre-norm encoder the first layer has one, and one stands above the last.
+        """
         return [name for name, module in self.named_modules() if isinstance(module, LayerNorm)]
 
     @property
     def num_frozen_layers(self) -> int:
         """Layers at the bottom of which nothing is trained; 0 where the embeddings are, or their LayerNorm."""
-        if self.body is not None or any(parameter.requires_grad for parameter in self.embeddings.parameters()):
+        if self.body is not None or self.library is not None:
+            return 0
+        if any(parameter.requires_grad for parameter in self.embeddings.parameters()):
             return 0
         is_trained = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in self.layers]
         return is_trained.index(True) if True in is_trained else len(is_trained)
@@ -168,6 +220,9 @@ class Encoder(nn.Module):
             return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
         if prefix is not None and prefix.is_features:
             return prefix.hidden
+        if self.library is not None:
+            return self._pool(self.library(pieces), pieces)
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         if prefix is None:
             hidden_ND, below = self.embeddings(pieces, self.compute_dtype), 0
         else:
@@ -177,9 +232,13 @@ class Encoder(nn.Module):
             layer = self.layers[index]
             assert isinstance(layer, EncoderLayer)
             if reads_first and index == len(self.layers) - 1:
-                return self._project(layer.first(hidden_ND, pieces))
+                return self._project(self._finish(layer.first(hidden_ND, pieces)))
             hidden_ND = layer(hidden_ND, pieces)
-        return self._pool(hidden_ND, pieces)
+        return self._pool(self._finish(hidden_ND), pieces)
+
+    def _finish(self, hidden_ND: Tensor) -> Tensor:
+        """What the last layer gives as heads read it."""
+        return hidden_ND if self.final_norm is None else self.final_norm(hidden_ND)
 
     def _pool(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         if self.pooling == "tokens":
@@ -195,8 +254,20 @@ class Encoder(nn.Module):
         return torch.tanh(self.pooler(first_SD))
 
     def run_prefix(self, pieces: Pieces, num_layers: int) -> Tensor:
-        """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers."""
+        """The hidden states (N, D) above the embeddings and the lowest `num_layers` layers, where `forward` goes on."""
+        pieces = self.embeddings.relate(pieces, self.compute_dtype)
         hidden_ND = self.embeddings(pieces, self.compute_dtype)
         for layer in self.layers[:num_layers]:
             hidden_ND = layer(hidden_ND, pieces)
         return hidden_ND
+
+
+def _layers(shape: EncoderShape) -> nn.ModuleList:
+    """The layers of an encoder, the bottom one first."""
+    if shape.is_pre_norm:
+        return nn.ModuleList(PreNormLayer(shape, layer) for layer in range(shape.num_layers))
+    layers: list[PostNormLayer] = []
+    for layer in range(shape.num_layers):
+        owner = shape.owner_of(layer)
+        layers.append(PostNormLayer(shape, layer, layers[owner] if owner < layer else None))
+    return nn.ModuleList(layers)

@@ -3,7 +3,7 @@
 Its hidden layer is the widest tensor of a Transformer layer and is read four times in a step. Block by block, those
 reads come from the cache instead of from memory, where on a CPU the activation would take three times as long.
 
-Suffixes: N rows (word pieces of all sequences), D hidden width, I intermediate width.
+Suffixes: N rows (word pieces of all sequences), D hidden width, I intermediate width, U = 2I where it is gated.
 """
 
 from __future__ import annotations
@@ -21,10 +21,22 @@ from trainables.nn.kernels.frozen_product import linear
 BLOCK_ROWS = 512
 
 
-def feed_forward(hidden_ND: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor], activation: Activation) -> Tensor:
-    """W2 f(W1 x + b1) + b2 with frozen weights (W1 (I, D), b1, W2 (D, I), b2), in their dtype."""
-    out_ND: Tensor = _FeedForward.apply(hidden_ND, *weights, activation)
+Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def feed_forward(hidden_ND: Tensor, weights: Weights, activation: Activation, *, is_gated: bool = False) -> Tensor:
+    """W2 f(W1 x + b1) + b2 with frozen weights (W1 (I, D), b1, W2 (D, I), b2), in their dtype; biases may be None.
+
+    Where it is gated, W1 is (2I, D), and the first half of what it gives is multiplied by the second after f.
+    """
+    out_ND: Tensor = _FeedForward.apply(hidden_ND, *weights, activation, is_gated)
     return out_ND
+
+
+def gate(before_NU: Tensor, activation: Activation) -> Tensor:
+    """The first half of columns after an activation, times the second half."""
+    activated, factors = before_NU.chunk(2, dim=-1)
+    return activation(activated) * factors
 
 
 class _FeedForward(torch.autograd.Function):
@@ -32,16 +44,24 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows_ND: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, activation: Activation
+        ctx: Any,
+        rows_ND: Tensor,
+        up: Tensor,
+        up_bias: Tensor | None,
+        down: Tensor,
+        down_bias: Tensor | None,
+        activation: Activation,
+        is_gated: bool,
     ) -> Tensor:
         kept, out = [], []
         for block in _blocks(rows_ND):
             before = linear(rows_ND[block], up, up_bias)
-            out.append(linear(activate(before, activation), down, down_bias))
+            after = _gate(before, activation) if is_gated else activate(before, activation)
+            out.append(linear(after, down, down_bias))
             if ctx.needs_input_grad[0]:
                 kept.append(before)
         ctx.save_for_backward(up, down, *kept)
-        ctx.activation = activation
+        ctx.activation, ctx.is_gated = activation, is_gated
         return torch.cat(out) if len(out) > 1 else out[0]
 
     @staticmethod
@@ -50,9 +70,22 @@ class _FeedForward(torch.autograd.Function):
         grad_out_ND = grads[0].contiguous()
         grad_ND = torch.empty_like(grad_out_ND)
         for block, before in zip(_blocks(grad_ND), kept, strict=True):
-            grad_before = differentiate(before, grad_out_ND[block] @ down, ctx.activation)
-            torch.mm(grad_before, up, out=grad_ND[block])
-        return grad_ND, None, None, None, None, None
+            differentiated = _differentiate_gate if ctx.is_gated else differentiate
+            torch.mm(differentiated(before, grad_out_ND[block] @ down, ctx.activation), up, out=grad_ND[block])
+        return grad_ND, None, None, None, None, None, None
+
+
+def _gate(before_NU: Tensor, activation: Activation) -> Tensor:
+    activated, factors = before_NU.chunk(2, dim=1)
+    return activate(activated.contiguous(), activation) * factors
+
+
+def _differentiate_gate(before_NU: Tensor, grad_NI: Tensor, activation: Activation) -> Tensor:
+    """The gradient before a gate, of that behind it."""
+    activated, factors = before_NU.chunk(2, dim=1)
+    activated = activated.contiguous()
+    grad_activated = differentiate(activated, grad_NI * factors, activation)
+    return torch.cat([grad_activated, grad_NI * activate(activated, activation)], dim=1)
 
 
 def _blocks(rows_ND: Tensor) -> Iterator[slice]:

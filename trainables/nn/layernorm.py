@@ -5,6 +5,8 @@ Suffixes: K trials, N = K*M rows (or S sequences), D width.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -13,13 +15,15 @@ from trainables.nn.kernels.layernorm import dropout_residual_layernorm, residual
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm with one weight for all (D,), or one a trial (K, D)."""
+    """LayerNorm with one weight for all (D,), or one a trial (K, D); without a bias where the model has none."""
 
-    def __init__(self, width: int, eps: float) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, width: int, eps: float, *, has_bias: bool = True) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(width), requires_grad=False) if has_bias else None
 
     @staticmethod
     def stacked(num_trials: int, width: int, device: torch.device, eps: float = 1e-5) -> LayerNorm:
@@ -34,7 +38,7 @@ class LayerNorm(nn.Module):
         width = hidden_ND.shape[-1]
         rows_ND = hidden_ND.reshape(-1, width)
         residual_ND = None if residual_ND is None else residual_ND.reshape(-1, width)
-        return residual_layernorm(rows_ND, residual_ND, self.weight, self.bias, self.eps).view_as(hidden_ND)
+        return residual_layernorm(rows_ND, residual_ND, self.weight, self._bias, self.eps).view_as(hidden_ND)
 
     def after_dropout(self, hidden_ND: Tensor, residual_ND: Tensor, dropout: Dropout) -> Tensor:
         """LN(dropout(hidden) + residual), in one pass over the rows."""
@@ -43,5 +47,16 @@ class LayerNorm(nn.Module):
             return self(hidden_ND, residual_ND)
         keys = dropout.keys_for(hidden_ND)
         return dropout_residual_layernorm(
-            hidden_ND, residual_ND, self.weight, self.bias, self.eps, keys, dropout.site, rates_K
+            hidden_ND, residual_ND, self.weight, self._bias, self.eps, keys, dropout.site, rates_K
         )
+
+    @property
+    def _bias(self) -> Tensor:
+        return _zeros(self.weight.shape[-1], self.weight.device) if self.bias is None else self.bias
+
+
+@functools.cache
+@torch.inference_mode(False)  # whoever asks first may be an evaluation, and then a training
+def _zeros(width: int, device: torch.device) -> Tensor:
+    """The bias of LayerNorms that have none, in float32."""
+    return torch.zeros(width, device=device)

@@ -19,7 +19,9 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.feedforward import BLOCK_ROWS
 from trainables.nn.kernels.frozen_product import frozen_linear
 from trainables.nn.layernorm import LayerNorm
-from trainables.nn.layers import EncoderLayer, Linear, SublayerOutput
+from trainables.nn.layers import EncoderLayer, SublayerOutput
+from trainables.nn.linear import Linear
+from trainables.nn.postnorm import PostNormOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,21 +110,26 @@ class MixedAdapter(nn.Module):
         self._routing = routing
         self.own: dict[str, tuple[nn.Module, LayerNorm]] = {}
 
-    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module) -> Tensor:
+    def forward(self, hidden_ND: Tensor, residual_ND: Tensor, layernorm: nn.Module, input_ND: Tensor) -> Tensor:
         for task, part in self._routing.of(len(hidden_ND)):
             if task in self.own:
                 adapter, own_layernorm = self.own[task]
-                hidden_ND[part] = adapter(hidden_ND[part], residual_ND[part], own_layernorm)  # it is a product's result
+                changed = adapter(hidden_ND[part], residual_ND[part], own_layernorm, input_ND[part])
+                hidden_ND[part] = changed  # it is a product's result
         return hidden_ND
 
 
 class MixedEncoder:
     """A view of a frozen encoder through which rows of many tasks pass together.
 
-    `view` is the encoder to call, without gradients, once `routing` says whose rows are whose.
+    `view` is the encoder to call, without gradients, once `routing` says whose rows are whose. Raises `ValueError` for
+    an encoder that is not built like BERT: of layers with LayerNorms behind them, each with weights of its own.
     """
 
     def __init__(self, frozen: Encoder) -> None:
+        shape = frozen.shape
+        if shape.library is not None or shape.is_pre_norm or shape.num_distinct_layers() < shape.num_layers:
+            raise ValueError(f"layers of a {shape.model_type} are not those of BERT")
         self.frozen = frozen
         self.routing = Routing()
         self.view = frozen.view()
@@ -162,7 +169,7 @@ class MixedEncoder:
                 layernorm.own[task] = own
         for name, adapters in self._adapters.items():
             end = modules[name]
-            assert isinstance(end, SublayerOutput)
+            assert isinstance(end, PostNormOutput)
             if end.adapter is not None:
                 adapters.own[task] = end.adapter, end.layernorm
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.nn.kernels import pooling
+from trainables.nn.kernels import pooling, rotary
 from trainables.nn.kernels.sequences import DeviceSequences, Sequences
 
 
@@ -31,6 +31,7 @@ class Pieces:
     sequences: Sequences
     num_trials: int
     num_dummies: int | None  # None: the host does not know
+    relative: object = None  # what attention adds to its scores by distance, see `nn.relative`; None: nothing
 
     @property
     def num_rows(self) -> int:
@@ -60,6 +61,16 @@ class Pieces:
         places_L = torch.arange(self.sequences.longest, device=self.input_ids_N.device)
         rows_SL = self.first_rows_S[:, None] + places_L
         return rows_SL.masked_fill_(places_L >= self.sequences.lengths_S[:, None], self.num_rows)
+
+    def angles(self, theta: float, head_width: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rows' rotary positions; see `nn.kernels.rotary`. Computed once for all layers."""
+        if (theta, head_width) not in self._angles:
+            self._angles[theta, head_width] = rotary.angles(self.positions_N, theta, head_width)
+        return self._angles[theta, head_width]
+
+    @cached_property
+    def _angles(self) -> dict[tuple[float, int], tuple[Tensor, Tensor]]:
+        return {}
 
     def pad(self, rows_NX: Tensor, value: float = 0.0) -> Tensor:
         """Rows (N, X) as sequences padded on the right (S, L, X)."""

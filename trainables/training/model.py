@@ -84,7 +84,8 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.has_trial_axes = has_trial_axes  # of everything trained in the encoder; False for packs of one
         self.encoder = encoder
-        self.dropout = Dropout(encoder.shape.hidden_dropout)
+        rate = encoder.shape.head_dropout
+        self.dropout = Dropout(encoder.shape.hidden_dropout if rate is None else rate)
         self.head = head
         self.has_features = encoder.gives_features
         self._sites = number_sites(self)

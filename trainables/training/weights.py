@@ -288,8 +288,11 @@ def _leaf(model: AdaptedModel, name: str, tensor: Tensor) -> _Leaf:
         name=attribute,
         shape=tensor.shape[1:] if has_axis else tensor.shape,
         has_trial_axis=has_axis,
-        # A word piece's gradient is a sum over all places where it stands, which bf16 would not hold.
-        is_cast=path != "head" and not isinstance(owner, nn.Embedding | BatchNorm),
+        # A word piece's gradient is a sum over all places where it stands, which bf16 would not hold. The library's own
+        # LayerNorms take what comes of that in float32 only with weights in float32.
+        is_cast=path != "head"
+        and not isinstance(owner, nn.Embedding | BatchNorm)
+        and not (isinstance(owner, nn.LayerNorm) and path.startswith("encoder.library.")),
     )
 
 

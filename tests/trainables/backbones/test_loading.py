@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.pieces import laid_out
 from trainables import metrics
 from trainables.backbones import checkpoint_names
 from trainables.backbones.loading import Backbone, describe_backbone, load_backbone
+from trainables.backbones.refusals import no_weights
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
 from trainables.faults import FaultsError, UnavailableError
@@ -123,6 +125,24 @@ class TestDescribe:
         with pytest.raises(FaultsError, match=r"holds pytorch_model\.bin, which may run code when read"):
             describe_backbone(str(folder))
 
+    def test_the_command_that_is_named_for_pickled_weights_makes_a_backbone_of_them(self, folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        torch.save(weights, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(FaultsError) as refusal:
+            describe_backbone(str(folder))
+        (command,) = re.findall(r'python -c "(.*)"', str(refusal.value))
+        exec(command, {})
+        load(folder)
+        converted = load_file(folder / "model.safetensors")
+        assert converted.keys() == weights.keys()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in converted.items())
+
+    def test_weights_that_only_the_hub_has_as_a_pickle_are_converted_by_their_id(self, folder: Path) -> None:
+        assert "from_pretrained('somebody/encoder').save_pretrained('encoder-safetensors')" in no_weights(
+            "somebody/encoder@main", folder
+        )
+
     def test_a_folder_without_weights_is_described_only_where_they_are_not_needed(self, folder: Path) -> None:
         shape = describe_backbone(str(folder)).shape
         (folder / "model.safetensors").unlink()
@@ -137,7 +157,7 @@ class TestDescribe:
             (None, "must hold a config.json"),
             ("{", "Expecting property name"),
             ("[]", "no attribute"),
-            ('{"model_type": "t5"}', "unknown model_type 't5'"),
+            ('{"model_type": "t5"}', "'t5' is an encoder with a decoder"),
             ('{"model_type": "bert"}', "must hold 'vocab_size'"),
         ],
     )

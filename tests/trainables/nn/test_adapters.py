@@ -91,7 +91,7 @@ class TestFormula:
     def test_a_multiplying_one_multiplies(self) -> None:
         made = adapter(interaction="multiply")
         hidden, residual, layernorm = inputs()
-        torch.testing.assert_close(made(hidden, residual, layernorm), hidden * (1 + change(made, hidden)))
+        torch.testing.assert_close(made(hidden, residual, layernorm, residual), hidden * (1 + change(made, hidden)))
 
     @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
     @pytest.mark.parametrize("interaction", ["add", "multiply"])
@@ -116,7 +116,7 @@ class TestFormula:
         # The biases of the norms were moved away from zero too.
         for norm in made.norms:
             norm.bias.zero_()
-        torch.testing.assert_close(made(hidden, residual, layernorm), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(made(hidden, residual, layernorm, residual), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class TestAgainstTransformers:
             return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
         assert shape.embedding_params == count(encoder.embeddings)
-        assert shape.num_layers * shape.layer_params == count(encoder.layers)
+        assert shape.layers_params() == shape.num_layers * shape.layer_params == count(encoder.layers)
         assert shape.pooler_params == count(encoder.pooler)
         assert shape.layernorm_params == sum(count(encoder.get_submodule(name)) for name in encoder.layernorm_names())
         assert len(encoder.layernorm_names()) == 2 * shape.num_layers + 1

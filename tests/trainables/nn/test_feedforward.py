@@ -70,3 +70,22 @@ def test_evaluation_keeps_nothing_for_a_backward_pass() -> None:
         output = feed_forward(random(15, WIDTH, seed=7), weights(), F.gelu)
     assert output.grad_fn is None
     torch.testing.assert_close(output, plain(random(15, WIDTH, seed=7), weights(), F.gelu))
+
+
+@pytest.mark.parametrize("block_rows", [4, 512])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_a_gated_layer_multiplies_the_activation_by_the_other_half(
+    name: str, has_bias: bool, block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    hidden = random(15, WIDTH, seed=7).requires_grad_()
+    shapes = ((2 * INNER, WIDTH), (2 * INNER,), (WIDTH, INNER), (WIDTH,))
+    up, up_bias, down, down_bias = (random(*shape, seed=k) for k, shape in enumerate(shapes))
+    biases = (up_bias, down_bias) if has_bias else (None, None)
+    before = F.linear(hidden, up, biases[0])
+    expected = F.linear(ACTIVATIONS[name](before[:, :INNER]) * before[:, INNER:], down, biases[1])
+    weights = (up, biases[0], down, biases[1])
+    ours = with_gradient(feed_forward(hidden, weights, ACTIVATIONS[name], is_gated=True), hidden)
+    for mine, theirs in zip(ours, with_gradient(expected, hidden), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)

@@ -30,6 +30,7 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
 KINDS = ("classification", "regression", "multilabel")
+ON_ANY_MODEL = True
 # It has no steps, no gradients to clip and nothing to drop out.
 UNUSED = ("learning_rate", "num_epochs", "batch_size", "warmup_ratio", "weight_decay", "max_grad_norm", "dropout")
 # Two a decade, the strongest first: each fit starts where the last one ended.

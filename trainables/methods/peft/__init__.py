@@ -47,6 +47,11 @@ REFUSED = {
     "SHADOW": _DECODER,
     "XLORA": "it mixes adapters that are already trained",
 }
+# The backbones whose models are built here in transformers' own classes.
+_FAMILIES = (
+    "bert", "camembert", "data2vec-text", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "roberta",
+    "xlm-roberta",
+)  # fmt: skip
 # Initialisations of LORA that look at training data first, which a method does not see.
 _DATA_DRIVEN = ("eva", "corda", "lora_ga")
 # Fields that adaptune sets itself.
@@ -116,6 +121,9 @@ def _faults(shape: EncoderShape, options: Options) -> tuple[str, ...]:
         types = _types()
     except ImportError:
         return ("peft_type: tuners of huggingface/peft need that library: pip install 'adaptune[peft]'",)
+    if shape.model_type not in _FAMILIES:
+        rule = f"tuners of huggingface/peft train {', '.join(_FAMILIES)}"
+        return (f"peft_type: {rule}, but not yet a {shape.model_type}, which `lora` and `adapter` train",)
     if reason := REFUSED.get(options.peft_type):
         return (f"peft_type: {options.peft_type} cannot be trained here: {reason}",)
     if options.peft_type not in types:

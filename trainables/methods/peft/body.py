@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from trainables.backbones import checkpoint_names
+from trainables.backbones import checkpoint_names, families
 from trainables.nn.dropout import Dropout
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -71,7 +71,8 @@ class PeftBody(nn.Module):
         positions = torch.arange(virtual + length, device=input_ids_SL.device) + self.position_offset
         mask = positions - self.position_offset < lengths_S[:, None] + virtual
         inputs: dict[str, Any] = {"input_ids": input_ids_SL, "attention_mask": mask}
-        inputs["position_ids"] = positions[virtual:].expand(size, -1)
+        if virtual or not self.position_offset:  # else the model counts, and leaves out padding that stands in a text
+            inputs["position_ids"] = positions[virtual:].expand(size, -1)
         if types := getattr(self.model.get_base_model().config, "type_vocab_size", 0):
             inputs["token_type_ids"] = token_types_SL.clamp_max(types - 1)
         if not virtual:
@@ -227,10 +228,14 @@ def _without_tensors(shape: EncoderShape) -> Any:
     """The library's model without memory, which takes longer to build than to copy. Not to be changed."""
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.for_model(shape.model_type, **_sizes(shape))
-    pooling = {} if shape.model_type in ("electra", "distilbert") else {"add_pooling_layer": False}
+    more = getattr(families()[shape.model_type], "library_config", None)
+    config = AutoConfig.for_model(shape.model_type, **_sizes(shape), **({} if more is None else more(shape)))
+    has_none = shape.model_type in ("electra", "distilbert", "deberta-v2")
+    pooling = {} if has_none else {"add_pooling_layer": False}
+    # What is added to scores by distance goes into no fused attention.
+    attention = "sdpa" if shape.relative is None else "eager"
     with torch.device("meta"):
-        return AutoModel.from_config(config, attn_implementation="sdpa", **pooling)
+        return AutoModel.from_config(config, attn_implementation=attention, **pooling)
 
 
 def _sizes(shape: EncoderShape) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -21,6 +23,17 @@ from trainables.nn.kernels.philox import DropoutKeys, attention_mask, native_key
 from trainables.nn.kernels.sequences import Group, Sequences
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Added:
+    """What is added to scores before the softmax, a tensor for each group of a batch's sequences.
+
+    Each is float32, (G, H, Q, L) or the same for all sequences (1, H, Q, L), and gets a gradient where it asks for one.
+    """
+
+    scale: float  # of Q K^T in place of 1 / sqrt(V)
+    groups: tuple[Tensor, ...]
+
+
 def attend(
     qkv_N3D: Tensor,
     num_heads: int,
@@ -28,12 +41,17 @@ def attend(
     keys: DropoutKeys | None,
     site: int,
     rates_K: Tensor | None = None,
+    added: Added | None = None,
 ) -> Tensor:
     """softmax(Q K^T / sqrt(V)) V of each sequence over projected queries, keys and values (N, 3D); gives (N, D).
 
     Rows that belong to no sequence give zeros. Where `keys` is None nothing is dropped; `rates_K`
-    stand for the keys' own.
+    stand for the keys' own. With something added to the scores, they are computed group by group on every device.
     """
+    if added is not None:
+        given = num_heads, sequences, Masks.of(keys, site, rates_K), added.scale, *added.groups
+        weighed: Tensor = _Attention.apply(qkv_N3D, *given)
+        return weighed
     attention: type[Function] = _Attention if native.library_for(qkv_N3D) is None else _NativeAttention
     if triton.serves(qkv_N3D):
         from trainables.nn.kernels.triton import attention as in_triton
@@ -52,12 +70,17 @@ def attend_first(
     keys: DropoutKeys | None,
     site: int,
     rates_K: Tensor | None = None,
+    added: Added | None = None,
 ) -> Tensor:
     """Attention of each sequence's first token alone, with the masks it has in `attend`; gives (S, D).
 
     Sequences without rows give zeros.
     """
     masks = Masks.of(keys, site, rates_K)
+    if added is not None:
+        given = num_heads, sequences, masks, added.scale, *added.groups
+        weighed: Tensor = _FirstAttention.apply(query_SD, key_ND, value_ND, *given)
+        return weighed
     attention: type[Function] = _FirstAttention if native.library_for(query_SD) is None else _NativeFirstAttention
     if triton.serves(query_SD):
         from trainables.nn.kernels.triton import attention as in_triton
@@ -89,38 +112,50 @@ class _Attention(Function):
     """Keeps each group's gathered heads and probabilities, with and without dropout."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_N3D: Tensor, num_heads: int, sequences: Sequences, masks: Masks | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        qkv_N3D: Tensor,
+        num_heads: int,
+        sequences: Sequences,
+        masks: Masks | None,
+        scale: float | None = None,
+        *added: Tensor,
+    ) -> Tensor:
         rows, width = qkv_N3D.shape[0], qkv_N3D.shape[1] // 3
+        ctx.scale = (width // num_heads) ** -0.5 if scale is None else scale
         out_D = qkv_N3D.new_zeros(rows + 1, width)  # one more row takes what comes of padding
         kept: list[Tensor] = []
-        for group in sequences.groups:
+        for group, more in zip_longest(sequences.groups, added):
             heads = _gather(qkv_N3D, group.rows_GL, 3, num_heads)
             query, key, value = heads  # each (G, H, L, V)
-            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, query.shape[-1] ** -0.5)
+            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, ctx.scale, more)
             dropped = probabilities if masks is None else probabilities * masks.draw(group, num_heads)
             dropped = dropped.to(qkv_N3D.dtype)
             probabilities = dropped if masks is None else probabilities.to(qkv_N3D.dtype)
             _scatter(out_D, group.targets_GL, (dropped @ value)[None])
             kept += [heads, probabilities, dropped]
         ctx.save_for_backward(*kept)
-        ctx.sequences = sequences
+        ctx.sequences, ctx.added = sequences, [len(more) for more in added]
         return out_D[:rows]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows, width = grads[0].shape
         grad_qkv = grads[0].new_zeros(rows + 1, 3 * width)
+        grad_added: list[Tensor | None] = []
         for group, (heads, probabilities, dropped) in _by_group(ctx):
             query, key, value = heads
             grad_heads = torch.empty_like(heads)
             (grad_context,) = _gather(grads[0], group.rows_GL, 1, heads.shape[2])
             grad_context.masked_fill_(group.padding_GL[:, None, :, None], 0)
             torch.matmul(dropped.transpose(2, 3), grad_context, out=grad_heads[2])
-            grad_scores = _grad_scores(grad_context @ value.transpose(2, 3), probabilities, dropped, key)
+            grad = _grad_softmax(grad_context @ value.transpose(2, 3), probabilities, dropped)
+            grad_added.append(_grad_added(ctx, len(grad_added), grad))
+            grad_scores = grad.mul_(ctx.scale).to(key.dtype)
             torch.matmul(grad_scores, key, out=grad_heads[0])
             torch.matmul(grad_scores.transpose(2, 3), query, out=grad_heads[1])
             _scatter(grad_qkv, group.targets_GL, grad_heads)
-        return grad_qkv[:rows], None, None, None
+        return _gradients(ctx, [grad_qkv[:rows]], grad_added)
 
 
 class _FirstAttention(Function):
@@ -135,19 +170,23 @@ class _FirstAttention(Function):
         num_heads: int,
         sequences: Sequences,
         masks: Masks | None,
+        scale: float | None = None,
+        *added: Tensor,
     ) -> Tensor:
+        ctx.scale = (query_SD.shape[1] // num_heads) ** -0.5 if scale is None else scale
         out_SD = torch.zeros_like(query_SD, memory_format=torch.contiguous_format)
         kept: list[Tensor] = []
-        for group in sequences.groups:
+        for group, more in zip_longest(sequences.groups, added):
             query = query_SD[group.sequences_G].unflatten(1, (num_heads, 1, -1))  # (G, H, 1, V)
             (key,), (value,) = (_gather(each, group.rows_GL, 1, num_heads) for each in (key_ND, value_ND))
-            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, query.shape[-1] ** -0.5)
+            probabilities = _softmax((query @ key.transpose(2, 3)).float(), group, ctx.scale, more)
             dropped = probabilities if masks is None else probabilities * masks.draw(group, num_heads, queries=1)
             dropped, probabilities = dropped.to(query.dtype), probabilities.to(query.dtype)
             out_SD.index_copy_(0, group.sequences_G, (dropped @ value).flatten(1))
             kept += [query, key, value, probabilities, dropped]
         ctx.save_for_backward(*kept)
         ctx.sequences, ctx.num_rows = sequences, key_ND.shape[0]
+        ctx.added = [len(more) for more in added]
         return out_SD
 
     @staticmethod
@@ -155,14 +194,17 @@ class _FirstAttention(Function):
         width = grads[0].shape[1]
         grad_query = torch.zeros_like(grads[0], memory_format=torch.contiguous_format)
         grad_key, grad_value = (grads[0].new_zeros(ctx.num_rows + 1, width) for _ in range(2))
+        grad_added: list[Tensor | None] = []
         for group, (query, key, value, probabilities, dropped) in _by_group(ctx):
             grad_context = grads[0][group.sequences_G].view_as(query)
-            grad_scores = _grad_scores(grad_context @ value.transpose(2, 3), probabilities, dropped, key)
+            grad = _grad_softmax(grad_context @ value.transpose(2, 3), probabilities, dropped)
+            grad_added.append(_grad_added(ctx, len(grad_added), grad))
+            grad_scores = grad.mul_(ctx.scale).to(key.dtype)
             grad_query.index_copy_(0, group.sequences_G, (grad_scores @ key).flatten(1))
             # With one query these products are of a column and a row.
             _scatter(grad_key, group.targets_GL, (grad_scores.transpose(2, 3) * query)[None])
             _scatter(grad_value, group.targets_GL, (dropped.transpose(2, 3) * grad_context)[None])
-        return grad_query, grad_key[:-1], grad_value[:-1], None, None, None
+        return _gradients(ctx, [grad_query, grad_key[:-1], grad_value[:-1]], grad_added)
 
 
 class _NativeAttention(Function):
@@ -270,13 +312,16 @@ def _scatter(out: Tensor, targets_GL: Tensor, heads: Tensor) -> None:
     out.index_copy_(0, targets_GL.flatten(), heads.permute(1, 3, 0, 2, 4).reshape(targets_GL.numel(), -1))
 
 
-def _softmax(scores_GHQL: Tensor, group: Group, scale: float) -> Tensor:
-    """Probabilities in float32, from scores that may be overwritten; 0 for padding.
+def _softmax(scores_GHQL: Tensor, group: Group, scale: float, added: Tensor | None) -> Tensor:
+    """Probabilities in float32, from products that may be overwritten, scaled and added to; 0 for padding.
 
     torch's own CPU kernel works row by row and takes ten times as long where rows are shorter than a vector register.
     The shift by the largest score is only for the range of float32, so there it is left out unless a row leaves it.
     """
-    scores_GHQL = scores_GHQL.mul_(scale).masked_fill_(group.padding_GL[:, None, None], float("-inf"))
+    scores_GHQL = scores_GHQL.mul_(scale)
+    if added is not None:
+        scores_GHQL.add_(added)
+    scores_GHQL.masked_fill_(group.padding_GL[:, None, None], float("-inf"))
     if scores_GHQL.device.type != "cpu":
         return scores_GHQL.softmax(dim=-1)
     powers = scores_GHQL.exp()
@@ -286,11 +331,25 @@ def _softmax(scores_GHQL: Tensor, group: Group, scale: float) -> Tensor:
     return powers.div_(sums)
 
 
-def _grad_scores(grad_dropped: Tensor, probabilities: Tensor, dropped: Tensor, key: Tensor) -> Tensor:
-    """The gradient of the products Q K^T, in their dtype.
+def _grad_softmax(grad_dropped: Tensor, probabilities: Tensor, dropped: Tensor) -> Tensor:
+    """The gradient of what the softmax is taken of, float32.
 
     With D = P * mask and G the gradient of D: dS = P * (mask * G - sum(P * mask * G)) = D * G - P sum(D * G).
     """
     grad = grad_dropped.float().mul_(dropped)
-    grad.addcmul_(probabilities.float(), grad.sum(dim=-1, keepdim=True), value=-1)
-    return grad.mul_(key.shape[-1] ** -0.5).to(key.dtype)
+    return grad.addcmul_(probabilities.float(), grad.sum(dim=-1, keepdim=True), value=-1)
+
+
+def _grad_added(ctx: Any, group: int, grad_GHQL: Tensor) -> Tensor | None:
+    """The gradient of what was added to the scores of a group, where it asks for one; of a tensor of its own."""
+    if not ctx.added or not ctx.needs_input_grad[group - len(ctx.added)]:
+        return None
+    is_shared = ctx.added[group] == 1
+    return grad_GHQL.sum(dim=0, keepdim=True) if is_shared else grad_GHQL.clone()
+
+
+def _gradients(ctx: Any, own: Sequence[Tensor], added: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The gradients of all that a function was given: its tensors first, what is added to scores last."""
+    added = added if ctx.added else ()
+    between = len(ctx.needs_input_grad) - len(own) - len(added)
+    return *own, *[None] * between, *added

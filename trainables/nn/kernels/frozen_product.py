@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def frozen_linear(rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
-    """W x + b of every row (N, O), with a gradient for the rows alone; all in one dtype."""
+def frozen_linear(rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+    """W x + b of every row (N, O), or W x, with a gradient for the rows alone; all in one dtype."""
     product: Tensor = _FrozenLinear.apply(rows_NI, weight_OI, bias_O)
     return product
 
 
-def linear(rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+def linear(rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     """The same where no gradient is asked for."""
     if rows_NI.dtype is torch.bfloat16 and rows_NI.device.type == "cpu" and _HAS_FUSED_BIAS:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows_NI, weight_OI, bias_O, "none", [], "")
@@ -31,7 +31,7 @@ def linear(rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
 
 class _FrozenLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+    def forward(ctx: Any, rows_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight_OI)
         return linear(rows_NI, weight_OI, bias_O)
 

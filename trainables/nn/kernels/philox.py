@@ -106,6 +106,7 @@ def attention_mask(
     *,
     queries: int | None = None,
     rates_K: Tensor | None = None,
+    firsts: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The factors (S, H, Q, L) of the attention probabilities of some sequences, padded to one length.
 
@@ -117,11 +118,17 @@ def attention_mask(
         places_S: each sequence's place in its trial's batch, int32.
         queries: Q, where only the first queries are wanted; otherwise L.
         rates_K: in place of the keys' own.
+        firsts: of each sequence the place of its first query and that of its first key, a multiple of 8, int64 (S,),
+            where those are not 0. What a key below 0 gets means nothing.
     """
     device = keys.seeds_K.device
     heads_H11 = torch.arange(num_heads, device=device).view(-1, 1, 1) << 16
-    draws_HQL = torch.arange(-(-length // _PER_DRAW), device=device) | heads_H11
+    draws_L = torch.arange(-(-length // _PER_DRAW), device=device)
     positions_Q1 = torch.arange(length if queries is None else queries, device=device).view(-1, 1)
+    if firsts is not None:
+        positions_Q1 = positions_Q1 + firsts[0].view(-1, 1, 1, 1)
+        draws_L = (draws_L + (firsts[1] // _PER_DRAW).view(-1, 1, 1, 1)).clamp_min_(0)
+    draws_HQL = draws_L | heads_H11
     places_S111 = places_S.view(-1, 1, 1, 1).long() | site << 16
     counter = draws_HQL, positions_Q1, places_S111, keys.steps_K[trials_S].view(-1, 1, 1, 1) & _MASK
     numbers_SHQL = _numbers(counter, keys.seeds_K[trials_S].view(-1, 1, 1, 1))[..., :length]
