@@ -81,6 +81,7 @@ REFUSED = {
     ("modernbert", "bitfit"): "`layernorm` trains",
     ("modernbert", "peft"): "`lora`",
     ("albert", "peft"): "`lora`",
+    ("gte", "peft"): "`lora`",
 }
 _ADAPTER: dict[str, Scalar] = {"adapter_size": 4, "init_std": 0.1}
 # Designs that compute something else, by the method's name and what is special.
