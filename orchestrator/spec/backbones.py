@@ -25,7 +25,8 @@ def parse_backbones(value: Any) -> str | tuple[str, ...]:
     faults = [f"must hold names or paths, but got {name!r}" for name in names if not isinstance(name, str) or not name]
     if not names:
         faults.append("must hold at least 1, but got an empty list")
-    twice = dict.fromkeys(name for place, name in enumerate(names) if isinstance(name, str) and name in names[:place])
+    texts = [name for name in names if isinstance(name, str)]
+    twice = dict.fromkeys(name for place, name in enumerate(texts) if name in texts[:place])
     faults += [f"every backbone must stand once, but {name!r} stands twice" for name in twice]
     if faults:
         raise FaultsError("backbone", faults)

@@ -25,7 +25,9 @@ from orchestrator.analysis.text.tables import quantile_columns
 
 Row = dict[str, Any]
 
-_MOST_DIRECT = 6  # series named beside their curves; more would cover each other and stand in a legend
+# Series named beside their curves. More would cover each other, and names with a backbone would leave the sheet: these
+# stand in a legend.
+_MOST_DIRECT = 6
 
 
 def curve_figure(curve: pa.Table) -> Figure:
@@ -33,7 +35,7 @@ def curve_figure(curve: pa.Table) -> Figure:
 
     Between the outer quantiles a method's band is shaded, and its middle one drawn as a line; a method with a single
     size is a marker with an error bar. Deltas are drawn in points (hundredths). Rows of unknown size are left out.
-    Up to six methods are named beside their curves, more in a legend.
+    Up to six methods on one backbone are named beside their curves, others in a legend.
     """
     columns = quantile_columns(curve)
     rows = [row for row in curve.to_pylist() if row["trained_params"]]
@@ -41,7 +43,7 @@ def curve_figure(curve: pa.Table) -> Figure:
     scale = 100.0 if reference else 1.0
     low, middle, high = columns[0], columns[len(columns) // 2], columns[-1]
     series, looks, names = _series(rows), looks_of(rows), names_of(rows)
-    are_named_directly = len(series) <= _MOST_DIRECT
+    are_named_directly = len(series) <= _MOST_DIRECT and len({row["backbone"] for row in rows}) <= 1
     with style():
         sheet = board(
             1,

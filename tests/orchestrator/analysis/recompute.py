@@ -260,6 +260,7 @@ class Recomputed:
             same = all(row[f"a_{name}"] == row[f"b_{name}"] for name in ("num_configs_tried", "num_seeds"))
             row |= {"budgets_differ": not same or seconds[1] > 1.1 * seconds[0], "equalised_to": None}
             row |= {"margin": margin, "is_non_inferior": row["lower_bound"] > -margin}
+            row["backbone"] = self.value(rows[0]["a_config_id"], "backbone")  # there is one
         rows[-1]["budgets_differ"] = any(row["budgets_differ"] for row in rows)
         return rows
 

@@ -13,6 +13,7 @@ from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, trials
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.store import Store
 from tests.factories import records_of
+from tests.orchestrator.conftest import write_backbone
 from trainables.config import OUTCOME_VERSION
 from trainables.faults import FaultsError
 
@@ -53,6 +54,15 @@ def test_the_same_sweep_goes_on_a_wider_one_on_request_and_a_narrower_one_never(
     assert (less.lost, less.kept.num_rows) == (3, 3)
     for widen in (False, True):
         assert "3 of the 6 trials planned for small in s are not in it" in less.faults("small", "s", widen=widen)[0]
+
+
+def test_another_backbone_makes_a_sweep_wider_wherever_it_stands(values: Values, tmp_path: Path) -> None:
+    held = plan_table(plan_sweep(values))
+    backbones = [values["backbone"], str(write_backbone(tmp_path / "other", seed=1))]
+    for named in (backbones, backbones[::-1]):
+        more = continue_from(plan_sweep({**values, "backbone": named}), held)
+        assert (more.lost, more.new, more.kept.num_rows) == (0, 6, 6)
+    assert continue_from(plan_sweep({**values, "backbone": backbones[1]}), held).lost == 6
 
 
 @pytest.mark.parametrize("version", [1, None])

@@ -39,6 +39,7 @@ def test_one_backbone_stays_text_in_the_resolved_sweep(form: Any) -> None:
         ([], ["must hold at least 1, but got an empty list"]),
         (["a", "b", "a"], ["every backbone must stand once, but 'a' stands twice"]),
         (["a", 3, "", "a"], ["but got 3; must hold", "but got ''; every backbone must stand once, but 'a'"]),
+        ([["a"], ["a"]], ["must hold names or paths, but got ['a']; must hold names or paths, but got ['a']"]),
         ({"choice": ["a"]}, ["must be text, but got {'choice': ['a']}; several are a list or {grid: [...]}"]),
         ({"grid": "a"}, ["must be text, but got {'grid': 'a'}"]),
     ],

@@ -30,6 +30,17 @@ def test_the_curve_has_a_band_a_method_and_a_name_beside_it(finished: Results) -
     assert caption in texts(figure)
 
 
+def test_methods_on_several_backbones_stand_in_a_legend_each_with_a_shade_of_its_own(synthetic: Any) -> None:
+    rows = [row for row in synthetic.rows(synthetic.tasks[:2]) if row["method"] in ("adapter", "layernorm")]
+    ids = ("trial_id", "config_id")
+    others = [{**row, "backbone": "/models/cut", **{name: f"o-{row[name]}" for name in ids}} for row in rows]
+    figure = figures.curve_figure(synthetic.results([*rows, *others]).curve(normalize_to=None))
+    (legend,) = figure.legends
+    names = {"adapter on minilm", "adapter on cut", "layernorm on minilm", "layernorm on cut"}
+    assert {text.get_text() for text in legend.get_texts()} == names
+    assert len({line.get_color() for line in legend.legend_handles}) == len(names)
+
+
 def test_deltas_are_drawn_in_points_and_scores_as_they_are(finished: Results) -> None:
     curve = finished.curve()
     row = curve.to_pylist()[0]

@@ -11,7 +11,7 @@ from orchestrator.analysis.page.render import Page, Section, render
 
 
 def test_rows_curves_and_tables_can_be_filtered_by_backbone_and_no_two_series_look_alike(synthetic: Any) -> None:
-    rows = synthetic.rows(seeds=(0, 1))
+    rows = synthetic.rows(synthetic.tasks[:2], seeds=(0, 1))
     far = "/models/other/minilm"  # whose last part is the other one's name
     ids = ("trial_id", "config_id")
     others = [{**row, "backbone": far, **{name: f"o-{row[name]}" for name in ids}} for row in rows]
