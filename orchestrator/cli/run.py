@@ -89,8 +89,8 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
     if notice := outcome_notice(plan, opened):
         screen.print(notice, soft_wrap=True)
     warnings = data_warnings(plan)
-    for sentence in brief(warnings):
-        screen.print(sentence, soft_wrap=True)
+    for sentence in brief(warnings):  # the store may still refuse, and then standard output stays empty
+        console(stderr=True).print(sentence, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     resume = shlex.join(["adaptune", "resume", opened.uri])
