@@ -51,7 +51,7 @@ class Predictor:
         split = self.encode(texts, pairs)
         return self.answers(predict(self.model, split)[0], split)
 
-    def answers(self, outputs: np.ndarray, split: TokenizedSplit) -> list[str] | list[int] | list[float]:
+    def answers(self, outputs: np.ndarray, split: TokenizedSplit) -> list[Any]:
         """What outputs for encoded texts, shaped as `logits` gives them, say of each text."""
         if split.windows is not None:
             return answer_texts(outputs, split.windows, split.offsets)

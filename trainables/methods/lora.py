@@ -117,7 +117,7 @@ class Changed(Linear):
             parts[int(part)] = parts[int(part)] + change(hidden)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def add_own(self, product: Tensor, rows: Tensor, frozen_bias: Tensor) -> None:
+    def add_own(self, product: Tensor, rows: Tensor, frozen_bias: Tensor | None) -> None:
         super().add_own(product, rows, frozen_bias)
         parts = product.chunk(self.num_parts, dim=-1)
         for part, change in self.changes.items():
