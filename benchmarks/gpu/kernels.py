@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from benchmarks.gpu.packs import FEW_STEPS, MeasuredPack, encoder, median, synthetic_pack
+from benchmarks.gpu.packs import MeasuredPack, encoder, median, synthetic_pack
 from benchmarks.gpu.record import measured, unmeasured
 from benchmarks.gpu.run import Run
 from benchmarks.gpu.trace import device_calls, operations_on_cpu, summed, trace, warm_up_profiler
@@ -31,7 +31,7 @@ def measure(run: Run) -> None:
             run.leave_out(where, UNITS)
             continue
         backbone = encoder(configuration, run.device)
-        pack = synthetic_pack(backbone, run.sizes, length=length, num_trials=run.sizes.profile_pack, steps=FEW_STEPS)
+        pack = synthetic_pack(backbone, run.sizes, length=length, num_trials=run.sizes.profile_pack)
         times = pack.time_steps(run.sizes.step_seconds / 2, run.deadline)
         if not times:
             run.leave_out(where, UNITS)

@@ -69,7 +69,10 @@ NAMES = [
 BACKBONES = [
     fault("backbone", None, "backbone: must be text, but got nothing"),
     fault("backbone", "", "backbone: must not be empty"),
-    *(fault("backbone", value, "backbone: must be text") for value in (7, [], ["minilm"], {"name": "minilm"}, False)),
+    *(fault("backbone", value, "backbone: must be text") for value in (7, {"name": "minilm"}, False)),
+    fault("backbone", [], "backbone: must hold at least 1"),
+    fault("backbone", ["minilm", 7], "backbone: must hold names or paths, but got 7"),
+    fault("backbone", ["minilm", "minilm"], "backbone: every backbone must stand once"),
     fault("backbone", "./nowhere", "nowhere", "minilm"),
     fault("backbone", "/dev/null", "/dev/null"),
     fault("backbone", "a\x00b", "backbone"),

@@ -117,9 +117,7 @@ FILES = {
     "a part missing": Folder(
         {"train.csv": None, "data/train-00001-of-00003.csv": CSV}, ("must have all its 3 parts, but lacks part 0, 2",)
     ),
-    "a spreadsheet": Folder(
-        {"train.csv": None, "train.xlsx": b"PK"}, (NEEDS, "Save each sheet of a spreadsheet as .csv")
-    ),
+    "a spreadsheet": Folder({"train.csv": None, "train.xlsx": b"PK"}, ("train.xlsx cannot be read", "no spreadsheet")),
     "a pointer of Git LFS": Folder(
         {"train.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"}, ("run `git lfs pull`",)
     ),

@@ -70,6 +70,8 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     if "auto_map" in config:
         rule = "a model must be computed by transformers' own classes"
         raise ValueError(f"{rule}, but this one needs code from its repository (auto_map), which is never run")
+    if model_type is None:
+        raise ValueError("config.json must hold 'model_type', but it does not")
     known = families()
     for name in ("is_decoder", "add_cross_attention"):
         if config.get(name):

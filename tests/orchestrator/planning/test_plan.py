@@ -267,7 +267,11 @@ class TestFaults:
         assert rows.endswith("hold the same")
 
     def test_a_faulty_backbone_is_a_fault(self, values: Values, tmp_path: Path) -> None:
-        for text, fault in (("{}", "unknown model_type None."), ("[]", "list"), ("{", "Expecting")):
+        for text, fault in (
+            ("{}", "config.json must hold 'model_type', but it does not"),
+            ("[]", "list"),
+            ("{", "Expecting"),
+        ):
             (tmp_path / "config.json").write_text(text)
             assert fault in faults_of({**values, "backbone": str(tmp_path)})[0]
 

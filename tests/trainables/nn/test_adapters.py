@@ -84,7 +84,7 @@ class TestFormula:
         ]
         scale = values.get("scaling", 4.0 if placement == "parallel" else 1.0)
         expected = hidden + scale * change(made, read)
-        given = made(hidden, residual, lambda h, r: normed(h, r))
+        given = made(hidden, residual, lambda h, r: normed(h, r), residual)
         torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class TestFormula:
         made.up_proj.zero_()
         made.up_bias.zero_()
         hidden, residual, _ = inputs()
-        assert torch.equal(made(hidden, residual, lambda h, r: normed(h, r)), hidden)
+        assert torch.equal(made(hidden, residual, lambda h, r: normed(h, r), residual), hidden)
 
     @torch.no_grad()
     def test_a_layer_norm_stands_before_each_activation(self) -> None:

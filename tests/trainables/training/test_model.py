@@ -109,8 +109,8 @@ def test_an_adapter_sees_the_dropped_out_projection(backbone: Backbone) -> None:
     seen: list[Tensor] = []
     output.adapter.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     hidden, residual = torch.randn(100, 16), torch.randn(100, 16)
-    output(hidden, residual)
     projected = output.dense(hidden)
+    output(projected, residual)
     dropped = seen[0] == 0
     assert 0.03 < dropped.float().mean() < 0.2
     torch.testing.assert_close(seen[0][~dropped], (projected / 0.9)[~dropped])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainables.data.audit.word_pieces import Pieces
 
 _BETWEEN = "\x1f"  # the two texts of a pair, where both make one
+_COUNTED = 10_000  # classes that are counted though no row has them
 _SHOWN = 60  # characters of a text
 
 
@@ -63,14 +64,17 @@ class View:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. None without classes.
+        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. Only where there are classes.
 
-        Where a text may have several labels, a row counts for each of them.
+        Where a text may have several labels, a row counts for each of them. Classes beyond the first 10,000 are left out
+        where no row has them: a task may declare more than memory holds.
         """
         labels = {name: label_values(table["label"].combine_chunks()) for name, table in self.task.splits.items()}
         if self.info.kind == "multilabel":
             return {name: values.sum(axis=0, dtype=np.int64) for name, values in labels.items()}
-        return {name: np.bincount(values, minlength=self.info.num_labels) for name, values in labels.items()}
+        seen = max((int(values.max()) + 1 for values in labels.values() if len(values)), default=0)
+        length = max(seen, min(self.info.num_labels, _COUNTED))
+        return {name: np.bincount(values, minlength=length) for name, values in labels.items()}
 
     @cached_property
     def exact(self) -> dict[str, np.ndarray]:

@@ -86,7 +86,8 @@ def classes_without_rows(view: View) -> Iterator[str]:
     train = view.counts["train"]
     if absent := np.flatnonzero(train == 0).tolist():
         yield (
-            f"{len(absent):,} of {view.info.num_labels:,} classes never {_occur(absent)} in train: "
+            f"{view.info.num_labels - np.count_nonzero(train):,} of {view.info.num_labels:,} classes never "
+            f"{_occur(absent)} in train: "
             f"{view.classes(absent, 10)}. "
             f"Are label_names or num_labels right, and in the right order?"
         )
