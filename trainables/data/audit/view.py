@@ -64,10 +64,10 @@ class View:
 
     @cached_property
     def counts(self) -> dict[str, np.ndarray]:
-        """The rows of each class, int64 (num_labels,), by split; of all rows, drawn or not. Only where there are classes.
+        """The rows of each class, int64 (num_labels,), by split, of all rows, drawn or not; where there are classes.
 
-        Where a text may have several labels, a row counts for each of them. Classes beyond the first 10,000 are left out
-        where no row has them: a task may declare more than memory holds.
+        Where a text may have several labels, a row counts for each of them. Classes beyond the first 10,000 are left
+        out where no row has them: a task may declare more than memory holds.
         """
         labels = {name: label_values(table["label"].combine_chunks()) for name, table in self.task.splits.items()}
         if self.info.kind == "multilabel":
