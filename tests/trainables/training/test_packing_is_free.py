@@ -99,9 +99,15 @@ def step(backbone: Encoder, method: str, num_trials: int) -> Counter[str]:
     return operations.counts
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
-@pytest.mark.parametrize("method", OPTIONS)
+@pytest.mark.parametrize(
+    ("method", "compiled", "dtype"),
+    [
+        *((method, True, "bfloat16") for method in OPTIONS),
+        *((method, False, "float32") for method in OPTIONS),
+        ("adapter", True, "float32"),
+        ("adapter", False, "bfloat16"),
+    ],
+)
 def test_the_operations_of_a_step_do_not_grow_with_the_number_of_trials(
     method: str, compiled: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
