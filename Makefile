@@ -35,7 +35,7 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 
 # Tests that start Ray come after the others and one at a time: each takes the whole machine.
 test: test-fast ## the test suite, some twelve and a half minutes on two cores
-	$(PYTEST) -n 2 --dist loadfile -m "ray or chaos"
+	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes"
 
 test-fast: $(INSTALLED) ## the tests that start no Ray, some four and a half minutes on two cores
 	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser"
@@ -48,6 +48,7 @@ gpu: $(INSTALLED) ## the tests that need a GPU: kernels against torch, every met
 
 chaos: $(INSTALLED) ## 40 seeded rounds of everything that can fail and 300 races for a store, an hour or more
 	$(BIN)/python -m tests.chaos --rounds 40 --seed 0
+	$(BIN)/python -m pytest -m minutes
 	ADAPTUNE_CHAOS=1 $(BIN)/python -m pytest tests/orchestrator/cli/test_kill.py tests/orchestrator/store/test_lock_race.py
 
 check: $(INSTALLED) ## format, lint, types, import contracts and a strict build of the docs; changes nothing

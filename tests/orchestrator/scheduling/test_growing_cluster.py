@@ -16,7 +16,12 @@ import pytest
 from tests.fake_cloud import FakeCloud
 from tests.sources import ROOT
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.minutes,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 IDLE_S = 3.0
 
 # Trains a sweep, and prints the most engines that were at work at once and the trials that have a record.

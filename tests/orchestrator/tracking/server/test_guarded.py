@@ -12,7 +12,7 @@ from orchestrator.tracking import Tracker
 from tests.orchestrator.tracking.server.conftest import Server
 from tests.orchestrator.tracking.server.test_server import COMPLETED, MakeEpoch, MakeRecord, Plan, Start, points, shown
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chaos, pytest.mark.minutes, pytest.mark.timeout(600)]
 PASSWORD = "a-long-password-of-a-test"
 
 
