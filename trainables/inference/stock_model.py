@@ -24,9 +24,9 @@ from trainables.packaged import PACKAGED
 from trainables.training.model import AdaptedModel, frozen_buffers
 
 # By how its class for sequences reads what a head is given: as our pooler does, in the encoder itself ...
-_POOLED = ("albert", "bert", "ernie", "nomic_bert")
+POOLED = ("albert", "bert", "ernie", "nomic_bert")
 # ... or with the pooler as a part of the classifier.
-_DENSE_IN_HEAD = ("camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta")
+DENSE_IN_HEAD = ("camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta")
 _PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
@@ -90,7 +90,7 @@ def stock_head(predictor: Predictor) -> StockHead:
         tensors = {"qa_outputs.weight": weight, "qa_outputs.bias": bias}
         # peft's own QUESTION_ANS leaves out the types of word pieces.
         return StockHead(class_name=name, peft_task=None, module="qa_outputs", tensors=tensors, has_pooler=False)
-    if pooling != "pooler" or model_type not in (*_POOLED, *_DENSE_IN_HEAD):
+    if pooling != "pooler" or model_type not in (*POOLED, *DENSE_IN_HEAD):
         reads = {"first": "the first token itself", "mean": "the mean of all word pieces", "pooler": "the pooler"}[
             pooling
         ]
@@ -99,7 +99,7 @@ def stock_head(predictor: Predictor) -> StockHead:
         )
         rule = f"{name} of the family {model_type} gives its head something else"
         raise ValueError(f"{rule} than this head reads, which is {reads}{can}")
-    if model_type in _POOLED:
+    if model_type in POOLED:
         tensors = {"classifier.weight": weight, "classifier.bias": bias}
     else:
         pooler = model.encoder.pooler
@@ -111,7 +111,7 @@ def stock_head(predictor: Predictor) -> StockHead:
             "classifier.out_proj.weight": weight,
             "classifier.out_proj.bias": bias,
         }
-    has_pooler = model_type in _POOLED
+    has_pooler = model_type in POOLED
     return StockHead(class_name=name, peft_task="SEQ_CLS", module="classifier", tensors=tensors, has_pooler=has_pooler)
 
 

@@ -229,3 +229,123 @@ def test_the_card_has_front_matter_that_a_hub_reads(saved: Saved, tmp_path: Path
     assert front == ['library_name: "peft"', 'tags: ["adaptune", "lora"]']  # no folder of this machine
     assert "| test/accuracy | 0.5000 |" in card
     assert {"peft", "transformers"} <= set(format_names())
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling", "pair"),
+    [("bert", "pooler", True), ("bert", "mean", False), ("distilbert", "first", False), ("mpnet", "pooler", False)],
+)
+def test_what_peft_was_given_comes_back(family: str, pooling: str, pair: bool, saved: Saved, tmp_path: Path) -> None:
+    folder = saved(family, "lora", {"rank": 3, "targets": EVERY_TARGET, "pooling": pooling}, pair=pair)
+    back = trainables.load(convert(folder, "peft", tmp_path / "peft"))
+    np.testing.assert_array_equal(back.logits(TEXTS, PAIRS if pair else None), expected(folder, pair=pair))
+    assert back.task == trainables.load(folder).task
+    assert back.scores == {"test/accuracy": 0.5}
+
+
+def test_a_head_with_a_layer_of_its_own_is_refused(saved: Saved, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    out = convert(saved("mpnet", "lora", {"pooling": "pooler"}), "peft", tmp_path / "peft")
+    tensors = load_file(out / "adapter_model.safetensors")
+    tensors["base_model.model.classifier.dense.bias"] += 1
+    save_file(tensors, out / "adapter_model.safetensors")
+    with pytest.raises(FaultsError, match="must be the backbone's pooler"):
+        trainables.load(out)
+
+
+@pytest.fixture
+def of_peft(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A folder that peft itself saved, of a LoRA over a class with a head."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    with quietly(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        base = AutoModelForSequenceClassification.from_pretrained(checkpoint("bert"), num_labels=3)
+        own = {"r": 4, "lora_alpha": 6, "use_rslora": True, "init_lora_weights": False}
+        model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", target_modules=["query", "key"], **own))
+        model.save_pretrained(tmp_path / "theirs")
+    return tmp_path / "theirs"
+
+
+def test_a_lora_that_peft_saved_is_a_predictor_and_a_banks_entry(
+    of_peft: Path, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    predictor = trainables.load(of_peft)
+    with quietly(), torch.no_grad():
+        base = AutoModelForSequenceClassification.from_pretrained(checkpoint("bert"), num_labels=3)
+        model = PeftModel.from_pretrained(base, of_peft).eval()
+        tokenizer = predictor.backbone.tokenizer
+        assert tokenizer is not None
+        theirs = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits.numpy()
+    np.testing.assert_allclose(predictor.logits(TEXTS), theirs, rtol=0, atol=1e-5)
+    bank = trainables.AdapterBank(str(checkpoint("bert")))
+    bank.add("theirs", of_peft)
+    found = np.stack(bank.logits([("theirs", text) for text in TEXTS]))
+    np.testing.assert_allclose(found, theirs, rtol=0, atol=1e-5)
+
+
+def test_a_hostile_folder_of_peft_is_one_clear_error(of_peft: Path, subtests: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config, weights = of_peft / "adapter_config.json", of_peft / "adapter_model.safetensors"
+    about, tensors = json.loads(config.read_text()), load_file(weights)
+    first = next(name for name in tensors if "lora_A" in name)
+    settings: list[tuple[dict[str, Any], str]] = [
+        ({"peft_type": "IA3"}, "peft_type must be LORA"),
+        ({"peft_type": ["LORA"]}, "peft_type must be LORA"),
+        ({"base_model_name_or_path": None}, "must name the backbone"),
+        ({"base_model_name_or_path": "../../../etc"}, "must hold a config.json"),
+        ({"revision": 3}, "revision must be a text"),
+        ({"lora_alpha": "16"}, "lora_alpha must be a number"),
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a number"),
+        ({"bias": "all"}, "bias must be none"),
+        ({"init_lora_weights": "pissa"}, "must leave the backbone's weights"),
+        ({"use_dora": True}, "use_dora is nothing that `lora` computes"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens is nothing"),
+        ({"alpha_pattern": {"query": 3}}, "alpha_pattern is nothing"),
+        ({"new_in_peft_9": "x"}, "new_in_peft_9 is nothing"),
+    ]
+    for change, fault in settings:
+        config.write_text(json.dumps(about | change))
+        with subtests.test(fault, change=change), pytest.raises(FaultsError) as caught:
+            trainables.load(of_peft)
+        assert fault in str(caught.value)
+        assert len(str(caught.value)) < 1000
+    config.write_text(json.dumps(about))
+    name = "base_model.model.classifier"
+    contents: list[tuple[dict[str, Any], str]] = [
+        ({first: torch.full_like(tensors[first], float("inf"))}, "must hold finite numbers"),
+        ({first: torch.ones(3, 16)}, "must have one rank, but have 3, 4"),
+        ({first: torch.ones(4, 15)}, "must be (4, 16), but is (4, 15)"),
+        ({"base_model.model.bert.pooler.dense.lora_A.weight": torch.ones(4, 16)}, "must change projections of a bert"),
+        ({f"{name}.extra": torch.ones(2)}, f"differs in '{name}.extra'"),
+        ({f"{name}.weight": torch.ones(3)}, "must be outputs by width"),
+        ({f"{name}.bias": torch.ones(2)}, "must be (3,), but is (2,)"),
+        ({f"{name}.bias": None}, "must have a linear head"),
+        ({first: None}, "the same projections in all 2 layers"),
+        (dict.fromkeys(each for each in tensors if "lora" in each), "must hold changes of projections"),
+    ]
+    for changed, fault in contents:
+        save_file({key: each for key, each in (tensors | changed).items() if each is not None}, weights)
+        with subtests.test(fault), pytest.raises(FaultsError) as caught:
+            trainables.load(of_peft)
+        assert fault in str(caught.value)
+    save_file(tensors, weights)
+    notes: list[tuple[Any, str]] = [
+        ({"pooling": "../x"}, "pooling must be one of"),
+        ({"max_length": 10**9}, "max_length must be in [1, 32]"),
+        ({"task": {"kind": "magic"}}, "task.name must be text"),
+        ({"scores": [1]}, "scores must map names to numbers"),
+        ({"backbone_fingerprint": "other"}, "fits only the weights it was trained on"),
+        ([], "adaptune.json is no JSON object"),
+    ]
+    for note, fault in notes:
+        (of_peft / "adaptune.json").write_text(json.dumps(note))
+        with subtests.test(fault), pytest.raises(FaultsError) as caught:
+            trainables.load(of_peft)
+        assert fault in str(caught.value)

@@ -3,11 +3,13 @@
 Where a class of transformers reads the encoder as the trained head does, the folder is one for that class, and the head
 is a module that peft saves with it. Elsewhere, and for the tuners of the method `peft`, it is one for `AutoModel`; the
 head is in `head.safetensors`, as `weight` (C, D) and `bias` (C,), and the card has the lines that apply it.
+`adaptune.json` says of the task what peft does not.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from trainables.backbones import prefix_of
 from trainables.inference.equal_answers import reads_types
 from trainables.inference.formats import Answer
 from trainables.inference.model_card import write_card
+from trainables.inference.peft_folder import PREFIX, notes_of
 from trainables.inference.predictor import Predictor
-from trainables.inference.saved_names import CARD, WEIGHTS
+from trainables.inference.saved_names import CARD, PEFT_HEAD, PEFT_NOTES, WEIGHTS
 from trainables.inference.stock_model import (
     StockHead,
     backbone_folder,
@@ -36,9 +39,6 @@ from trainables.methods import parse_options
 from trainables.methods.peft import tuned_model
 
 NEEDS = (("peft",), "peft")
-HEAD = "head.safetensors"
-# Before every name in a folder of peft.
-_PREFIX = "base_model.model."
 _READS = {
     "first": "hidden[:, 0]",
     "mean": '(hidden * inputs["attention_mask"][..., None]).sum(1) / inputs["attention_mask"].sum(1, keepdim=True)',
@@ -60,11 +60,12 @@ def write(predictor: Predictor, folder: Path) -> None:
     config.save_pretrained(folder)
     if head is None:
         weight, bias = linear_head(predictor.model)
-        save_file({"weight": weight, "bias": bias}, folder / HEAD)
+        save_file({"weight": weight, "bias": bias}, folder / PEFT_HEAD)
     else:
-        tensors |= {f"{_PREFIX}{name}": tensor for name, tensor in head.tensors.items()}
+        tensors |= {f"{PREFIX}{name}": tensor for name, tensor in head.tensors.items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / PEFT_NOTES).write_text(json.dumps(notes_of(predictor), indent=2) + "\n", encoding="utf-8")
     write_card(folder / CARD, predictor, library="peft", usage=_usage(predictor, head), notes=_notes(predictor, head))
 
 
@@ -86,7 +87,7 @@ def open_(predictor: Predictor, folder: Path) -> Answer:
         return answer
     encoder = PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(place, local_files_only=True), folder)
     encoder.eval()
-    layer = load_file(folder / HEAD)
+    layer = load_file(folder / PEFT_HEAD)
     code = compile(_reading(predictor), CARD, "exec")
 
     def read(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -127,7 +128,7 @@ def _of_lora(predictor: Predictor, head: StockHead | None) -> tuple[Any, dict[st
         modules_to_save=None if head is None else [head.module],
         bias="none",
     )
-    before = _PREFIX if head is None else f"{_PREFIX}{prefix_of(view.shape)}"
+    before = PREFIX if head is None else f"{PREFIX}{prefix_of(view.shape)}"
     tensors = {}
     for name, change in changes.items():
         tensors[f"{before}{name}.lora_A.weight"] = change.down
@@ -188,7 +189,7 @@ inputs = tokenizer({read}, return_tensors="pt")
 outputs = model(**inputs)
 """
     if head is None:
-        lines += f'head = load_file("path/to/this/folder/{HEAD}")\n' + _reading(predictor)
+        lines += f'head = load_file("path/to/this/folder/{PEFT_HEAD}")\n' + _reading(predictor)
     return lines
 
 
@@ -201,6 +202,4 @@ def _notes(predictor: Predictor, head: StockHead | None) -> str:
         "pooler": "the backbone's pooler",
         "tokens": "every word piece's state",
     }[predictor.model.encoder.pooling]
-    return (
-        f"The head reads {reads}, as no class of transformers does; it is in `{HEAD}`, and the last lines apply it.\n\n"
-    )
+    return f"The head reads {reads}. It is in `{PEFT_HEAD}`, and the last lines apply it.\n\n"
