@@ -75,6 +75,14 @@ def is_peft_folder(folder: Path) -> bool:
         return False
 
 
+def backbone_of_peft_folder(folder: Path) -> str:
+    """The backbone that a folder of peft names. Raises `FaultsError` where its configuration is faulty."""
+    about = read_json(folder / CONFIG)
+    if faults := _config_faults(about):
+        raise FaultsError(f"adapter {folder}", faults)
+    return _backbone_of(about)
+
+
 def load_peft_folder(folder: Path, *, device: str, precision: str, backbone: Backbone | None) -> Predictor:
     """A predictor from a folder of peft; arguments as those of `load`.
 
@@ -93,7 +101,7 @@ def load_peft_folder(folder: Path, *, device: str, precision: str, backbone: Bac
         raise fault(f"must hold {CONFIG} and {WEIGHTS}, but {error}") from None
     if faults := [*_config_faults(about), *_notes_faults(notes)]:
         raise fault(*faults)
-    reference = about["base_model_name_or_path"] + (f"@{about['revision']}" if about.get("revision") else "")
+    reference = _backbone_of(about)
     if backbone is None:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         backbone = load_backbone(reference, device=device_named(device), compute_dtype=dtype)
@@ -113,6 +121,10 @@ def load_peft_folder(folder: Path, *, device: str, precision: str, backbone: Bac
         raise fault(str(error)) from None
     scores = {name: float(value) for name, value in notes.get("scores", {}).items()}
     return Predictor(task=task, config=config, scores=scores, model=model, backbone=backbone)
+
+
+def _backbone_of(about: Mapping[str, Any]) -> str:
+    return about["base_model_name_or_path"] + (f"@{about['revision']}" if about.get("revision") else "")
 
 
 def _config_faults(about: Mapping[str, Any]) -> list[str]:

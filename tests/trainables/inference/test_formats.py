@@ -19,7 +19,7 @@ from trainables.backbones.loading import load_backbone
 from trainables.config import Scalar
 from trainables.faults import FaultsError
 from trainables.inference.formats import convert, format_names
-from trainables.inference.saved_adapter import save
+from trainables.inference.saved_adapter import backbone_of, save
 from trainables.inference.stock_model import quietly
 from trainables.metrics import TaskKind
 from trainables.task import TaskInfo
@@ -283,7 +283,8 @@ def test_a_lora_that_peft_saved_is_a_predictor_and_a_banks_entry(
         assert tokenizer is not None
         theirs = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits.numpy()
     np.testing.assert_allclose(predictor.logits(TEXTS), theirs, rtol=0, atol=1e-5)
-    bank = trainables.AdapterBank(str(checkpoint("bert")))
+    assert backbone_of(of_peft) == str(checkpoint("bert"))
+    bank = trainables.AdapterBank(backbone_of(of_peft))
     bank.add("theirs", of_peft)
     found = np.stack(bank.logits([("theirs", text) for text in TEXTS]))
     np.testing.assert_allclose(found, theirs, rtol=0, atol=1e-5)
