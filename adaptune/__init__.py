@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         SweepSpecError,
         Uniform,
     )
-    from trainables import AdapterBank, load
+    from trainables import AdapterBank, convert, load
     from trainables.faults import FaultsError
 
     __version__: str
@@ -56,6 +56,7 @@ __all__ = [
     "SweepSpecError",
     "Uniform",
     "__version__",
+    "convert",
     "load",
     "load_results",
     "run_sweep",
@@ -69,6 +70,7 @@ _DEFINED_IN = {
     "AdapterBank": "trainables",
     "FaultsError": "trainables.faults",
     "Results": "orchestrator.analysis.results",
+    "convert": "trainables",
     "load": "trainables",
     "load_results": "orchestrator.run.sweep",
     "run_sweep": "orchestrator.run.sweep",

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainables.inference.bank import AdapterBank
+    from trainables.inference.formats import convert
     from trainables.inference.saved_adapter import load
 
-__all__ = ["AdapterBank", "load"]
-_DEFINED_IN = {"AdapterBank": "trainables.inference.bank", "load": "trainables.inference.saved_adapter"}
+__all__ = ["AdapterBank", "convert", "load"]
+_DEFINED_IN = {
+    "AdapterBank": "trainables.inference.bank",
+    "convert": "trainables.inference.formats",
+    "load": "trainables.inference.saved_adapter",
+}
 
 
 def __getattr__(name: str) -> Any:

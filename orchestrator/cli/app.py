@@ -24,6 +24,7 @@ import typer
 from orchestrator.analysis.text.visible import visible
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
+from trainables.inference.formats import format_names
 
 app = typer.Typer(
     name="adaptune",
@@ -339,12 +340,31 @@ def export(
     out: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/<trial id> by default.")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help=f"For another library: {', '.join(format_names())}."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
-    """Write the weights and model card of a task's recommended setting, for `adaptune.load`."""
+    """Write the weights and model card of a task's recommended setting, for `adaptune.load` or another library."""
     from orchestrator.cli.export import export_adapter
 
-    return export_adapter(store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json)
+    return export_adapter(
+        store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json, to=to
+    )
+
+
+@app.command()
+def convert(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved adapter.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help=f"The library's: {', '.join(format_names())}.")],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where to; a new or empty folder.")],
+    as_json: Json = False,
+) -> int:
+    """Write a saved adapter in the format of another library, which answers there as it does here or is refused."""
+    from orchestrator.cli.export import convert_folder
+
+    return convert_folder(folder, to=to, out=out, as_json=as_json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ again, and its scores are held against its record.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
+from trainables.inference.formats import check_target, convert
 from trainables.inference.saved_names import write_files
 from trainables.outcome import TrialOutcome
 
@@ -37,13 +39,21 @@ def export_adapter(
     backbone: str | None,
     out: str | None,
     as_json: bool,
+    to: str | None = None,
 ) -> int:
-    """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed."""
+    """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed.
+
+    `to` is the format of another library to write them in.
+    """
     opened = Store(store)
     chosen = choose("export", load_results(store), task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
-    folder = Path(out) if out is not None else Path(opened.path) / "adapters" / chosen["trial_id"]
+    name = chosen["trial_id"] if to is None else f"{chosen['trial_id']}-{to}"
+    target = Path(out) if out is not None else Path(opened.path) / "adapters" / name
+    if to is not None:
+        check_target("export", to, target)
+    folder = target if to is None else target.with_name(f".{target.name}.saved")
     screen = console(stderr=as_json)
     origin, scores = "kept", {name: chosen[name] for name in _SCORES}
     equals_record = True
@@ -53,9 +63,14 @@ def export_adapter(
             return 1
         origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
         equals_record = _is_as_recorded(outcome, chosen)
+    if to is not None:
+        try:
+            convert(folder, to, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         answer = {
-            "folder": str(folder),
+            "folder": str(target),
             "trial_id": chosen["trial_id"],
             "task": chosen["task"],
             "backbone": chosen["backbone"],
@@ -65,7 +80,14 @@ def export_adapter(
         }
         print(json.dumps(answer))
         return 0
-    screen.print(str(folder), soft_wrap=True)
+    screen.print(str(target), soft_wrap=True)
+    return 0
+
+
+def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:
+    """Write a saved adapter in the format of another library."""
+    written = convert(folder, to, out)
+    print(json.dumps({"folder": str(written), "format": to}) if as_json else written)
     return 0
 
 

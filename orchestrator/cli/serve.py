@@ -113,7 +113,7 @@ def _bank(backbone: str | None, folders: dict[str, Path], device: str | None) ->
     """An empty bank over the backbone that is named, or that of the first adapter."""
     from trainables.device.hardware import device_named
     from trainables.inference.bank import AdapterBank
-    from trainables.inference.saved_files import read_folder
+    from trainables.inference.saved_adapter import backbone_of
 
     place = str(device_named(device))
-    return AdapterBank(backbone or read_folder(next(iter(folders.values()))).config.backbone, device=place)
+    return AdapterBank(backbone or backbone_of(next(iter(folders.values()))), device=place)

@@ -26,6 +26,7 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
+from trainables.inference.peft_folder import backbone_of_peft_folder, is_peft_folder, load_peft_folder
 from trainables.inference.predictor import Predictor
 from trainables.inference.saved_files import SavedFolder, read_folder
 from trainables.inference.saved_names import CARD, CONFIG, FORMAT_VERSION, REFERENCES, WEIGHTS, write_file
@@ -111,7 +112,7 @@ def _files(
 def load(
     path: str | Path, *, device: str = "cpu", precision: str = "fp32", backbone: Backbone | None = None
 ) -> Predictor:
-    """A predictor from a saved folder.
+    """A predictor from a saved folder, or from one of peft that holds a LoRA with its head.
 
     Args:
         path: the folder.
@@ -124,6 +125,8 @@ def load(
     on. What a folder holds is not trusted: sizes are checked before memory is taken, no path leads out of it, and
     weights must be finite.
     """
+    if is_peft_folder(Path(path)):
+        return load_peft_folder(Path(path), device=device, precision=precision, backbone=backbone)
     saved = read_folder(Path(path))
     config, reads_backbone = saved.config, uses_backbone(saved.config.method)
     if saved.format_version == 1:
@@ -145,6 +148,12 @@ def load(
         raise saved.fault(*error.faults) from None
     _fill(model, saved)
     return Predictor(task=saved.task, config=config, scores=saved.scores, model=model, backbone=backbone)
+
+
+def backbone_of(path: str | Path) -> str:
+    """The backbone that a folder which `load` opens was trained on. Raises `FaultsError` as `load` does."""
+    folder = Path(path)
+    return backbone_of_peft_folder(folder) if is_peft_folder(folder) else read_folder(folder).config.backbone
 
 
 def _fill(model: AdaptedModel, saved: SavedFolder) -> None:

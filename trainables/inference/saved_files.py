@@ -65,8 +65,8 @@ def read_folder(folder: Path) -> SavedFolder:
         return FaultsError(f"adapter {folder}", faults)
 
     try:
-        about = _read_json(folder / CONFIG)
-        shapes = _read_shapes(folder / WEIGHTS)
+        about = read_json(folder / CONFIG)
+        shapes = read_shapes(folder / WEIGHTS)
     except (OSError, ValueError, RecursionError) as error:
         raise fault(f"must hold {CONFIG} and {WEIGHTS}, but {error}") from None
     if (version := about.get("format_version")) not in (1, FORMAT_VERSION):
@@ -79,10 +79,10 @@ def read_folder(folder: Path) -> SavedFolder:
     if faults:
         raise fault(*faults)
     config = _config(about["trial_config"], folder, faults)
-    task = _task(about["task"], faults)
+    task = task_of(about["task"], faults)
     scores = about["scores"]
     if not isinstance(scores, dict) or not all(isinstance(v, int | float) for v in scores.values()):
-        faults.append(f"{CONFIG}: scores must map names to numbers, but got {_shown(scores)}")
+        faults.append(f"{CONFIG}: scores must map names to numbers, but got {shown(scores)}")
     if task is not None and shapes.get("head.bias", ())[-1:] != (task.num_labels,):
         came = f"its bias is {_written(shapes['head.bias'])}" if "head.bias" in shapes else "there is no head.bias"
         faults.append(f"{WEIGHTS}: the head must have the task's {task.num_labels} outputs, but {came}")
@@ -102,7 +102,8 @@ def read_folder(folder: Path) -> SavedFolder:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small file. Raises `OSError`, or `ValueError` where it is none, or too large for one."""
     if (size := path.stat().st_size) > MOST_CONFIG_BYTES:
         raise ValueError(f"{path.name} has {size:,} bytes, more than the {MOST_CONFIG_BYTES:,} of any configuration")
     about = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +112,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return about
 
 
-def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes in the header of a safetensors file. Raises `ValueError` where it is none that an adapter has."""
     with path.open("rb") as file:
         size = path.stat().st_size
@@ -129,7 +130,7 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{path.name} has a header without the shape of {name[:80]}")
         if about.get("dtype") not in _FLOATS:
-            raise ValueError(f"{path.name} holds {name[:80]} as {_shown(about.get('dtype'))}, not as numbers")
+            raise ValueError(f"{path.name} holds {name[:80]} as {shown(about.get('dtype'))}, not as numbers")
         if 2 * math.prod(shape) > size:
             raise ValueError(f"{path.name} says that {name[:80]} is {_written(shape)}, which the file cannot hold")
         shapes[name] = tuple(shape)
@@ -139,7 +140,7 @@ def _read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 def _config(values: Any, folder: Path, faults: list[str]) -> TrialConfig | None:
     """The configuration with the files and folders its options name where they were saved with it."""
     if not isinstance(values, dict):
-        faults.append(f"{CONFIG}: trial_config must be a mapping, but got {_shown(values)}")
+        faults.append(f"{CONFIG}: trial_config must be a mapping, but got {shown(values)}")
         return None
     try:
         config = TrialConfig.from_dict(values)
@@ -165,7 +166,8 @@ def _outside(path: Path, folder: Path) -> list[str]:
     return [f"{each.relative_to(folder)} must be a file of the folder, but is a link out of it" for each in led[:3]]
 
 
-def _task(values: Any, faults: list[str]) -> TaskInfo | None:
+def task_of(values: Any, faults: list[str]) -> TaskInfo | None:
+    """The task that a configuration describes; None where it has faults, which are added to the list."""
     rules = {
         "name": ("text", str),
         "kind": ("text", str),
@@ -176,10 +178,10 @@ def _task(values: Any, faults: list[str]) -> TaskInfo | None:
         "source": ("text", str),
     }
     if not isinstance(values, dict):
-        faults.append(f"{CONFIG}: task must be a mapping, but got {_shown(values)}")
+        faults.append(f"{CONFIG}: task must be a mapping, but got {shown(values)}")
         return None
     found = [
-        f"{CONFIG}: task.{name} must be {rule}, but got {_shown(values.get(name))}"
+        f"{CONFIG}: task.{name} must be {rule}, but got {shown(values.get(name))}"
         for name, (rule, kind) in rules.items()
         if type(values.get(name)) is not kind
     ]
@@ -213,6 +215,7 @@ def _written(shape: Any) -> str:
     return "x".join(map(str, shape)) or "a single number"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a fault shows it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

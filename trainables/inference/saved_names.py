@@ -11,6 +11,8 @@ from pathlib import Path
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 REFERENCES = "references"
+# What a folder of peft holds beside its own files: the head where peft has no place for it, and what adaptune knows.
+PEFT_HEAD, PEFT_NOTES = "head.safetensors", "adaptune.json"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -86,10 +86,17 @@ def test_a_sweep_is_trained_once_resumed_for_nothing_and_widened_for_what_is_new
     assert status == 0
     assert (answer["equals_record"], answer["weights"]) == (True, "kept")
     kept_weights = (Path(answer["folder"]) / "adapter_model.safetensors").read_bytes()
+    chosen_one = {answer["trial_id"]}
     chosen = load_results("sweeps/small").best()["config_id"].to_pylist()
     rows = load_results("sweeps/small").trials().to_pylist()
     kept_trials = {row["trial_id"]: row["config_id"] for row in rows if row["trial_id"] in store.kept_weights()}
     assert sorted(kept_trials.values()) == sorted(chosen)  # one of each method
+    arguments = ["export", "sweeps/small", "--method", "full_finetuning", "--format", "transformers"]
+    status, answer = run_command(arguments, capsys)
+    assert (status, answer["weights"]) == (0, "kept")
+    assert answer["folder"].endswith(f"{answer['trial_id']}-transformers")
+    assert {path.name for path in Path(answer["folder"]).iterdir()} > {"config.json", "model.safetensors"}
+    assert {path.name for path in Path("sweeps/small/adapters").iterdir()} == {Path(answer["folder"]).name, *chosen_one}
     shutil.rmtree("sweeps/small/kept")
     status, answer = run_command(["export", "sweeps/small", "--out", "again"], capsys)
     assert (status, answer["weights"]) == (0, "trained again")

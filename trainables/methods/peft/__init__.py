@@ -17,6 +17,7 @@ and CARTRIDGE the text's positions start after the prefix, as in the library.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 
+from trainables.backbones import checkpoint_names
 from trainables.faults import unknown_name
 from trainables.methods import ALONE, Alone
 from trainables.methods.peft.body import build_body
@@ -109,6 +111,30 @@ def _encoder(shape: EncoderShape) -> Encoder:
 
 def stack_key(options: Options) -> Alone:
     return ALONE
+
+
+def tuned_model(view: Encoder) -> Any:
+    """The library's own model, tuner included, of a view that this method has adapted."""
+    assert view.body is not None  # which `adapt` replaced
+    return view.body.model
+
+
+def merged_tensors(view: Encoder) -> dict[str, torch.Tensor]:
+    """A view's tensors by a checkpoint's names, what the tuner trained merged into them; float32 copies.
+
+    Raises `ValueError` where the tuner is none that can be merged.
+    """
+    model = copy.deepcopy(tuned_model(view))
+    try:
+        plain = model.merge_and_unload()
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        kind = model.active_peft_config.peft_type
+        raise ValueError(f"peft does not merge {getattr(kind, 'value', kind)} into weights ({error})") from None
+    found = {name: tensor.detach().float().cpu().clone() for name, tensor in plain.state_dict().items()}
+    pooler = {} if view.pooler is None else dict(view.pooler.named_parameters())
+    names = checkpoint_names(view.shape)
+    own = {names[f"pooler.{leaf}"][0]: tensor.detach().float().cpu().clone() for leaf, tensor in pooler.items()}
+    return found | own
 
 
 def _refuse(constant: str) -> None:

@@ -1,0 +1,105 @@
+"""Formats of other libraries that a saved adapter can be written in, one a file.
+
+To add one, write `trainables/inference/formats/<name>.py`, which holds what `Format` says. Whatever is written is
+opened by the other library and asked before it is handed over: it answers as the adapter does, or is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from trainables.discovery import load_plugin, plugin_names
+from trainables.faults import FaultsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainables.inference.predictor import Predictor
+
+# Outputs (S, C), or (S, L, C), for the padded inputs that a tokenizer of transformers gives.
+Answer = Callable[[Mapping[str, "Tensor"]], "Tensor"]
+
+
+class Format(Protocol):
+    """What a file in this folder holds. `NEEDS` are the packages it imports, and the extra that brings them."""
+
+    NEEDS: tuple[tuple[str, ...], str]
+
+    def write(self, predictor: Predictor, folder: Path) -> None:
+        """Write a trained model into an empty folder. Raises `ValueError` with the reason where the format cannot."""
+        ...
+
+    def open_(self, predictor: Predictor, folder: Path) -> Answer:
+        """Open what was written as a user of the other library does."""
+        ...
+
+
+def format_names() -> list[str]:
+    """The known formats."""
+    return plugin_names(sys.modules[__name__])
+
+
+def get_format(name: str) -> Format:
+    """A format by name. Raises `FaultsError` naming the known ones, and where the library it needs is missing."""
+    found = cast(Any, load_plugin(sys.modules[__name__], "format", name))
+    packages, extra = found.NEEDS
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError:
+            fix = f"pip install 'adaptune[{extra}]'"
+            raise FaultsError(f"format {name}", [f"needs the package {package}: {fix}"]) from None
+    return cast(Format, found)
+
+
+def check_target(command: str, to: str, folder: Path) -> Format:
+    """The format to write in a folder. Raises `FaultsError` where there is none, or the folder is in use."""
+    chosen = get_format(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FaultsError(command, [f"out: must be a new or empty folder, but {folder} is not"])
+    return chosen
+
+
+def convert(path: str | Path, to: str, out: str | Path) -> Path:
+    """Write a saved adapter in the format of another library, and give the folder.
+
+    Args:
+        path: the saved adapter.
+        to: the name of a format, such as "peft".
+        out: the folder to write; it must be new or empty.
+
+    Raises `FaultsError` where the adapter is faulty, where the format has no equal of it (with the reason), and where
+    what was written does not answer as the adapter does.
+    """
+    from trainables.inference.equal_answers import difference
+    from trainables.inference.saved_adapter import load
+    from trainables.inference.stock_model import quietly
+
+    folder = Path(out)
+    chosen = check_target("convert", to, folder)
+    predictor = load(path)
+    predictor.model.eval()
+    fresh = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        with quietly():
+            chosen.write(predictor, fresh)
+            fault = difference(predictor, chosen.open_(predictor, fresh))
+        if fault is not None:
+            raise ValueError(fault)
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
+    except OSError as error:
+        raise FaultsError("convert", [f"out: must be a folder that can be written, but {error}"]) from error
+    except (RuntimeError, ValueError) as reason:  # torch and the other library have words of their own
+        rule = f"{predictor.config.method} on {predictor.task.name} has no equal in the format {to}"
+        raise FaultsError("convert", [f"{rule}: {str(reason)[:500]}"]) from reason
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
