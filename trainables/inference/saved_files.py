@@ -26,7 +26,8 @@ from trainables.task import TaskInfo
 
 MOST_CONFIG_BYTES = 2**20
 MOST_HEADER_BYTES = 2**22
-_FLOATS = ("F64", "F32", "F16", "BF16")
+# Bytes of a number. Some tuners of peft save which places they train, as whole numbers.
+_NUMBERS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +130,10 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         shape = about.get("shape") if isinstance(about, dict) else None
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{path.name} has a header without the shape of {name[:80]}")
-        if about.get("dtype") not in _FLOATS:
-            raise ValueError(f"{path.name} holds {name[:80]} as {shown(about.get('dtype'))}, not as numbers")
-        if 2 * math.prod(shape) > size:
+        dtype = about.get("dtype")
+        if not isinstance(dtype, str) or dtype not in _NUMBERS:
+            raise ValueError(f"{path.name} holds {name[:80]} as {shown(dtype)}, not as numbers")
+        if _NUMBERS[dtype] * math.prod(shape) > size:
             raise ValueError(f"{path.name} says that {name[:80]} is {_written(shape)}, which the file cannot hold")
         shapes[name] = tuple(shape)
     return shapes

@@ -134,7 +134,7 @@ WHOLE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (struct.pack("<Q", 2) + b"[]", "header that is no JSON object"),
         (header(**{"head.bias": 1}), "without the shape of head.bias"),
         (header(**{"head.bias": {**WHOLE, "shape": [-1]}}), "without the shape of head.bias"),
-        (header(**{"head.bias": {**WHOLE, "dtype": "I8"}}), "as 'I8', not as numbers"),
+        (header(**{"head.bias": {**WHOLE, "dtype": "C64"}}), "as 'C64', not as numbers"),
         (header(**{"head.bias": {**WHOLE, "shape": [2**40]}}), "which the file cannot hold"),
         (header(other=WHOLE) + b"\0" * 8, "there is no head.bias"),
         (header(**{"head.bias": WHOLE}) + b"\0" * 8, "must hold the method's tensors"),
