@@ -60,7 +60,7 @@ def test_forty_trials_get_the_nodes_that_they_can_use_and_give_them_back(
         "backbone": str(small_backbone),
         "tasks": [str(write_task())],
         "seeds": [0, 1, 2, 3, 4],
-        "space": {"num_epochs": 5, "batch_size": 16},
+        "space": {"num_epochs": 150, "batch_size": 16},  # longer than a node takes to come
         "methods": [
             {"adapter": {"adapter_size": {"grid": [1, 2]}, "learning_rate": {"grid": [1e-4, 1e-3, 3e-3, 1e-2]}}}
         ],
