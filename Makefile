@@ -34,10 +34,10 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
 # Tests that start Ray come after the others and one at a time: each takes the whole machine.
-test: test-fast ## the test suite, some twelve and a half minutes on two cores
+test: test-fast ## the test suite, some sixteen minutes on two cores
 	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes"
 
-test-fast: $(INSTALLED) ## the tests that start no Ray, some four and a half minutes on two cores
+test-fast: $(INSTALLED) ## the tests that start no Ray, some five and a half minutes on two cores
 	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser"
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
