@@ -98,8 +98,9 @@ def test_a_ray_that_wants_another_token_is_told_from_one_that_is_not_there_befor
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
 def test_an_address_where_nobody_listens_is_refused_before_ray_tries_for_minutes(
-    form: str, refusing: Callable[[BaseException], Any]
+    form: str, refusing: Callable[[BaseException], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("orchestrator.scheduling.ray_session.ANSWER_WITHIN_S", 1.0)  # who only listens is waited for
     asked = refusing(AssertionError("Ray is not asked"))
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
