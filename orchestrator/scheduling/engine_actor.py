@@ -360,7 +360,7 @@ def _in_ray(weights: WeightFiles) -> WeightFiles | None:
         return weights
     try:
         return WeightsInRay(weights)
-    except Exception:
+    except Exception:  # whatever Ray says of a full object store
         logger.warning("the weights of a trial could not be handed on", exc_info=True)
         return None
 

@@ -44,7 +44,7 @@ class Life:
     def __init__(self, seen: Presence) -> None:
         self.process = seen.process
         self.node = seen.node
-        self.has_notice = False
+        self.has_notice = seen.has_notice
         self.wanted_memory = False
         self.is_crash: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._memory_kills = seen.memory_kills
