@@ -9,6 +9,7 @@ import pytest
 from orchestrator.scheduling.loans import Wants
 from orchestrator.scheduling.notice import NOTICE_S
 from orchestrator.scheduling.pool import EnginePool
+from orchestrator.scheduling.pooled_engine import Life
 from tests.orchestrator.scheduling.fake_engines import (  # noqa: F401
     FakeHandle,
     _quick_looks,
@@ -56,6 +57,17 @@ def test_an_engine_that_says_itself_that_it_goes_is_lent_to_nobody() -> None:
         assert not waiting.done()
         engines[0].has_notice, engines[0].process = False, "after first"
         assert await waiting is engines[0]
+
+    with_pool(1, scene)
+
+
+def test_a_process_that_is_first_seen_under_notice_has_it_from_then_on() -> None:
+    async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+        engines[0].has_notice = True
+        life = Life(await engines[0].presence.remote())
+        assert life.has_notice
+        life.end(is_crash=True)
+        assert not await life.is_crash
 
     with_pool(1, scene)
 
