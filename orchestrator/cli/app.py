@@ -447,6 +447,11 @@ def submit(
     set_: Overrides = None,
     store: StoreOption = None,
     tracking_uri: TrackingUri = None,
+    max_hours: MaxHours = None,
+    max_failures: MaxFailures = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
+    take_over: TakeOver = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once its trials are planned; say how to find it again.")
     ] = False,
@@ -454,9 +459,18 @@ def submit(
 ) -> int:
     """Send a sweep to a Ray cluster as a job and show its log until it ends. It goes on without the terminal."""
     from orchestrator.cli.jobs import submit_sweep
+    from orchestrator.scheduling.early_end import Budget
 
     return submit_sweep(
-        sweep, set_ or (), address=address, store=store, tracking_uri=tracking_uri, detach=detach, as_json=as_json
+        sweep,
+        set_ or (),
+        address=address,
+        store=store,
+        tracking_uri=tracking_uri,
+        budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
+        take_over=take_over,
+        detach=detach,
+        as_json=as_json,
     )
 
 

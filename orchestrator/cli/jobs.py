@@ -17,9 +17,10 @@ from orchestrator.spec.sweep_file import read_sweep
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
+    from orchestrator.scheduling.early_end import Budget
     from orchestrator.scheduling.jobs import JobServer, SubmittedSweep
 
-INTERRUPTED = 130
+BUDGET_USED_UP, INTERRUPTED = 3, 130
 # How a command ends that followed a job and lost its cluster for good.
 UNKNOWN_END = 1
 # Whoever detaches waits so long to hear that the trials are planned, or of the fault for which they are not.
@@ -38,6 +39,8 @@ def submit_sweep(
     address: str | None,
     store: str | None,
     tracking_uri: str | None,
+    budget: Budget,
+    take_over: bool,
     detach: bool,
     as_json: bool,
 ) -> int:
@@ -53,7 +56,7 @@ def submit_sweep(
     screen = console(stderr=as_json)  # with --json, standard output is the answer alone
     check_places(plan.spec.name, store, tracking_uri)
     server = _server(address)
-    job = submit_job(plan, server, store=store, tracking_uri=tracking_uri)
+    job = submit_job(plan, server, store=store, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
     screen.print(f"Job {job} is submitted to {server.address}.", soft_wrap=True)
     try:
         if not detach:
@@ -237,7 +240,7 @@ def _end(sweep: SubmittedSweep) -> str:
 
 def _status(sweep: SubmittedSweep) -> str:
     if sweep.status == "failed" and sweep.exit_code is not None:
-        meaning = {2: "a fault in what was given", INTERRUPTED: "interrupted"}
+        meaning = {2: "a fault in what was given", BUDGET_USED_UP: "its budget is used up", INTERRUPTED: "interrupted"}
         words = f", {meaning[sweep.exit_code]}" if sweep.exit_code in meaning else ""
         return f"failed (exit status {sweep.exit_code}{words})"
     return sweep.status

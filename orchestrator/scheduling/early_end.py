@@ -136,6 +136,9 @@ class Budget:
             raise FaultsError("budget", faults)
 
 
+NO_LIMIT = Budget()
+
+
 class Spending:
     """What a run has used of its budget."""
 

@@ -8,11 +8,13 @@ import secrets
 import shlex
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import trainables
 from orchestrator.planning.plan import SweepPlan
+from orchestrator.scheduling.early_end import NO_LIMIT, Budget
 from orchestrator.scheduling.jobs import STORE_KEY, SWEEP_KEY, JobServer
 from orchestrator.secrets import store_faults, tracking_faults
 from trainables.faults import FaultsError
@@ -24,13 +26,22 @@ MAX_UPLOAD_BYTES = 90 * 2**20
 STOP_WAIT_S = 3600
 
 
-def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, tracking_uri: str | None) -> str:
+def submit_job(
+    plan: SweepPlan,
+    server: JobServer,
+    *,
+    store: str | None,
+    tracking_uri: str | None,
+    budget: Budget = NO_LIMIT,
+    take_over: bool = False,
+) -> str:
     """Submit a planned sweep and return the job's id, by which it is found again.
 
     The cluster needs adaptune's dependencies and the backbone; adaptune's own code is sent along, so that the cluster
     runs the version it was submitted from. Without a store, records go to `~/sweeps/<name>` of the head node.
     Credentials for store and tracking server are those of the head's own environment: a job's command line, and what
-    else is sent with it, is shown to everybody who looks at the cluster.
+    else is sent with it, is shown to everybody who looks at the cluster. The budget's
+    hours count from when the job begins to run.
 
     Raises `FaultsError` where the job server does not take it, a URI holds secrets, the task folders are too large to
     send, or the store would lie in the job's working folder, which goes with the job.
@@ -41,7 +52,7 @@ def submit_job(plan: SweepPlan, server: JobServer, *, store: str | None, trackin
         pack_job(plan, Path(folder))
         return server.submit(
             job_id=f"{plan.spec.name}-{secrets.token_hex(3)}",
-            entrypoint=entrypoint(plan.spec.name, store, tracking_uri),
+            entrypoint=entrypoint(plan.spec.name, store, tracking_uri, budget=budget, take_over=take_over),
             runtime_env={
                 "working_dir": folder,
                 "py_modules": [
@@ -91,10 +102,14 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
 
 
-def entrypoint(name: str, store: str | None, tracking_uri: str | None) -> str:
+def entrypoint(
+    name: str, store: str | None, tracking_uri: str | None, *, budget: Budget = NO_LIMIT, take_over: bool = False
+) -> str:
     """The job's command line; without explicit places, records outlive the job in the head's home folder."""
     place = shlex.quote(store) if store else f'"$HOME/sweeps/{name}"'
     run = f"python -m adaptune run sweep.json --address auto --store {place}"
+    limits = [f"--{name.replace('_', '-')} {limit}" for name, limit in asdict(budget).items() if limit is not None]
+    run = " ".join([run, *limits, *(["--take-over"] if take_over else [])])
     if tracking_uri:
         return f"{run} --tracking-uri {shlex.quote(tracking_uri)}"
     # As a variable: what it holds on the head may be secret, and arguments are not.

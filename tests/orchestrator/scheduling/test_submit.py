@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.planning.plan import SweepPlan, plan_sweep
 from orchestrator.scheduling import submit
+from orchestrator.scheduling.early_end import Budget
 from orchestrator.scheduling.jobs import JobServer
 from tests.orchestrator.scheduling.fake_job_client import FakeJobClient
 from trainables.faults import FaultsError
@@ -79,6 +80,15 @@ def test_records_go_to_the_heads_home_folder_unless_a_place_is_named() -> None:
     assert by_default.startswith("sqlite:////home/head/sweeps/mlflow.db run sweep.json")
     named = expand(submit.entrypoint("sent", "s3://bucket/a b", "http://mlflow:5000"))
     assert named.endswith("--store s3://bucket/a b --tracking-uri http://mlflow:5000")
+
+
+def test_budgets_and_a_take_over_go_to_the_run_as_they_were_given() -> None:
+    budget = Budget(max_hours=1.5, max_failures=3, max_cost=20.5, price=2.5)
+    command = submit.entrypoint("sent", "/data/sent", "http://mlflow:5000", budget=budget, take_over=True)
+    assert command == (
+        "python -m adaptune run sweep.json --address auto --store /data/sent --max-hours 1.5 --max-failures 3 "
+        "--max-cost 20.5 --price 2.5 --take-over --tracking-uri http://mlflow:5000"
+    )
 
 
 def test_a_job_is_found_again_by_its_metadata_and_is_given_time_to_end_in_order(plan: SweepPlan) -> None:
