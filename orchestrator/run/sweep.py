@@ -25,7 +25,7 @@ from orchestrator.run.continuation import check_continuation, continue_from, out
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
 from orchestrator.run.winners import Winners
-from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted
+from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted, endings_raised
 from orchestrator.secrets import address_faults
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.early_stopping import NONE
@@ -207,7 +207,7 @@ def execute(
     name = plan.spec.name
     warnings = data_warnings(plan) if warnings is None else warnings
     known = functools.partial(_records, store, name)
-    with store.lock(take_over=take_over):
+    with endings_raised(), store.lock(take_over=take_over):
         is_new = not store.exists()
         planned = _begin(plan, store)
         store.write_data_warnings(warnings, [each.task.info.name for each in plan.task_methods])

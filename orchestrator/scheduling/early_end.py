@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,24 +55,18 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the signal that came
-        self._previous: dict[int, Any] = {}
-        self._terminals: list[int] = []
+        self._has_hung_up = False
+        self._caught = contextlib.ExitStack()
 
     def __enter__(self) -> Interrupt:
-        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-        caught = [signal.SIGINT, signal.SIGTERM]
-        if SIGHUP is not None and signal.getsignal(SIGHUP) is not signal.SIG_IGN:
-            caught.append(signal.Signals(SIGHUP))
-        try:
-            for number in caught:
-                self._previous[number] = signal.signal(number, self._handle)
-        except ValueError:
-            logger.debug("not in the main thread: signals are left to the caller")
+        self._terminals = _terminals()
+        self._caught.enter_context(_caught(self._handle, signal.SIGINT, signal.SIGTERM, SIGHUP))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._caught.close()
+        if self._has_hung_up and SIGHUP is not None:
+            signal.signal(SIGHUP, signal.SIG_IGN)  # the other one may come yet
 
     @property
     def came(self) -> bool:
@@ -79,17 +74,58 @@ class Interrupt:
 
     def _handle(self, number: int, frame: object) -> None:
         if number == SIGHUP:
-            self._leave_terminal()
+            self._has_hung_up = True
+            _leave(self._terminals)
         if not self.came:
             self.number = number
         elif number != SIGHUP:
             raise Interrupted(number)
 
-    def _leave_terminal(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in self._terminals:
-            os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+
+@contextmanager
+def endings_raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Interrupted`, as SIGINT raises `KeyboardInterrupt`, so that nothing is left as it is.
+
+    It goes around `Interrupt`, for what comes before the trials and after them.
+    """
+    terminals = _terminals()
+
+    def end(number: int, frame: object) -> None:
+        if number == SIGHUP:
+            _leave(terminals)
+        raise Interrupted(number)
+
+    with _caught(end, signal.SIGTERM, SIGHUP):
+        yield
+
+
+@contextmanager
+def _caught(handle: Callable[[int, Any], None], *numbers: int | None) -> Iterator[None]:
+    """Signals go to a handler. Where SIGHUP is ignored, as below nohup, it stays so."""
+    previous: dict[int, Any] = {}
+    try:
+        for number in numbers:
+            if number is not None and not (number == SIGHUP and signal.getsignal(number) is signal.SIG_IGN):
+                previous[number] = signal.signal(number, handle)
+    except ValueError:
+        logger.debug("not in the main thread: signals are left to the caller")
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _terminals() -> list[int]:
+    return [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+
+
+def _leave(terminals: Sequence[int]) -> None:
+    """Whatever is written to a terminal that is gone would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextmanager

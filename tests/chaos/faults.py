@@ -58,11 +58,14 @@ def _interrupt(scene: Scene) -> bool:
         return False
     scene.driver.allowed |= {130}
     scene.driver.interrupt()
+    scene.interrupted = scene.driver
     return True
 
 
 def _interrupt_again(scene: Scene) -> None:
-    scene.driver.interrupt()
+    """The same driver, which may have ended."""
+    if scene.interrupted is not None:
+        scene.interrupted.interrupt()
 
 
 def _lock_mlflow(scene: Scene) -> bool:

@@ -38,6 +38,7 @@ class Scene:
     bucket: Bucket | None = None  # for the store, in the place of the disk
     drivers: list[Driver] = field(default_factory=list)
     intruders: list[Driver] = field(default_factory=list)  # started on a store that another driver has
+    interrupted: Driver | None = None  # the last one that was, by Ctrl-C
     stopped: list[Process] = field(default_factory=list)  # by SIGSTOP
     log: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)

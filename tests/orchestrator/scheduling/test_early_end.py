@@ -12,7 +12,15 @@ import sys
 import pytest
 
 from orchestrator.scheduling import early_end
-from orchestrator.scheduling.early_end import Budget, Interrupt, Interrupted, Spending, Watch, endings_blocked
+from orchestrator.scheduling.early_end import (
+    Budget,
+    Interrupt,
+    Interrupted,
+    Spending,
+    Watch,
+    endings_blocked,
+    endings_raised,
+)
 from trainables.faults import FaultsError
 
 
@@ -56,6 +64,24 @@ def test_below_nohup_a_hangup_is_still_ignored() -> None:
             assert not interrupt.came
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_before_and_after_the_trials_a_signal_ends_the_sweep_as_ctrl_c_does() -> None:
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with endings_raised():
+            for number in before:
+                with pytest.raises(Interrupted) as raised:
+                    signal.raise_signal(number)
+                assert raised.value.number == number
+            with Interrupt() as interrupt:
+                signal.raise_signal(signal.SIGHUP)
+            assert interrupt.came
+            signal.raise_signal(signal.SIGHUP)  # the kernel's, after the shell's
+        assert all(signal.getsignal(number) is signal.SIG_DFL for number in before)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_what_is_started_meanwhile_outlives_the_signals_that_end_this_process() -> None:
