@@ -20,14 +20,28 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from orchestrator.analysis.text.visible import visible
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
 from trainables.inference.formats import format_names
 
+
+class _Commands(typer.core.TyperGroup):
+    """Commands of which an interrupt is told as this product tells it; Typer would say 130 of any, and no more."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+            return 128 + getattr(stop, "number", signal.SIGINT)
+
+
 app = typer.Typer(
     name="adaptune",
+    cls=_Commands,
     help="How much accuracy does each trained parameter buy, on your tasks, and which setting should you ship?",
     no_args_is_help=True,
     add_completion=False,
@@ -544,9 +558,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FaultsError as error:
         print(visible(masked(str(error))), file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
-        return 128 + getattr(stop, "number", signal.SIGINT)
     except typer.Abort:
         return 130
     except typer.Exit as end:

@@ -39,7 +39,7 @@ ROUNDS = {
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     folder = tmp_path_factory.mktemp("chaos")
-    ground = Ground(folder / "ground", rows=128, num_epochs=8, rates=(5e-3, 2e-2))
+    ground = Ground(folder / "ground", rows=128, num_epochs=8, rates=(5e-3, 1e-2))
     with Session(folder / "session", seed=0, ground=ground) as session:
         undisturbed = session.undisturbed()
         assert undisturbed.violations == [], undisturbed.log
