@@ -1,9 +1,11 @@
-"""Bottlenecks of K trials: one launch forwards, two backwards, whatever K is.
+"""Bottlenecks of K trials: one launch forwards, three backwards, whatever K is.
 
-Backwards the second launch has for each trial and some columns a program that goes through all of the trial's rows, so
-gradients of weights are added up in one order, which depends on nothing but the trial.
+Backwards the second launch has a program for each trial, some columns and a section of the trial's rows, and the third
+adds the sections up. Sections begin at the same rows in every pack, so gradients of weights are added up in one order,
+which depends on nothing but the trial.
 
-Suffixes: K trials, N = K*M rows, D width, A size of the bottleneck.
+Suffixes: K trials, N = K*M rows, D width, A size of the bottleneck, C sections of a trial's rows, W the numbers of one
+trial's bottleneck.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 _ROWS, _CHUNK = 32, 64  # rows of a program, and columns it works on at once
+_SECTION = 512  # rows of a trial over which one program adds up gradients of weights
+_SUMS = 1024  # gradients that a program adds up over the sections
 _LARGEST = 128  # sizes up to here leave a program enough registers
 _ERF_GELU, _TANH_GELU, _RELU = 0, 1, 2
 
@@ -82,8 +86,7 @@ def backward(
     num_rows = len(read_ND)
     per_trial = num_rows // num_trials
     blocks = triton.cdiv(per_trial, _ROWS)
-    grad_read_ND, grad_before_NA = torch.empty_like(read_ND), torch.empty_like(before_NA)
-    grads = [torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) for weight in weights]
+    grad_read_ND, after_NA, grad_before_NA = (torch.empty_like(rows) for rows in (read_ND, before_NA, before_NA))
     constants = _constants(width, size, activation)
     if num_rows:
         _backward_rows[(num_trials * blocks,)](
@@ -94,6 +97,7 @@ def backward(
             up_KAD,
             up_KAD.stride(0),
             grad_read_ND,
+            after_NA,
             grad_before_NA,
             float(scale),
             per_trial,
@@ -101,8 +105,16 @@ def backward(
             ADDS=adds,
             **constants,
         )
-    _backward_weights[(triton.cdiv(width, _CHUNK), num_trials)](
-        grad_ND, read_ND, before_NA, grad_before_NA, *grads, float(scale), per_trial, **constants
+    del constants["ACTIVATION"]
+    grads = [torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) for weight in weights]
+    numel, sections = sum(grad[0].numel() for grad in grads), triton.cdiv(per_trial, _SECTION)
+    sums_KCW = torch.empty(num_trials, sections, numel, dtype=torch.float32, device=grad_ND.device)
+    if sections:
+        _sum_sections[(triton.cdiv(width, _CHUNK), sections, num_trials)](
+            grad_ND, read_ND, after_NA, grad_before_NA, sums_KCW, per_trial, SECTION=_SECTION, **constants
+        )
+    _sum_trials[(triton.cdiv(numel, _SUMS), num_trials)](
+        sums_KCW, *grads, float(scale), sections, WIDTH=width, SIZE=size, SUMS=_SUMS
     )
     return grad_read_ND, grads[0], grads[1], grads[2], grads[3]
 
@@ -254,6 +266,7 @@ def _backward_rows(
     up,
     up_step,
     grad_read,
+    after,
     grad_before,
     scale,
     per_trial,
@@ -291,6 +304,7 @@ def _backward_rows(
     behind = (product * scale).to(dtype).to(tl.float32)
     inner = (behind * _slope(before, ACTIVATION)).to(dtype)
     tl.store(grad_before + at_units, inner, mask=is_inner)
+    tl.store(after + at_units, _activate(before, ACTIVATION).to(dtype), mask=is_inner)
     for first in range(0, WIDTH, CHUNK):
         column = first + tl.arange(0, CHUNK)
         is_column = column < WIDTH
@@ -309,26 +323,23 @@ def _backward_rows(
 
 
 @triton.jit(do_not_specialize=["per_trial"])
-def _backward_weights(
+def _sum_sections(
     grad,
     read,
-    before_in,
+    after_in,
     grad_before,
-    grad_down,
-    grad_down_bias,
-    grad_up,
-    grad_up_bias,
-    scale,
+    sums,
     per_trial,
     WIDTH: tl.constexpr,
     SIZE: tl.constexpr,
     PADDED: tl.constexpr,
-    ACTIVATION: tl.constexpr,
     ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
+    SECTION: tl.constexpr,
 ):
-    """A program has CHUNK columns of one trial's weights and goes through all of its rows."""
-    trial = tl.program_id(1).to(tl.int64)
+    """A program has CHUNK columns of one trial's weights, and a section of its rows."""
+    section = tl.program_id(1)
+    trial = tl.program_id(2).to(tl.int64)
     column = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     is_column = column < WIDTH
     unit = tl.arange(0, PADDED)
@@ -337,7 +348,7 @@ def _backward_weights(
     up_sums = tl.zeros((PADDED, CHUNK), tl.float32)
     down_bias_sums = tl.zeros((PADDED,), tl.float32)
     up_bias_sums = tl.zeros((CHUNK,), tl.float32)
-    for first in range(0, per_trial, ROWS):
+    for first in range(section * SECTION, tl.minimum(per_trial, (section + 1) * SECTION), ROWS):
         within = first + tl.arange(0, ROWS)
         is_row = (within < per_trial)[:, None]
         row = (trial * per_trial + within)[:, None]
@@ -347,25 +358,49 @@ def _backward_weights(
         is_inner = is_row & is_unit[None, :]
         upstream = tl.load(grad + at, mask=inside, other=0.0)
         rows = tl.load(read + at, mask=inside, other=0.0)
-        before = tl.load(before_in + at_units, mask=is_inner, other=0.0)
+        after = tl.load(after_in + at_units, mask=is_inner, other=0.0)
         inner = tl.load(grad_before + at_units, mask=is_inner, other=0.0)
-        after = _activate(before.to(tl.float32), ACTIVATION).to(grad.dtype.element_ty)
         up_sums = tl.dot(tl.trans(after), upstream, up_sums, input_precision="ieee")
         down_sums = tl.dot(tl.trans(rows), inner, down_sums, input_precision="ieee")
         up_bias_sums += tl.sum(upstream.to(tl.float32), axis=0)
         down_bias_sums += tl.sum(inner.to(tl.float32), axis=0)
-    dtype = grad_down.dtype.element_ty
-    matrix = trial * WIDTH * SIZE
-    tl.store(
-        grad_down + matrix + column[:, None] * SIZE + unit[None, :],
-        down_sums.to(dtype),
-        mask=is_column[:, None] & is_unit[None, :],
-    )
-    tl.store(
-        grad_up + matrix + unit[:, None] * WIDTH + column[None, :],
-        (up_sums * scale).to(dtype),
-        mask=is_unit[:, None] & is_column[None, :],
-    )
-    tl.store(grad_up_bias + trial * WIDTH + column, (up_bias_sums * scale).to(dtype), mask=is_column)
+    of_section = sums + (trial * tl.num_programs(1) + section) * (2 * WIDTH * SIZE + SIZE + WIDTH)
+    tl.store(of_section + column[:, None] * SIZE + unit[None, :], down_sums, mask=is_column[:, None] & is_unit[None, :])
     if tl.program_id(0) == 0:
-        tl.store(grad_down_bias + trial * SIZE + unit, down_bias_sums.to(dtype), mask=is_unit)
+        tl.store(of_section + WIDTH * SIZE + unit, down_bias_sums, mask=is_unit)
+    of_up = of_section + WIDTH * SIZE + SIZE
+    tl.store(of_up + unit[:, None] * WIDTH + column[None, :], up_sums, mask=is_unit[:, None] & is_column[None, :])
+    tl.store(of_up + WIDTH * SIZE + column, up_bias_sums, mask=is_column)
+
+
+@triton.jit(do_not_specialize=["sections"])
+def _sum_trials(
+    sums,
+    grad_down,
+    grad_down_bias,
+    grad_up,
+    grad_up_bias,
+    scale,
+    sections,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+    SUMS: tl.constexpr,
+):
+    """A program has SUMS gradients of one trial's numbers, the sections' sums of which it adds up."""
+    trial = tl.program_id(1).to(tl.int64)
+    number = tl.program_id(0) * SUMS + tl.arange(0, SUMS)
+    MATRIX: tl.constexpr = WIDTH * SIZE
+    NUMBERS: tl.constexpr = 2 * MATRIX + SIZE + WIDTH
+    total = tl.zeros((SUMS,), tl.float32)
+    for section in range(0, sections):
+        total += tl.load(sums + (trial * sections + section) * NUMBERS + number, mask=number < NUMBERS, other=0.0)
+    is_down = number < MATRIX
+    tl.store(grad_down + trial * MATRIX + number, total.to(grad_down.dtype.element_ty), mask=is_down)
+    of_bias = number - MATRIX
+    is_down_bias = (of_bias >= 0) & (of_bias < SIZE)
+    tl.store(grad_down_bias + trial * SIZE + of_bias, total.to(grad_down.dtype.element_ty), mask=is_down_bias)
+    scaled = (total * scale).to(grad_up.dtype.element_ty)
+    of_up = of_bias - SIZE
+    tl.store(grad_up + trial * MATRIX + of_up, scaled, mask=(of_up >= 0) & (of_up < MATRIX))
+    of_up_bias = of_up - MATRIX
+    tl.store(grad_up_bias + trial * WIDTH + of_up_bias, scaled, mask=(of_up_bias >= 0) & (of_up_bias < WIDTH))

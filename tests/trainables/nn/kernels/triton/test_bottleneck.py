@@ -23,6 +23,8 @@ def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several programs and several steps of each, also for few rows."""
     monkeypatch.setattr(bottleneck, "_ROWS", 16)
     monkeypatch.setattr(bottleneck, "_CHUNK", 32)
+    monkeypatch.setattr(bottleneck, "_SECTION", 16)
+    monkeypatch.setattr(bottleneck, "_SUMS", 64)
 
 
 def with_gradients(
