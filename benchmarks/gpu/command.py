@@ -72,6 +72,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="time for the whole run instead")
     parser.add_argument("--parts", type=_parts, metavar="A,B,...", help=f"only these of {', '.join(PARTS)}")
     parser.add_argument("--task", type=Path, help="a task folder to train on instead of a generated task")
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of the part sweep, instead of 100")
     given = parser.parse_args(arguments)
     given.parts = given.parts or list(PARTS)
     if given.limit is not None and not given.limit > 0:
@@ -94,6 +95,13 @@ def _measure(given: argparse.Namespace, device: Any, began_at: float) -> int:
     chosen = sizes(device=given.device, quick=given.quick)
     if given.limit is not None:
         chosen = replace(chosen, limit_s=given.limit)
+    if given.trials is not None:
+        rates, rest = divmod(given.trials, chosen.sweep_seeds)
+        if rates < 1 or rest:
+            rule = f"a multiple of {chosen.sweep_seeds}, since each learning rate is tried with so many seeds"
+            print(f"--trials must be {rule}, but got {given.trials}", file=sys.stderr)
+            return 2
+        chosen = replace(chosen, sweep_rates=rates)
     taken_at = datetime.now(UTC)
     header = {
         "kind": REHEARSAL if given.device == "cpu" else "adaptune on one GPU",
@@ -104,6 +112,7 @@ def _measure(given: argparse.Namespace, device: Any, began_at: float) -> int:
             "device": given.device,
             "task": str(given.task) if given.task else "generated",
             "parts": given.parts,
+            "trials": given.trials,
             "time_limit": measured(chosen.limit_s, "s"),
         },
     }

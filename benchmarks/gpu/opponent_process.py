@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.gpu.adapter_bert import adapted_bert
+from benchmarks.gpu.opponent_models import adapted_bert, lora_bert
 
 WARM_UP_STEPS = 10
 POLL_S = 0.005
@@ -141,7 +141,11 @@ def _train(
         return _appears(shared / f"go-{phase['name']}", give_up_at)
 
     window = Window(is_told_to_go, settings["window_s"])
-    model = adapted_bert(phase["backbone"], adapter_size=settings["adapter_size"], num_labels=settings["num_labels"])
+    backbone, num_labels = phase["backbone"], settings["num_labels"]
+    if phase["method"] == "lora":
+        model = lora_bert(backbone, rank=settings["lora_rank"], num_labels=num_labels)
+    else:
+        model = adapted_bert(backbone, adapter_size=settings["adapter_size"], num_labels=num_labels)
     trainer = Trainer(
         model=model, args=arguments(settings), train_dataset=rows, data_collator=collate, callbacks=[window]
     )

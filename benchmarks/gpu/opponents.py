@@ -1,9 +1,10 @@
 """The same trials by transformers' Trainer on the same card: one process, and several at once.
 
 Same rows, batch size, trained tensors, optimizer and clipping; the opponents' adapters are plain torch modules in
-transformers' BERT (`adapter_bert.py`), their Trainer is set up by someone who knows it (`opponent_process.py`). Random
-weights of the same shape on both sides: speed does not depend on them, and no score is told. What adaptune trains on
-the same rows is measured beside it, at K = 1 and at as many trials as there are processes.
+transformers' BERT, their LoRA is peft's (`opponent_models.py`), their Trainer is set up by someone who knows it
+(`opponent_process.py`). LoRA is raced on the first backbone alone. Random weights of the same shape on both sides:
+speed does not depend on them, and no score is told. What adaptune trains on the same rows is measured beside it, at
+K = 1 and at as many trials as there are processes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks import NotMeasuredError
 from benchmarks.gpu.clock import Deadline
 from benchmarks.gpu.materials import backbone as backbone_for
 from benchmarks.gpu.materials import write_task
-from benchmarks.gpu.packs import MeasuredPack, encoder, trial_config
+from benchmarks.gpu.packs import MeasuredPack, encoder, lora_config, trial_config
 from benchmarks.gpu.record import measured
 from benchmarks.gpu.requirements import is_installed
 from benchmarks.gpu.run import Run
@@ -47,9 +48,13 @@ def measure(run: Run) -> None:
     lengths = rows.lengths
     run.note(f"{len(rows)} rows of {lengths.min()} to {lengths.max()} word pieces, {lengths.mean():.1f} on average")
     run.note("opponents: transformers' Trainer, bf16, group_by_length, plain torch adapters, random weights")
-    for num_trials, (name, configuration) in itertools.product((1, run.sizes.processes), run.sizes.backbones.items()):
-        _ours(run, rows, num_labels, name, configuration, num_trials)
-    _opponents(run, rows, num_labels)
+    raced = [("adapter", name) for name in run.sizes.backbones]
+    if is_installed("peft"):
+        run.note("opponents' LoRA: peft's, of queries and values")
+        raced.append(("lora", next(iter(run.sizes.backbones))))
+    for num_trials, (method, name) in itertools.product((1, run.sizes.processes), raced):
+        _ours(run, rows, num_labels, method, name, num_trials)
+    _opponents(run, rows, num_labels, raced)
 
 
 def _rows(run: Run) -> tuple[TokenizedSplit, int]:
@@ -64,20 +69,27 @@ def _rows(run: Run) -> tuple[TokenizedSplit, int]:
     return splits["train"], task.info.num_labels
 
 
-def _opponents(run: Run, rows: TokenizedSplit, num_labels: int) -> None:
+def _opponents(run: Run, rows: TokenizedSplit, num_labels: int, raced: Sequence[tuple[str, str]]) -> None:
     """As many processes, started once, as train at the same time; the first of them trains alone before."""
     shared = run.scratch / "opponents"
     shared.mkdir()
     np.savez(shared / "rows.npz", input_ids=rows.input_ids, offsets=rows.offsets, labels=rows.labels)
     phases = [
-        {"name": f"{name}-{count}", "backbone_name": name, "backbone": dict(configuration), "processes": count}
+        {
+            "name": f"{method}-{name}-{count}",
+            "method": method,
+            "backbone_name": name,
+            "backbone": dict(run.sizes.backbones[name]),
+            "processes": count,
+        }
         for count in (1, run.sizes.processes)
-        for name, configuration in run.sizes.backbones.items()
+        for method, name in raced
     ]
     settings = {
         "shared": str(shared),
         "rows": str(shared / "rows.npz"),
         "adapter_size": run.sizes.adapter_size,
+        "lora_rank": run.sizes.lora_rank,
         "batch_size": run.sizes.batch_size,
         "num_labels": num_labels,
         "bf16": compute_dtype("auto", run.device) is torch.bfloat16,
@@ -98,7 +110,7 @@ def _opponents(run: Run, rows: TokenizedSplit, num_labels: int) -> None:
         for phase in phases:
             taking_part = {folder: processes[folder] for folder in folders[: phase["processes"]]}
             rates = _race(shared, phase["name"], taking_part, run.deadline) if is_up else None
-            where = {"trained_by": "Trainer", "backbone": phase["backbone_name"]}
+            where = {"trained_by": "Trainer", "method": phase["method"], "backbone": phase["backbone_name"]}
             where |= dict.fromkeys(("processes", "trials"), phase["processes"])
             if rates is None:
                 run.leave_out(where, UNITS)
@@ -150,15 +162,14 @@ def _all_there(name: str, processes: Processes, deadline: Deadline) -> bool:
     return True
 
 
-def _ours(
-    run: Run, rows: TokenizedSplit, num_labels: int, name: str, configuration: Mapping[str, Any], num_trials: int
-) -> None:
-    where = {"trained_by": "adaptune", "backbone": name, "processes": 1, "trials": num_trials}
+def _ours(run: Run, rows: TokenizedSplit, num_labels: int, method: str, name: str, num_trials: int) -> None:
+    where = {"trained_by": "adaptune", "method": method, "backbone": name, "processes": 1, "trials": num_trials}
     if run.deadline.has_passed():
         run.leave_out(where, UNITS)
         return
-    configs = [trial_config(run.sizes, seed, num_epochs=OURS_EPOCHS) for seed in range(num_trials)]
-    pack = MeasuredPack(encoder(configuration, run.device), rows, configs, num_labels)
+    config_of = lora_config if method == "lora" else trial_config
+    configs = [config_of(run.sizes, seed, num_epochs=OURS_EPOCHS) for seed in range(num_trials)]
+    pack = MeasuredPack(encoder(run.sizes.backbones[name], run.device), rows, configs, num_labels)
     times = pack.time_steps(run.sizes.window_s / 2, run.deadline)
     if not times:
         run.leave_out(where, UNITS)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.clock import Deadline
+from benchmarks.gpu.opponent_models import LORA_ALPHA
 from benchmarks.gpu.sizes import Sizes
 from benchmarks.packing import encoder_of_shape, random_split
 from trainables.backbones import shape_of
@@ -47,6 +48,12 @@ def trial_config(sizes: Sizes, seed: int, **chosen: Any) -> TrialConfig:
     options = {"adapter_size": sizes.adapter_size, "pooling": "pooler"}  # as the opponents' head reads it
     given = {"task": "synthetic", "backbone": "synthetic", "method": METHOD, "method_options": options}
     return TrialConfig(**{**given, "batch_size": sizes.batch_size, "seed": seed, **chosen})
+
+
+def lora_config(sizes: Sizes, seed: int, **chosen: Any) -> TrialConfig:
+    """One trial of a pack that trains what the opponents' LoRA does."""
+    options = {"rank": sizes.lora_rank, "alpha": LORA_ALPHA, "pooling": "pooler"}
+    return trial_config(sizes, seed, method="lora", method_options=options, **chosen)
 
 
 def ragged_split(longest: int, vocab_size: int, rows: int) -> TokenizedSplit:

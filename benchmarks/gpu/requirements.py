@@ -18,6 +18,7 @@ NEEDED: Mapping[str, str] = {
 # Without one of these, some parts lack what their note says.
 USEFUL: Mapping[str, tuple[str, str]] = {
     "accelerate": ("accelerate", "the opponents are not measured, as transformers' Trainer needs it"),
+    "peft": ("peft", "its LoRA is no opponent"),
     "sklearn": ("scikit-learn", "the sweep is scored by the share of right answers, counted by this benchmark"),
 }
 

@@ -29,6 +29,7 @@ class Sizes:
     lengths: Sequence[int] = (16, 32, 128)
     batch_size: int = 32
     adapter_size: int = 64
+    lora_rank: int = 8
     correctness_trials: int = 4
     correctness_steps: int = 20
     launch_packs: Sequence[int] = (1, 8, 32)

@@ -30,25 +30,19 @@ class Adapter(nn.Module):
         return hidden + self.up(F.gelu(self.down(hidden), approximate="tanh"))
 
 
-class AdapterBert(nn.Module):
-    """An encoder, changed in place, with adapters and a classifier, for a `Trainer`.
+class HeadedBert(nn.Module):
+    """An encoder, or one that a library has wrapped, with a classifier, for a `Trainer`.
 
     The head reads the pooler where the encoder has one, and otherwise the mean over the word pieces of a row; after
     dropout at the encoder's own rate, in float32 also under autocast.
     """
 
-    def __init__(self, bert: BertModel, *, adapter_size: int, num_labels: int) -> None:
+    def __init__(self, bert: nn.Module, *, num_labels: int) -> None:
         super().__init__()
         self.bert = bert
         self.dropout = nn.Dropout(bert.config.hidden_dropout_prob)
         self.classifier = nn.Linear(bert.config.hidden_size, num_labels)
         _initialise(self.classifier, HEAD_STD)
-        bert.requires_grad_(False)
-        for name, parameter in bert.named_parameters():
-            parameter.requires_grad = "LayerNorm" in name
-        for layer in bert.encoder.layer:
-            for output in (layer.attention.output, layer.output):
-                output.dropout = nn.Sequential(output.dropout, Adapter(bert.config.hidden_size, adapter_size))
 
     def forward(
         self,
@@ -70,6 +64,18 @@ class AdapterBert(nn.Module):
             logits = self.classifier(self.dropout(read.float()))
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class AdapterBert(HeadedBert):
+    """The encoder is changed in place: it gets adapters, and they, LayerNorms and the head are all that is trained."""
+
+    def __init__(self, bert: BertModel, *, adapter_size: int, num_labels: int) -> None:
+        super().__init__(bert, num_labels=num_labels)
+        for name, parameter in bert.named_parameters():
+            parameter.requires_grad = "LayerNorm" in name
+        for layer in bert.encoder.layer:
+            for output in (layer.attention.output, layer.output):
+                output.dropout = nn.Sequential(output.dropout, Adapter(bert.config.hidden_size, adapter_size))
 
 
 def _initialise(linear: nn.Linear, std: float) -> None:

@@ -141,3 +141,18 @@ def test_parts_and_limits_that_cannot_be_are_refused(given, said, tmp_path, caps
     assert error.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("trials", "status", "rates"), [("1000", 0, 250), ("6", 2, None), ("0", 2, None)])
+def test_the_sweep_has_as_many_trials_as_are_asked_for(trials, status, rates, tmp_path, monkeypatch, capsys):
+    for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    seen: list[int] = []
+    monkeypatch.setattr(
+        command, "_measures", lambda: dict.fromkeys(command.PARTS, lambda run: seen.append(run.sizes.sweep_rates))
+    )
+    given = ["--out", str(tmp_path / "out"), "--device", "cpu", "--parts", "sweep", "--trials", trials]
+    assert command.main(given) == status
+    assert seen == ([rates] if rates else [])
+    assert (tmp_path / "out").exists() is (status == 0)
+    assert ("--trials must be a multiple of 4" in capsys.readouterr().err) is (status == 2)

@@ -11,19 +11,23 @@ import torch
 
 from benchmarks import NotMeasuredError
 from benchmarks.gpu import opponents
-from benchmarks.gpu.adapter_bert import adapted_bert
 from benchmarks.gpu.clock import Deadline
-from benchmarks.gpu.packs import encoder, trial_config
+from benchmarks.gpu.opponent_models import adapted_bert, lora_bert
+from benchmarks.gpu.packs import encoder, lora_config, trial_config
 from benchmarks.gpu.sizes import REHEARSAL, REHEARSED
 from trainables.training.model import build_model, count_parameters
 
 CONFIGURATION = REHEARSED["tiny"] | {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24}
 
 
-def test_both_sides_train_the_same_tensors():
-    theirs = adapted_bert(CONFIGURATION, adapter_size=4, num_labels=3)
-    sizes = replace(REHEARSAL, adapter_size=4)
-    ours = build_model(encoder(CONFIGURATION, torch.device("cpu")), [trial_config(sizes, 0)], 3)
+@pytest.mark.parametrize("method", ["adapter", "lora"])
+def test_both_sides_train_the_same_tensors(method):
+    sizes = replace(REHEARSAL, adapter_size=4, lora_rank=2)
+    if method == "lora":
+        theirs, config = lora_bert(CONFIGURATION, rank=2, num_labels=3), lora_config(sizes, 0)
+    else:
+        theirs, config = adapted_bert(CONFIGURATION, adapter_size=4, num_labels=3), trial_config(sizes, 0)
+    ours = build_model(encoder(CONFIGURATION, torch.device("cpu")), [config], 3)
     trained = [parameter.numel() for parameter in theirs.parameters() if parameter.requires_grad]
     assert sum(trained) == count_parameters(ours).trained
     assert sum(parameter.numel() for parameter in theirs.parameters()) == count_parameters(ours).total
@@ -60,14 +64,14 @@ def test_an_opponent_that_breaks_is_not_measured_and_says_why(make_run, tmp_path
     with pytest.raises(NotMeasuredError, match="an opponent ended with 3: no such library"):
         opponents.measure(run)
     points = run.record.content["parts"]["opponents"]["points"]
-    assert [point["where"]["trained_by"] for point in points] == ["adaptune", "adaptune"]
+    assert [point["where"]["trained_by"] for point in points] == ["adaptune"] * 4
 
 
 def test_without_time_the_opponents_are_stopped_and_left_out(make_run):
     run = make_run("opponents", ticks=0)
     opponents.measure(run)
     points = run.record.content["parts"]["opponents"]["points"]
-    assert [point["where"]["trained_by"] for point in points] == ["adaptune", "adaptune", "Trainer", "Trainer"]
+    assert [point["where"]["trained_by"] for point in points] == ["adaptune"] * 4 + ["Trainer"] * 4
     assert all(point["measured"]["examples_per_second"]["value"] is None for point in points)
 
 
@@ -83,5 +87,5 @@ def test_a_trainer_trains_in_its_own_process_without_ray_mlflow_and_datasets(mak
     opponents.measure(run)
     points = run.record.content["parts"]["opponents"]["points"]
     rates = [point["measured"]["examples_per_second"]["value"] for point in points]
-    assert len(rates) == 4  # each side once alone and once with as many as there are: one
+    assert len(rates) == 8  # each side and method once alone and once with as many as there are: one
     assert np.all(np.array(rates) > 0)
