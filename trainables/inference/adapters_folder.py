@@ -104,9 +104,9 @@ class _Files:
     def is_lora(self) -> bool:
         return self.settings.get("architecture") == "lora"
 
-    def side(self, file: str) -> dict[str, tuple[int, ...]]:
-        """The shapes in one of the files beside the library's."""
-        return {name: shape for name, shape in self.shapes.items() if name.startswith(f"{file}/")}
+    def has(self, file: str) -> bool:
+        """Whether there are tensors in one of the files beside the library's."""
+        return any(name.startswith(f"{file}/") for name in self.shapes)
 
 
 def is_adapters_folder(folder: Path) -> bool:
@@ -405,7 +405,7 @@ def _adapter_options(files: _Files, names: Mapping[str, str], shape: EncoderShap
         "activation": str(files.settings["non_linearity"]).lower(),
         "scaling": None if scaling == (4.0 if placement == "parallel" else 1.0) else scaling,
         "layers": "all" if is_whole else ",".join(map(str, layers)),
-        "train_layernorms": bool(files.side(LAYERNORMS)),
+        "train_layernorms": files.has(LAYERNORMS),
     }
 
 
