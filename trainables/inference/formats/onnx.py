@@ -7,6 +7,7 @@ tokenizer's files and `config.json`, which names the labels.
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,5 +138,5 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 session = onnxruntime.InferenceSession("path/to/this/folder/{GRAPH}", providers=["CPUExecutionProvider"])
 inputs = tokenizer(["a text"]{pair}, truncation=True, padding=True, return_tensors="np")
 names = [each.name for each in session.get_inputs()]
-{result} = session.run({_output_names(predictor)}, {{name: inputs[name] for name in names}})
+{result} = session.run({json.dumps(_output_names(predictor))}, {{name: inputs[name] for name in names}})
 """
