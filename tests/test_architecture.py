@@ -111,6 +111,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency():
         + extras["offline"]
         + extras["peft"]
         + extras["notebook"]
+        + extras["onnx"]
         + extras["s3"]
         + extras["xlsx"]
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from trainables.backbones.tokenizer_files import VOCABULARIES, num_ids
+from trainables.backbones.tokenizer_files import VOCABULARIES, num_ids, vocabulary_files
 from trainables.data.paths import existing_path
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -38,6 +39,12 @@ def tokenizer_faults(folder: Path, shape: EncoderShape) -> list[str]:
     known = ("tokenizer.json", "vocab.txt", *VOCABULARIES)
     if not any(any(folder.glob(pattern)) for pattern in known):
         return [f"its tokenizer must have a vocabulary (one of {', '.join(known)}), but {folder} holds none"]
+    models = [path.name for path in vocabulary_files(folder) if path.suffix == ".model"]
+    # What transformers says then is about yet another library.
+    if models and not (folder / "vocab.txt").exists() and find_spec("sentencepiece") is None:
+        code = f"from transformers import AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')"
+        rule = f"its tokenizer is the SentencePiece model {models[0]} without a tokenizer.json"
+        return [f'{rule}: pip install sentencepiece, which reads it, or write one where that is: python -c "{code}"']
     ids = num_ids(folder)
     return [] if ids is None or ids <= shape.vocab_size else [too_many_ids(ids, shape)]
 

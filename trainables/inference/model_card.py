@@ -8,6 +8,21 @@ from pathlib import Path
 from trainables.inference.predictor import Predictor
 from trainables.inference.stock_model import backbone_reference
 
+# What a head reads, in the lines of a card that apply it to a model's `hidden` states of its `inputs` ...
+READS = {
+    "first": "hidden[:, 0]",
+    "mean": '(hidden * inputs["attention_mask"][..., None]).sum(1) / inputs["attention_mask"].sum(1, keepdim=True)',
+    "pooler": "outputs.pooler_output",
+    "tokens": "hidden",
+}
+# ... and in words.
+READ = {
+    "first": "the first token's state",
+    "mean": "the mean of all word pieces' states",
+    "pooler": "the backbone's pooler",
+    "tokens": "every word piece's state",
+}
+
 
 def write_card(path: Path, predictor: Predictor, *, library: str, usage: str, notes: str = "") -> None:
     """Write what the model is, its scores, and the code that opens it with that library."""

@@ -12,13 +12,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.backbones import checkpoint_names, prefix_of
@@ -26,12 +23,12 @@ from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
+from trainables.inference.foreign_folder import max_length_of, notes_faults, sound_tensors
 from trainables.inference.predictor import Predictor
 from trainables.inference.saved_files import read_json, read_shapes, shown, task_of
-from trainables.inference.saved_names import CONFIG, PEFT_HEAD, PEFT_NOTES, WEIGHTS
+from trainables.inference.saved_names import CONFIG, OWN_HEAD, OWN_NOTES, WEIGHTS
 from trainables.inference.stock_model import DENSE_IN_HEAD, POOLED
 from trainables.methods.lora import TARGETS, Changed
-from trainables.nn.encoder import POOLINGS
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.task import TaskInfo
 from trainables.training.model import AdaptedModel, build_model
@@ -54,17 +51,6 @@ _PLACES = {
     "intermediate": ("up",),
     "feedforward_output.dense": ("down",),
 }
-
-
-def notes_of(predictor: Predictor) -> dict[str, Any]:
-    """What adaptune knows of a model and peft does not say."""
-    return {
-        "task": asdict(predictor.task),
-        "pooling": predictor.model.encoder.pooling,
-        "max_length": predictor.config.max_length,
-        "scores": dict(predictor.scores),
-        "backbone_fingerprint": predictor.backbone.info.fingerprint,
-    }
 
 
 def is_peft_folder(folder: Path) -> bool:
@@ -94,12 +80,12 @@ def load_peft_folder(folder: Path, *, device: str, precision: str, backbone: Bac
 
     try:
         about, shapes = read_json(folder / CONFIG), read_shapes(folder / WEIGHTS)
-        notes = read_json(folder / PEFT_NOTES) if (folder / PEFT_NOTES).exists() else {}
-        if (folder / PEFT_HEAD).exists():
-            shapes |= {f"{PEFT_HEAD}/{name}": shape for name, shape in read_shapes(folder / PEFT_HEAD).items()}
+        notes = read_json(folder / OWN_NOTES) if (folder / OWN_NOTES).exists() else {}
+        if (folder / OWN_HEAD).exists():
+            shapes |= {f"{OWN_HEAD}/{name}": shape for name, shape in read_shapes(folder / OWN_HEAD).items()}
     except (OSError, ValueError, RecursionError) as error:
         raise fault(f"must hold {CONFIG} and {WEIGHTS}, but {error}") from None
-    if faults := [*_config_faults(about), *_notes_faults(notes)]:
+    if faults := [*_config_faults(about), *notes_faults(notes)]:
         raise fault(*faults)
     reference = _backbone_of(about)
     if backbone is None:
@@ -150,20 +136,6 @@ def _config_faults(about: Mapping[str, Any]) -> list[str]:
     return faults + [f"{CONFIG}: {name[:80]} is nothing that `lora` computes" for name in asked[:5]]
 
 
-def _notes_faults(notes: Mapping[str, Any]) -> list[str]:
-    faults = []
-    if notes.get("pooling", "first") not in (*POOLINGS, "tokens"):
-        faults.append(f"{PEFT_NOTES}: pooling must be one of {', '.join(POOLINGS)}, but got {shown(notes['pooling'])}")
-    if type(notes.get("max_length", 1)) is not int:
-        faults.append(f"{PEFT_NOTES}: max_length must be a whole number, but got {shown(notes['max_length'])}")
-    scores = notes.get("scores", {})
-    if not isinstance(scores, dict) or not all(type(value) in (int, float) for value in scores.values()):
-        faults.append(f"{PEFT_NOTES}: scores must map names to numbers, but got {shown(scores)}")
-    if "task" in notes:
-        task_of(notes["task"], faults)
-    return faults
-
-
 def _changes(shapes: Mapping[str, tuple[int, ...]], shape: EncoderShape) -> dict[str, tuple[str, int]]:
     """Peft's names of changed projections, without `.lora_A.weight`, -> our module and the part of it.
 
@@ -190,7 +162,7 @@ def _changes(shapes: Mapping[str, tuple[int, ...]], shape: EncoderShape) -> dict
 
 def _head(shapes: Mapping[str, tuple[int, ...]], model_type: str) -> dict[str, str]:
     """The names of the head's `weight` and `bias`. Raises `ValueError` where there is no linear head."""
-    places = [f"{PEFT_HEAD}/", f"{PREFIX}qa_outputs."]
+    places = [f"{OWN_HEAD}/", f"{PREFIX}qa_outputs."]
     places += [f"{PREFIX}classifier."] if model_type in POOLED else []
     places += [f"{PREFIX}classifier.out_proj."] if model_type in DENSE_IN_HEAD else []
     for place in places:
@@ -238,19 +210,13 @@ def _trial_config(
     targets = {_PLACES[module.split(".", 2)[2]][part] for module, part in changes.values()}
     if len(changes) != len(targets) * shape.num_layers:
         raise ValueError(f"it must change the same projections in all {shape.num_layers} layers, but does not")
-    has_own_head = any(name.startswith(f"{PEFT_HEAD}/") for name in shapes)
+    has_own_head = any(name.startswith(f"{OWN_HEAD}/") for name in shapes)
     pooling = notes.get("pooling", None if has_own_head else "pooler")
     if pooling is None:
-        raise ValueError(f"{PEFT_NOTES} must say what the head in {PEFT_HEAD} reads, as pooling")
+        raise ValueError(f"{OWN_NOTES} must say what the head in {OWN_HEAD} reads, as pooling")
     if not has_own_head and pooling == "pooler" and not shape.has_pooler:
         raise ValueError("its head reads a pooler, which the backbone does not have")
     alpha = float(about["lora_alpha"]) * (math.sqrt(rank) if about.get("use_rslora") else 1.0)
-    most = shape.max_length
-    max_length = notes.get("max_length", min(512, most))
-    if not 1 <= max_length <= most:
-        raise ValueError(
-            f"{PEFT_NOTES}: max_length must be in [1, {most}], the backbone's positions, but got {max_length}"
-        )
     options: dict[str, Scalar] = {
         "rank": rank,
         "alpha": alpha,
@@ -259,7 +225,11 @@ def _trial_config(
     if task.kind != "extractive_qa":
         options["pooling"] = pooling
     return TrialConfig(
-        task=task.source, backbone=backbone, method="lora", method_options=options, max_length=max_length
+        task=task.source,
+        backbone=backbone,
+        method="lora",
+        method_options=options,
+        max_length=max_length_of(notes, shape),
     )
 
 
@@ -286,18 +256,8 @@ def _fill(
         own |= {name: model.encoder.masters[ours] for name, ours in pooler.items()}
     if odd := sorted(own.keys() ^ shapes.keys()):
         raise ValueError(f"must hold the tensors of a LoRA and its linear head alone, but differs in {shown(odd[0])}")
+    tensors = sound_tensors(folder, {WEIGHTS: "", OWN_HEAD: f"{OWN_HEAD}/"}, shapes, own)
     for name, tensor in own.items():
-        if shapes[name] != tuple(tensor.shape):
-            raise ValueError(f"{name} must be {tuple(tensor.shape)}, but is {shapes[name]}")
-    try:
-        tensors = load_file(folder / WEIGHTS)
-        if (folder / PEFT_HEAD).exists():
-            tensors |= {f"{PEFT_HEAD}/{name}": tensor for name, tensor in load_file(folder / PEFT_HEAD).items()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{WEIGHTS} must be readable as safetensors, but {error}") from None
-    for name, tensor in own.items():
-        if not bool(torch.isfinite(tensors[name]).all()):
-            raise ValueError(f"{name} must hold finite numbers, but does not")
         if name not in pooler:
             tensor.copy_(tensors[name])
         elif not torch.equal(tensors[name].float(), tensor):

@@ -26,6 +26,11 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
+from trainables.inference.adapters_folder import (
+    backbone_of_adapters_folder,
+    is_adapters_folder,
+    load_adapters_folder,
+)
 from trainables.inference.peft_folder import backbone_of_peft_folder, is_peft_folder, load_peft_folder
 from trainables.inference.predictor import Predictor
 from trainables.inference.saved_files import SavedFolder, read_folder
@@ -112,7 +117,7 @@ def _files(
 def load(
     path: str | Path, *, device: str = "cpu", precision: str = "fp32", backbone: Backbone | None = None
 ) -> Predictor:
-    """A predictor from a saved folder, or from one of peft that holds a LoRA with its head.
+    """A predictor from a saved folder, or from one of peft or of the library adapters that has an equal here.
 
     Args:
         path: the folder.
@@ -127,6 +132,8 @@ def load(
     """
     if is_peft_folder(Path(path)):
         return load_peft_folder(Path(path), device=device, precision=precision, backbone=backbone)
+    if is_adapters_folder(Path(path)):
+        return load_adapters_folder(Path(path), device=device, precision=precision, backbone=backbone)
     saved = read_folder(Path(path))
     config, reads_backbone = saved.config, uses_backbone(saved.config.method)
     if saved.format_version == 1:
@@ -153,6 +160,8 @@ def load(
 def backbone_of(path: str | Path) -> str:
     """The backbone that a folder which `load` opens was trained on. Raises `FaultsError` as `load` does."""
     folder = Path(path)
+    if is_adapters_folder(folder):
+        return backbone_of_adapters_folder(folder)
     return backbone_of_peft_folder(folder) if is_peft_folder(folder) else read_folder(folder).config.backbone
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 FORMAT_VERSION = 2
 CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 REFERENCES = "references"
-# What a folder of peft holds beside its own files: the head where peft has no place for it, and what adaptune knows.
-PEFT_HEAD, PEFT_NOTES = "head.safetensors", "adaptune.json"
+# What a folder of another library holds beside its own files: a head it has no place for, and what adaptune knows.
+OWN_HEAD, OWN_NOTES = "head.safetensors", "adaptune.json"
+# What a folder of the library adapters holds beside its configuration, and the LayerNorms that it has no place for.
+ADAPTER, HEAD, HEAD_CONFIG = "adapter.safetensors", "model_head.safetensors", "head_config.json"
+LAYERNORMS = "layernorms.safetensors"
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -183,7 +183,7 @@ class Adapter(nn.Module):
             return bottleneck_KNA
         norm = self.norms[index]
         if isinstance(norm, BatchNorm):
-            normed: Tensor = norm(bottleneck_KNA, self.batch.is_piece_KM(len(read_ND)))
+            normed: Tensor = norm(bottleneck_KNA, self.batch.is_piece_KM(read_ND.shape[0]))
         else:
             normed = norm(bottleneck_KNA)
         return normed

@@ -217,7 +217,8 @@ class Encoder(nn.Module):
         self.batch.pieces = pieces
         if self.body is not None:
             states = self.body(pieces)
-            return states if len(states) == pieces.num_sequences != pieces.num_rows else self._pool(states, pieces)
+            is_pooled = states.shape[0] == pieces.num_sequences != pieces.num_rows
+            return states if is_pooled else self._pool(states, pieces)
         if prefix is not None and prefix.is_features:
             return prefix.hidden
         if self.library is not None:

@@ -99,7 +99,10 @@ class TestFingerprint:
         assert fingerprint("minilm") == MINILM
 
     @pytest.mark.parametrize("name", ["spiece.model", "vocab.json"])
-    def test_a_vocabulary_that_is_read_makes_another(self, name: str, folder: Path) -> None:
+    def test_a_vocabulary_that_is_read_makes_another(
+        self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trainables.backbones.refusals.find_spec", lambda package: package)  # it is there
         (folder / "tokenizer.json").unlink()
         (folder / name).write_bytes(b"pieces")
         before = fingerprint(folder)
@@ -138,6 +141,17 @@ class TestFaults:
         (folder / "tokenizer.json").unlink()
         update(folder, "tokenizer_config.json", tokenizer_class="BertweetTokenizer")
         with pytest.raises(FaultsError, match="its tokenizer must have a vocabulary"):
+            describe_backbone(str(folder))
+
+    @pytest.mark.parametrize("name", ["spiece.model", "spm.model", "sentencepiece.bpe.model"])
+    def test_a_sentencepiece_model_alone_needs_what_reads_it(
+        self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / name).write_bytes(b"any")
+        assert describe_backbone(str(folder))  # its tokenizer.json is enough
+        (folder / "tokenizer.json").unlink()
+        monkeypatch.setattr("trainables.backbones.refusals.find_spec", lambda package: None)
+        with pytest.raises(FaultsError, match=rf"SentencePiece model {name} without .* pip install sentencepiece"):
             describe_backbone(str(folder))
 
     def test_a_tokenizer_that_cannot_be_built_is_a_fault_that_names_it(self, folder: Path) -> None:

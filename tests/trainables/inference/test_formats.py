@@ -14,57 +14,15 @@ import torch
 
 import trainables
 from orchestrator.cli import main
-from tests.factories import trial_config
-from trainables.backbones.loading import load_backbone
+from tests.saving import PAIRS, TEXTS, Saved
 from trainables.config import Scalar
 from trainables.faults import FaultsError
 from trainables.inference.formats import convert, format_names
-from trainables.inference.saved_adapter import backbone_of, save
+from trainables.inference.saved_adapter import backbone_of
 from trainables.inference.stock_model import quietly
 from trainables.metrics import TaskKind
-from trainables.task import TaskInfo
-from trainables.training.model import build_model
 
-# On the tokenizer of the random checkpoints, of which several words are known.
-TEXTS = ["good w1 w2", "bad", "w3 good w4 w5 bad"]
-PAIRS = ["w1", "w2 w2 bad w4", "good"]
-METRICS = {"classification": "accuracy", "regression": "pearson", "multilabel": "micro_f1", "extractive_qa": "squad_f1"}
 EVERY_TARGET = "query,key,value,output,up,down"
-
-Saved = Callable[..., Path]
-
-
-@pytest.fixture
-def saved(tmp_path: Path, checkpoint: Callable[[str], Path]) -> Saved:
-    """Saves an adapter whose weights are all random, over a random checkpoint of a family."""
-
-    def make(
-        family: str,
-        method: str,
-        options: Mapping[str, Scalar],
-        *,
-        kind: TaskKind = "classification",
-        pair: bool = False,
-    ) -> Path:
-        folder = checkpoint(family)
-        backbone = load_backbone(str(folder), device=torch.device("cpu"), compute_dtype=torch.float32)
-        count = {"regression": 1, "extractive_qa": 2}.get(kind, 3)
-        names = ("no", "perhaps", "yes") if count == 3 else ()
-        task = TaskInfo(
-            name="t", kind=kind, pair=pair, num_labels=count, label_names=names, metric=METRICS[kind], source="x"
-        )
-        config = trial_config(method, backbone=str(folder), max_length=24, method_options=options)
-        model = build_model(backbone.encoder, [config], count, kind=kind)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-        fingerprint = str(backbone.info.fingerprint)
-        save(tmp_path / "saved", model, config, task, backbone_fingerprint=fingerprint, scores={"test/accuracy": 0.5})
-        return tmp_path / "saved"
-
-    return make
 
 
 def answers_of_the_card(folder: Path, *, pair: bool = False) -> np.ndarray:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.fixtures import MakeCheckpoint
 from tests.trainables.training.packable import (
     CPU,
     ENCODER,
@@ -27,6 +28,8 @@ from tests.trainables.training.packable import (
     make_pack,
     make_running,
 )
+from trainables.backbones import families
+from trainables.backbones.loading import load_backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.nn import feedforward
 from trainables.nn.encoder import Encoder
@@ -197,3 +200,19 @@ def test_a_trial_that_was_suspended_goes_on_as_if_it_had_not_been() -> None:
         pack.step()
     for row, expected in zip(pack.weights.rows, undisturbed[1:], strict=True):
         torch.testing.assert_close(row, expected.weights, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", sorted(families()))
+@pytest.mark.parametrize("method", ["adapter", "lora"])
+def test_so_it_does_over_every_family_of_backbones(
+    method: str, family: str, checkpoint: MakeCheckpoint, small_options: SmallOptions
+) -> None:
+    encoder = load_backbone(str(checkpoint(family)), device=CPU, compute_dtype=torch.float32).encoder
+    options = small_options(method, encoder)
+    configs = [make_config(method, options, seed=seed, dropout=0.3, learning_rate=1e-3) for seed in range(3)]
+    observed, *mates = configs
+    packed = _train([(2, STEPS, observed), (0, 4, mates[0]), (1, STEPS, mates[1])], 90, encoder)[0]
+    (alone,) = _train([(0, STEPS, observed)], 10_000, encoder)
+    np.testing.assert_allclose(packed.losses, alone.losses, rtol=0, atol=TOLERANCE * STEPS)
+    torch.testing.assert_close(packed.weights, alone.weights, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(packed.logits, alone.logits, rtol=0, atol=TOLERANCE * STEPS)

@@ -1,7 +1,7 @@
 """Formats of other libraries that a saved adapter can be written in, one a file.
 
 To add one, write `trainables/inference/formats/<name>.py`, which holds what `Format` says. Whatever is written is
-opened by the other library and asked before it is handed over: it answers as the adapter does, or is refused.
+opened again and asked before it is handed over: it answers as the adapter does, or is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Format(Protocol):
         ...
 
     def open_(self, predictor: Predictor, folder: Path) -> Answer:
-        """Open what was written as a user of the other library does."""
+        """Open what was written as a user of the other library does, by that library where it can be had here."""
         ...
 
 

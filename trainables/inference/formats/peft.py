@@ -21,11 +21,12 @@ from torch import Tensor
 
 from trainables.backbones import prefix_of
 from trainables.inference.equal_answers import reads_types
+from trainables.inference.foreign_folder import notes_of
 from trainables.inference.formats import Answer
-from trainables.inference.model_card import write_card
-from trainables.inference.peft_folder import PREFIX, notes_of
+from trainables.inference.model_card import READ, READS, write_card
+from trainables.inference.peft_folder import PREFIX
 from trainables.inference.predictor import Predictor
-from trainables.inference.saved_names import CARD, PEFT_HEAD, PEFT_NOTES, WEIGHTS
+from trainables.inference.saved_names import CARD, OWN_HEAD, OWN_NOTES, WEIGHTS
 from trainables.inference.stock_model import (
     StockHead,
     backbone_folder,
@@ -39,12 +40,6 @@ from trainables.methods import parse_options
 from trainables.methods.peft import tuned_model
 
 NEEDS = (("peft",), "peft")
-_READS = {
-    "first": "hidden[:, 0]",
-    "mean": '(hidden * inputs["attention_mask"][..., None]).sum(1) / inputs["attention_mask"].sum(1, keepdim=True)',
-    "pooler": "outputs.pooler_output",
-    "tokens": "hidden",
-}
 
 
 def write(predictor: Predictor, folder: Path) -> None:
@@ -60,12 +55,12 @@ def write(predictor: Predictor, folder: Path) -> None:
     config.save_pretrained(folder)
     if head is None:
         weight, bias = linear_head(predictor.model)
-        save_file({"weight": weight, "bias": bias}, folder / PEFT_HEAD)
+        save_file({"weight": weight, "bias": bias}, folder / OWN_HEAD)
     else:
         tensors |= {f"{PREFIX}{name}": tensor for name, tensor in head.tensors.items()}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / PEFT_NOTES).write_text(json.dumps(notes_of(predictor), indent=2) + "\n", encoding="utf-8")
+    (folder / OWN_NOTES).write_text(json.dumps(notes_of(predictor), indent=2) + "\n", encoding="utf-8")
     write_card(folder / CARD, predictor, library="peft", usage=_usage(predictor, head), notes=_notes(predictor, head))
 
 
@@ -87,7 +82,7 @@ def open_(predictor: Predictor, folder: Path) -> Answer:
         return answer
     encoder = PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(place, local_files_only=True), folder)
     encoder.eval()
-    layer = load_file(folder / PEFT_HEAD)
+    layer = load_file(folder / OWN_HEAD)
     code = compile(_reading(predictor), CARD, "exec")
 
     def read(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -160,7 +155,7 @@ def _virtual_tokens(predictor: Predictor) -> int:
 
 def _reading(predictor: Predictor) -> str:
     """The lines that make logits of an encoder's outputs."""
-    hidden, read = "outputs.last_hidden_state", _READS[predictor.model.encoder.pooling]
+    hidden, read = "outputs.last_hidden_state", READS[predictor.model.encoder.pooling]
     if number := _virtual_tokens(predictor):
         hidden += f"[:, -inputs['input_ids'].shape[1]:]  # without {number} virtual tokens, where they are among them"
         read = read.replace("outputs.pooler_output", "model.get_base_model().pooler(hidden)")
@@ -189,17 +184,12 @@ inputs = tokenizer({read}, return_tensors="pt")
 outputs = model(**inputs)
 """
     if head is None:
-        lines += f'head = load_file("path/to/this/folder/{PEFT_HEAD}")\n' + _reading(predictor)
+        lines += f'head = load_file("path/to/this/folder/{OWN_HEAD}")\n' + _reading(predictor)
     return lines
 
 
 def _notes(predictor: Predictor, head: StockHead | None) -> str:
     if head is not None:
         return f"The head is `{head.module}` of `{head.class_name}`, saved with the changes.\n\n"
-    reads = {
-        "first": "the first token's state",
-        "mean": "the mean of all word pieces' states",
-        "pooler": "the backbone's pooler",
-        "tokens": "every word piece's state",
-    }[predictor.model.encoder.pooling]
-    return f"The head reads {reads}. It is in `{PEFT_HEAD}`, and the last lines apply it.\n\n"
+    reads = READ[predictor.model.encoder.pooling]
+    return f"The head reads {reads}. It is in `{OWN_HEAD}`, and the last lines apply it.\n\n"
