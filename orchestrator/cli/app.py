@@ -388,6 +388,66 @@ def ablate(
 
 
 @app.command()
+def sequence(
+    tasks: Annotated[
+        list[str],
+        typer.Argument(metavar="TASK... | FILE", help="Tasks in their order; or one .yaml, .json or .py file."),
+    ],
+    methods: Annotated[
+        str | None, typer.Option(metavar="METHOD,...", help="adapter,full_finetuning by default.")
+    ] = None,
+    sequential: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD,...",
+            help="Methods that are one model, trained on task after task; full_finetuning and top_layers by default.",
+        ),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="minilm by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over each task's training rows.")] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option("--learning-rate", metavar="RATE", help="Of all methods; or METHOD=RATE,METHOD=RATE."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="So many seeds, from 0; or a list, such as 0,7.")
+    ] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="An order of its own for every seed.")] = False,
+    max_train_rows: Annotated[
+        int | None, typer.Option("--max-train-rows", metavar="N", help="Training rows used of each task.")
+    ] = None,
+    max_evaluation_rows: Annotated[
+        int | None, typer.Option("--max-evaluation-rows", metavar="N", help="Rows used of each other split.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The sequence's name; `sequence` by default.")] = None,
+    set_: Overrides = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/<name> by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Train tasks one after another and evaluate all earlier ones after each: what is forgotten, and what is not."""
+    from orchestrator.cli.sequence import declared, show_sequence
+
+    values = declared(
+        tasks,
+        overrides=set_ or (),
+        methods=methods,
+        sequential=sequential,
+        backbone=backbone,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seeds=seeds,
+        shuffle=shuffle,
+        max_train_rows=max_train_rows,
+        max_evaluation_rows=max_evaluation_rows,
+        name=name,
+    )
+    return show_sequence(values, store=store, device=device, as_json=as_json)
+
+
+@app.command()
 def ui(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; a free one by default.")
