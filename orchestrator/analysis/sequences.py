@@ -1,4 +1,4 @@
-"""A sequence that was run, and what it says: which score each task had after every later one, and what was forgotten."""
+"""A sequence that was run, and what it says: what each task scored after every later one, and what was forgotten."""
 
 from __future__ import annotations
 
@@ -76,18 +76,18 @@ class SequenceResults:
 
     Args:
         cells: a row an evaluation, with the columns of `CELLS`.
-        trainings: a row a training, with the columns of `TRAININGS`.
+        trainings: a row a training, with the columns of `TRAININGS`; without them all tasks evaluated count as all.
     """
 
-    def __init__(self, cells: pa.Table, trainings: pa.Table) -> None:
+    def __init__(self, cells: pa.Table, trainings: pa.Table | None = None) -> None:
         self._cells = cells
-        self._trainings = trainings
+        self._trainings = TRAININGS.empty_table() if trainings is None else trainings
         rows = cells.to_pylist()
         self._by_method: dict[str, dict[int, dict[tuple[int, int], dict[str, Any]]]] = {}
         for row in rows:
             of_seed = self._by_method.setdefault(row["method"], {}).setdefault(row["seed"], {})
             of_seed[row["after"], row["place"]] = row
-        self._num_tasks = max([0, *trainings["place"].to_pylist()])
+        self._num_tasks = max([0, *self._trainings["place"].to_pylist(), *cells["after"].to_pylist()])
 
     def cells(self) -> pa.Table:
         """A row per evaluation: method, seed, the task trained last, the task evaluated, its score, and the SHA-256 of
@@ -100,10 +100,10 @@ class SequenceResults:
         return self._trainings
 
     def matrix(self) -> pa.Table:
-        """A row per method, task trained last and task evaluated: mean score and s.e.m. over seeds, and its change since
-        the task was trained.
+        """A row per method, task trained last and task evaluated: mean score and s.e.m. over seeds, and the change.
 
-        `is_unchanged` says whether the outputs of all rows are still the same to the last bit, with every seed.
+        The change is since right after the task was trained. `is_unchanged` says whether the outputs of all rows are
+        still what they were then, to the last bit and with every seed.
         """
         found = []
         for method, seeds in self._by_method.items():

@@ -344,13 +344,29 @@ def export(
         str | None,
         typer.Option("--format", metavar="FORMAT", help=f"For another library: {', '.join(format_names())}."),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", metavar="REPO_ID", help="Send it to this repository of the hub, by the token in HF_TOKEN."
+        ),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Push to a repository that all can read.")] = False,
     as_json: Json = False,
 ) -> int:
     """Write the weights and model card of a task's recommended setting, for `adaptune.load` or another library."""
     from orchestrator.cli.export import export_adapter
 
     return export_adapter(
-        store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json, to=to
+        store,
+        task=task,
+        trial=trial,
+        method=method,
+        backbone=backbone,
+        out=out,
+        as_json=as_json,
+        to=to,
+        push=push,
+        public=public,
     )
 
 

@@ -8,7 +8,8 @@ evaluation gave, and what is there already is not done again.
     STORE/trained/<id>/     what a training has left: a saved adapter, and outcome.json
     STORE/heads/<id>.safetensors    the head of an earlier task of a model that went on
     STORE/rows/<id>.json    a row of the matrix: what was trained, and what all tasks so far scored
-    STORE/cells.parquet, trainings.parquet, matrix.csv, measures.csv, forgetting.md, forgetting.png, forgetting.svg
+    STORE/cells.parquet, cells.csv, trainings.parquet    all of them as tables
+    STORE/matrix.csv, measures.csv, forgetting.md, forgetting.png, forgetting.svg    what they say
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class _Run:
 
         untrained = [step for step in steps if not self._has_weights(step)]
         # Weights that a row has been written for are let go; who goes on from them after all needs them again.
-        if starts := [step.earlier[-1] for step in untrained if _goes_on(step)]:
+        if starts := [step.earlier[-1] for step in untrained if _goes_on(step) and self._has_row(step.earlier[-1])]:
             self._train(starts)
         inbox = Inbox()
         for step in untrained:
@@ -179,7 +180,7 @@ class _Run:
         self._tell(f"{_words(step)}: now {scores}")
 
     def _cell(self, step: PlannedStep, evaluated: PlannedStep) -> dict[str, Any]:
-        """What a task scores after a step was trained: with its own weights, or its own head on the encoder as it is."""
+        """What a task scores after a step: by weights of its own, or by its head on the encoder as it is now."""
         head = self._head(evaluated) if step.is_sequential and evaluated is not step else None
         folder = self._trained(step if step.is_sequential else evaluated)
         found = self._engine.evaluate(evaluated.config, evaluated.split, folder, head=head)
@@ -322,6 +323,7 @@ def _write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def _write_answers(folder: Path, results: SequenceResults) -> None:
     """The matrix and its measures as tables and as a picture."""
+    replace_file(folder / "cells.csv", csv_bytes(results.cells()))
     replace_file(folder / "cells.parquet", parquet_bytes(results.cells()))
     replace_file(folder / "trainings.parquet", parquet_bytes(results.trainings()))
     matrix, measures = results.matrix(), results.measures()

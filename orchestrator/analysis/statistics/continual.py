@@ -48,7 +48,7 @@ def forgetting_by_task(matrix: npt.ArrayLike) -> np.ndarray:
 
 
 def forgetting(matrix: npt.ArrayLike) -> float:
-    """The mean of `forgetting_by_task`: F_T of Chaudhry et al. (2018), section 4. Lower is better; it may be negative."""
+    """The mean of `forgetting_by_task`: F_T of Chaudhry et al. (2018), section 4. Lower is better."""
     return float(forgetting_by_task(matrix).mean())
 
 
