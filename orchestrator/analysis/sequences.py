@@ -157,10 +157,11 @@ class SequenceResults:
 
     def failed(self) -> list[str]:
         """What of the trainings failed, a sentence each."""
+        rows = [row for row in self._trainings.to_pylist() if row["status"] != "completed"]
+        reasons = [(row["error"] or "unknown").strip().splitlines()[-1] for row in rows]
         return [
-            f"{row['method']} on {row['task']}, seed {row['seed']}: {(row['error'] or '').strip().splitlines()[-1:]}"
-            for row in self._trainings.to_pylist()
-            if row["status"] != "completed"
+            f"{row['method']} on {row['task']}, seed {row['seed']}: {reason}"
+            for row, reason in zip(rows, reasons, strict=True)
         ]
 
     def _whole_matrices(self) -> Iterator[tuple[str, list[np.ndarray]]]:

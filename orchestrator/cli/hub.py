@@ -46,7 +46,7 @@ def open_hub(repo_id: str, *, public: bool) -> HubRepository:
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public all the same
 
     faults = []
     token = os.environ.get(TOKEN, "").strip()
