@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from orchestrator.analysis.statistics.intervals import estimate_over_seeds_and_rows, mean_and_standard_error, t_interval
 from orchestrator.analysis.text import wording
+from trainables.packaged import PACKAGED, packaged_folder
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", flags=re.DOTALL)
 _PIPELINE = {"classification": "text-classification", "multilabel": "text-classification", "regression": None}
@@ -49,9 +50,7 @@ def completed_card(card: str, standing: Standing) -> str:
 
     `card` is what came with the weights: front matter of one value a line, then text whose code stands last.
     """
-    backbone = Path(str(standing.trial["backbone"]))
-    if backbone.is_absolute():  # where a folder lies on this machine is nobody else's business
-        card = card.replace(str(backbone), backbone.name)
+    card = _without_folders(card, str(standing.trial["backbone"]))
     front = _FRONT.match(card)
     about = _values(front.group(1)) if front else {}
     body = card[front.end() :] if front else card
@@ -59,6 +58,14 @@ def completed_card(card: str, standing: Standing) -> str:
     parts = [before.rstrip(), _scores(standing), _data(standing), _provenance(standing)]
     text = "\n\n".join(parts) + (f"\n\n## Use\n\n{fence}{code}" if fence else "\n")
     return f"---\n{_front_matter(about, standing)}\n---\n{text}"
+
+
+def _without_folders(card: str, backbone: str) -> str:
+    """Where the backbone lies on this machine is nobody else's business, nor of use to anybody else."""
+    folder = packaged_folder(backbone) if backbone in PACKAGED else Path(backbone)
+    if folder is None or not folder.is_absolute():
+        return card
+    return card.replace(str(folder), f"path/to/{Path(backbone).name}")
 
 
 def _values(front: str) -> dict[str, Any]:
