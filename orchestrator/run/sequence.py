@@ -175,7 +175,7 @@ class _Run:
             self._tell(f"{_words(step)}: failed")
             return
         if _goes_on(step):  # no later row needs the encoder of the task before
-            shutil.rmtree(self._trained(step.earlier[-1]), ignore_errors=True)
+            self._let_go(self._trained(step.earlier[-1]))
         scores = ", ".join(f"{cell['task']} {cell['score']:.3f}" for cell in cells)
         self._tell(f"{_words(step)}: now {scores}")
 
@@ -200,6 +200,12 @@ class _Run:
             "evaluated_at": now(),
         }
 
+    @staticmethod
+    def _let_go(folder: Path) -> None:
+        """Remove what a training has left, the file that says it is there before all others."""
+        (folder / _OUTCOME).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def _keep_head(self, step: PlannedStep) -> None:
         from trainables.inference.saved_scores import write_head
 
@@ -223,9 +229,9 @@ class _Run:
         return self._head(step).exists() if step.is_sequential else self._has_weights(step)
 
     def _has_row(self, step: PlannedStep) -> bool:
-        """Whether a step was trained and evaluated; one that failed is tried again."""
+        """Whether a step was trained, and every task so far evaluated after it; what failed is tried again."""
         row = _read_row(self._folder, step.row_id)
-        return row is not None and row["training"]["status"] == OutcomeStatus.COMPLETED
+        return row is not None and len(row["cells"]) == step.place + 1
 
     def _trained(self, step: PlannedStep) -> Path:
         return self._folder / "trained" / step.step_id

@@ -45,17 +45,13 @@ def matrix_tables(matrix: pa.Table) -> list[TextTable]:
     tables = []
     for method, rows in by_method(matrix).items():
         cells = {(row["after"], row["place"]): row for row in rows}
-        num_tasks = max(row["after"] for row in rows)
         names = task_names(rows)
         tables.append(
             TextTable(
                 title=f"{method} ({kind(rows[0])})",
                 left=("after",),
-                right=tuple(names[place] for place in range(1, num_tasks + 1)),
-                rows=tuple(
-                    (names[after], *(_cell(cells.get((after, place))) for place in range(1, num_tasks + 1)))
-                    for after in range(1, num_tasks + 1)
-                ),
+                right=tuple(names.values()),
+                rows=tuple((names[after], *(_cell(cells.get((after, place))) for place in names)) for after in names),
             )
         )
     return tables
@@ -70,8 +66,9 @@ def by_method(matrix: pa.Table) -> dict[str, list[dict[str, Any]]]:
 
 
 def task_names(rows: list[dict[str, Any]]) -> dict[int, str]:
-    """What the task at each place is called; by its place, where seeds have orders of their own."""
-    return {row["place"]: row["task"] or f"task {row['place']}" for row in rows}
+    """What the task at each place is called; by its place, where seeds have orders of their own or it has failed."""
+    found = {row["after"]: row["after_task"] for row in rows} | {row["place"]: row["task"] for row in rows}
+    return {place: found.get(place) or f"task {place}" for place in range(1, max(found) + 1)}
 
 
 def unchanged_sentence(matrix: pa.Table) -> str:

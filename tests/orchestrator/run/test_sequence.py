@@ -20,10 +20,11 @@ from orchestrator.cli import main
 from orchestrator.planning.sequence import order_of, plan_sequence
 from orchestrator.spec.sequence import parse_sequence
 from tests.fixtures import write_task_folder
+from trainables.engine import pack_run
 from trainables.engine.engine import Engine
 from trainables.faults import FaultsError
 from trainables.inference.formats import convert
-from trainables.inference.saved_adapter import load
+from trainables.inference.saved_adapter import load, save
 from trainables.tasks import load as load_task
 
 ADAPTER = {"adapter": {"adapter_size": 4, "learning_rate": 1e-2}}
@@ -203,6 +204,28 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(
     del trained[:]
     adaptune.run_sequence(broken, tmp_path / "store", device="cpu")
     assert trained == ["full_finetuning first 0"]
+
+
+def test_a_task_that_failed_once_is_evaluated_in_all_rows_when_it_has_been_trained(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
+) -> None:
+    adapters = {**values, "seeds": [0], "methods": [ADAPTER]}
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_run, "save", save_unless_first)
+        first = adaptune.run_sequence(adapters, tmp_path / "store", device="cpu")
+    assert [sentence.partition(":")[0] for sentence in first.failed()] == ["adapter on first, seed 0"]
+    assert len(first.cells()) == 3
+    del trained[:]
+    again = adaptune.run_sequence(adapters, tmp_path / "store", device="cpu")
+    assert trained == ["adapter first 0"]
+    assert len(again.cells()) == 6
+    assert again.failed() == []
+
+
+def save_unless_first(folder: Path, model: Any, config: Any, *rest: Any, **named: Any) -> None:
+    if config.task.endswith("first"):
+        raise OSError("no room")
+    save(folder, model, config, *rest, **named)
 
 
 def test_every_fault_is_told_at_once(values: dict[str, Any], tmp_path: Path) -> None:
