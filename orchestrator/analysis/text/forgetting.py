@@ -88,13 +88,24 @@ def markdown(results: SequenceResults) -> str:
     parts = [_as_markdown(measures_table(results.measures()))]
     for table in matrix_tables(matrix):
         parts += [f"**{table.title}**", _as_markdown(table)]
-    scored = sorted({(row["task"], row["metric"], row["split"]) for row in results.cells().to_pylist()})
-    told = ", ".join(f"{task} by {metric.replace('_', ' ')} on {split}" for task, metric, split in scored)
     parts.append(
         "Scores in points, mean ± s.e.m. over seeds; a row is what the tasks score after its task was trained. "
-        f"Measured are {told}. {unchanged_sentence(matrix)}"
+        f"{_measured_by(results)} {unchanged_sentence(matrix)}"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _measured_by(results: SequenceResults) -> str:
+    """By which metrics, on which rows, which tasks are measured."""
+    tasks: dict[str, list[str]] = {}
+    for row in results.cells().to_pylist():
+        of_metric = tasks.setdefault(f"{row['metric'].replace('_', ' ')} on {row['split']}", [])
+        if row["task"] not in of_metric:
+            of_metric.append(row["task"])
+    if len(tasks) == 1:
+        return f"All are measured by {next(iter(tasks))}."
+    told = [f"{', '.join(names)} by {how}" for how, names in tasks.items()]
+    return f"Measured are {'; '.join(told)}."
 
 
 def points(row: dict[str, Any]) -> str:
