@@ -47,7 +47,7 @@ def test_the_words_about_the_five_tasks_say_what_their_record_says(results: Sequ
     for sentence in (
         f"adapters score {found[own, 'average_score']} points on average, as when each was learned",
         f"on and on scores {found[one, 'average_score']}: it has forgotten {found[one, 'forgetting']} points",
-        f"in {cells[one, 2, 2]} % of the messages right after that is learned, and in {cells[one, 3, 2]} % after the next",
+        f"in {cells[one, 2, 2]} % of the messages right after that is learned, and in {cells[one, 3, 2]} % after",
         f"fall to {cells[one, 2, 1]} after the second task, and are at {cells[one, 5, 1]} after the fifth",
         f"that went on ({cells[one, 5, 5]}) than by an adapter on the untouched backbone ({cells[own, 5, 5]})",
     ):
