@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchestrator.analysis.results import Results
+    from orchestrator.analysis.sequences import SequenceResults
+    from orchestrator.run.sequence import load_sequence, run_sequence
     from orchestrator.run.sweep import load_results, run_sweep
     from orchestrator.spec import (
         Asha,
@@ -52,6 +54,7 @@ __all__ = [
     "RandInt",
     "Results",
     "SearchSpec",
+    "SequenceResults",
     "SweepSpec",
     "SweepSpecError",
     "Uniform",
@@ -59,6 +62,8 @@ __all__ = [
     "convert",
     "load",
     "load_results",
+    "load_sequence",
+    "run_sequence",
     "run_sweep",
 ]
 
@@ -70,9 +75,12 @@ _DEFINED_IN = {
     "AdapterBank": "trainables",
     "FaultsError": "trainables.faults",
     "Results": "orchestrator.analysis.results",
+    "SequenceResults": "orchestrator.analysis.sequences",
     "convert": "trainables",
     "load": "trainables",
     "load_results": "orchestrator.run.sweep",
+    "load_sequence": "orchestrator.run.sequence",
+    "run_sequence": "orchestrator.run.sequence",
     "run_sweep": "orchestrator.run.sweep",
     **dict.fromkeys(_OF_IPYTHON, "orchestrator.analysis.notebook"),
 }

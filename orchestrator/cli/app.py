@@ -358,13 +358,29 @@ def export(
         str | None,
         typer.Option("--format", metavar="FORMAT", help=f"For another library: {', '.join(format_names())}."),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", metavar="REPO_ID", help="Send it to this repository of the hub, by the token in HF_TOKEN."
+        ),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Push to a repository that all can read.")] = False,
     as_json: Json = False,
 ) -> int:
     """Write the weights and model card of a task's recommended setting, for `adaptune.load` or another library."""
     from orchestrator.cli.export import export_adapter
 
     return export_adapter(
-        store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json, to=to
+        store,
+        task=task,
+        trial=trial,
+        method=method,
+        backbone=backbone,
+        out=out,
+        as_json=as_json,
+        to=to,
+        push=push,
+        public=public,
     )
 
 
@@ -399,6 +415,66 @@ def ablate(
     return ablate_adapters(
         store, task=task, trial=trial, split=split, again=again, tracking_uri=tracking_uri, as_json=as_json
     )
+
+
+@app.command()
+def sequence(
+    tasks: Annotated[
+        list[str],
+        typer.Argument(metavar="TASK... | FILE", help="Tasks in their order; or one .yaml, .json or .py file."),
+    ],
+    methods: Annotated[
+        str | None, typer.Option(metavar="METHOD,...", help="adapter,full_finetuning by default.")
+    ] = None,
+    sequential: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD,...",
+            help="Methods that are one model, trained on task after task; full_finetuning and top_layers by default.",
+        ),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="minilm by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over each task's training rows.")] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option("--learning-rate", metavar="RATE", help="Of all methods; or METHOD=RATE,METHOD=RATE."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="So many seeds, from 0; or a list, such as 0,7.")
+    ] = None,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="An order of its own for every seed.")] = False,
+    max_train_rows: Annotated[
+        int | None, typer.Option("--max-train-rows", metavar="N", help="Training rows used of each task.")
+    ] = None,
+    max_evaluation_rows: Annotated[
+        int | None, typer.Option("--max-evaluation-rows", metavar="N", help="Rows used of each other split.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The sequence's name; `sequence` by default.")] = None,
+    set_: Overrides = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/<name> by default.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Train tasks one after another and evaluate all earlier ones after each: what is forgotten, and what is not."""
+    from orchestrator.cli.sequence import declared, show_sequence
+
+    values = declared(
+        tasks,
+        overrides=set_ or (),
+        methods=methods,
+        sequential=sequential,
+        backbone=backbone,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        seeds=seeds,
+        shuffle=shuffle,
+        max_train_rows=max_train_rows,
+        max_evaluation_rows=max_evaluation_rows,
+        name=name,
+    )
+    return show_sequence(values, store=store, device=device, as_json=as_json)
 
 
 @app.command()

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from orchestrator.analysis.configurations import best_replicate
+from orchestrator.analysis.model_card import Standing, completed_card
 from orchestrator.analysis.results import Results
+from orchestrator.cli.hub import open_hub
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.run.sweep import load_results
@@ -24,7 +26,7 @@ from orchestrator.store import Store
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.formats import check_target, convert
-from trainables.inference.saved_names import write_files
+from trainables.inference.saved_names import CARD, CONFIG, write_file, write_files
 from trainables.outcome import TrialOutcome
 
 _SCORES = ("validation_score", "test_score")
@@ -40,13 +42,19 @@ def export_adapter(
     out: str | None,
     as_json: bool,
     to: str | None = None,
+    push: str | None = None,
+    public: bool = False,
 ) -> int:
     """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed.
 
-    `to` is the format of another library to write them in.
+    `to` is the format of another library to write them in, `push` a repository of the hub to send them to, which is
+    made private unless it is to be `public`.
     """
-    opened = Store(store)
-    chosen = choose("export", load_results(store), task=task, trial=trial, method=method, backbone=backbone)
+    opened, results = Store(store), load_results(store)
+    hub = None if push is None else open_hub(push, public=public)
+    if public and push is None:
+        raise FaultsError("export", ["--public: says how to push, so it needs --push"])
+    chosen = choose("export", results, task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     name = chosen["trial_id"] if to is None else f"{chosen['trial_id']}-{to}"
@@ -63,11 +71,15 @@ def export_adapter(
             return 1
         origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
         equals_record = _is_as_recorded(outcome, chosen)
+    standing = _standing(results, chosen, folder)
     if to is not None:
         try:
             convert(folder, to, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+    card = target / CARD
+    write_file(card, completed_card(card.read_text(encoding="utf-8"), standing).encode())
+    pushed = None if hub is None else hub.push(target)
     if as_json:
         answer = {
             "folder": str(target),
@@ -77,11 +89,30 @@ def export_adapter(
             **scores,
             "equals_record": equals_record,
             "weights": origin,
+            **({} if pushed is None else {"pushed": pushed}),
         }
         print(json.dumps(answer))
         return 0
     screen.print(str(target), soft_wrap=True)
+    if pushed is not None:
+        screen.print(pushed, soft_wrap=True)
     return 0
+
+
+def _standing(results: Results, chosen: Mapping[str, Any], folder: Path) -> Standing:
+    """What the sweep knows of the trial whose weights lie in a folder, for its card."""
+    trials = [row for row in results.trials().to_pylist() if row["config_id"] is not None]
+    group = [
+        row for row in trials if all(row[name] == chosen[name] for name in ("sweep", "task", "method", "backbone"))
+    ]
+    completed = TrialStatus.COMPLETED.value
+    return Standing(
+        trial=chosen,
+        replicates=[r for r in group if r["config_id"] == chosen["config_id"] and r["status"] == completed],
+        num_configurations=len({row["config_id"] for row in group}),
+        num_failed=sum(row["status"] == TrialStatus.FAILED.value for row in group),
+        task=json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task"],
+    )
 
 
 def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:

@@ -27,7 +27,9 @@ from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_run import PackContext, PackRun, PackStatus
 from trainables.engine.pack_size import PackSizer
-from trainables.faults import FaultsError
+from trainables.faults import FaultsError, unknown_name
+from trainables.inference.saved_adapter import load
+from trainables.inference.saved_scores import SavedScores, load_with_head, score_saved
 from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
 from trainables.nn.encoder import Encoder
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
@@ -51,6 +53,7 @@ class Engine:
         memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
             the threads' share of the machine's.
         share: of what is free on a GPU when a pack begins, where several engines have one card.
+        load_task: how a task is read, given its reference; it must keep what it has read.
 
     Raises `FaultsError` where the device is none that can be trained on.
     """
@@ -63,6 +66,7 @@ class Engine:
         cache_dir: Path | None = None,
         memory_bytes: int | None = None,
         share: float = 1.0,
+        load_task: Callable[[str], tasks.Task] = tasks.load,
     ) -> None:
         self.device = device_named(device)
         self.cache_dir = cache_dir
@@ -71,6 +75,7 @@ class Engine:
             torch.set_num_threads(num_threads)
         self._memory_bytes = memory_bytes
         self._share = share
+        self._load_task = load_task
         if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
             self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
@@ -145,6 +150,22 @@ class Engine:
                 self._pack = None
                 release_unused()
 
+    def evaluate(self, config: TrialConfig, split: str, folder: Path, *, head: Path | None = None) -> SavedScores:
+        """What a saved adapter scores on a split of the task of its configuration, over the backbone held here.
+
+        The backbone is the very object that the engine's trials train on. With `head`, a file of `write_head`, only the
+        encoder is the folder's, which may be another task's. Raises `FaultsError` where the folder is faulty or the
+        task has no such split, `TrainingDivergedError` where the loss is not finite.
+        """
+        context = self._prepare(config)
+        if split not in context.data:
+            raise FaultsError("evaluation", [unknown_name(f"split of {context.task.name}", split, context.data)])
+        if head is None:
+            model = load(folder, backbone=context.backbone).model
+        else:
+            model = load_with_head(folder, head, config, context.task, context.backbone)
+        return score_saved(model, context.data[split], context.metric)
+
     def _train_pack(self, lead: Job, inbox: Inbox) -> None:
         """Train the pack that a trial opens; a fault of the trial's is its outcome."""
         try:
@@ -169,7 +190,7 @@ class Engine:
         return None if free is None else int(free * self._share)
 
     def _prepare(self, config: TrialConfig) -> PackContext:
-        task = tasks.load(config.task)
+        task = self._load_task(config.task)
         if faults := kind_faults(config.method, task.info):
             raise FaultsError("trial", faults)
         backbone = self._backbone(config)

@@ -170,15 +170,21 @@ def _fill(model: AdaptedModel, saved: SavedFolder) -> None:
     own = own_tensors(model)
     if faults := saved.tensor_faults({name: tuple(tensor.shape) for name, tensor in own.items()}):
         raise saved.fault(*faults)
+    tensors = read_tensors(saved)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name].view_as(tensor))
+
+
+def read_tensors(saved: SavedFolder) -> dict[str, torch.Tensor]:
+    """The weights of a folder by name. Raises `FaultsError` where they cannot be read or are not finite."""
     try:
         tensors = load_file(saved.folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise saved.fault(f"{WEIGHTS} must be readable as safetensors, but {error}") from None
     if odd := sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())):
         raise saved.fault(f"{WEIGHTS} must hold finite numbers, but does not in {', '.join(odd[:5])}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name].view_as(tensor))
+    return tensors
 
 
 def own_tensors(model: AdaptedModel) -> dict[str, torch.Tensor]:

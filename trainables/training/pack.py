@@ -41,6 +41,7 @@ from trainables.training.model import AdaptedModel, build_model
 from trainables.training.optimizer import StepNumbers
 from trainables.training.prefix_cache import PrefixCache
 from trainables.training.running_trial import RunningTrial
+from trainables.training.start import begin
 from trainables.training.weights import TrainedWeights, TrialState
 
 # Word pieces that pass through the encoder together. More trials than these hold are trained slice after slice: on a
@@ -109,8 +110,9 @@ class Pack:
         return self._weights
 
     def join(self, newcomers: Sequence[RunningTrial]) -> None:
-        """Let trials train with the pack from the next step on, initialised from their seeds."""
+        """Let trials train with the pack from the next step on, initialised from their seeds or from their starts."""
         model = build_model(self._encoder, [trial.config for trial in newcomers], self._num_outputs, kind=self._kind)
+        begin(model, [trial.job.start for trial in newcomers])
         if self._weights is None:
             self._model, self._weights = model, TrainedWeights(model)
         elif self.trials:

@@ -16,6 +16,7 @@ from trainables.methods import is_fitted
 from trainables.outcome import EpochReport, Report, TrialOutcome, now
 from trainables.predictions import Predictions, SplitRows
 from trainables.training.model import derive_seed
+from trainables.training.start import Start
 
 
 def rows_a_step(config: TrialConfig, num_rows: int) -> int:
@@ -42,6 +43,7 @@ class Job:
     save_to: Path | None = None  # where to keep the trained weights
     keep_predictions: bool = False  # whether its outcome brings what the trained model predicts of each row
     keep_weights: bool = False  # whether it brings what has been trained, as a saved adapter's files
+    start: Start | None = None  # what it goes on from; None is the backbone, and the initial values of its seed
 
 
 class RunningTrial:

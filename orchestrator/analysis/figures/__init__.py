@@ -16,6 +16,7 @@ from orchestrator.analysis.figures.critical_difference import critical_differenc
 from orchestrator.analysis.figures.curve import curve_figure, tasks_figure
 from orchestrator.analysis.figures.expected_validation import expected_validation_figure
 from orchestrator.analysis.figures.forest import forest_figure
+from orchestrator.analysis.figures.forgetting import forgetting_figure
 from orchestrator.analysis.figures.heatmap import ablation_figure
 from orchestrator.analysis.figures.importance import importance_figure
 from orchestrator.analysis.figures.learning_curves import learning_curves_figure
@@ -26,7 +27,16 @@ from orchestrator.analysis.figures.robustness import robustness_figure
 from orchestrator.analysis.figures.slices import slices_figure
 from orchestrator.analysis.figures.style import KINDS, render
 
-__all__ = ["FIGURES", "KINDS", "Drawn", "ablation_figure", "curve_figure", "render", "tasks_figure"]
+__all__ = [
+    "FIGURES",
+    "KINDS",
+    "Drawn",
+    "ablation_figure",
+    "curve_figure",
+    "forgetting_figure",
+    "render",
+    "tasks_figure",
+]
 
 
 class Drawn(NamedTuple):

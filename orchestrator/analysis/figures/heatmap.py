@@ -20,7 +20,7 @@ from orchestrator.analysis.text import wording
 # Losses in vermilion, gains in blue: apart under every common colour blindness; white is no change at all.
 _LOSSES = ("#FFFFFF", "#FBE6D4", "#F3B98A", "#E07B33", "#C2500A", "#8A3300", "#571F00")
 _GAINS = ("#FFFFFF", "#DCECF7", "#A5CFEA", "#56A5D6", "#0072B2", "#00507D", "#003350")
-_CHANGE = LinearSegmentedColormap.from_list("change", [*reversed(_LOSSES), *_GAINS[1:]])
+CHANGE = LinearSegmentedColormap.from_list("change", [*reversed(_LOSSES), *_GAINS[1:]])
 _MOST_NUMBERED = 12  # layers; the cells of more are too small for numbers
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 1.05, 0.98, 0.58  # inches around the cells
 _CHARACTERS_AN_INCH = 15  # of the caption
@@ -56,7 +56,7 @@ def _draw_cells(axes: Axes, reading: Reading, *, inches: float) -> ScalarMappabl
     """The upper triangle of cells, and in the lower one what they are relative to."""
     number = reading.num_layers
     reach = max(0.1, float(np.nanmax(np.abs(reading.percent), initial=0.0)))
-    scale = ScalarMappable(Normalize(-reach, reach), _CHANGE)  # equal changes are equally strong in both directions
+    scale = ScalarMappable(Normalize(-reach, reach), CHANGE)  # equal changes are equally strong in both directions
     for first in range(number):
         for last in range(first, number):
             value = reading.percent[first, last]
