@@ -169,7 +169,7 @@ class Engine:
         return None if free is None else int(free * self._share)
 
     def _prepare(self, config: TrialConfig) -> PackContext:
-        task = tasks.load(config.task)
+        task = tasks.load_trial(config)
         if faults := kind_faults(config.method, task.info):
             raise FaultsError("trial", faults)
         backbone = self._backbone(config)
@@ -244,7 +244,8 @@ def pack_key(config: TrialConfig) -> Hashable | None:
     key = stack_key(config)
     if key is None:
         return None
-    return (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
+    shared = (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
+    return shared if config.fold is None else (*shared, config.folds, config.fold)  # each fold has rows of its own
 
 
 def _joins(key: Hashable | None) -> Callable[[Job], bool]:
