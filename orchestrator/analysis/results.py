@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis import replicates
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -57,8 +58,8 @@ from orchestrator.analysis.questions.shares import node_shares
 from orchestrator.analysis.questions.throughput import throughput
 from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
-from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
-from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.replicates import SEEDS_AND_ROWS
+from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -70,6 +71,7 @@ _SCORES = {
     "test_mean": pa.float64(),
     "test_sem": pa.float64(),
     "num_seeds": pa.int64(),
+    "num_folds": pa.int64(),
 }
 _INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64(), "interval_over": pa.string()}
 _COUNTS = {
@@ -736,17 +738,19 @@ def _describe(chosen: Configuration) -> dict[str, Any]:
         "test_mean": test and test.mean,
         "test_sem": test and test.sem,
         "num_seeds": validation and validation.num_seeds,
+        "num_folds": validation and validation.num_folds,
     }
 
 
 def _interval(chosen: Configuration, kept: KeptRows) -> dict[str, Any]:
     """Of the mean test score."""
-    estimate, over = (kept.estimate(chosen, "test"), SEEDS_AND_ROWS) if chosen.test else (None, SEEDS)
-    found = estimate.interval() if estimate else None
-    if found is None and chosen.test:
-        found, over = intervals.t_interval(chosen.test.scores), SEEDS
-    low, high = found or (None, None)
-    return {"test_low": low, "test_high": high, "interval_over": over if found else None}
+    if chosen.test is None:
+        return {"test_low": None, "test_high": None, "interval_over": None}
+    estimate, over = kept.estimate(chosen, "test"), SEEDS_AND_ROWS
+    if estimate is None:
+        estimate, over = replicates.estimate(chosen.test)
+    low, high = estimate.interval() if estimate else (None, None)
+    return {"test_low": low, "test_high": high, "interval_over": over if estimate else None}
 
 
 def _count(group: Sequence[Configuration]) -> dict[str, float | None]:

@@ -32,8 +32,6 @@ from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
 
-SEEDS, SEEDS_AND_ROWS = "seeds", "seeds and rows"
-
 Mixture = Sequence[tuple[Configuration, float]]  # what stands for a side, with weights that add up to 1
 
 
@@ -122,12 +120,20 @@ class KeptRows:
                 self._known[config_id, split] = _outcomes(configuration, tables)
 
     def of(self, configuration: Configuration, split: str) -> RowOutcomes | None:
-        """None unless every completed seed has predictions of this split, all of the same rows."""
+        """None unless every completed replicate has predictions of this split, all of the same rows.
+
+        Folds are validated on different rows, so there is nothing of their validation.
+        """
         self.load([(configuration, split)])
         return self._known[configuration.config_id, split]
 
     def estimate(self, configuration: Configuration, split: str) -> Estimate | None:
-        """The recorded mean score, for other seeds and other rows. None without predictions, or with one seed."""
+        """The recorded mean score, for other seeds and other rows. None without predictions, or with one seed.
+
+        None of folds too: how they depend on each other is not in it.
+        """
+        if (scored := getattr(configuration, split)) is not None and scored.num_folds is not None:
+            return None
         found, summary = self.of(configuration, split), getattr(configuration, split)
         estimate = None if found is None else intervals.estimate_over_rows(found.outcomes)
         return None if estimate is None else _around(summary.mean, estimate)
@@ -149,11 +155,11 @@ class KeptRows:
         """config_id -> trial_id -> started_at of the trials whose scores its summary has, in the same order."""
         of_these = pc.is_in(self._trials["config_id"], pa.array(config_ids, pa.string()))
         completed = pc.equal(self._trials["status"], TrialStatus.COMPLETED.value)
-        columns = ["config_id", "trial_id", "started_at", "seed", f"{split}_score"]
+        columns = ["config_id", "trial_id", "started_at", "seed", "fold", f"{split}_score"]
         rows = self._trials.filter(pc.and_(of_these, completed)).select(columns).to_pylist()
         scored = [row for row in rows if row[f"{split}_score"] is not None and np.isfinite(row[f"{split}_score"])]
         found: dict[str, dict[str, str | None]] = {}
-        for row in sorted(scored, key=lambda row: math.inf if row["seed"] is None else row["seed"]):
+        for row in sorted(scored, key=lambda row: tuple(_or_last(row[name]) for name in ("seed", "fold"))):
             found.setdefault(row["config_id"], {})[row["trial_id"]] = row["started_at"]
         return found
 
@@ -172,6 +178,10 @@ class KeptRows:
             except FaultsError:  # which has been told
                 logger.debug("no predictions of %s", ", ".join(own))
         return found
+
+
+def _or_last(number: int | None) -> float:
+    return math.inf if number is None else number
 
 
 def _outcomes(configuration: Configuration, tables: Sequence[pa.Table | None]) -> RowOutcomes | None:

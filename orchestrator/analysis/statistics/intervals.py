@@ -73,6 +73,29 @@ def t_interval(scores: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[floa
     )
 
 
+def corrected_over_folds(scores: npt.ArrayLike, num_folds: int) -> Estimate | None:
+    """The mean of `(n,)` scores, or of paired differences, of models that were each validated on one of k folds.
+
+    variance = (1 / n + 1 / (k - 1)) s^2
+
+    with s^2 the sample variance (ddof = 1) and n - 1 degrees of freedom; n is k, or k times the number of seeds. Any
+    two of the models share (k - 2) / (k - 1) of the rows that they were trained on, so their scores are correlated and
+    s^2 / n is too small; no estimate from one round of folds is unbiased (Bengio and Grandvalet 2004). 1 / (k - 1) is
+    what a fold's rows are of those it is trained on, by which Nadeau and Bengio (2003) widen the variance of the
+    resampled t-test; Bouckaert and Frank (2004) found tests with it to keep their level where folds are repeated. It is
+    meant for scores on the folds themselves; of scores that all models have on one test it is an approximation too, and
+    says nothing about other test rows. None where n = 1.
+    """
+    error = standard_error(scores)
+    if num_folds < 2:
+        raise ValueError(f"num_folds: must be at least 2, but got {num_folds!r}")
+    if error is None:
+        return None
+    n = np.size(scores)
+    widened = error * math.sqrt(1 + n / (num_folds - 1))
+    return Estimate(mean=mean(scores), standard_error=widened, degrees_of_freedom=n - 1)
+
+
 def student_quantile(degrees_of_freedom: float, level: float) -> float:
     """The quantile of Student's distribution; that of the normal distribution at infinitely many degrees of freedom."""
     from scipy.special import ndtri, stdtrit  # loaded when first asked for: reading a table needs no scipy

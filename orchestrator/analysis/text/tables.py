@@ -179,12 +179,24 @@ def settings_table(settings: pa.Table, names: Sequence[str], backbones: Names | 
 def trials_table(trials: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per trial, whatever became of it."""
     backbones = backbone_names(trials) if backbones is None else backbones
-    shown = {"trial_id", "task", "backbone", "method", "peft_type", "seed", "status", "validation_score", "test_score"}
+    shown = {
+        "trial_id",
+        "task",
+        "backbone",
+        "method",
+        "peft_type",
+        "seed",
+        "fold",
+        "status",
+        "validation_score",
+        "test_score",
+    }
     shown |= {"trained_params", "best_epoch", "duration_s", *names}
+    folds = ["fold"] if trials["fold"].null_count < len(trials) else []
     return TextTable(
         title="Trials",
         left=("task", "method", "configuration", "status", "trial"),
-        right=("seed", "trained", "validation", "test", "best epoch", "duration"),
+        right=("seed", *folds, "trained", "validation", "test", "best epoch", "duration"),
         rows=tuple(
             (
                 row["task"],
@@ -193,6 +205,7 @@ def trials_table(trials: pa.Table, names: Sequence[str], backbones: Names | None
                 row["status"],
                 row["trial_id"],
                 wording.cell(row["seed"]),
+                *(wording.cell(row[name]) for name in folds),
                 wording.count(row["trained_params"]),
                 wording.score(row["validation_score"]),
                 wording.score(row["test_score"]),
@@ -211,16 +224,18 @@ def budget_table(budget: pa.Table, backbones: Names | None = None) -> TextTable:
     for row in budget.to_pylist():
         groups.setdefault(wording.method(row, backbones=backbones), []).append(row)
     statuses = ("completed", "pruned", "failed", "cancelled")
+    folds = ["folds"] if budget["num_folds"].null_count < len(budget) else []
     return TextTable(
         title="What each method tried, over all tasks; budget.csv has it for each task",
         left=("method",),
-        right=("tasks", "settings a task", "seeds", "trials", *statuses, "engine time"),
+        right=("tasks", "settings a task", "seeds", *folds, "trials", *statuses, "engine time"),
         rows=tuple(
             (
                 name,
                 wording.cell(len(rows)),
                 _range([row["num_configs"] for row in rows]),
                 _range([row["num_seeds"] for row in rows]),
+                *(_range([row["num_folds"] or 0 for row in rows]) for _ in folds),
                 *(wording.cell(sum(row[f"num_{what}"] for row in rows)) for what in ("trials", *statuses)),
                 wording.duration(_sum([row["engine_seconds"] for row in rows])),
             )
