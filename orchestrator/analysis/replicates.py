@@ -7,7 +7,7 @@ train on; see `intervals.corrected_over_folds`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,13 +16,24 @@ from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.statistics.intervals import Estimate
 
 # What an interval is over.
-SEEDS, SEEDS_AND_ROWS, FOLDS = "seeds", "seeds and rows", "folds (corrected)"
+SEEDS, SEEDS_AND_ROWS = "seeds", "seeds and rows"
+FOLDS, FOLDS_AND_ROWS = "folds (corrected)", "folds (corrected) and rows"
 
 
 def common_folds(summaries: Sequence[SeedSummary]) -> int | None:
     """Into how many folds the task of all of these is cut; None where it is into none, or not the same for all."""
     found = {summary.num_folds for summary in summaries}
     return found.pop() if len(found) == 1 else None
+
+
+def with_rows(num_folds: int | None) -> str:
+    """What an interval is over where it covers other rows too."""
+    return SEEDS_AND_ROWS if num_folds is None else FOLDS_AND_ROWS
+
+
+def shared_replicates(summaries: Sequence[SeedSummary]) -> list[Replicate]:
+    """The seeds and folds that all of these have, in order."""
+    return sorted(set.intersection(*(set(summary.replicates) for summary in summaries)))
 
 
 def estimate(summary: SeedSummary) -> tuple[Estimate | None, str]:
@@ -51,15 +62,14 @@ def paired_over_folds(
     ours: Sequence[tuple[SeedSummary, float]], theirs: Sequence[tuple[SeedSummary, float]], folds: int, sign: float
 ) -> Estimate | None:
     """The difference of two sides, each a mixture with weights, over the seeds and folds that all of them have."""
-    first, second = _by_replicate(ours), _by_replicate(theirs)
-    both = sorted(first.keys() & second.keys())
+    both = shared_replicates([summary for summary, _ in (*ours, *theirs)])
     if len(both) < 2:
         return None
-    return intervals.corrected_over_folds([sign * (first[each] - second[each]) for each in both], folds)
+    first, second = (_weighted(side, both) for side in (ours, theirs))
+    return intervals.corrected_over_folds(sign * (first - second), folds)
 
 
-def _by_replicate(side: Sequence[tuple[SeedSummary, float]]) -> Mapping[Replicate, float]:
-    """The weighted score of a side on each replicate that all its configurations have."""
+def _weighted(side: Sequence[tuple[SeedSummary, float]], which: Sequence[Replicate]) -> np.ndarray:
+    """The weighted scores of a side on some replicates."""
     scores = [(dict(zip(summary.replicates, summary.scores, strict=True)), weight) for summary, weight in side]
-    shared = set.intersection(*(set(own) for own, _ in scores))
-    return {each: sum(weight * own[each] for own, weight in scores) for each in shared}
+    return np.array([sum(weight * own[each] for own, weight in scores) for each in which])

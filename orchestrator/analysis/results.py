@@ -58,7 +58,6 @@ from orchestrator.analysis.questions.shares import node_shares
 from orchestrator.analysis.questions.throughput import throughput
 from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
-from orchestrator.analysis.replicates import SEEDS_AND_ROWS
 from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.record import TrialStatus
@@ -746,7 +745,7 @@ def _interval(chosen: Configuration, kept: KeptRows) -> dict[str, Any]:
     """Of the mean test score."""
     if chosen.test is None:
         return {"test_low": None, "test_high": None, "interval_over": None}
-    estimate, over = kept.estimate(chosen, "test"), SEEDS_AND_ROWS
+    estimate, over = kept.estimate(chosen, "test"), replicates.with_rows(chosen.test.num_folds)
     if estimate is None:
         estimate, over = replicates.estimate(chosen.test)
     low, high = estimate.interval() if estimate else (None, None)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import Configuration, higher_is_better
 from orchestrator.analysis.questions.predictions import PredictionSource
+from orchestrator.analysis.replicates import common_folds, shared_replicates
 from orchestrator.analysis.resampled_metrics import (
     MEANS_OVER_ROWS,
     RESAMPLES,
@@ -46,6 +47,16 @@ class RowOutcomes:
     outcomes: np.ndarray  # (num_seeds, num_rows), or of groups of rows; each seed's mean is its score, or near it
     confidence: np.ndarray | None  # (num_seeds, num_rows), the largest probability; None where no scores are kept
 
+    def taken(self, models: Sequence[int]) -> RowOutcomes:
+        """Of some of the models, in this order."""
+        confidence = None if self.confidence is None else self.confidence[list(models)]
+        return replace(
+            self,
+            predictions=self.predictions[list(models)],
+            outcomes=self.outcomes[list(models)],
+            confidence=confidence,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowComparison:
@@ -54,6 +65,7 @@ class RowComparison:
     metric: str
     first: Sequence[tuple[RowOutcomes, float]]
     second: Sequence[tuple[RowOutcomes, float]]
+    folds: int | None = None  # where there are any, the models of both sides are in the order of seeds and folds
 
     def estimate(self) -> Estimate | None:
         """The first less the second for other seeds and rows, positive where the first is better.
@@ -64,6 +76,8 @@ class RowComparison:
         ours, theirs = (
             sign * np.sum([weight * found.outcomes[:n] for found, weight in side], axis=0) for side, n in self._sides()
         )
+        if self.folds is not None:
+            return intervals.estimate_over_rows(ours - theirs, self.folds)
         return intervals.difference_over_rows(ours, theirs)
 
     def p_value(self) -> float:
@@ -128,14 +142,9 @@ class KeptRows:
         return self._known[configuration.config_id, split]
 
     def estimate(self, configuration: Configuration, split: str) -> Estimate | None:
-        """The recorded mean score, for other seeds and other rows. None without predictions, or with one seed.
-
-        None of folds too: how they depend on each other is not in it.
-        """
-        if (scored := getattr(configuration, split)) is not None and scored.num_folds is not None:
-            return None
+        """The recorded mean score, for other seeds or folds and other rows. None without predictions, or with one."""
         found, summary = self.of(configuration, split), getattr(configuration, split)
-        estimate = None if found is None else intervals.estimate_over_rows(found.outcomes)
+        estimate = None if found is None else intervals.estimate_over_rows(found.outcomes, summary.num_folds)
         return None if estimate is None else _around(summary.mean, estimate)
 
     def compare(self, first: Mixture, second: Mixture, split: str) -> RowComparison | None:
@@ -149,7 +158,20 @@ class KeptRows:
             return None
         if len({found.rows for side in sides for found, _ in side}) > 1:
             return None
-        return RowComparison(metric=metric, first=sides[0], second=sides[1])
+        summaries = [[getattr(c, split) for c, _ in side] for side in (first, second)]
+        folds = common_folds([*summaries[0], *summaries[1]])
+        if folds is not None:  # these are paired, so both sides must have the same ones
+            shared = shared_replicates([*summaries[0], *summaries[1]])
+            if not shared:
+                return None
+            sides = [
+                [
+                    (found.taken([summary.replicates.index(each) for each in shared]), weight)
+                    for (found, weight), summary in zip(side, own, strict=True)
+                ]
+                for side, own in zip(sides, summaries, strict=True)
+            ]
+        return RowComparison(metric=metric, first=sides[0], second=sides[1], folds=folds)
 
     def _trainings(self, config_ids: Sequence[str], split: str) -> dict[str, dict[str, str | None]]:
         """config_id -> trial_id -> started_at of the trials whose scores its summary has, in the same order."""

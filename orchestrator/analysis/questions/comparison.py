@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
 from orchestrator.analysis.questions.curve import SPLITS
-from orchestrator.analysis.replicates import FOLDS, SEEDS, SEEDS_AND_ROWS, common_folds, paired_over_folds
+from orchestrator.analysis.replicates import FOLDS, SEEDS, common_folds, paired_over_folds, with_rows
 from orchestrator.analysis.row_outcomes import KeptRows, Mixture
 from orchestrator.analysis.statistics import aggregates, intervals, significance
 from orchestrator.analysis.statistics.expected_performance import chances_of_being_best
@@ -263,13 +263,13 @@ def _on_task(task: str, a: Side, b: Side, pair: _Pair, terms: Terms, kept: KeptR
     difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
     on_rows = kept and kept.compare(pair.a, pair.b, split)
     num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
-    over = SEEDS_AND_ROWS
     first, second = ([(getattr(c, split), weight) for c, weight in mixture] for mixture in (pair.a, pair.b))
     folds = common_folds([summary for summary, _ in (*first, *second)])
-    if folds is not None:
-        estimate, over = paired_over_folds(first, second, folds, sign), FOLDS
-    elif on_rows:
+    over = with_rows(folds)
+    if on_rows:
         estimate = on_rows.estimate()
+    elif folds is not None:
+        estimate, over = paired_over_folds(first, second, folds, sign), FOLDS
     elif num_rows is not None:  # a sign would make no difference to an accuracy
         estimate = intervals.welch_with_rows(ours, theirs, num_rows)
     else:

@@ -19,7 +19,6 @@ from orchestrator.analysis.configurations import (
     higher_is_better,
     size_rank,
 )
-from orchestrator.analysis.replicates import FOLDS, SEEDS_AND_ROWS
 from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.intervals import Estimate
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
@@ -180,11 +179,12 @@ def _difference(chosen: Configuration, best: Configuration, kept: KeptRows) -> D
     found, over = replicates.difference(getattr(chosen, split), getattr(best, split), sign)
     if found is None:
         return None
-    on_rows = None if over == FOLDS else kept.compare([(chosen, 1.0)], [(best, 1.0)], split)
+    on_rows = kept.compare([(chosen, 1.0)], [(best, 1.0)], split)
     estimate = on_rows and on_rows.estimate()
     if not estimate:
         return Difference(estimate=found, split=split, over=over)
-    return Difference(estimate=replace(estimate, mean=found.mean), split=split, over=SEEDS_AND_ROWS)
+    over = replicates.with_rows(on_rows.folds if on_rows else None)
+    return Difference(estimate=replace(estimate, mean=found.mean), split=split, over=over)
 
 
 def _reasons(

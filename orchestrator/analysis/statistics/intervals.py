@@ -87,13 +87,17 @@ def corrected_over_folds(scores: npt.ArrayLike, num_folds: int) -> Estimate | No
     says nothing about other test rows. None where n = 1.
     """
     error = standard_error(scores)
-    if num_folds < 2:
-        raise ValueError(f"num_folds: must be at least 2, but got {num_folds!r}")
+    widening = _widening(n := np.size(scores), num_folds)
     if error is None:
         return None
-    n = np.size(scores)
-    widened = error * math.sqrt(1 + n / (num_folds - 1))
-    return Estimate(mean=mean(scores), standard_error=widened, degrees_of_freedom=n - 1)
+    return Estimate(mean=mean(scores), standard_error=error * math.sqrt(widening), degrees_of_freedom=n - 1)
+
+
+def _widening(number: int, num_folds: int) -> float:
+    """By how much the variance of a mean of so many scores is larger over folds than it were over independent ones."""
+    if num_folds < 2:
+        raise ValueError(f"num_folds: must be at least 2, but got {num_folds!r}")
+    return 1 + number / (num_folds - 1)
 
 
 def student_quantile(degrees_of_freedom: float, level: float) -> float:
@@ -163,7 +167,7 @@ def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Es
     return _combine(centre, [(error**2, np.size(accuracies) - 1), (rows, max(num_rows - 1, 1))])
 
 
-def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
+def estimate_over_rows(outcomes: npt.ArrayLike, num_folds: int | None = None) -> Estimate | None:
     """The mean of `(num_seeds, num_rows)` outcomes of every seed on every test row, for other seeds and other rows.
 
     An outcome is 1 where the row was right and 0 elsewhere, or any other number whose mean is the score. Of two methods
@@ -177,6 +181,9 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     usual: seeds that differ by no more than the rest lets expect have no part of their own. Degrees of freedom are
     Satterthwaite's. Assumes independent rows and independent seeds. None where either is one.
 
+    Models that were trained without one of `num_folds` folds each are not independent. What they scatter by has its
+    variance widened as in `corrected_over_folds`. Of two methods, let outcomes be the differences on the same fold.
+
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946).
     """
     values = matrix(outcomes, "outcomes")
@@ -188,6 +195,7 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     cells = num_seeds * num_rows
     seeds = num_rows * float(((by_seed - centre) ** 2).sum()) / (num_seeds - 1) / cells
     rows = num_seeds * float(((by_row - centre) ** 2).sum()) / (num_rows - 1) / cells
+    seeds *= 1.0 if num_folds is None else _widening(num_seeds, num_folds)
     both = float((rest**2).sum()) / ((num_seeds - 1) * (num_rows - 1)) / cells
     parts = [(seeds, num_seeds - 1.0), (rows, num_rows - 1.0), (-both, (num_seeds - 1.0) * (num_rows - 1.0))]
     if seeds <= both:
