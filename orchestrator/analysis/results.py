@@ -172,12 +172,13 @@ class Results:
         win otherwise); ties go to fewer trained parameters, then to the smaller config_id. A group without a
         completed trial has no row.
 
-        Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for
-        one seed) in the metric's unit; num_seeds; of the whole group num_configs_tried, num_trials, num_failed and
-        engine_seconds, what all its trials took (a trial's share where several trained together; null where
-        unmeasured); the sizes; the hyperparameters. A group that tried more had more chances to be lucky: `compare`
-        can hold two groups against each other at equal budgets. Raises `FaultsError` on an unknown column or where
-        "task" is not among them.
+        Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for one
+        seed) in the metric's unit; num_seeds, how many replicates they are over, and num_folds, into how many the task
+        is cut, null where into none (a replicate is a seed, or a seed on a fold); of the whole group num_configs_tried,
+        num_trials, num_failed and engine_seconds, what all its trials took (a trial's share where several trained
+        together; null where unmeasured); the sizes; the hyperparameters. A group that tried more had more chances to be
+        lucky: `compare` can hold two groups against each other at equal budgets. Raises `FaultsError` on an unknown
+        column or where "task" is not among them.
         """
         columns = self._check_per(per)
         rows = []
@@ -190,10 +191,10 @@ class Results:
         """What the curve is drawn through: per task, backbone, method and adapted size the best configuration.
 
         Chosen as in `best`. Columns: task, backbone, method, trained_params_without_head, trained_params, config_id,
-        metric; split, the one that was scored; score and score_sem over num_seeds seeds; reference, the score of the
-        best configuration of the method `normalize_to` on the same task and backbone; delta, how much better than
-        the reference (positive is better, also where a lower score is better). Arguments and errors as in `curve`;
-        a task without reference keeps its rows, with reference and delta null.
+        metric; split, the one that was scored; score and score_sem over num_seeds replicates; num_folds; reference, the
+        score of the best configuration of the method `normalize_to` on the same task and backbone; delta, how much
+        better than the reference (positive is better, also where a lower score is better). Arguments and errors as in
+        `curve`; a task without reference keeps its rows, with reference and delta null.
         """
         return curve_points(self._configurations, self._ask_curve((), normalize_to, split))
 
@@ -215,9 +216,9 @@ class Results:
         Scores are test scores where the task has any and validation scores elsewhere, or of one `split` ("test" or
         "validation") throughout. A task without a reference, or without a score on that split, is left out.
 
-        Columns: backbone, method, trained_params_without_head; trained_params, the mean over tasks, rounded;
-        num_tasks, of which num_tasks_on_validation scored on validation; num_seeds, of the least covered task;
-        metric, null where tasks differ; normalize_to; a column a quantile (p20, p50, p80; p2.5 for 0.025).
+        Columns: backbone, method, trained_params_without_head; trained_params, the mean over tasks, rounded; num_tasks,
+        of which num_tasks_on_validation scored on validation; num_seeds, of the least covered task; num_folds, the most
+        of any task; metric, null where tasks differ; normalize_to; a column a quantile (p20, p50, p80; p2.5 for 0.025).
 
         Raises `FaultsError` on quantiles outside [0, 1], an unknown method or split, and where scores exist but no
         task has a reference. A sweep without any completed trial gives an empty table.
@@ -248,8 +249,9 @@ class Results:
         Columns: task, backbone, method, config_id; scores, counts and sizes as in `best`; test_low and test_high, the
         95 % interval of the mean test score, null for one seed, over what interval_over says: "seeds and rows" where
         the store keeps what the chosen configuration predicted (`intervals.estimate_over_rows`), else "seeds"
-        (Student); best_method, best_config_id, best_validation_mean, best_validation_sem, best_test_mean, best_test_sem
-        and best_trained_params of the best configuration, which is that of all, whatever the wish; difference, of the
+        (Student), or with folds "folds (corrected) and rows", else "folds (corrected)" (`corrected_over_folds`);
+        best_method, best_config_id, best_validation_mean, best_validation_sem, best_test_mean, best_test_sem and
+        best_trained_params of the best configuration, which is that of all, whatever the wish; difference, of the
         recommended one to the best on test (validation without test scores; positive is better), with difference_low
         and difference_high, its 95 % interval over what difference_over says, as in `compare` (all null of the best
         itself, and with one seed); share_kept, how often seeds drawn again (200 bootstrap resamples) recommend the same
@@ -298,16 +300,17 @@ class Results:
         difference, a less b in the metric's unit, positive where a is better; low and high, its 95 % interval, over
         what interval_over says: "seeds and rows" where the store keeps what both sides predicted of the same rows
         (`intervals.difference_over_rows`, rows paired), or where `test_rows` has the number of test rows of the task,
-        of accuracies on test (their binomial variance, rows not paired); "seeds" elsewhere (Welch); in the last row
-        "tasks" (Student). p_rows, over the rows, of the models as they are trained: the exact sign-flip test of
-        accuracies, with one seed McNemar's, and the paired bootstrap with 2,000 resamples of any other metric; null
-        without predictions. probability_of_improvement, how often a random run of a beats one of b, a mean over tasks.
-        p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks can give.
-        margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is above
-        -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
-        For each side config_id, score, sem, num_seeds, num_configs_tried and engine_seconds; budgets_differ, where
-        either side tried more, had more seeds or took over a tenth more engine time; equalised_to, n; and note, in
-        words. What a single seed cannot tell is null.
+        of accuracies on test (their binomial variance, rows not paired); "seeds" elsewhere (Welch); where the task is
+        cut into folds "folds (corrected) and rows", else "folds (corrected)", both sides paired by seed and fold; in
+        the last row "tasks" (Student). p_rows, over the rows, of the models as they are trained: the exact sign-flip
+        test of accuracies, with one seed McNemar's, and the paired bootstrap with 2,000 resamples of any other metric;
+        null without predictions. probability_of_improvement, how often a random run of a beats one of b, a mean over
+        tasks. p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks
+        can give. margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is
+        above -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
+        For each side config_id, score, sem, num_seeds, num_folds, num_configs_tried and engine_seconds; budgets_differ,
+        where either side tried more, had more seeds or took over a tenth more engine time; equalised_to, n; and note,
+        in words. What a single seed cannot tell is null.
 
         Raises `FaultsError` holding every fault of what was asked. Where no task has both sides there is no row.
         """

@@ -94,11 +94,10 @@ def _trials(results: Results, trials: pa.Table) -> str:
         for status in TrialStatus
         if counts.get(status)
     )
-    each, after = "", ""
-    if folds := folding.folds_of(trials):
-        each, after = folding.each_fold(folds), f" {folding.sentence(folds)}"
+    folds = folding.folds_of(trials)
+    after = f" {folding.sentence(folds)}" if folds else ""
     return (
-        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}{each}, "
+        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}{folding.each_fold(trials)}, "
         f"{wording.plural(sum(counts.values()), 'trial')} in all: {ended}.{after}"
     )
 

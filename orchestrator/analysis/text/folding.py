@@ -30,11 +30,13 @@ def sentence(folds: Mapping[str, int]) -> str:
     return f"{_each(folds)}: {cut}."
 
 
-def each_fold(folds: Mapping[str, int]) -> str:
-    """To follow what a configuration was trained with."""
-    numbers = set(folds.values())
-    if len(numbers) == 1:
-        return f" on each of {wording.plural(numbers.pop(), 'fold')} of a task that has folds"
+def each_fold(trials: pa.Table) -> str:
+    """To follow what a configuration was trained with; empty where there are no folds."""
+    folds = folds_of(trials)
+    if not folds:
+        return ""
+    if len(set(folds.values())) == 1 and set(folds) == set(trials["task"].to_pylist()):
+        return f" on each of {wording.plural(next(iter(folds.values())), 'fold')}"
     return " on each fold of a task that has folds"
 
 
