@@ -480,7 +480,8 @@ class Results:
 
         Chosen as in `best`. Columns: task, backbone, method, config_id, metric; epoch, from 1, and step, the optimizer
         steps taken by then; validation_mean and validation_sem (ddof = 1; null for one seed) over the num_seeds
-        completed trials, in the metric's unit; train_loss, the mean over the same trials.
+        completed trials, of num_folds folds where there are any, in the metric's unit; train_loss, the mean over the
+        same trials.
         """
         return learning_curves(self._trials, self.epochs(), self._configurations)
 
@@ -493,8 +494,8 @@ class Results:
         directions there is no average. Scored on test where the task has test scores, or on one `split` throughout.
 
         Columns: task, backbone, method, config_id, metric, split; score and score_sem (ddof = 1; null for one seed) in
-        the metric's unit; num_seeds; num_configs_tried; num_tasks; is_best, whether no method of the task is better.
-        Raises `FaultsError` on an unknown split.
+        the metric's unit; num_seeds; num_folds; num_configs_tried; num_tasks; is_best, whether no method of the task is
+        better. Raises `FaultsError` on an unknown split.
         """
         return score_table(self._configurations, self._check_split("score_table", split))
 
@@ -518,8 +519,8 @@ class Results:
 
         A row per task, method and value: the best configuration on validation with it, so all others are tuned.
         Columns: task, backbone, method, config_id, metric, hyperparameter, value; validation_mean and validation_sem
-        over num_seeds; loss_to_best, how far behind the method's best value on the task; num_configs_tried, with this
-        value. Raises `FaultsError` on an unknown hyperparameter.
+        over num_seeds; num_folds; loss_to_best, how far behind the method's best value on the task; num_configs_tried,
+        with this value. Raises `FaultsError` on an unknown hyperparameter.
         """
         known = hyperparameter_columns(self._trials)
         if hyperparameter not in known:
@@ -532,8 +533,8 @@ class Results:
         """Everything that was tried, a row per configuration with a completed trial: what slice plots show.
 
         Columns: task, backbone, method, config_id, metric; the sizes; validation and test mean and s.e.m. over
-        num_seeds; loss_to_best, how far behind the best configuration of the task on validation (0 is the best);
-        duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
+        num_seeds; num_folds; loss_to_best, how far behind the best configuration of the task on validation (0 is the
+        best); duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
         """
         return tried(self._trials, self._configurations, self.searched())
 
@@ -544,9 +545,9 @@ class Results:
         needs two hyperparameters that vary, and four configurations with as many seeds as any of its own.
 
         Columns: backbone, method, task (null: all), hyperparameter; importance, its share of the variance that single
-        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_configs;
-        num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises `FaultsError` on an
-        unknown task.
+        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_folds;
+        num_configs; num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises
+        `FaultsError` on an unknown task.
         """
         known = set(self._trials["task"].to_pylist())
         if task is not None and task not in known:
@@ -586,7 +587,7 @@ class Results:
 
         Columns: backbone, method; threshold; share, a mean over tasks; share_low and share_high, the middle 95 % over
         resamples of each task's seeds (null for one seed; the tasks stay as they are); num_tasks; num_seeds, the
-        fewest. Arguments and errors as in `score_table`.
+        fewest; num_folds. Arguments and errors as in `score_table`.
         """
         return profile(self._configurations, self._check_split("profile", split))
 
@@ -597,11 +598,11 @@ class Results:
         lower score is better. `reference` is a method, on the same backbone; without it full_finetuning where that has
         completed, or else the method with most tasks.
 
-        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its
-        95 % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
-        num_seeds, the fewest; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value of the
-        exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can give.
-        Raises `FaultsError` on an unknown method or split.
+        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its 95
+        % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
+        num_seeds, the fewest; num_folds; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value
+        of the exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can
+        give. Raises `FaultsError` on an unknown method or split.
         """
         known = {c.method for c in self._configurations}
         faults = (

@@ -103,7 +103,7 @@ class PerMethod(FIFOScheduler):
 
     def _of(self, trial: Trial) -> Judge:
         reference, backbone, method = (trial.config[name] for name in ("task", "backbone", "method"))
-        group: _Group = (reference, backbone, method, trial.config.get("fold"))
+        group: _Group = (reference, backbone, method, trial.config["fold"])
         if group not in self._judges:
             info = tasks.describe(reference)
             judge = self._make(metrics.get(info.metric).mode, self._longest[reference])
