@@ -36,10 +36,11 @@ def adaptive_trials(
     """The trials of an adaptive plan, as its searches come to name them.
 
     Args:
-        plan: what to search. planned: the trials that were planned for this sweep before; empty for a new sweep.
-        records: what came of those that have ended. Only finished trials count; others are trained again. note: told of
-        trials that are not among `planned`, all replicates of a configuration at once, before the first of
-            them is handed out.
+        plan: what to search.
+        planned: the trials that were planned for this sweep before; empty for a new sweep.
+        records: what came of those that have ended. Only finished trials count; others are trained again.
+        note: told of trials that are not among `planned`, all replicates of a configuration at once, before the first
+            of them is handed out.
 
     A search goes on where it was: what its finished configurations were worth is told to it again, those that lack
     replicates (also such as the plan has new) get them first, and all of them count towards `num_samples`. They do so

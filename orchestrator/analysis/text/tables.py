@@ -137,10 +137,11 @@ def curve_table(curve: pa.Table, backbones: Names | None = None) -> TextTable:
     backbones = backbone_names(curve) if backbones is None else backbones
     reference = curve["normalize_to"][0].as_py() if len(curve) else None
     level = wording.signed if reference else wording.score
+    has_folds = curve["num_folds"].null_count < len(curve)
     return TextTable(
         title=f"{f'Score less that of {reference}' if reference else 'Score'}, percentiles across tasks",
         left=("method",),
-        right=("trained", *quantiles, "tasks", "seeds"),
+        right=("trained", *quantiles, "tasks", "replicates" if has_folds else "seeds"),
         rows=tuple(
             (
                 wording.method(row, backbones=backbones),
