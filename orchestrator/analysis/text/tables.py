@@ -95,7 +95,7 @@ def best_table(best: pa.Table, names: Sequence[str], backbones: Names | None = N
             )
             for row in best.to_pylist()
         ),
-        note=_unequal_budgets(best),
+        note=" ".join(filter(None, (_unequal_budgets(best), _over_folds(best)))) or None,
     )
 
 
@@ -367,6 +367,14 @@ def _unequal_budgets(best: pa.Table) -> str | None:
 def _best_score(row: Mapping[str, Any]) -> str:
     tested = row["best_test_mean"] is not None
     return wording.score(row["best_test_mean" if tested else "best_validation_mean"])
+
+
+def _over_folds(best: pa.Table) -> str | None:
+    """That standard errors are too small where they are over folds."""
+    folded = sorted({row["task"] for row in best.to_pylist() if row["num_folds"] is not None})
+    if not folded:
+        return None
+    return f"n counts folds on {', '.join(folded)}, and standard errors over folds are too small."
 
 
 def _seeds_without_test(row: Mapping[str, Any]) -> int | None:

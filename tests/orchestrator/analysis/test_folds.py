@@ -17,7 +17,7 @@ from orchestrator.analysis.replicates import difference, estimate
 from orchestrator.analysis.report import _protocol
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.statistics import intervals
-from orchestrator.analysis.text import wording
+from orchestrator.analysis.text import tables, wording
 
 ADAPTER = {"method": "adapter", "adapter_size": 8, "learning_rate": 1e-3}
 FULL = {"method": "full_finetuning", "learning_rate": 1e-4}
@@ -131,6 +131,9 @@ def test_the_report_and_the_paper_say_that_folds_share_rows(folded: Results) -> 
         "corrected resampled t-test (Nadeau and Bengio, 2003)",
     ):
         assert words in text, words
+    assert "n counts folds on trec, and standard errors over folds are too small." in str(
+        tables.best_table(folded.best(), []).note
+    )
     said = _protocol(folded, folded.best())
     assert "There were 5 folds of trec" in said
     assert "a standard error over folds is too small" in said
