@@ -44,6 +44,7 @@ class TrialRecord:
     backbone: str
     method: str
     seed: int
+    fold: int | None = None  # which one it was validated on, where the task is cut into folds
     status: TrialStatus
     # Method options included. A key that the method does not know is absent, a hyperparameter it does not use is None.
     hyperparameters: Mapping[str, Scalar]
@@ -78,6 +79,7 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
         backbone=trial.config.backbone,
         method=trial.config.method,
         seed=trial.config.seed,
+        fold=trial.config.fold,
         status=TrialStatus(outcome.status.value),
         hyperparameters=trial.hyperparameters,
         trained_params=outcome.trained_params,
@@ -101,14 +103,26 @@ def make_record(sweep: str, trial: PlannedTrial, outcome: TrialOutcome, *, engin
     )
 
 
-def describe_trial(method: str, hyperparameters: Mapping[str, Scalar], seed: int, varied: Iterable[str] = ()) -> str:
+def describe_trial(
+    method: str,
+    hyperparameters: Mapping[str, Scalar],
+    seed: int,
+    varied: Iterable[str] = (),
+    *,
+    fold: int | None = None,
+) -> str:
     """A trial in a few words, such as "adapter adapter_size=64 learning_rate=0.001 seed 0".
 
     `varied` names the options and hyperparameters to mention: those that tell the sweep's trials of this method apart.
     One that this trial does not have is left out.
     """
     values = [f"{name}={written(hyperparameters[name])}" for name in varied if name in hyperparameters]
-    return " ".join([method, *values, f"seed {seed}"])
+    return " ".join([method, *values, replicate(seed, fold)])
+
+
+def replicate(seed: int, fold: int | None) -> str:
+    """Which of its configuration's replicates a trial is: "seed 0", or "seed 0 fold 3"."""
+    return f"seed {seed}" if fold is None else f"seed {seed} fold {fold}"
 
 
 def written(value: Scalar) -> str:

@@ -97,11 +97,13 @@ def trial_record(
         backbone=planned.config.backbone,
         method=planned.config.method,
         seed=planned.config.seed,
+        fold=planned.config.fold,
         status=TrialStatus(status),
         hyperparameters=planned.config.hyperparameters(),
         trained_params=planned.trained_params,
         trained_params_without_head=planned.trained_params_without_head,
         total_params=planned.total_params,
+        provenance=planned.provenance,
     )
     return dataclasses.replace(record, **changes)
 

@@ -79,7 +79,7 @@ def _check(config: TrialConfig, predictions: Path | None) -> None:
     task = None
     reads_backbone = config.method not in method_names() or uses_backbone(config.method)
     try:
-        task = tasks.load(config.task)
+        task = tasks.load_trial(config)
     except FaultsError as error:
         faults += error.faults
     try:
@@ -121,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", default="adapter")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folds", type=int, help="cut the rows of train and validation into so many folds")
+    parser.add_argument("--fold", type=int, help="the one to validate on, from 0; the others are trained on")
     for name in HYPERPARAMETERS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
@@ -142,7 +144,7 @@ def _config(given: argparse.Namespace) -> TrialConfig:
         else:
             faults.append(f"--option: must be KEY=VALUE, but got {text!r}")
     values = {name: getattr(given, name) for name in HYPERPARAMETERS if getattr(given, name) is not None}
-    values |= {name: getattr(given, name) for name in ("task", "backbone", "method", "seed")}
+    values |= {name: getattr(given, name) for name in ("task", "backbone", "method", "seed", "folds", "fold")}
     try:
         config = TrialConfig(method_options=options, **values)
     except FaultsError as error:

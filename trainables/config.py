@@ -16,6 +16,8 @@ from trainables.faults import FaultsError, unknown_name
 OUTCOME_VERSION = 3
 
 PRECISIONS = ("auto", "bf16", "fp32")
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+FOLDS_RULE = f"must be a whole number from {FEWEST_FOLDS} to {MOST_FOLDS}"
 CLASS_WEIGHTS = ("none", "balanced")  # or a text that `parse_class_weights` reads
 
 Scalar = str | int | float | bool | None
@@ -23,7 +25,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """One training at one configuration and seed.
+    """One training at one configuration and seed, and on one fold where the task is cut into folds.
 
     Raises `FaultsError` on construction, with every fault of the given values. Method options are checked against
     the method itself by `trainables.estimate.preview`, since only the method knows them.
@@ -44,11 +46,14 @@ class TrialConfig:
     precision: str = "auto"  #: auto: bf16 products with fp32 master weights where the device has bf16
     class_weights: str = "none"  #: none, balanced, or weights by label: "spam=5, ham=1" (`trainables.training.loss`)
     seed: int = 0  #: decides initial values, order of rows and dropout
+    folds: int | None = None  #: how many the task's rows are cut into; None: they keep the splits they have
+    fold: int | None = None  #: the one that is validated on, counted from 0; the others are trained on
 
     def __post_init__(self) -> None:
         faults = [fault for name in HYPERPARAMETERS if (fault := check_hyperparameter(name, getattr(self, name)))]
         if fault := check_hyperparameter("seed", self.seed):
             faults.append(fault)
+        faults += _fold_faults(self.folds, self.fold)
         for name in ("task", "backbone", "method"):
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
@@ -73,8 +78,9 @@ class TrialConfig:
         return [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; `from_dict` gives an equal configuration back."""
-        return {k: dict(v) if k == "method_options" else v for k, v in self.items()}
+        """As plain JSON values, without folds where there are none; `from_dict` gives an equal configuration back."""
+        unset = [name for name in ("folds", "fold") if getattr(self, name) is None]
+        return {k: dict(v) if k == "method_options" else v for k, v in self.items() if k not in unset}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> TrialConfig:
@@ -142,6 +148,22 @@ def check_hyperparameter(name: str, value: object) -> str | None:
     if isinstance(value, bool) or not is_number or not keeps(value):
         return f"{name}: {rule}, but got {value!r}"
     return None
+
+
+def is_number_of_folds(value: object) -> bool:
+    """Whether a value can be how many folds a task is cut into; `FOLDS_RULE` says what can."""
+    return isinstance(value, int) and not isinstance(value, bool) and FEWEST_FOLDS <= value <= MOST_FOLDS
+
+
+def _fold_faults(folds: int | None, fold: int | None) -> list[str]:
+    if folds is None and fold is None:
+        return []
+    number = folds if is_number_of_folds(folds) else None
+    faults = [] if number is not None else [f"folds: {FOLDS_RULE}, beside a fold, but got {folds!r}"]
+    is_whole = isinstance(fold, int) and not isinstance(fold, bool)
+    if fold is None or not is_whole or not 0 <= fold < (number or MOST_FOLDS):
+        faults.append(f"fold: must be a whole number from 0 to one less than folds, but got {fold!r}")
+    return faults
 
 
 def parse_class_weights(text: str) -> dict[str, float]:

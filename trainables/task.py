@@ -63,6 +63,9 @@ class Task:
     notes: tuple[str, ...] = ()  # what was decided or left out while reading: a sentence each, for people to check
     readings: tuple[Reading, ...] = ()  # of a task folder, a split each
     silence: tuple[str, ...] = ()  # names of warnings that nobody needs to hear, as the task itself says
+    folds: int | None = (
+        None  # how many its rows are to be cut into (`trainables.data.folding`), as the task itself says
+    )
 
 
 def in_order(splits: Iterable[str]) -> list[str]:

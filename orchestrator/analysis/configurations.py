@@ -22,7 +22,10 @@ from trainables.config import HYPERPARAMETERS
 
 T = TypeVar("T")
 
-# Columns of the trials table that are the same for all seeds of a configuration; the sizes are null where unmeasured.
+# A trial of a configuration: its seed, and its fold, -1 where the task is not cut into folds.
+Replicate = tuple[int, int]
+
+# Columns of the trials table that are the same for all trials of a configuration; the sizes are null where unmeasured.
 IDENTITY = ("task", "backbone", "method")
 SIZES = ("trained_params", "trained_params_without_head", "total_params")
 
@@ -31,6 +34,7 @@ SIZES = ("trained_params", "trained_params_without_head", "total_params")
 RECORDED: dict[str, pa.DataType] = {
     **dict.fromkeys(("sweep", "trial_id", "config_id", *IDENTITY), pa.string()),
     "seed": pa.int64(),
+    "fold": pa.int64(),
     "status": pa.string(),
     **dict.fromkeys(SIZES, pa.int64()),
     "metric": pa.string(),
@@ -58,11 +62,13 @@ class _Column(Generic[T]):
 class _Numbers:
     """The known numbers of each configuration."""
 
-    def __init__(self, values: np.ndarray, starts: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, starts: np.ndarray, replicates: Replicates | None = None) -> None:
         """Of `(num_trials,)` numbers, NaN where unknown, in the order of configurations, which begin at `starts`."""
         is_known = np.isfinite(values)
+        self._known_rows = np.flatnonzero(is_known)
+        self._replicates = replicates
         self._numbers = tuple(values[is_known].tolist())  # one configuration's after the other's
-        self._bounds = np.searchsorted(np.flatnonzero(is_known), [*starts, len(values)]).tolist()
+        self._bounds = np.searchsorted(self._known_rows, [*starts, len(values)]).tolist()
         self._summaries: list[SeedSummary | None] = [None] * len(starts)
 
     def of(self, row: int) -> tuple[float, ...]:
@@ -71,7 +77,14 @@ class _Numbers:
     def summary(self, row: int) -> SeedSummary | None:
         """None where no number is known."""
         if self._summaries[row] is None and (scores := self.of(row)):
-            self._summaries[row] = SeedSummary(scores=scores, mean=math.fsum(scores) / len(scores))
+            of_these: tuple[Replicate, ...] = ()
+            num_folds = None
+            if self._replicates is not None:
+                of_these = self._replicates.of(self._known_rows[self._bounds[row] : self._bounds[row + 1]])
+                num_folds = self._replicates.num_folds[row]
+            self._summaries[row] = SeedSummary(
+                scores=scores, mean=math.fsum(scores) / len(scores), replicates=of_these, num_folds=num_folds
+            )
         return self._summaries[row]
 
     def sums(self) -> list[float | None]:
@@ -80,12 +93,26 @@ class _Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """Which replicate of its configuration each trial is, in the order of configurations."""
+
+    seeds: np.ndarray  # (num_trials,), NaN where unknown
+    folds: np.ndarray  # (num_trials,), NaN where the task is not cut into folds
+    num_folds: Sequence[int | None]  # of each configuration
+
+    def of(self, rows: np.ndarray) -> tuple[Replicate, ...]:
+        """Of some of the trials."""
+        pairs = zip(np.nan_to_num(self.seeds[rows], nan=-1), np.nan_to_num(self.folds[rows], nan=-1), strict=True)
+        return tuple((int(seed), int(fold)) for seed, fold in pairs)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Columns:
     """What is known of all configurations, in their order."""
 
     single: Mapping[str, Sequence[Any]]  # one value each
     hyperparameters: Mapping[str, Sequence[Any]]
-    # Of completed trials, in the order of the seeds:
+    # Of completed trials, in the order of their seeds and folds:
     validation: _Numbers
     test: _Numbers
     seconds: _Numbers  # of an engine
@@ -94,18 +121,27 @@ class _Columns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeedSummary:
-    """What the replicates of one configuration say about one score, in the metric's unit."""
+    """What the replicates of one configuration say about one score, in the metric's unit.
 
-    scores: tuple[float, ...]  # in the order of the seeds, at least one
+    A replicate is a seed, or a seed on a fold where the task is cut into folds.
+    """
+
+    scores: tuple[float, ...]  # in the order of seeds and folds, at least one
     mean: float
+    replicates: tuple[Replicate, ...] = ()  # of each score; empty where that is not known
+    num_folds: int | None = None  # that the task is cut into, as far as trials of the configuration show it
 
     @property
     def num_seeds(self) -> int:
+        """How many replicates there are; of a task that is not cut into folds, seeds."""
         return len(self.scores)
 
     @property
     def sem(self) -> float | None:
-        """The standard error of the mean; None where there is one replicate."""
+        """The standard error of the mean; None where there is one replicate.
+
+        Over folds it is too small, since they share rows that they train on: see `replicates.difference`.
+        """
         return mean_and_standard_error(self.scores)[1]
 
 
@@ -197,9 +233,13 @@ def group_by_configuration(trials: pa.Table) -> list[Configuration]:
     status = trials["status"].to_numpy()[order]
     is_completed = status == TrialStatus.COMPLETED.value
     seconds = engine_seconds(trials)[order]
+    folds = _floats(trials["fold"])[order]
+    replicates = Replicates(
+        seeds=_floats(trials["seed"])[order], folds=folds, num_folds=_numbers_of_folds(folds, starts)
+    )
 
     def of_completed(values: np.ndarray) -> _Numbers:
-        return _Numbers(np.where(is_completed, values, np.nan), starts)
+        return _Numbers(np.where(is_completed, values, np.nan), starts, replicates)
 
     columns = _Columns(
         single={
@@ -229,7 +269,7 @@ def engine_seconds(trials: pa.Table) -> np.ndarray:
 
 
 def _rows_by_configuration(trials: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The ids in their order, the rows sorted by id and seed, and where in these the rows of each id begin."""
+    """The ids in their order, the rows sorted by id, seed and fold, and where in these the rows of each id begin."""
     encoded = pc.dictionary_encode(trials["config_id"])
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     ids = encoded.dictionary.to_pylist()
@@ -237,8 +277,14 @@ def _rows_by_configuration(trials: pa.Table) -> tuple[list[str], np.ndarray, np.
     place = np.empty(len(ids), dtype=np.int64)
     place[by_id] = np.arange(len(ids))
     codes = place[encoded.indices.to_numpy()]
-    order = np.lexsort((_floats(trials["seed"]), codes))
+    order = np.lexsort((_floats(trials["fold"]), _floats(trials["seed"]), codes))
     return [ids[index] for index in by_id], order, np.searchsorted(codes[order], np.arange(len(ids)))
+
+
+def _numbers_of_folds(folds: np.ndarray, starts: np.ndarray) -> list[int | None]:
+    """How many folds each configuration has: one more than the last that any of its trials was validated on."""
+    last = np.maximum.reduceat(np.nan_to_num(folds, nan=-1), starts)
+    return [None if number < 0 else int(number) + 1 for number in last]
 
 
 def _first_known(column: pa.ChunkedArray, order: np.ndarray, starts: np.ndarray) -> list[Any]:
@@ -279,10 +325,10 @@ C = TypeVar("C", bound=Scored)
 
 
 def contenders(configurations: Iterable[C]) -> list[C]:
-    """The configurations with as many completed seeds as the best-covered one, best first.
+    """The configurations with as many completed replicates as the best-covered one, best first.
 
     The mean of few seeds scatters more than the mean of many, so while a sweep is unfinished (or after failures) a
-    single lucky seed would win; a configuration competes once it has as many scores as any other. Pruned seeds have no
+    single lucky seed would win; a configuration competes once it has as many scores as any other. Pruned ones have no
     score: one that was pruned on some gives way to any that was not. Ties go to fewer trained parameters, then to the
     smaller config_id. Empty where nothing is completed.
     """
@@ -298,13 +344,18 @@ def contenders(configurations: Iterable[C]) -> list[C]:
     return [configuration for configuration, _ in sorted(covered, key=rank)]
 
 
-def best_replicate(scores: Mapping[int, float], metric: str | None) -> int:
-    """Of the validation scores of a configuration by seed the best one's seed, the smallest of several.
+def replicate_of(seed: int, fold: int | None) -> Replicate:
+    """A trial among those of its configuration."""
+    return seed, -1 if fold is None else fold
 
-    It is the replicate whose weights stand for the configuration: what is exported, served and kept.
+
+def best_replicate(scores: Mapping[Replicate, float], metric: str | None) -> Replicate:
+    """Of the validation scores of a configuration's replicates the best one's replicate, the first of several.
+
+    It is the one whose weights stand for the configuration: what is exported, served and kept.
     """
     sign = 1 if higher_is_better(metric) else -1
-    return max(scores, key=lambda seed: (sign * scores[seed], -seed))
+    return max(sorted(scores), key=lambda replicate: sign * scores[replicate])
 
 
 def size_rank(configuration: Scored) -> float:

@@ -20,7 +20,7 @@ from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.page.failures import failures
 from orchestrator.analysis.page.render import Page, Section, render
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.text import wording
+from orchestrator.analysis.text import folding, wording
 from trainables.faults import FaultsError
 
 _MAX_VALUES = 4  # of one provenance key; more are counted
@@ -84,13 +84,17 @@ def _protocol(results: Results, best: pa.Table) -> str:
         return "No trial has completed yet, so there is nothing to choose from."
     trials = results.trials()
     tried, tasks = (pc.count_distinct(trials[name]).as_py() for name in ("config_id", "task"))
+    folds = folding.folds_of(trials)
+    over = "replicates (seeds on folds)" if folds else "seeds"
     untested = sorted({row["task"] for row in best.to_pylist() if row["test_mean"] is None})
     sentences = [
         f"Selected on validation, reported on test: {wording.plural(tried, 'configuration')} tried on "
-        f"{wording.plural(tasks, 'task')}, and on each task the one with the best mean validation score over seeds "
-        "was chosen, among those with as many completed seeds as any other. Test scores played no part in choosing.",
-        "Scores are means ± one standard error over n seeds.",
+        f"{wording.plural(tasks, 'task')}, and on each task the one with the best mean validation score over {over} "
+        f"was chosen, among those with as many completed {over} as any other. Test scores played no part in choosing.",
+        f"Scores are means ± one standard error over n {over}.",
     ]
+    if folds:
+        sentences.append(f"{folding.sentence(folds)} {folding.TOO_SMALL}")
     if untested:
         sentences.append(
             f"Without test scores, and so reported on the validation split they were chosen on, which is optimistic: "

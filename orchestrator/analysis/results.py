@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis import replicates
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -57,8 +58,7 @@ from orchestrator.analysis.questions.shares import node_shares
 from orchestrator.analysis.questions.throughput import throughput
 from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
-from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
-from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
@@ -70,6 +70,7 @@ _SCORES = {
     "test_mean": pa.float64(),
     "test_sem": pa.float64(),
     "num_seeds": pa.int64(),
+    "num_folds": pa.int64(),
 }
 _INTERVAL = {"test_low": pa.float64(), "test_high": pa.float64(), "interval_over": pa.string()}
 _COUNTS = {
@@ -171,12 +172,13 @@ class Results:
         win otherwise); ties go to fewer trained parameters, then to the smaller config_id. A group without a
         completed trial has no row.
 
-        Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for
-        one seed) in the metric's unit; num_seeds; of the whole group num_configs_tried, num_trials, num_failed and
-        engine_seconds, what all its trials took (a trial's share where several trained together; null where
-        unmeasured); the sizes; the hyperparameters. A group that tried more had more chances to be lucky: `compare`
-        can hold two groups against each other at equal budgets. Raises `FaultsError` on an unknown column or where
-        "task" is not among them.
+        Columns: `per`; backbone, method, config_id; metric; validation and test mean and s.e.m. (ddof = 1; null for one
+        seed) in the metric's unit; num_seeds, how many replicates they are over, and num_folds, into how many the task
+        is cut, null where into none (a replicate is a seed, or a seed on a fold); of the whole group num_configs_tried,
+        num_trials, num_failed and engine_seconds, what all its trials took (a trial's share where several trained
+        together; null where unmeasured); the sizes; the hyperparameters. A group that tried more had more chances to be
+        lucky: `compare` can hold two groups against each other at equal budgets. Raises `FaultsError` on an unknown
+        column or where "task" is not among them.
         """
         columns = self._check_per(per)
         rows = []
@@ -189,10 +191,10 @@ class Results:
         """What the curve is drawn through: per task, backbone, method and adapted size the best configuration.
 
         Chosen as in `best`. Columns: task, backbone, method, trained_params_without_head, trained_params, config_id,
-        metric; split, the one that was scored; score and score_sem over num_seeds seeds; reference, the score of the
-        best configuration of the method `normalize_to` on the same task and backbone; delta, how much better than
-        the reference (positive is better, also where a lower score is better). Arguments and errors as in `curve`;
-        a task without reference keeps its rows, with reference and delta null.
+        metric; split, the one that was scored; score and score_sem over num_seeds replicates; num_folds; reference, the
+        score of the best configuration of the method `normalize_to` on the same task and backbone; delta, how much
+        better than the reference (positive is better, also where a lower score is better). Arguments and errors as in
+        `curve`; a task without reference keeps its rows, with reference and delta null.
         """
         return curve_points(self._configurations, self._ask_curve((), normalize_to, split))
 
@@ -214,9 +216,9 @@ class Results:
         Scores are test scores where the task has any and validation scores elsewhere, or of one `split` ("test" or
         "validation") throughout. A task without a reference, or without a score on that split, is left out.
 
-        Columns: backbone, method, trained_params_without_head; trained_params, the mean over tasks, rounded;
-        num_tasks, of which num_tasks_on_validation scored on validation; num_seeds, of the least covered task;
-        metric, null where tasks differ; normalize_to; a column a quantile (p20, p50, p80; p2.5 for 0.025).
+        Columns: backbone, method, trained_params_without_head; trained_params, the mean over tasks, rounded; num_tasks,
+        of which num_tasks_on_validation scored on validation; num_seeds, of the least covered task; num_folds, the most
+        of any task; metric, null where tasks differ; normalize_to; a column a quantile (p20, p50, p80; p2.5 for 0.025).
 
         Raises `FaultsError` on quantiles outside [0, 1], an unknown method or split, and where scores exist but no
         task has a reference. A sweep without any completed trial gives an empty table.
@@ -247,8 +249,9 @@ class Results:
         Columns: task, backbone, method, config_id; scores, counts and sizes as in `best`; test_low and test_high, the
         95 % interval of the mean test score, null for one seed, over what interval_over says: "seeds and rows" where
         the store keeps what the chosen configuration predicted (`intervals.estimate_over_rows`), else "seeds"
-        (Student); best_method, best_config_id, best_validation_mean, best_validation_sem, best_test_mean, best_test_sem
-        and best_trained_params of the best configuration, which is that of all, whatever the wish; difference, of the
+        (Student), or with folds "folds (corrected) and rows", else "folds (corrected)" (`corrected_over_folds`);
+        best_method, best_config_id, best_validation_mean, best_validation_sem, best_test_mean, best_test_sem and
+        best_trained_params of the best configuration, which is that of all, whatever the wish; difference, of the
         recommended one to the best on test (validation without test scores; positive is better), with difference_low
         and difference_high, its 95 % interval over what difference_over says, as in `compare` (all null of the best
         itself, and with one seed); share_kept, how often seeds drawn again (200 bootstrap resamples) recommend the same
@@ -297,16 +300,17 @@ class Results:
         difference, a less b in the metric's unit, positive where a is better; low and high, its 95 % interval, over
         what interval_over says: "seeds and rows" where the store keeps what both sides predicted of the same rows
         (`intervals.difference_over_rows`, rows paired), or where `test_rows` has the number of test rows of the task,
-        of accuracies on test (their binomial variance, rows not paired); "seeds" elsewhere (Welch); in the last row
-        "tasks" (Student). p_rows, over the rows, of the models as they are trained: the exact sign-flip test of
-        accuracies, with one seed McNemar's, and the paired bootstrap with 2,000 resamples of any other metric; null
-        without predictions. probability_of_improvement, how often a random run of a beats one of b, a mean over tasks.
-        p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks can give.
-        margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is above
-        -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
-        For each side config_id, score, sem, num_seeds, num_configs_tried and engine_seconds; budgets_differ, where
-        either side tried more, had more seeds or took over a tenth more engine time; equalised_to, n; and note, in
-        words. What a single seed cannot tell is null.
+        of accuracies on test (their binomial variance, rows not paired); "seeds" elsewhere (Welch); where the task is
+        cut into folds "folds (corrected) and rows", else "folds (corrected)", both sides paired by seed and fold; in
+        the last row "tasks" (Student). p_rows, over the rows, of the models as they are trained: the exact sign-flip
+        test of accuracies, with one seed McNemar's, and the paired bootstrap with 2,000 resamples of any other metric;
+        null without predictions. probability_of_improvement, how often a random run of a beats one of b, a mean over
+        tasks. p_value of the exact two-sided sign-flip test over tasks, and smallest_p, the least that so many tasks
+        can give. margin; lower_bound, the one-sided 95 % bound of the difference, and is_non_inferior, whether it is
+        above -margin: of `margin`, or else of the margin that the sweep declared, where b is the declared reference.
+        For each side config_id, score, sem, num_seeds, num_folds, num_configs_tried and engine_seconds; budgets_differ,
+        where either side tried more, had more seeds or took over a tenth more engine time; equalised_to, n; and note,
+        in words. What a single seed cannot tell is null.
 
         Raises `FaultsError` holding every fault of what was asked. Where no task has both sides there is no row.
         """
@@ -476,7 +480,8 @@ class Results:
 
         Chosen as in `best`. Columns: task, backbone, method, config_id, metric; epoch, from 1, and step, the optimizer
         steps taken by then; validation_mean and validation_sem (ddof = 1; null for one seed) over the num_seeds
-        completed trials, in the metric's unit; train_loss, the mean over the same trials.
+        completed trials, of num_folds folds where there are any, in the metric's unit; train_loss, the mean over the
+        same trials.
         """
         return learning_curves(self._trials, self.epochs(), self._configurations)
 
@@ -489,8 +494,8 @@ class Results:
         directions there is no average. Scored on test where the task has test scores, or on one `split` throughout.
 
         Columns: task, backbone, method, config_id, metric, split; score and score_sem (ddof = 1; null for one seed) in
-        the metric's unit; num_seeds; num_configs_tried; num_tasks; is_best, whether no method of the task is better.
-        Raises `FaultsError` on an unknown split.
+        the metric's unit; num_seeds; num_folds; num_configs_tried; num_tasks; is_best, whether no method of the task is
+        better. Raises `FaultsError` on an unknown split.
         """
         return score_table(self._configurations, self._check_split("score_table", split))
 
@@ -514,8 +519,8 @@ class Results:
 
         A row per task, method and value: the best configuration on validation with it, so all others are tuned.
         Columns: task, backbone, method, config_id, metric, hyperparameter, value; validation_mean and validation_sem
-        over num_seeds; loss_to_best, how far behind the method's best value on the task; num_configs_tried, with this
-        value. Raises `FaultsError` on an unknown hyperparameter.
+        over num_seeds; num_folds; loss_to_best, how far behind the method's best value on the task; num_configs_tried,
+        with this value. Raises `FaultsError` on an unknown hyperparameter.
         """
         known = hyperparameter_columns(self._trials)
         if hyperparameter not in known:
@@ -528,8 +533,8 @@ class Results:
         """Everything that was tried, a row per configuration with a completed trial: what slice plots show.
 
         Columns: task, backbone, method, config_id, metric; the sizes; validation and test mean and s.e.m. over
-        num_seeds; loss_to_best, how far behind the best configuration of the task on validation (0 is the best);
-        duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
+        num_seeds; num_folds; loss_to_best, how far behind the best configuration of the task on validation (0 is the
+        best); duration_s of a trial, a mean; the hyperparameters that have more than one value, as in `searched`.
         """
         return tried(self._trials, self._configurations, self.searched())
 
@@ -540,9 +545,9 @@ class Results:
         needs two hyperparameters that vary, and four configurations with as many seeds as any of its own.
 
         Columns: backbone, method, task (null: all), hyperparameter; importance, its share of the variance that single
-        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_configs;
-        num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises `FaultsError` on an
-        unknown task.
+        hyperparameters explain, and spread, the standard deviation over num_seeds seeds (ddof = 1); num_folds;
+        num_configs; num_tasks. Definition and source: `orchestrator.analysis.statistics.importance`. Raises
+        `FaultsError` on an unknown task.
         """
         known = set(self._trials["task"].to_pylist())
         if task is not None and task not in known:
@@ -582,7 +587,7 @@ class Results:
 
         Columns: backbone, method; threshold; share, a mean over tasks; share_low and share_high, the middle 95 % over
         resamples of each task's seeds (null for one seed; the tasks stay as they are); num_tasks; num_seeds, the
-        fewest. Arguments and errors as in `score_table`.
+        fewest; num_folds. Arguments and errors as in `score_table`.
         """
         return profile(self._configurations, self._check_split("profile", split))
 
@@ -593,11 +598,11 @@ class Results:
         lower score is better. `reference` is a method, on the same backbone; without it full_finetuning where that has
         completed, or else the method with most tasks.
 
-        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its
-        95 % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
-        num_seeds, the fewest; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value of the
-        exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can give.
-        Raises `FaultsError` on an unknown method or split.
+        Columns: task, backbone, method, reference, metric, split; difference, of means over seeds; low and high, its 95
+        % interval: on a task Welch's over seeds, over tasks Student's over the tasks' differences; num_tasks;
+        num_seeds, the fewest; num_folds; num_configs_tried of both sides, whose budgets may differ. Over tasks: p_value
+        of the exact sign-flip test, p_holm with Holm's correction over the methods, smallest_p that so many tasks can
+        give. Raises `FaultsError` on an unknown method or split.
         """
         known = {c.method for c in self._configurations}
         faults = (
@@ -736,17 +741,19 @@ def _describe(chosen: Configuration) -> dict[str, Any]:
         "test_mean": test and test.mean,
         "test_sem": test and test.sem,
         "num_seeds": validation and validation.num_seeds,
+        "num_folds": validation and validation.num_folds,
     }
 
 
 def _interval(chosen: Configuration, kept: KeptRows) -> dict[str, Any]:
     """Of the mean test score."""
-    estimate, over = (kept.estimate(chosen, "test"), SEEDS_AND_ROWS) if chosen.test else (None, SEEDS)
-    found = estimate.interval() if estimate else None
-    if found is None and chosen.test:
-        found, over = intervals.t_interval(chosen.test.scores), SEEDS
-    low, high = found or (None, None)
-    return {"test_low": low, "test_high": high, "interval_over": over if found else None}
+    if chosen.test is None:
+        return {"test_low": None, "test_high": None, "interval_over": None}
+    estimate, over = kept.estimate(chosen, "test"), replicates.with_rows(chosen.test.num_folds)
+    if estimate is None:
+        estimate, over = replicates.estimate(chosen.test)
+    low, high = estimate.interval() if estimate else (None, None)
+    return {"test_low": low, "test_high": high, "interval_over": over if estimate else None}
 
 
 def _count(group: Sequence[Configuration]) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import Configuration, higher_is_better
 from orchestrator.analysis.questions.predictions import PredictionSource
+from orchestrator.analysis.replicates import common_folds, shared_replicates
 from orchestrator.analysis.resampled_metrics import (
     MEANS_OVER_ROWS,
     RESAMPLES,
@@ -32,8 +33,6 @@ from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
 
-SEEDS, SEEDS_AND_ROWS = "seeds", "seeds and rows"
-
 Mixture = Sequence[tuple[Configuration, float]]  # what stands for a side, with weights that add up to 1
 
 
@@ -48,6 +47,16 @@ class RowOutcomes:
     outcomes: np.ndarray  # (num_seeds, num_rows), or of groups of rows; each seed's mean is its score, or near it
     confidence: np.ndarray | None  # (num_seeds, num_rows), the largest probability; None where no scores are kept
 
+    def taken(self, models: Sequence[int]) -> RowOutcomes:
+        """Of some of the models, in this order."""
+        confidence = None if self.confidence is None else self.confidence[list(models)]
+        return replace(
+            self,
+            predictions=self.predictions[list(models)],
+            outcomes=self.outcomes[list(models)],
+            confidence=confidence,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowComparison:
@@ -56,6 +65,7 @@ class RowComparison:
     metric: str
     first: Sequence[tuple[RowOutcomes, float]]
     second: Sequence[tuple[RowOutcomes, float]]
+    folds: int | None = None  # where there are any, the models of both sides are in the order of seeds and folds
 
     def estimate(self) -> Estimate | None:
         """The first less the second for other seeds and rows, positive where the first is better.
@@ -66,6 +76,8 @@ class RowComparison:
         ours, theirs = (
             sign * np.sum([weight * found.outcomes[:n] for found, weight in side], axis=0) for side, n in self._sides()
         )
+        if self.folds is not None:
+            return intervals.estimate_over_rows(ours - theirs, self.folds)
         return intervals.difference_over_rows(ours, theirs)
 
     def p_value(self) -> float:
@@ -122,14 +134,17 @@ class KeptRows:
                 self._known[config_id, split] = _outcomes(configuration, tables)
 
     def of(self, configuration: Configuration, split: str) -> RowOutcomes | None:
-        """None unless every completed seed has predictions of this split, all of the same rows."""
+        """None unless every completed replicate has predictions of this split, all of the same rows.
+
+        Folds are validated on different rows, so there is nothing of their validation.
+        """
         self.load([(configuration, split)])
         return self._known[configuration.config_id, split]
 
     def estimate(self, configuration: Configuration, split: str) -> Estimate | None:
-        """The recorded mean score, for other seeds and other rows. None without predictions, or with one seed."""
+        """The recorded mean score, for other seeds or folds and other rows. None without predictions, or with one."""
         found, summary = self.of(configuration, split), getattr(configuration, split)
-        estimate = None if found is None else intervals.estimate_over_rows(found.outcomes)
+        estimate = None if found is None else intervals.estimate_over_rows(found.outcomes, summary.num_folds)
         return None if estimate is None else _around(summary.mean, estimate)
 
     def compare(self, first: Mixture, second: Mixture, split: str) -> RowComparison | None:
@@ -143,17 +158,30 @@ class KeptRows:
             return None
         if len({found.rows for side in sides for found, _ in side}) > 1:
             return None
-        return RowComparison(metric=metric, first=sides[0], second=sides[1])
+        summaries = [[getattr(c, split) for c, _ in side] for side in (first, second)]
+        folds = common_folds([*summaries[0], *summaries[1]])
+        if folds is not None:  # these are paired, so both sides must have the same ones
+            shared = shared_replicates([*summaries[0], *summaries[1]])
+            if not shared:
+                return None
+            sides = [
+                [
+                    (found.taken([summary.replicates.index(each) for each in shared]), weight)
+                    for (found, weight), summary in zip(side, own, strict=True)
+                ]
+                for side, own in zip(sides, summaries, strict=True)
+            ]
+        return RowComparison(metric=metric, first=sides[0], second=sides[1], folds=folds)
 
     def _trainings(self, config_ids: Sequence[str], split: str) -> dict[str, dict[str, str | None]]:
         """config_id -> trial_id -> started_at of the trials whose scores its summary has, in the same order."""
         of_these = pc.is_in(self._trials["config_id"], pa.array(config_ids, pa.string()))
         completed = pc.equal(self._trials["status"], TrialStatus.COMPLETED.value)
-        columns = ["config_id", "trial_id", "started_at", "seed", f"{split}_score"]
+        columns = ["config_id", "trial_id", "started_at", "seed", "fold", f"{split}_score"]
         rows = self._trials.filter(pc.and_(of_these, completed)).select(columns).to_pylist()
         scored = [row for row in rows if row[f"{split}_score"] is not None and np.isfinite(row[f"{split}_score"])]
         found: dict[str, dict[str, str | None]] = {}
-        for row in sorted(scored, key=lambda row: math.inf if row["seed"] is None else row["seed"]):
+        for row in sorted(scored, key=lambda row: tuple(_or_last(row[name]) for name in ("seed", "fold"))):
             found.setdefault(row["config_id"], {})[row["trial_id"]] = row["started_at"]
         return found
 
@@ -172,6 +200,10 @@ class KeptRows:
             except FaultsError:  # which has been told
                 logger.debug("no predictions of %s", ", ".join(own))
         return found
+
+
+def _or_last(number: int | None) -> float:
+    return math.inf if number is None else number
 
 
 def _outcomes(configuration: Configuration, tables: Sequence[pa.Table | None]) -> RowOutcomes | None:

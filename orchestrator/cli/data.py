@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from trainables.config import TrialConfig
 from trainables.data.audit.checks import silence_faults
 from trainables.data.audit.examine import Examination, examine, percentiles
 from trainables.data.audit.suggestion import declared_in, suggest, written
+from trainables.data.folding import fold_of
 from trainables.data.layout import DECLARATION
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError
@@ -47,7 +48,7 @@ def show_data(
     screen, answers, refused = console(), [], {}
     for path in paths:
         try:
-            found = examine(load(path), backbone=reader, max_length=length, silence=silence)
+            found = _examined(path, reader, length, silence)
             suggestion, wrote = _suggestion(path, found, write=write)
         except FaultsError as error:
             refused[path] = error
@@ -69,6 +70,17 @@ def show_data(
     for refusal in refused.values():
         console(stderr=True).print(str(refusal), soft_wrap=True)
     return 2 if refused else 0
+
+
+def _examined(path: str, backbone: str, max_length: int, silence: Sequence[str]) -> Examination:
+    """What a training sees of a task: of one that is cut into folds, its first fold."""
+    task = load(path)
+    if task.folds is None:
+        return examine(task, backbone=backbone, max_length=max_length, silence=silence)
+    seen = fold_of(task, task.folds, 0)
+    found = examine(seen, backbone=backbone, max_length=max_length, silence=silence)
+    notes = (*seen.notes, "below, validation is fold 0 and train are the others")
+    return replace(found, task=replace(task, notes=notes))
 
 
 def brief(warnings: pa.Table) -> list[str]:

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow.compute as pc
 from rich.console import Console
 
-from orchestrator.analysis.configurations import best_replicate
+from orchestrator.analysis.configurations import best_replicate, replicate_of
 from orchestrator.analysis.model_card import Standing, completed_card
 from orchestrator.analysis.results import Results
 from orchestrator.cli.hub import open_hub
 from orchestrator.cli.screen import console
-from orchestrator.record import TrialStatus
+from orchestrator.record import TrialStatus, replicate
 from orchestrator.run.sweep import load_results
 from orchestrator.store import Store
 from trainables.config import TrialConfig
@@ -131,7 +131,7 @@ def take_kept(store: Store, chosen: Mapping[str, Any], folder: Path, screen: Con
         write_files(folder, files)
     except OSError as error:
         raise FaultsError("export", [f"--out: must be a folder that can be written, but {error}"]) from error
-    words = f"{chosen['method']} on {chosen['task']}, seed {chosen['seed']}"
+    words = f"{chosen['method']} on {chosen['task']}, {replicate(chosen['seed'], chosen['fold'])}"
     scores = _written_scores(chosen["validation_score"], chosen["test_score"])
     screen.print(f"kept by the sweep: {words}\n{scores}, as recorded")
     return True
@@ -142,7 +142,7 @@ def train_again(store: Store, chosen: Mapping[str, Any], folder: Path, screen: C
     # Here: of the commands that read a store, only these train.
     from trainables.engine.engine import Engine
 
-    screen.print(f"training {chosen['method']} on {chosen['task']} again, seed {chosen['seed']}")
+    screen.print(f"training {chosen['method']} on {chosen['task']} again, {replicate(chosen['seed'], chosen['fold'])}")
     threads = (chosen["provenance"] or {}).get("num_threads")
     config = recorded_config(store, chosen["trial_id"])
     outcome = Engine(num_threads=int(threads) if threads else None).run(config, save_to=folder)
@@ -208,8 +208,9 @@ def choose(
     if task is not None and task not in recommended:
         raise FaultsError(command, [f"--task: {unknown_name(f'task with a {kind}', task, recommended)}"])
     row = recommended[task] if task is not None else next(iter(recommended.values()))
-    replicates = {r["seed"]: r for r in completed.values() if r["config_id"] == row["config_id"]}
-    return replicates[best_replicate({seed: r["validation_score"] for seed, r in replicates.items()}, row["metric"])]
+    of_it = [r for r in completed.values() if r["config_id"] == row["config_id"]]
+    replicates = {replicate_of(r["seed"], r["fold"]): r for r in of_it}
+    return replicates[best_replicate({each: r["validation_score"] for each, r in replicates.items()}, row["metric"])]
 
 
 def _is_as_recorded(outcome: TrialOutcome, chosen: Mapping[str, Any]) -> bool:

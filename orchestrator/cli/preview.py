@@ -56,7 +56,7 @@ def show_plan(
     screen = console()
     screen.print(_table(plan))
     screen.print()
-    replicates = f"{plan.configurations} configurations, {wording.plural(len(plan.spec.seeds), 'seed')} each"
+    replicates = f"{plan.configurations} configurations, {_replicates(plan)} each"
     most = "at most " if plan.is_adaptive else ""
     screen.print(f"{most}{wording.plural(plan.most_trials, 'trial')}: {replicates}")
     if done:
@@ -271,6 +271,7 @@ def _answer(
                 "backbone": trial.config.backbone,
                 "method": trial.config.method,
                 "seed": trial.config.seed,
+                **({} if trial.config.fold is None else {"fold": trial.config.fold}),
                 **trial.hyperparameters,
                 "num_steps": trial.num_steps,
                 "trained_params": trial.trained_params,
@@ -281,6 +282,18 @@ def _answer(
             for trial in plan.trials
         ],
     }
+
+
+def _replicates(plan: SweepPlan) -> str:
+    """3 seeds; 5 folds; 3 seeds with 5 folds; 3 seeds with 5 folds on small and none on large."""
+    seeds = wording.plural(len(plan.spec.seeds), "seed")
+    by_task = {each.task.info.name: each.task.folds for each in plan.task_methods}
+    if not any(by_task.values()):
+        return seeds
+    if len(set(by_task.values())) == 1:
+        return f"{seeds} with {wording.plural(next(iter(by_task.values())) or 0, 'fold')}"
+    own = [f"{wording.plural(folds, 'fold') if folds else 'no folds'} on {task}" for task, folds in by_task.items()]
+    return f"{seeds} with {', '.join(own)}"
 
 
 def _bounds(values: Sequence[int | None]) -> list[int] | None:

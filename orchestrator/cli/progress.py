@@ -21,7 +21,7 @@ class TerminalProgress(LiveProgress):
     """A live panel on a terminal, a line now and then elsewhere."""
 
     def __init__(self, console: Console, varied: Varied, backbones: Sequence[str] = ()) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
+        """`varied`: what to mention of each method's trials, beside task and replicate; `backbones`: the sweep's."""
         super().__init__(varied, backbones)
         self._console = console
         self._last_line = 0.0

@@ -107,7 +107,7 @@ def _work(trial: PlannedTrial, record: TrialRecord | None) -> TrialWork:
 
     What is computed once an engine is seen in what the first trial of a kind took longer than the others.
     """
-    kind, epochs = _kind(trial), trial.config.num_epochs
+    kind, epochs, fold = _kind(trial), trial.config.num_epochs, trial.config.fold
     seen = record.epochs[-1].step / len(record.epochs) * epochs if record is not None and record.epochs else None
     tested = 0 if record is not None and record.test_score is None else 1
     return TrialWork(
@@ -119,7 +119,7 @@ def _work(trial: PlannedTrial, record: TrialRecord | None) -> TrialWork:
         test_rows=tested,
         test_flops=float(tested),
         once_flops=1.0,
-        once_key=f"{kind.task} {kind.method} {kind.shape}",
+        once_key=f"{kind.task}{'' if fold is None else f' fold {fold}'} {kind.method} {kind.shape}",
     )
 
 

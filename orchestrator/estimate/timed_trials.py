@@ -65,10 +65,11 @@ class TimedTrials:
         if not has_expectation(rule):
             return []
         most = [trial.config.num_epochs for trial in self.trials]
-        groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        groups: dict[tuple[str, str, str, int | None], list[int]] = defaultdict(list)
         longest: dict[str, int] = defaultdict(int)
         for place, trial in enumerate(self.trials):
-            groups[trial.config.task, trial.config.backbone, trial.config.method].append(place)
+            config = trial.config
+            groups[config.task, config.backbone, config.method, config.fold].append(place)
             longest[trial.config.task] = max(longest[trial.config.task], most[place])
         drawn = []
         for _ in range(draws):

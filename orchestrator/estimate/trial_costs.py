@@ -56,7 +56,7 @@ class TrialCosts:
             return None
         return trial_cost(
             trial.config,
-            measure_task(trial.config.task, trial.config.max_length),
+            measure_task(trial.config.task, trial.config.max_length, trial.config.folds, trial.config.fold),
             task_fingerprint=fingerprint,
             backbone=preview_backbone(trial.config.backbone).info,
             trained_params=trial.trained_params,

@@ -133,7 +133,7 @@ def preview_tasks(spec: SweepSpec) -> tuple[dict[str, TaskPreview], list[str]]:
     tasks, faults = {}, []
     for reference in spec.tasks:
         try:
-            tasks[reference] = preview_task(reference)
+            tasks[reference] = preview_task(reference, spec.folds)
         except FaultsError as error:
             faults += [f"task {reference}: {fault}" for fault in error.faults]
     return tasks, faults

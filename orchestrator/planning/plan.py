@@ -91,11 +91,13 @@ class SweepPlan:
     @property
     def most_trials(self) -> int:
         """How many trials the sweep has, or an adaptive search at most."""
-        return self.configurations * len(self.spec.seeds) if self.is_adaptive else len(self.trials)
+        if not self.is_adaptive:
+            return len(self.trials)
+        return sum(each.most_configurations * each.num_replicates for each in self.task_methods)
 
     @property
     def varied(self) -> Varied:
-        """What tells the trials of each method apart, beside task and seed; of an adaptive search, what it searches."""
+        """What tells trials of a method apart, beside task and replicate; of an adaptive search, what it searches."""
         return varied_in_spaces(self.task_methods) if self.is_adaptive else varied_in_trials(self.trials)
 
     def sample_trials(self) -> tuple[PlannedTrial, ...]:
@@ -173,6 +175,7 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
     which gave the trial its identity.
     """
     hyperparameters = [trial.hyperparameters for trial in trials]
+    folds = [trial.config.fold for trial in trials]  # of a plan without any, the table is what it always was
     names = list(dict.fromkeys(name for row in hyperparameters for name in row))
     text, whole = pa.string(), pa.int64()
     return pa.table(
@@ -181,6 +184,7 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
             **{key: pa.array([getattr(t, key) for t in trials], text) for key in ("trial_id", "config_id", "task")},
             **{key: pa.array([getattr(t.config, key) for t in trials], text) for key in ("backbone", "method")},
             "seed": pa.array([trial.config.seed for trial in trials], whole),
+            **({"fold": pa.array(folds, whole)} if any(fold is not None for fold in folds) else {}),
             **{name: [row.get(name) for row in hyperparameters] for name in names},
             **{key: pa.array([getattr(trial, key) for trial in trials], whole) for key in _COUNTS},
             "pack_key": pa.array([trial.pack_key for trial in trials], text),
@@ -192,7 +196,7 @@ def trials_table(sweep: str, trials: Sequence[PlannedTrial]) -> pa.Table:
 
 
 _COUNTS = ("num_steps", "trained_params", "trained_params_without_head", "total_params")
-_IDENTITY = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed")
+_IDENTITY = ("sweep", "trial_id", "config_id", "task", "backbone", "method", "seed", "fold")
 _ORIGIN = ("pack_key", "outcome_version", "provenance", "config")
 
 
@@ -301,7 +305,7 @@ def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[
                 whose = f" (backbone {task_method.backbone_reference})" if len(spec.backbones) > 1 else ""
                 faults += [f"{fault}{whose}" for fault in error.faults]
                 continue
-            # The seed comes last in the order too: whole configurations finish one after another.
+            # Seed and fold come last in the order too: whole configurations finish one after another.
             for trial in replicates:
                 planned.setdefault(trial.trial_id, trial)  # two entries of `methods` may overlap
     return () if is_adaptive(spec.search) else tuple(planned.values()), faults

@@ -140,7 +140,7 @@ def _count_at_most(spec: SweepSpec) -> int:
         spaces = [space_of(spec, method) for method in spec.methods]
         sizes = [[len(entry.values) for entry in s.values() if isinstance(entry, Grid | Choice)] for s in spaces]
         configurations = sum(math.prod(numbers) for numbers in sizes)
-    return len(spec.tasks) * len(spec.backbones) * configurations * len(spec.seeds)
+    return len(spec.tasks) * len(spec.backbones) * configurations * len(spec.seeds) * (spec.folds or 1)
 
 
 def _is_exhaustive(name: str) -> bool:

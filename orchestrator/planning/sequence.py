@@ -66,6 +66,11 @@ def plan_sequence(values: Any) -> SequencePlan:
             each.reference: "test" if "test" in each.task.rows_by_split else "validation" for each in plan.task_methods
         }
         faults += _task_faults(spec, infos)
+        faults += [
+            f"task {name}: must declare no folds, since a sequence trains each task once a seed; take `folds` out of its "
+            "task.json"
+            for name in dict.fromkeys(trial.task for trial in plan.trials if trial.config.fold is not None)
+        ]
     if faults or plan is None:
         raise FaultsError(f"sequence {spec.name}", list(dict.fromkeys(faults)))
     return SequencePlan(spec=spec, steps=_steps(spec, plan.trials, splits), notes=plan.notes)

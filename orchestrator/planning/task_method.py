@@ -1,12 +1,15 @@
 """TaskMethod: one method on one task and backbone, and how a configuration of it becomes trials with identities.
 
-Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed, with the data and
-the backbone as fingerprints of their content, never as paths; `trial_id` adds the seed.
+Identity is content: `config_id` hashes everything that decides a trial's outcome except the seed and the fold, with the
+data and the backbone as fingerprints of their content, never as paths, and with the number of folds; `trial_id` adds
+the seed, and the fold where there are folds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -30,7 +33,10 @@ DEFAULT_MAX_LENGTH = TrialConfig.max_length
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
-    """One training at one configuration and seed, with what is known of it before it runs. Unknown is None."""
+    """One training at one configuration and seed, and on one fold, with what is known of it before it runs.
+
+    Unknown is None.
+    """
 
     trial_id: str
     config_id: str
@@ -81,6 +87,11 @@ class TaskMethod:
         return int(min(self.spec.search.num_samples or 0, self.size))
 
     @property
+    def num_replicates(self) -> int:
+        """How many trials a configuration has."""
+        return len(self.spec.seeds) * (self.task.folds or 1)
+
+    @property
     def most_epochs(self) -> int:
         """The most epochs that any of its configurations trains."""
         from trainables.methods import unused_hyperparameters
@@ -90,7 +101,10 @@ class TaskMethod:
         return int(max(map(float, values_of(self.space.get("num_epochs", TrialConfig.num_epochs)))))  # type: ignore[arg-type]
 
     def trials(self, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
-        """One configuration with each seed of the sweep. Raises `FaultsError` where the values do not go together."""
+        """One configuration with each seed of the sweep, and of these with each fold of the task.
+
+        Raises `FaultsError` where the values do not go together.
+        """
         return _replicates(self, values)
 
     def point_of(self, config: TrialConfig) -> Values | None:
@@ -131,7 +145,7 @@ class TaskMethod:
 
 
 def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
-    """One configuration with each seed of the sweep."""
+    """One configuration with each seed of the sweep, and of these with each fold of the task."""
     from trainables.backbones.loading import STAND_IN_SHAPE
     from trainables.engine.engine import pack_key
     from trainables.estimate.preview import complete_options, preview_parameters
@@ -159,28 +173,35 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     config_id = task_method.identity(first)
     idle = unused_hyperparameters(method)
     unused = tuple(name for name in HYPERPARAMETERS if name in idle and getattr(first, name) is not None)
-    key = pack_key(first)  # the seed has no part in it
-    steps = num_steps(first, task.train_rows) if task.train_rows else None
-    return tuple(
-        PlannedTrial(
-            trial_id=_digest([config_id, seed]),
-            config_id=config_id,
-            task=task.info.name,
-            config=TrialConfig(**{**dict(first.items()), "seed": seed}),
-            num_steps=steps,
-            trained_params=counts.trained if counts else None,
-            trained_params_without_head=counts.trained_without_head if counts else None,
-            total_params=counts.total if counts else None,
-            pack_key=None if key is None else _digest(repr(key)),
-            provenance={
+    folds = (None,) if task.folds is None else tuple(range(task.folds))
+    by_fold: dict[int | None, dict[str, Any]] = {}
+    for fold in folds:  # what all seeds share; they have no part in the pack key
+        config = dataclasses.replace(first, folds=task.folds, fold=fold)
+        key, rows, train_rows = pack_key(config), task.rows_of(fold), task.training_rows_of(fold)
+        by_fold[fold] = {
+            "num_steps": num_steps(config, train_rows) if train_rows else None,
+            "pack_key": None if key is None else _digest(repr(key)),
+            "provenance": {
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
-                **({"rows": _rows(task.rows_by_split)} if task.rows_by_split else {}),
+                **({"rows": _rows(rows)} if rows else {}),
+                **({} if task.folds is None else {"folds": str(task.folds)}),
                 **({"backbone_fingerprint": backbone.fingerprint} if backbone and backbone.fingerprint else {}),
                 **(_sizes(backbone.shape) if backbone else {}),
             },
+        }
+    return tuple(
+        PlannedTrial(
+            trial_id=_digest([config_id, seed] if fold is None else [config_id, seed, fold]),
+            config_id=config_id,
+            task=task.info.name,
+            config=dataclasses.replace(first, seed=seed, folds=task.folds, fold=fold),
+            trained_params=counts.trained if counts else None,
+            trained_params_without_head=counts.trained_without_head if counts else None,
+            total_params=counts.total if counts else None,
             unused=unused,
+            **by_fold[fold],
         )
-        for seed in spec.seeds
+        for seed, fold in itertools.product(spec.seeds, folds)
     )
 
 
@@ -210,6 +231,7 @@ def _config_id(config: TrialConfig, task: TaskPreview, backbone: BackboneInfo | 
             "method": config.method,
             "hyperparameters": shared,
             "options": identity_of(config.method, config.method_options),
+            **({} if task.folds is None else {"folds": task.folds}),
         }
     )
 

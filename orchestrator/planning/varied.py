@@ -1,4 +1,5 @@
-"""What a sweep varies: the options and hyperparameters that tell the trials of one method apart, beside task and seed.
+"""What a sweep varies: the options and hyperparameters that tell the trials of one method apart, beside task, seed
+and fold.
 
 The names of runs and the live display mention these and no others.
 """

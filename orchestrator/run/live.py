@@ -58,7 +58,7 @@ class LiveProgress(ABC):
     """Keeps what is shown of a sweep while it runs; a `Progress`."""
 
     def __init__(self, varied: Varied, backbones: Sequence[str] = ()) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
+        """`varied`: what to mention of each method's trials, beside task and replicate; `backbones`: the sweep's."""
         self._varied = varied
         self._backbones = apart(backbones)
         self._total = self._done_before = self._loading = 0
@@ -185,16 +185,18 @@ class LiveProgress(ABC):
             where = f"epoch {epoch.epoch}/{trial.config.num_epochs}" if epoch else "running"
             score = f"{epoch.validation_score:.3f}" if epoch else ""
             config = trial.config
-            words = self._words(config.method, config.backbone, trial.hyperparameters, config.seed)
+            words = self._words(config.method, config.backbone, trial.hyperparameters, config.seed, config.fold)
             table.add_row(Text(trial.task, "dim"), Text(score, "dim"), Text(f"{words}, {where}", "dim"))
         return Group(head, *engines, table)
 
     def _record_words(self, record: TrialRecord) -> str:
-        return self._words(record.method, record.backbone, record.hyperparameters, record.seed)
+        return self._words(record.method, record.backbone, record.hyperparameters, record.seed, record.fold)
 
-    def _words(self, method: str, backbone: str, hyperparameters: Mapping[str, Scalar], seed: int) -> str:
+    def _words(
+        self, method: str, backbone: str, hyperparameters: Mapping[str, Scalar], seed: int, fold: int | None
+    ) -> str:
         called = f"{method} on {self._backbones.get(backbone, backbone)}" if self._backbones else method
-        return describe_trial(called, hyperparameters, seed, self._varied.get(method, ()))
+        return describe_trial(called, hyperparameters, seed, self._varied.get(method, ()), fold=fold)
 
 
 def _beats(record: TrialRecord, best: TrialRecord | None) -> bool:

@@ -41,7 +41,7 @@ class NotebookProgress(LiveProgress):
     """Lines as they are said, and below them the panel."""
 
     def __init__(self, varied: Varied, backbones: Sequence[str] = ()) -> None:
-        """`varied`: what to mention of each method's trials, beside task and seed; `backbones`: those of the sweep."""
+        """`varied`: what to mention of each method's trials, beside task and replicate; `backbones`: the sweep's."""
         super().__init__(varied, backbones)
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._drawn = 0.0

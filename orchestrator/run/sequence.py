@@ -34,6 +34,7 @@ from orchestrator.spec.sequence import SequenceSpec
 from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store.files import open_folder
 from orchestrator.store.lock import hold
+from trainables.config import TrialConfig
 from trainables.faults import FaultsError
 from trainables.outcome import OutcomeStatus, TrialOutcome, now
 
@@ -274,7 +275,7 @@ def _facts(step: PlannedStep, outcome: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reader(spec: SequenceSpec) -> Callable[[str], Any]:
+def _reader(spec: SequenceSpec) -> Callable[[TrialConfig], Any]:
     """How the engine reads a task: cut to the rows that were asked for, and kept."""
     from trainables import tasks
     from trainables.data.fewer_rows import fewer_rows
@@ -283,7 +284,7 @@ def _reader(spec: SequenceSpec) -> Callable[[str], Any]:
     def read(reference: str) -> tasks.Task:
         return fewer_rows(tasks.load(reference), train=spec.max_train_rows, evaluation=spec.max_evaluation_rows)
 
-    return read
+    return lambda config: read(config.task)
 
 
 def _folder(store: str | Path) -> Path:

@@ -292,6 +292,7 @@ def _task_data(plan: SweepPlan) -> list[TaskData]:
             reference=reference,
             fingerprint=task.fingerprint,
             rows=task.rows_by_split,
+            folds=task.folds,
             kind=task.info.kind,
             metric=task.info.metric,
         )

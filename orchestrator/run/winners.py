@@ -1,12 +1,12 @@
 """Whose weights a running sweep keeps: those that may yet be chosen, and in the end those that are.
 
-What `Results.best` and `Results.recommend` choose is a configuration, by its mean over seeds; what is kept of it are
-the weights of the seed that is best on validation, which is the one that `adaptune export` takes. While a sweep runs,
-of each task, backbone and method are kept
+What `Results.best` and `Results.recommend` choose is a configuration, by its mean over replicates (seeds, and folds
+where there are folds); what is kept of it are the weights of the replicate that is best on validation, which is the one
+that `adaptune export` takes. While a sweep runs, of each task, backbone and method are kept
 
-- of the configurations whose seeds have all ended, those that no other beats in score and size at once: the best and
-  the recommended one are always among these, and what is beaten now stays beaten;
-- of those with seeds to come, the best so far.
+- of the configurations whose replicates have all ended, those that no other beats in score and size at once: the best
+  and the recommended one are always among these, and what is beaten now stays beaten;
+- of those with replicates to come, the best so far.
 
 Both are limited in number and bytes. Where a limit has let a later winner go, `export` trains it again.
 """
@@ -17,7 +17,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.analysis.configurations import SeedSummary, best_replicate, contenders, higher_is_better, size_rank
+from orchestrator.analysis.configurations import (
+    Replicate,
+    SeedSummary,
+    best_replicate,
+    contenders,
+    higher_is_better,
+    replicate_of,
+    size_rank,
+)
 from orchestrator.analysis.questions.recommendation import Wish, cheapest_as_good
 from orchestrator.record import TrialRecord, TrialStatus
 
@@ -34,14 +42,15 @@ class Candidate:
     config_id: str
     metric: str | None = None
     trained_params: int | None = None
-    scores: dict[int, float] = field(default_factory=dict)  # on validation, of completed trials, by seed
-    trials: dict[int, str] = field(default_factory=dict)  # trial ids of whatever has ended, by seed
+    num_replicates: int  # that it has once all have ended
+    scores: dict[Replicate, float] = field(default_factory=dict)  # on validation, of completed trials
+    trials: dict[Replicate, str] = field(default_factory=dict)  # trial ids of whatever has ended
 
     @property
     def validation(self) -> SeedSummary | None:
         if not self.scores:
             return None
-        scores = tuple(self.scores[seed] for seed in sorted(self.scores))
+        scores = tuple(self.scores[each] for each in sorted(self.scores))
         return SeedSummary(scores=scores, mean=math.fsum(scores) / len(scores))
 
     @property
@@ -53,13 +62,18 @@ class Candidate:
     def bytes(self) -> int:
         return 4 * (self.trained_params or 0)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all its replicates have."""
+        return len(self.trials) >= self.num_replicates
+
 
 class Winners:
     """Who of the trials that have ended has weights worth keeping.
 
     Args:
         keep: "best" or "all", as a sweep's `keep`.
-        num_seeds: how many trials a configuration has.
+        num_seeds: how many a configuration is trained with, each once, or once per fold.
     """
 
     def __init__(self, keep: str, num_seeds: int) -> None:
@@ -73,11 +87,14 @@ class Winners:
         for record in records:
             group = (record.task, record.backbone, record.method)
             candidates = self._groups.setdefault(group, {})
-            candidate = candidates.setdefault(record.config_id, Candidate(config_id=record.config_id))
-            candidate.trials[record.seed] = record.trial_id
-            candidate.scores.pop(record.seed, None)
+            if record.config_id not in candidates:
+                number = self._num_seeds * int(record.provenance.get("folds", 1))
+                candidates[record.config_id] = Candidate(config_id=record.config_id, num_replicates=number)
+            candidate, replicate = candidates[record.config_id], replicate_of(record.seed, record.fold)
+            candidate.trials[replicate] = record.trial_id
+            candidate.scores.pop(replicate, None)
             if record.status is TrialStatus.COMPLETED and record.validation_score is not None:
-                candidate.scores[record.seed] = record.validation_score
+                candidate.scores[replicate] = record.validation_score
                 candidate.metric = candidate.metric or record.metric
                 candidate.trained_params = candidate.trained_params or record.trained_params
             self._found.pop(group, None)
@@ -112,9 +129,9 @@ class Winners:
     def _of_group(self, candidates: Sequence[Candidate]) -> set[str]:
         scored = [candidate for candidate in candidates if candidate.scores]
         if self._keeps_all:
-            return {candidate.trials[seed] for candidate in scored for seed in candidate.scores}
-        have_ended = [candidate for candidate in scored if len(candidate.trials) >= self._num_seeds]
-        under_way = [candidate for candidate in scored if len(candidate.trials) < self._num_seeds]
+            return {candidate.trials[each] for candidate in scored for each in candidate.scores}
+        have_ended = [candidate for candidate in scored if candidate.has_ended]
+        under_way = [candidate for candidate in scored if not candidate.has_ended]
         settled = contenders(have_ended)
         kept = _within_limits(_unbeaten(settled)) + _within_limits(sorted(under_way, key=_loss))
         if settled:

@@ -1,8 +1,9 @@
-"""Early stopping by Ray Tune's own trial schedulers, one of them for each task, backbone and method.
+"""Early stopping by Ray Tune's own trial schedulers, one of them for each task, fold, backbone and method.
 
 Scores of different tasks cannot be compared, so each task's trials are judged among themselves. So are each method's
 and each backbone's: how much accuracy a method buys is what a sweep asks, and what learns slowly must not be pruned
-away altogether. To add a rule, write its values in `orchestrator/spec/early_stopping.py` and what follows it here.
+away altogether. Folds are validated on different rows, so each fold's trials are judged by themselves too. To add a
+rule, write its values in `orchestrator/spec/early_stopping.py` and what follows it here.
 """
 
 from __future__ import annotations
@@ -49,8 +50,13 @@ class _Judged(NamedTuple):
     trial_id: str
 
 
+_Group = tuple[str, str, str, int | None]  # task, backbone, method, fold
+
+
 class PerMethod(FIFOScheduler):
-    """Starts trials in the order in which they come, and lets a judge of their task, backbone and method prune them.
+    """Starts trials in the order in which they come, and lets a judge of their kind prune them.
+
+    Of a kind are those of one task, backbone, method and fold.
 
     Args:
         make: makes the judge of a task's trials, from the task's mode and the most epochs of any of them.
@@ -61,14 +67,15 @@ class PerMethod(FIFOScheduler):
         super().__init__()
         self._make = make
         self._longest = longest
-        self._judges: dict[tuple[str, str, str], Judge] = {}
-        self._earlier: dict[tuple[str, str, str], list[TrialRecord]] = {}
+        self._judges: dict[_Group, Judge] = {}
+        self._earlier: dict[_Group, list[TrialRecord]] = {}
 
     def feed(self, records: Iterable[TrialRecord]) -> None:
         """Judge later trials against these earlier ones too; to be called before the first trial is added."""
         for record in records:
             if record.epochs:
-                self._earlier.setdefault((record.task, record.backbone, record.method), []).append(record)
+                group = (record.task, record.backbone, record.method, record.fold)
+                self._earlier.setdefault(group, []).append(record)
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._of(trial).on_trial_add(tune_controller, _judged(trial))
@@ -89,17 +96,21 @@ class PerMethod(FIFOScheduler):
         self._of(trial).on_trial_remove(tune_controller, _judged(trial))
 
     def debug_string(self) -> str:
-        return "\n".join(f"{' '.join(group)}: {judge.debug_string()}" for group, judge in self._judges.items())
+        return "\n".join(
+            f"{' '.join(names)}{'' if fold is None else f' fold {fold}'}: {judge.debug_string()}"
+            for (*names, fold), judge in self._judges.items()
+        )
 
     def _of(self, trial: Trial) -> Judge:
         reference, backbone, method = (trial.config[name] for name in ("task", "backbone", "method"))
-        if (reference, backbone, method) not in self._judges:
+        group: _Group = (reference, backbone, method, trial.config["fold"])
+        if group not in self._judges:
             info = tasks.describe(reference)
             judge = self._make(metrics.get(info.metric).mode, self._longest[reference])
-            for record in self._earlier.pop((info.name, backbone, method), []):
+            for record in self._earlier.pop((info.name, *group[1:]), []):
                 judge.feed(record.trial_id, [{EPOCH: e.epoch, SCORE: e.validation_score} for e in record.epochs])
-            self._judges[reference, backbone, method] = judge
-        return self._judges[reference, backbone, method]
+            self._judges[group] = judge
+        return self._judges[group]
 
 
 def trial_scheduler(rule: Rule | str, longest: Mapping[str, int]) -> PerMethod | None:

@@ -111,11 +111,12 @@ def wants_of(trial: PlannedTrial) -> Wants:
     from trainables.methods import uses_backbone  # here: it comes with torch
 
     config = trial.config
+    task = config.task if config.fold is None else f"{config.task} without fold {config.fold} of {config.folds}"
     if not uses_backbone(config.method):
-        return Wants(loads=(f"{config.task} as read by {config.method}",), runs_on_cpu=True)
+        return Wants(loads=(f"{task} as read by {config.method}",), runs_on_cpu=True)
     return Wants(
         backbone=config.backbone,
-        loads=(config.backbone, f"{config.task} for {config.backbone} up to {config.max_length}"),
+        loads=(config.backbone, f"{task} for {config.backbone} up to {config.max_length}"),
         runs_on_cpu=trial.trained_params_without_head == 0 and _features_s(trial) <= LONGEST_FEATURES_S,
     )
 

@@ -13,7 +13,8 @@ from orchestrator.scheduling.trial import Assignment
 from orchestrator.trial_source import TrialSource
 
 # Keys of a Tune trial's config.
-TRIAL_ID, TASK, BACKBONE, METHOD, ASSIGNMENT = "trial_id", "task", "backbone", "method", "assignment"
+TRIAL_ID, TASK, BACKBONE, METHOD, FOLD = "trial_id", "task", "backbone", "method", "fold"
+ASSIGNMENT = "assignment"
 
 
 class Proposals(Searcher):
@@ -64,6 +65,7 @@ class Proposals(Searcher):
             TASK: trial.config.task,
             BACKBONE: trial.config.backbone,
             METHOD: trial.config.method,
+            FOLD: trial.config.fold,
             ASSIGNMENT: Assignment(trial.config, trial.pack_key, wants_of(trial), *self._wishes),
         }
 

@@ -1,8 +1,8 @@
 """Adaptive search: a source of trials that are named as the records of earlier ones come in.
 
 Each method is searched by itself on each task and backbone, since scores of different tasks cannot be compared and a
-rate that suits one backbone need not suit another. A configuration is trained once per seed, and its searcher is told
-the mean over the seeds, once.
+rate that suits one backbone need not suit another. A configuration is trained once per seed, and once per fold where
+the task has folds, and its searcher is told the mean over all of these, once.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def adaptive_trials(
         plan: what to search.
         planned: the trials that were planned for this sweep before; empty for a new sweep.
         records: what came of those that have ended. Only finished trials count; others are trained again.
-        note: told of trials that are not among `planned`, all seeds of a configuration at once, before the first of
-            them is handed out.
+        note: told of trials that are not among `planned`, all replicates of a configuration at once, before the first
+            of them is handed out.
 
     A search goes on where it was: what its finished configurations were worth is told to it again, those that lack
-    seeds (also such as the plan has new) get them first, and all of them count towards `num_samples`. They do so even
-    where they lie outside a space that has changed since; then the search is not told of them.
+    replicates (also such as the plan has new) get them first, and all of them count towards `num_samples`. They do so
+    even where they lie outside a space that has changed since; then the search is not told of them.
     """
     finished = {record.trial_id: record for record in records if record.status.is_finished()}
     earlier: dict[str, list[PlannedTrial]] = {}
@@ -57,7 +57,7 @@ def adaptive_trials(
 
 
 class AdaptiveTrials:
-    """Names trials of each task and method in turn, all seeds of a configuration one after another.
+    """Names trials of each task and method in turn, all replicates of a configuration one after another.
 
     See `adaptive_trials`.
     """
@@ -94,7 +94,7 @@ class AdaptiveTrials:
     def most(self) -> int:
         """How many trials it will hand out at most, from now on."""
         waiting = len(self._handing_out) + sum(len(configuration.missing) for configuration in self._waiting)
-        return waiting + sum(course.left * len(course.task_method.spec.seeds) for course in self._courses)
+        return waiting + sum(course.left * course.task_method.num_replicates for course in self._courses)
 
     def by_key(self) -> Mapping[str | None, int]:
         """All of them under one key: what comes next depends on what comes of those under way."""

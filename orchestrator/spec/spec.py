@@ -25,6 +25,7 @@ from orchestrator.secrets import without_secrets
 from orchestrator.spec.backbones import parse_backbones
 from orchestrator.spec.early_stopping import NONE, parse_rule, rule_to_json
 from orchestrator.spec.space import parse_domain
+from trainables.config import FOLDS_RULE, is_number_of_folds
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -59,6 +60,12 @@ def _name(value: str) -> str:
 def _kept(value: str) -> str:
     if value not in KEEP:
         raise ValueError(unknown_name("choice of trials whose weights to keep", value, KEEP))
+    return value
+
+
+def _folds(value: int) -> int:
+    if not is_number_of_folds(value):
+        raise ValueError(f"{FOLDS_RULE}, but got {value!r}")
     return value
 
 
@@ -163,6 +170,8 @@ class SweepSpec(BaseModel):
         backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default. A list of these, or a grid of
             them, adapts each one: the sweep is tasks x backbones x methods x hyperparameters x seeds.
         seeds: every configuration is trained once per seed; seeds are never searched.
+        folds: into how many the rows of each task are cut, 2 to 20, but of those whose task.json says it; every
+            configuration is then trained once per seed and fold. None leaves tasks the splits they have.
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
         early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
@@ -179,6 +188,7 @@ class SweepSpec(BaseModel):
     backbone: Annotated[str | tuple[str, ...], BeforeValidator(_backbones)] = "minilm"
     tasks: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)] = (0, 1, 2)
+    folds: Annotated[int, Field(strict=True), AfterValidator(_folds)] | None = None
     space: Annotated[Space, BeforeValidator(_or_empty)] = Field(default_factory=dict)
     methods: Annotated[tuple[MethodSpec, ...], Field(min_length=1)]
     search: SearchSpec = SearchSpec()
@@ -196,8 +206,9 @@ class SweepSpec(BaseModel):
         """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
         plain = self.model_dump(mode="json")
         plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
-        if self.non_inferiority is None:  # so that the JSON of a sweep without it is what it always was
-            del plain["non_inferiority"]
+        for name in ("folds", "non_inferiority"):  # so that the JSON of a sweep without is what it always was
+            if plain[name] is None:
+                del plain[name]
         return json.dumps(plain, indent=2) + "\n"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_OF_THE_TRIAL = ("sweep", "trial_id", "config_id", "task", "method", "seed")
+_OF_THE_TRIAL = ("sweep", "trial_id", "config_id", "task", "method", "seed", "fold")
 
 
 def epochs_table(trials: pa.Table) -> pa.Table:
     """One row per trial and epoch, of a table with the store's columns.
 
-    Columns: sweep, trial_id, config_id, task, method, seed, epoch, step, train/loss, validation_score, a
+    Columns: sweep, trial_id, config_id, task, method, seed, fold, epoch, step, train/loss, validation_score, a
     `validation/<component>` for each one measured, duration_s. Trials without an epoch have no row.
     """
     nested = trials["epochs"].combine_chunks()

@@ -36,6 +36,7 @@ IDENTITY = {
     "backbone": pa.string(),
     "method": pa.string(),
     "seed": pa.int64(),
+    "fold": pa.int64(),
     "status": pa.string(),
 }
 MEASURES = {

@@ -1,4 +1,4 @@
-"""What the run of a configuration shows: the mean of its seeds and the mean's standard error. Knows no MLflow."""
+"""What the run of a configuration shows: the mean of its replicates and the mean's standard error. Knows no MLflow."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class EndedTrial:
     """What a configuration remembers of the end of one of its trials."""
 
     seed: int
+    fold: int | None
     status: TrialStatus
     validation_score: float | None
     test_score: float | None
@@ -43,6 +44,7 @@ class EndedTrial:
     def of(record: TrialRecord) -> EndedTrial:
         return EndedTrial(
             seed=record.seed,
+            fold=record.fold,
             status=record.status,
             validation_score=record.validation_score,
             test_score=record.test_score,
@@ -86,15 +88,23 @@ class Configuration:
         return {KIND: "configuration", CONFIG_ID: self.facts.config_id, SWEEP: sweep}
 
     def params(self) -> dict[str, str]:
-        """Those of its trials, but for the seed."""
-        return {key: value for key, value in self.facts.params().items() if key != "seed"}
+        """Those of its trials, but for seed and fold."""
+        return {key: value for key, value in self.facts.params().items() if key not in ("seed", "fold")}
+
+    def has_ended(self, num_seeds: int) -> bool:
+        """Whether all its trials have, where so many seeds are planned."""
+        return len(self.ended) >= self.num_trials(num_seeds)
+
+    def num_trials(self, num_seeds: int) -> int:
+        """How many it has where so many seeds are planned."""
+        return num_seeds * (self.facts.folds or 1)
 
     def shown(self, num_seeds: int) -> Shown:
-        """What its run shows, where `num_seeds` trials are planned.
+        """What its run shows, where so many seeds are planned.
 
-        Metrics: of the completed trials' validation and test scores `mean/...` and `sem/...`, the standard error of
-        the mean (ddof = 1; absent for one score); `num_seeds`, how many have completed, which is also the step of the
-        points; and the sizes. Equal ends give equal points.
+        Metrics: of the completed trials' validation and test scores `mean/...` and `sem/...`, the standard error of the
+        mean (ddof = 1; absent for one score); `num_seeds`, how many trials have completed, which is also the step of
+        the points; and the sizes. Equal ends give equal points.
         """
         completed = [trial for trial in self.ended.values() if trial.status is TrialStatus.COMPLETED]
         end = max((trial.end_ms for trial in self.ended.values()), default=0)
@@ -112,29 +122,32 @@ class Configuration:
         return Shown(status=status, start_ms=min(starts, default=None), end_ms=end, points=points, tags=tags)
 
     def _status(self, num_seeds: int) -> TrialStatus:
-        """Completed where all seeds are; failed where one has; else cancelled or pruned."""
+        """Completed where all trials are; failed where one has; else cancelled or pruned."""
         found = {trial.status for trial in self.ended.values()}
         if TrialStatus.FAILED in found:
             return TrialStatus.FAILED
-        if len(self.ended) < num_seeds or TrialStatus.CANCELLED in found:
+        if not self.has_ended(num_seeds) or TrialStatus.CANCELLED in found:
             return TrialStatus.CANCELLED
         return TrialStatus.PRUNED if TrialStatus.PRUNED in found else TrialStatus.COMPLETED
 
     def _note(self, values: Mapping[str, float], num_seeds: int) -> str:
-        """Its description in Markdown: the means in a sentence, the seeds in a table."""
+        """Its description in Markdown: the means in a sentence, the trials in a table."""
         said = [
             f"{split} {plus_minus(mean, values.get(f'sem/{split}_score'))}"
             for split in ("validation", "test")
             if (mean := values.get(f"mean/{split}_score")) is not None
         ]
-        head = f"{round(values['num_seeds'])} of {num_seeds} seeds completed"
+        trials, folds = self.num_trials(num_seeds), self.facts.folds
+        noun = "seeds" if folds is None else "folds" if num_seeds == 1 else f"trials ({num_seeds} seeds, {folds} folds)"
+        head = f"{round(values['num_seeds'])} of {trials} {noun} completed"
         metric = f" ({self.metric}, mean ± standard error of the mean)" if self.metric else ""
         lines = [f"{head}: {', '.join(said)}{metric}." if said else f"{head}.", ""]
-        lines += ["| seed | status | validation | test |", "|---|---|---|---|"]
-        lines += [
-            f"| {trial.seed} | {trial.status.value} | {score(trial.validation_score)} | {score(trial.test_score)} |"
-            for trial in sorted(self.ended.values(), key=lambda trial: trial.seed)
-        ]
+        columns = ["seed", *([] if folds is None else ["fold"]), "status", "validation", "test"]
+        lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+        for trial in sorted(self.ended.values(), key=lambda trial: (trial.seed, trial.fold or 0)):
+            which = [str(trial.seed), *([] if folds is None else [str(trial.fold)])]
+            cells = [*which, trial.status.value, score(trial.validation_score), score(trial.test_score)]
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
 

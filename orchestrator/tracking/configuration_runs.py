@@ -29,10 +29,10 @@ class _Held:
 
 
 class ConfigurationRuns:
-    """One run for each configuration, where a sweep has several seeds.
+    """One run for each configuration, where a sweep has several seeds or folds.
 
-    Such a run is written when its configuration's first trial is and again when all its seeds have ended, so its
-    three or four requests are shared by its seeds. Used from one thread; whatever fails raises, and `open` then finds
+    Such a run is written when its configuration's first trial is and again when all its trials have ended, so its
+    three or four requests are shared by these. Used from one thread; whatever fails raises, and `open` then finds
     out anew what MLflow holds. What is known of the trials stays.
     """
 
@@ -104,7 +104,7 @@ class ConfigurationRuns:
     def whole(self, facts: Iterable[TrialFacts]) -> dict[str, EndedRun]:
         """config_id -> the run to insert, for those of these noted trials' configurations that have none.
 
-        One whose seeds have not all ended is RUNNING. Once they are there, `inserted` is to be told.
+        One whose trials have not all ended is RUNNING. Once they are there, `inserted` is to be told.
         """
         runs: dict[str, EndedRun] = {}
         for config_id in dict.fromkeys(each.config_id for each in facts):
@@ -112,7 +112,7 @@ class ConfigurationRuns:
                 continue
             known = self._known[config_id]
             shown = known.shown(self._num_seeds)
-            is_whole = len(known.ended) >= self._num_seeds
+            is_whole = known.has_ended(self._num_seeds)
             tags = {**self._first_tags(known), **(shown.tags if is_whole else {STATUS: TrialStatus.RUNNING.value})}
             runs[config_id] = EndedRun(
                 run_id=uuid.uuid4().hex,
@@ -134,13 +134,13 @@ class ConfigurationRuns:
             self._held[config_id] = _Held(run_id=run.run_id, status=run.status, tags=tags, has_data=True)
 
     def settle(self, *, is_final: bool = False) -> None:
-        """Write what the seeds say together, of each configuration whose seeds have all ended.
+        """Write what the trials say together, of each configuration whose trials have all ended.
 
         In the end (`is_final`) of the others too; afterwards no configuration's run says RUNNING.
         """
         for config_id in sorted(self._unsettled):
             known = self._known[config_id]
-            if is_final or len(known.ended) >= self._num_seeds:
+            if is_final or known.has_ended(self._num_seeds):
                 self._show(config_id, known)
                 self._unsettled.discard(config_id)
         if is_final:

@@ -21,6 +21,7 @@ class TaskData:
     reference: str  # how the sweep names it: a name or the path of a folder
     fingerprint: str  # of its content
     rows: Mapping[str, int] = field(default_factory=dict)  # split -> how many
+    folds: int | None = None  # into how many train and validation are cut
     kind: str | None = None
     metric: str | None = None
 
@@ -43,6 +44,6 @@ class TaskData:
     def profile(self) -> str:
         """What MLflow's page lists of the dataset, as JSON."""
         rows = {f"{split}_rows": count for split, count in self.rows.items()}
-        known = {"kind": self.kind, "metric": self.metric, "fingerprint": self.fingerprint}
+        known = {"folds": self.folds, "kind": self.kind, "metric": self.metric, "fingerprint": self.fingerprint}
         total = {"num_rows": sum(self.rows.values())} if self.rows else {}
         return json.dumps({**total, **rows, **{key: value for key, value in known.items() if value}})

@@ -19,17 +19,18 @@ class Naming:
     A trial is "trec adapter adapter_size=64 seed 0" where a sweep varies all of that, and "trec adapter on minilm ..."
     where it has several backbones. Of a sweep with one task, one method or one seed, that word is left out. Where each
     configuration has a run of its own, "trec adapter adapter_size=64", the names of the trials below it begin with what
-    tells them apart: "seed 0 trec adapter ...".
+    tells them apart: "seed 0 trec adapter ...". Where a task is cut into folds, so is "seed 0 fold 2 trec adapter ...".
     """
 
     varies_task: bool = True
     varies_method: bool = True
     num_seeds: int | None = None  # None where it is not known
+    has_folds: bool = False  # whether any task is cut into folds
     varied: Varied = field(default_factory=dict)  # method -> the options and hyperparameters to mention
     backbones: Mapping[str, str] = field(default_factory=dict)  # what each is called; empty where there is one
 
     @staticmethod
-    def of(spec: Any, varied: Varied | None = None) -> Naming:
+    def of(spec: Any, varied: Varied | None = None, *, has_folds: bool = False) -> Naming:
         """As the entries `tasks`, `methods` and `seeds` of a spec's JSON have it; what is not there is mentioned."""
         entries = spec if isinstance(spec, dict) else {}
         tasks, methods, seeds = entries.get("tasks"), entries.get("methods"), entries.get("seeds")
@@ -37,6 +38,7 @@ class Naming:
             varies_task=_are_several(tasks),
             varies_method=_are_several({_method(entry) for entry in methods} if methods else None),
             num_seeds=len(seeds) if seeds else None,
+            has_folds=has_folds or bool(entries.get("folds")),
             varied=varied or {},
             backbones=apart(backbones_of(entries)),
         )
@@ -44,7 +46,7 @@ class Naming:
     @property
     def is_nested(self) -> bool:
         """Whether configurations have runs of their own, with their trials below."""
-        return self.num_seeds is not None and self.num_seeds > 1
+        return self.num_seeds is not None and (self.num_seeds > 1 or self.has_folds)
 
     def configuration(self, facts: TrialFacts) -> str:
         """The name of a configuration's run."""
@@ -52,13 +54,15 @@ class Naming:
 
     def trial(self, facts: TrialFacts) -> str:
         """The name of a trial's run."""
-        if self.num_seeds == 1:
+        parts = [] if self.num_seeds == 1 else [f"seed {facts.seed}"]
+        parts += [] if facts.fold is None else [f"fold {facts.fold}"]
+        if not parts:
             return self.configuration(facts)
-        seed, words = f"seed {facts.seed}", self._words(facts)
-        return (f"{seed} {words}" if self.is_nested else f"{words} {seed}").strip()
+        which, words = " ".join(parts), self._words(facts)
+        return (f"{which} {words}" if self.is_nested else f"{words} {which}").strip()
 
     def _words(self, facts: TrialFacts) -> str:
-        """What varies but for the seed; nothing where nothing does."""
+        """What varies but for seed and fold; nothing where nothing does."""
         words = [facts.task] if self.varies_task else []
         words += [facts.method] if self.varies_method or self.backbones else []
         words += [f"on {self.backbones.get(facts.backbone, facts.backbone)}"] if self.backbones else []

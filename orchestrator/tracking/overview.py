@@ -44,11 +44,12 @@ def sweep_note(spec: Any, best: Sequence[Best], link: Callable[[str], str | None
         report: the address of the report among the run's artifacts; None where there is none.
     """
     lines = [describe_sweep(spec), ""]
+    over = "replicates" if any(row.get("num_folds") for row in best) else "seeds"
     if best:
         lines += [
-            "Per task the best configuration, chosen by its mean validation score over seeds (± standard error):",
+            f"Per task the best configuration, chosen by its mean validation score over {over} (± standard error):",
             "",
-            "| task | best configuration | test | validation | metric | seeds | tried | trained parameters |",
+            f"| task | best configuration | test | validation | metric | {over} | tried | trained parameters |",
             "|---|---|---|---|---|---|---|---|",
         ]
     for row in best:
@@ -76,6 +77,7 @@ def describe_sweep(spec: Any) -> str:
         for name in ("tasks", "methods", "seeds")
         if entries.get(name)
     ]
+    counts += [f"{entries['folds']} folds"] if entries.get("folds") else []
     search = entries.get("search")
     algorithm = search.get("algorithm") if isinstance(search, dict) else None
     backbones = backbones_of(entries)

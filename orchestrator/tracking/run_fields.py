@@ -62,6 +62,8 @@ class TrialFacts:
     method: str
     seed: int
     hyperparameters: Mapping[str, Scalar]
+    fold: int | None = None
+    folds: int | None = None  # how many its task is cut into
 
     @staticmethod
     def of_plan(trial: PlannedTrial) -> TrialFacts:
@@ -73,6 +75,8 @@ class TrialFacts:
             method=trial.config.method,
             seed=trial.config.seed,
             hyperparameters=trial.hyperparameters,
+            fold=trial.config.fold,
+            folds=trial.config.folds,
         )
 
     @staticmethod
@@ -85,11 +89,14 @@ class TrialFacts:
             method=record.method,
             seed=record.seed,
             hyperparameters=record.hyperparameters,
+            fold=record.fold,
+            folds=int(record.provenance["folds"]) if "folds" in record.provenance else None,
         )
 
     def params(self) -> dict[str, str]:
         """Parameters as searched; what is left to a default (null) has none."""
         values = {"task": self.task, "method": self.method, "backbone": self.backbone, "seed": self.seed}
+        values |= {"fold": self.fold}
         return {key: text(str(v)) for key, v in {**values, **self.hyperparameters}.items() if v is not None}
 
     def tags(self) -> dict[str, str]:

@@ -36,7 +36,7 @@ _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 _AS_TRAINING = "?workflowType=machine_learning"
 _NOTE = (
     "A sweep of adaptune. Its run holds the spec, the report and links to the best configuration of each task; below it"
-    " are its configurations, with means over seeds, and below these a run per seed."
+    " are its configurations, with means over seeds and folds, and below these a run per trial."
 )
 
 # MLflow's answers that repeating the same request will not change.

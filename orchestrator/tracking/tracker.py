@@ -74,7 +74,7 @@ class Tracker:
         `window` replaces the one made for the tracking store.
         """
         self.tracking_uri = window.tracking_uri if window else given_tracking_uri(tracking_uri)
-        naming = Naming.of(json.loads(spec_json), varied)
+        naming = Naming.of(json.loads(spec_json), varied, has_folds=any(each.folds for each in data))
         self._writer = Writer(window or MlflowRuns(self.tracking_uri, sweep), sweep, spec_json, naming, data)
         self._patience = patience
 
@@ -291,7 +291,7 @@ class Tracker:
         """Write what is known to the end of trials that MLflow has nothing of, many at once; returns the other ids."""
         with self._changed:
             ended = [i for i in waiting if self._news[i].record is not None and not self._writer.holds(i)]
-            ended.sort(key=lambda i: self._news[i].facts.config_id)  # the seeds of a configuration come together
+            ended.sort(key=lambda i: self._news[i].facts.config_id)  # the replicates of a configuration come together
         others = set(waiting) - set(ended)
         for start in range(0, len(ended), _AT_ONCE):
             with self._changed:

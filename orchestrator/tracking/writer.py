@@ -111,9 +111,9 @@ class _Held:
 class Writer:
     """The runs in MLflow: one for the sweep, below it one for each configuration, below these one for every trial.
 
-    Where each configuration has one trial, because the sweep has one seed, trials lie directly below the sweep. Used
-    from one thread. Whatever fails raises; after that, `open` finds out anew what MLflow holds, so that a request whose
-    answer was lost is not made twice. Writing something a second time changes nothing.
+    Where each configuration has one trial, because the sweep has one seed and no folds, trials lie directly below the
+    sweep. Used from one thread. Whatever fails raises; after that, `open` finds out anew what MLflow holds, so that a
+    request whose answer was lost is not made twice. Writing something a second time changes nothing.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Writer:
         self._parent = ""
         self._began_ms = 0
         self._held: dict[str, _Held] = {}
-        # In their place a sweep of one seed remembers, of each configuration, the trial's id and name.
+        # In their place such a sweep remembers, of each configuration, the trial's id and name.
         self._configurations = (
             ConfigurationRuns(window, sweep, naming, {each.task: each for each in data}) if naming.is_nested else None
         )
@@ -219,7 +219,7 @@ class Writer:
         return trial_id in self._held
 
     def settle(self) -> None:
-        """Write what the seeds of configurations say together, where all have ended."""
+        """Write what the trials of configurations say together, where all have ended."""
         if self._configurations:
             self._configurations.settle()
 

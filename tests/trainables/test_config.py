@@ -53,6 +53,8 @@ class TestFaults:
             "precision": "fp16",
             "class_weights": "spam=0",
             "seed": -1,
+            "folds": 1,
+            "fold": -1,
         }
         assert faulty.keys() == {field.name for field in dataclasses.fields(TrialConfig)}
         with pytest.raises(FaultsError) as refusal:

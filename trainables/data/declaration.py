@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from trainables.config import FOLDS_RULE, is_number_of_folds
 from trainables.data.audit.checks import silence_faults
 from trainables.data.columns import OURS
 from trainables.data.reading import Format, Quoting
@@ -65,6 +66,7 @@ _TASK: dict[str, _Rule] = {
     "label_separator": ("a text that stands between labels", lambda v: isinstance(v, str) and bool(v)),
     "metric": ("a string", lambda v: isinstance(v, str)),
     "silence": ("a list of names of warnings", _is_names),
+    "folds": (FOLDS_RULE.removeprefix("must be "), is_number_of_folds),
 }
 _FORMAT: dict[str, _Rule] = {
     "columns": (

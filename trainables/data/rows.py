@@ -62,6 +62,7 @@ class Declared:
     skip_bad_rows: bool = False  # leave out rows without a text or a label, and say how many
     silence: tuple[str, ...] = ()  # names of warnings about the data that are not to be shown
     label_separator: str | None = None  # between several labels of a text, where these are one text
+    folds: int | None = None  # how many the rows are to be cut into, beside the splits that they have
 
 
 def declaration_faults(declared: Declared) -> list[str]:
@@ -188,6 +189,7 @@ def make_task(
         fingerprint=fingerprint(info, splits),
         notes=tuple(notes),
         silence=declared.silence,
+        folds=declared.folds,
     )
 
 

@@ -103,6 +103,7 @@ def load_squad(
         splits=splits,
         fingerprint=fingerprint(info, splits),
         silence=declared.silence,
+        folds=declared.folds,
         readings=tuple(
             Reading(split=split, files=tuple(files[split]), columns=(), rows=table.num_rows)
             for split, table in splits.items()

@@ -53,7 +53,7 @@ class Engine:
         memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
             the threads' share of the machine's.
         share: of what is free on a GPU when a pack begins, where several engines have one card.
-        load_task: how a task is read, given its reference; it must keep what it has read.
+        load_task: how a trial's task is read; it must keep what it has read.
 
     Raises `FaultsError` where the device is none that can be trained on.
     """
@@ -66,7 +66,7 @@ class Engine:
         cache_dir: Path | None = None,
         memory_bytes: int | None = None,
         share: float = 1.0,
-        load_task: Callable[[str], tasks.Task] = tasks.load,
+        load_task: Callable[[TrialConfig], tasks.Task] = tasks.load_trial,
     ) -> None:
         self.device = device_named(device)
         self.cache_dir = cache_dir
@@ -190,7 +190,7 @@ class Engine:
         return None if free is None else int(free * self._share)
 
     def _prepare(self, config: TrialConfig) -> PackContext:
-        task = self._load_task(config.task)
+        task = self._load_task(config)
         if faults := kind_faults(config.method, task.info):
             raise FaultsError("trial", faults)
         backbone = self._backbone(config)
@@ -265,7 +265,8 @@ def pack_key(config: TrialConfig) -> Hashable | None:
     key = stack_key(config)
     if key is None:
         return None
-    return (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
+    shared = (config.task, config.backbone, key, config.batch_size, config.max_length, config.precision)
+    return shared if config.fold is None else (*shared, config.folds, config.fold)  # each fold has rows of its own
 
 
 def _joins(key: Hashable | None) -> Callable[[Job], bool]:

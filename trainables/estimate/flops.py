@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from trainables import tasks
 from trainables.backbones.loading import meta_encoder
 from trainables.config import Scalar, TrialConfig
+from trainables.data.folding import fold_of
 from trainables.device.dtype import compute_dtype
 from trainables.estimate.throughput import DeviceRate, TrialWork
 from trainables.methods import is_fitted, uses_backbone
@@ -48,9 +49,13 @@ class TaskSize:
 
 
 @lru_cache(maxsize=256)
-def measure_task(reference: str, max_length: int) -> TaskSize:
-    """The size of a task whose data are at hand, its lengths estimated from the words of its training rows."""
-    splits = tasks.load(reference).splits
+def measure_task(reference: str, max_length: int, folds: int | None = None, fold: int | None = None) -> TaskSize:
+    """The size of a task whose data are at hand, its lengths estimated from the words of its training rows.
+
+    Of a task that is cut into folds, that of one of them.
+    """
+    task = tasks.load(reference)
+    splits = (task if folds is None or fold is None else fold_of(task, folds, fold)).splits
     rows = splits["train"].slice(0, 2000)
     texts = [column for column in ("text_a", "text_b") if column in rows.column_names]
     lengths = [
@@ -77,6 +82,7 @@ def trial_work(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> Tria
     costs = _piece_costs(config.method, options, shape, size.mean_length, config.dropout == 0)
     pieces = size.mean_length
     once_rows = size.evaluation_rows + size.test_rows + (size.train_rows if costs.is_kept_in_training else 0)
+    rows = config.task if config.fold is None else f"{config.task} fold {config.fold}"
     step_pieces = rows_a_step(config, size.train_rows) * pieces * (PASSES_OF_A_FIT if is_fitted(config.method) else 1)
     return TrialWork(
         num_steps=num_steps(config, size.train_rows),
@@ -91,7 +97,7 @@ def trial_work(config: TrialConfig, shape: EncoderShape, size: TaskSize) -> Tria
         test_numbers=size.test_rows * pieces * costs.evaluation_numbers,
         once_flops=once_rows * pieces * costs.kept,
         once_numbers=once_rows * pieces * costs.kept_numbers,
-        once_key=f"{config.task} {config.max_length} {config.precision} {costs.kept:.0f}" if costs.kept else None,
+        once_key=f"{rows} {config.max_length} {config.precision} {costs.kept:.0f}" if costs.kept else None,
     )
 
 

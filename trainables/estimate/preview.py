@@ -11,6 +11,7 @@ import torch
 from trainables import tasks
 from trainables.backbones.loading import BackboneInfo, describe_backbone, meta_encoder
 from trainables.config import Scalar, TrialConfig
+from trainables.data.folding import fold_task
 from trainables.data.reachability import hurried
 from trainables.faults import UnavailableError
 from trainables.methods import parse_options, resolve
@@ -30,24 +31,43 @@ class TaskPreview:
     missing: tuple[str, ...] = ()  # why its data cannot be had here
     rows_by_split: Mapping[str, int] = field(default_factory=dict)  # empty without its data
     notes: tuple[str, ...] = ()  # what was decided or left out while its data were read
+    folds: int | None = None  # how many its rows are cut into; None where they keep the splits they have
+    rows_by_fold: tuple[Mapping[str, int], ...] = ()  # `rows_by_split` of each fold; empty without folds or data
+
+    def rows_of(self, fold: int | None) -> Mapping[str, int]:
+        """The rows of each split that a trial sees, of its fold where there are folds; empty without the data."""
+        return self.rows_by_fold[fold] if fold is not None and self.rows_by_fold else self.rows_by_split
+
+    def training_rows_of(self, fold: int | None) -> int | None:
+        """The training rows that the number of a trial's steps follows from; None where they do not tell."""
+        return None if self.train_rows is None else self.rows_of(fold)["train"]
 
 
-def preview_task(reference: str) -> TaskPreview:
+def preview_task(reference: str, folds: int | None = None) -> TaskPreview:
     """Read and check a task, or describe it where its data are out of reach; that is found out without waiting.
 
-    Raises `FaultsError` where there is no such task, its data are faulty, or only its data could describe it.
+    `folds` is how many it is cut into where it does not say so itself. Raises `FaultsError` where there is no such
+    task, its data are faulty, or only its data could describe it.
     """
     with hurried():
         try:
             task = tasks.load(reference)
         except UnavailableError as error:
             info = tasks.describe(reference)
-            return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults)
+            return TaskPreview(info=info, fingerprint=None, train_rows=None, missing=error.faults, folds=folds)
     # How many windows questions make, and so the steps, depends on the tokenizer.
     rows = None if task.info.kind == "extractive_qa" else task.splits["train"].num_rows
     by_split = {split: table.num_rows for split, table in task.splits.items()}
+    number = task.folds or folds
+    cut = None if number is None else fold_task(task, number)
     return TaskPreview(
-        info=task.info, fingerprint=task.fingerprint, train_rows=rows, rows_by_split=by_split, notes=task.notes
+        info=task.info,
+        fingerprint=task.fingerprint,
+        train_rows=rows,
+        rows_by_split=by_split,
+        notes=(*task.notes, *(cut.notes if cut else ())),
+        folds=number,
+        rows_by_fold=tuple(map(cut.rows_by_split, range(cut.num_folds))) if cut else (),
     )
 
 

@@ -89,7 +89,7 @@ def check_ablation(config: TrialConfig, split: str = "validation") -> None:
     with torch.device("meta"):
         model = build_model(meta_encoder(shape), [config], num_outputs=1)
     faults = [] if _adapters(model) else [f"method: {_RULE}, but got {config.method!r}"]
-    task = tasks.load(config.task)
+    task = tasks.load_trial(config)
     if split not in task.splits:
         faults.append(unknown_name(f"split of {task.info.name}", split, task.splits))
     if faults:
@@ -185,5 +185,5 @@ def _rows(predictor: Predictor, split: str, cache_dir: Path | None) -> Tokenized
     config, backbone = predictor.config, predictor.backbone
     fingerprint, prompt = str(backbone.info.fingerprint), backbone.info.prompt
     assert backbone.tokenizer is not None  # adapters have a backbone
-    task, length = tasks.load(config.task), config.max_length
+    task, length = tasks.load_trial(config), config.max_length
     return tokenize(task, backbone.tokenizer, fingerprint, length, cache_dir, prompt=prompt)[split]

@@ -40,6 +40,9 @@ def _card(predictor: Predictor, library: str, usage: str, notes: str) -> str:
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in predictor.scores.items())
     labels = f" Its labels are {', '.join(task.label_names)}, in this order." if task.label_names else ""
     prompt = f" Every text must begin with {info.prompt!r}." if info.prompt else ""
+    seed = f"seed {config.seed}"
+    if config.fold is not None:
+        seed += f", without fold {config.fold} of {config.folds}"
     at = f" at revision {revision}" if revision else ""
     return f"""---
 {front}
@@ -48,7 +51,7 @@ def _card(predictor: Predictor, library: str, usage: str, notes: str) -> str:
 # {config.method} for {task.name}
 
 Trained with adaptune on the task {task.name} ({task.kind}, measured by {task.metric}) over the backbone
-{config.backbone}{at} (fingerprint {info.fingerprint}), seed {config.seed}; texts are cut at {config.max_length} word
+{config.backbone}{at} (fingerprint {info.fingerprint}), {seed}; texts are cut at {config.max_length} word
 pieces.{labels}{prompt}
 
 | score | value |

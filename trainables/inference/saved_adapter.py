@@ -250,6 +250,8 @@ def _card(about: Mapping[str, Any]) -> str:
         "num_epochs": f"{config['num_epochs']} epochs,",
     }
     training = "".join(words for name, words in said.items() if name not in unused) or "fitted at once,"
+    fold = config.get("fold")
+    of_fold = "" if fold is None else f", without fold {fold} of {config['folds']}"
     return f"""---
 library_name: adaptune
 base_model: {about["backbone"]}
@@ -260,7 +262,7 @@ tags: [adaptune, {config["method"]}]
 
 Trained with adaptune on the task {task["name"]} ({task["kind"]}, measured by {task["metric"]}) over
 {about["backbone"]}: {options}, {training}
-seed {config["seed"]}. {about["trained_params"]:,} trained parameters, head included.
+seed {config["seed"]}{of_fold}. {about["trained_params"]:,} trained parameters, head included.
 
 | score | value |
 |---|---|

@@ -16,12 +16,14 @@ import sys
 from types import ModuleType
 
 from trainables import discovery
+from trainables.config import TrialConfig
 from trainables.data import remote
+from trainables.data.folding import fold_of
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, unknown_name
 from trainables.task import SPLITS, Task, TaskInfo
 
-__all__ = ["SPLITS", "Task", "TaskInfo", "describe", "families", "known_names", "load"]
+__all__ = ["SPLITS", "Task", "TaskInfo", "describe", "families", "known_names", "load", "load_trial"]
 
 
 def describe(reference: str) -> TaskInfo:
@@ -37,6 +39,14 @@ def load(reference: str) -> Task:
     """Read a task and check its every row. Raises `FaultsError` with all faults at once."""
     family, name = _resolve(reference)
     return family.load(name)
+
+
+def load_trial(config: TrialConfig) -> Task:
+    """The task as a trial sees it: its own fold of it, where it has one. Raises `FaultsError` as `load` does."""
+    task = load(config.task)
+    if config.folds is None or config.fold is None:
+        return task
+    return fold_of(task, config.folds, config.fold)
 
 
 def families() -> list[str]:

@@ -12,6 +12,7 @@ may lie elsewhere, at a URI that `trainables.data.remote` fetches.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from trainables.data import remote
@@ -33,6 +34,12 @@ def load(folder: str) -> Task:
     """Read and check a task folder. Raises `FaultsError` with all its faults."""
     if not remote.is_remote(folder):
         return load_folder(Path(folder))
-    task, local = load_folder(fetched := remote.fetch(folder)), str(fetched.resolve())
+    fetched = remote.fetch(folder)
+    return _from(load_folder(fetched), str(fetched.resolve()), folder)
+
+
+@functools.lru_cache(maxsize=64)
+def _from(task: Task, local: str, folder: str) -> Task:
+    """A task that says where it was fetched from: one value as long as its files are the same, as of a local folder."""
     source = task.info.source.replace(local, folder.partition("?")[0])
     return dataclasses.replace(task, info=dataclasses.replace(task.info, source=source))

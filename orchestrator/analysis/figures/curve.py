@@ -77,7 +77,7 @@ def tasks_figure(points: pa.Table) -> Figure:
     """
     rows = [row for row in points.to_pylist() if row["trained_params"]]
     tasks, looks = sorted({row["task"] for row in rows}), looks_of(rows)
-    seeds = wording.span([row["num_seeds"] for row in rows], "seed")
+    seeds = wording.over(rows)
     caption = f"best configuration of each size, {wording.plural(len(tasks), 'task')}, mean ± s.e.m. over {seeds}"
     with style():
         sheet = board(
@@ -194,7 +194,7 @@ def _curve_caption(rows: Sequence[Row], columns: tuple[str, str, str]) -> str:
         return NOTHING
     tasks, seeds = (
         wording.span([row["num_tasks"] for row in rows], "task"),
-        wording.span([row["num_seeds"] for row in rows], "seed"),
+        wording.over(rows),
     )
     level = "median" if middle == "50" else f"percentile {middle}"
     spread = f"{level} and percentiles {low} to {high} across {tasks}" if tasks != "1 task" else tasks

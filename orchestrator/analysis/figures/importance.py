@@ -24,7 +24,7 @@ def importance_figure(importance: pa.Table) -> Figure:
     looks, names = looks_of(rows), names_of(rows)
     keys = list(looks)
     most = max((sum(key_of(row) == key for row in rows) for key in keys), default=1)
-    seeds = wording.span([row["num_seeds"] for row in rows], "seed")
+    seeds = wording.over(rows)
     where = rows[0]["task"] if rows and rows[0]["task"] else "all tasks, each counting the same"
     with style():
         sheet = board(

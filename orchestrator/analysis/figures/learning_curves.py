@@ -20,8 +20,7 @@ def learning_curves_figure(curves: pa.Table) -> Figure:
     """`Results.learning_curves`: a line a method through its means over seeds, bands of one s.e.m."""
     rows = curves.to_pylist()
     tasks, looks = sorted({row["task"] for row in rows}), looks_of(rows)
-    seeds = sorted({row["num_seeds"] for row in rows})
-    over = f"mean ± s.e.m. over {wording.span(seeds, 'seed')}" if rows else NOTHING
+    over = f"mean ± s.e.m. over {wording.over(rows)}" if rows else NOTHING
     with style():
         sheet = board(
             len(tasks),

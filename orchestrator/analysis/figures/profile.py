@@ -21,10 +21,11 @@ def profile_figure(profile: pa.Table) -> Figure:
     rows = profile.to_pylist()
     looks = looks_of(rows)
     tasks = wording.span([row["num_tasks"] for row in rows], "task")
-    seeds = wording.plural(min((row["num_seeds"] for row in rows), default=0), "seed")
+    least = min((row["num_seeds"] for row in rows), default=0)
+    seeds = wording.replicates(least, wording.most_folds(row["num_folds"] for row in rows))
     caption = (
         f"share of runs no further behind the best method of their task than so many points; {tasks}, at least "
-        f"{seeds}; the higher the better, bands are 95 % of resampled seeds"
+        f"{seeds}; the higher the better, bands are 95 % of resampled runs"
     )
     with style():
         sheet = board(

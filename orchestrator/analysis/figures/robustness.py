@@ -27,7 +27,7 @@ def robustness_figure(table: pa.Table) -> Figure:
     rows = table.to_pylist()
     tasks, looks = sorted({row["task"] for row in rows}), looks_of(rows)
     name = rows[0]["hyperparameter"].replace("_", " ") if rows else "a hyperparameter"
-    seeds = wording.span([row["num_seeds"] for row in rows], "seed")
+    seeds = wording.over(rows)
     values = sorted({row["value"] for row in rows}, key=lambda value: (isinstance(value, str), value))
     with style():
         sheet = board(

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.text import tables, wording
-from orchestrator.record import TrialStatus
+from orchestrator.record import TrialStatus, replicate
 
 _MOST_ERRORS = 50  # on the page, and
 _MOST_TRIALS = 50  # of each; trials.csv has all
@@ -36,7 +36,7 @@ def failures(trials: pa.Table, names: Sequence[str]) -> tuple[list[Failure], int
     """
     failed = trials.filter(pc.equal(trials["status"], TrialStatus.FAILED.value))
     backbones = backbone_names(trials)
-    wanted = {"task", "method", "peft_type", "backbone", "seed", "trial_id", "error", *names}
+    wanted = {"task", "method", "peft_type", "backbone", "seed", "fold", "trial_id", "error", *names}
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in failed.select([name for name in failed.column_names if name in wanted]).to_pylist():
         groups.setdefault((row["error"] or "").strip(), []).append(row)
@@ -56,7 +56,7 @@ def _failure(text: str, rows: Sequence[dict[str, Any]], names: Sequence[str], ba
                 wording.method(row, backbones=backbones),
                 wording.hyperparameters(row, names),
                 row["trial_id"],
-                str(row["seed"]),
+                replicate(row["seed"], row["fold"]).removeprefix("seed "),
             )
             for row in rows[:_MOST_TRIALS]
         ),

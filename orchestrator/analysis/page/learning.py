@@ -11,6 +11,7 @@ from orchestrator.analysis.page.blocks import Curve, Curves
 from orchestrator.analysis.page.leading import leading, ranks
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.text import wording
+from orchestrator.record import replicate
 
 MOST_TRIALS = 2000  # listed on the page, each with its learning curve
 _MOST_EPOCHS = 40_000  # of all curves together
@@ -66,14 +67,14 @@ def learning_curves(results: Results) -> Curves | None:
     return Curves(curves=kept, measures=measures, picked=sorted(picked), note=note)
 
 
-_NAMED = frozenset({"trial_id", "task", "method", "backbone", "peft_type", "seed", "status"})
+_NAMED = frozenset({"trial_id", "task", "method", "backbone", "peft_type", "seed", "fold", "status"})
 
 
 def _name(row: dict[str, Any], searched: Sequence[str], backbones: Mapping[str, str]) -> str:
     setting = wording.hyperparameters(row, searched)
     status = "" if row["status"] == "completed" else f", {row['status']}"
     method = wording.method(row, backbones=backbones)
-    return f"{row['task']}: {method}{f' {setting}' if setting else ''}, seed {row['seed']}{status}"
+    return f"{row['task']}: {method}{f' {setting}' if setting else ''}, {replicate(row['seed'], row['fold'])}{status}"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -72,11 +72,11 @@ def _scored(row: Row) -> str:
     split = "test" if tested else "validation"
     metric = (row["metric"] or "score").replace("_", " ")
     score = wording.score(row[f"{split}_mean"], row[f"{split}_sem"])
-    said = f"{split.capitalize()} {metric} {score} over {wording.plural(row['num_seeds'], 'seed')}"
+    said = f"{split.capitalize()} {metric} {score} over {wording.replicates(row['num_seeds'], row['num_folds'])}"
     if tested and row["test_low"] is not None:
         said += f" (95 % interval {row['test_low']:.3f} to {row['test_high']:.3f})"
     if row["num_seeds"] == 1:
-        said += ", so how far seeds scatter is not known"
+        said += f", so how far {'seeds scatter' if row['num_folds'] is None else 'folds scatter'} is not known"
     if not tested:
         said += ", the split it was chosen on, which is optimistic"
     return f"{said}; chosen among {wording.plural(row['num_configs_tried'], 'setting')}."

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.paper.parameter_table import backbone_sizes
-from orchestrator.analysis.text import wording
+from orchestrator.analysis.text import folding, wording
 from orchestrator.record import TrialStatus
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def methods_paragraph(results: Results) -> str:
             _backbones_and_tasks(trials),
             _searched(results, trials),
             _trials(results, trials),
-            _selection(results),
-            _intervals(),
+            _selection(results, trials),
+            _intervals(trials),
             _hardware(trials),
             _versions(trials),
         ]
@@ -94,20 +94,23 @@ def _trials(results: Results, trials: pa.Table) -> str:
         for status in TrialStatus
         if counts.get(status)
     )
+    folds = folding.folds_of(trials)
+    after = f" {folding.sentence(folds)}" if folds else ""
     return (
-        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}, "
-        f"{wording.plural(sum(counts.values()), 'trial')} in all: {ended}."
+        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}{folding.each_fold(trials)}, "
+        f"{wording.plural(sum(counts.values()), 'trial')} in all: {ended}.{after}"
     )
 
 
-def _selection(results: Results) -> str:
+def _selection(results: Results, trials: pa.Table) -> str:
     scores = [row for row in results.score_table().to_pylist() if row["task"] is not None and row["score"] is not None]
     untested = sorted({row["task"] for row in scores if row["split"] == "validation"})
     each = "task, backbone and method" if results.backbone_names() else "task and method"
+    over, whole = ("seeds and folds", "trials") if folding.folds_of(trials) else ("seeds", "seeds")
     sentence = (
-        f"For each {each} the configuration with the best mean validation score over seeds was chosen, among "
-        "those with as many completed seeds as any other; ties went to fewer trained parameters. Test scores played no "
-        "part in the choice."
+        f"For each {each} the configuration with the best mean validation score over {over} was chosen, among "
+        f"those with as many completed {whole} as any other; ties went to fewer trained parameters. Test scores "
+        "played no part in the choice."
     )
     if len(untested) == len({row["task"] for row in scores}) and untested:
         return f"{sentence} No task has test scores, so all are reported on validation, which is optimistic."
@@ -116,7 +119,9 @@ def _selection(results: Results) -> str:
     return sentence
 
 
-def _intervals() -> str:
+def _intervals(trials: pa.Table) -> str:
+    if folding.folds_of(trials):
+        return folding.intervals(trials)
     return (
         "Scores are means over seeds with the standard error of the mean (sample standard deviation, ddof = 1, over "
         "the square root of the number of seeds). Differences between methods have 95 % intervals: Welch's over seeds "

@@ -42,7 +42,7 @@ def printed_scores(scores: pa.Table, parameters: pa.Table) -> PrintedTable:
         averages = (_score(by_task[None].get(method), scale) for method in methods)
         groups.append(((Cell(text=f"Average ({wording.plural(number, 'task')})"), *averages),))
     groups.append(_costs(parameters, methods))
-    seeds = wording.span([row["num_seeds"] for row in rows if row["num_seeds"]], "seed")
+    seeds = wording.over(rows)
     split = _splits(rows)
     measured = f"{next(iter(metrics)).replace('_', ' ')}" if len(metrics) == 1 else "score"
     return PrintedTable(

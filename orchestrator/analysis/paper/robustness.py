@@ -38,6 +38,7 @@ def robustness(configurations: Sequence[Configuration], hyperparameter: str, kin
                     "validation_sem": score.sem,
                     "loss_to_best": (top - score.mean) * (1 if higher else -1),
                     "num_seeds": score.num_seeds,
+                    "num_folds": score.num_folds,
                     "num_configs_tried": sum(c.hyperparameters[hyperparameter] == value for c in group),
                 }
             )
@@ -46,7 +47,7 @@ def robustness(configurations: Sequence[Configuration], hyperparameter: str, kin
             **dict.fromkeys(("task", "backbone", "method", "config_id", "metric", "hyperparameter"), pa.string()),
             "value": kind,
             **dict.fromkeys(("validation_mean", "validation_sem", "loss_to_best"), pa.float64()),
-            **dict.fromkeys(("num_seeds", "num_configs_tried"), pa.int64()),
+            **dict.fromkeys(("num_seeds", "num_folds", "num_configs_tried"), pa.int64()),
         }
     )
     present = {(row["task"], Method(row["backbone"], row["method"])) for row in rows}

@@ -13,12 +13,13 @@ from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, Reported, gaps, methods_of, reported, tasks_of
 from orchestrator.analysis.shared import comparable
 from orchestrator.analysis.statistics import intervals
+from orchestrator.analysis.text import wording
 
 _SCORES = pa.schema(
     {
         **dict.fromkeys(("task", "backbone", "method", "config_id", "metric", "split"), pa.string()),
         **dict.fromkeys(("score", "score_sem"), pa.float64()),
-        **dict.fromkeys(("num_seeds", "num_configs_tried", "num_tasks"), pa.int64()),
+        **dict.fromkeys(("num_seeds", "num_folds", "num_configs_tried", "num_tasks"), pa.int64()),
         "is_best": pa.bool_(),
     }
 )
@@ -52,6 +53,7 @@ def _row(task: str, method: Method, speaker: Reported | None) -> dict[str, Any]:
         "score": speaker.score.mean,
         "score_sem": speaker.score.sem,
         "num_seeds": speaker.score.num_seeds,
+        "num_folds": speaker.score.num_folds,
         "num_configs_tried": speaker.num_configs_tried,
     }
 
@@ -78,6 +80,7 @@ def _averages(
                 "score": intervals.mean([one.score.mean for one in own]),
                 "score_sem": math.hypot(*known) / len(own) if len(known) == len(errors) else None,
                 "num_seeds": min(one.score.num_seeds for one in own),
+                "num_folds": wording.most_folds(one.score.num_folds for one in own),
                 "num_configs_tried": sum(one.num_configs_tried for one in own),
                 "num_tasks": len(own),
             }

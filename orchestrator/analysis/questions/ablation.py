@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.analysis.text import wording
+from orchestrator.record import replicate
 
 if TYPE_CHECKING:  # it comes from the room of torch
     from trainables.inference.ablation import Ablation
@@ -40,7 +41,8 @@ def tabulate(ablation: Ablation, trial: Mapping[str, Any], *, split: str, hyperp
     `hyperparameters` are those that describe the trial in the column "setting".
     """
     shared = {name: trial[name] for name in _OF_THE_TRIAL}
-    shared["setting"] = f"{wording.hyperparameters(trial, hyperparameters)}, seed {trial['seed']}".removeprefix(", ")
+    which = replicate(trial["seed"], trial.get("fold"))
+    shared["setting"] = f"{wording.hyperparameters(trial, hyperparameters)}, {which}".removeprefix(", ")
     shared |= {"split": split, "metric": ablation.metric, "num_layers": ablation.num_layers}
     rows = [
         {

@@ -12,7 +12,7 @@ _STATUSES = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, Tria
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("task", "backbone", "method")),
-        *((name, pa.int64()) for name in ("num_configs", "num_seeds", "num_trials")),
+        *((name, pa.int64()) for name in ("num_configs", "num_seeds", "num_folds", "num_trials")),
         *((f"num_{status.value}", pa.int64()) for status in _STATUSES),
         ("engine_seconds", pa.float64()),
     ]
@@ -22,11 +22,12 @@ SCHEMA = pa.schema(
 def budget(trials: pa.Table) -> pa.Table:
     """A row per task, backbone and method: what was tried and what it took.
 
-    Columns: task, backbone, method; num_configs, distinct configurations; num_seeds, distinct seeds; num_trials, and
+    Columns: task, backbone, method; num_configs, distinct configurations; num_seeds, distinct seeds, and num_folds,
+    distinct folds, null where there are none; num_trials, and
     how many of them ended in each status; engine_seconds, the sum of duration_s / pack_size: trials that train together
     share their engine, so each counts for its part. Null where no duration was measured.
     """
-    names = ["task", "backbone", "method", "config_id", "seed", "status"]
+    names = ["task", "backbone", "method", "config_id", "seed", "fold", "status"]
     spent = pa.array(engine_seconds(trials), from_pandas=True)  # null where it is not measured
     groups: dict[tuple[str, str, str], list[dict[str, object]]] = {}
     for row in trials.select(names).append_column("seconds", spent).to_pylist():
@@ -41,6 +42,7 @@ def _row(key: tuple[str, str, str], rows: list[dict[str, object]]) -> dict[str, 
         **dict(zip(("task", "backbone", "method"), key, strict=True)),
         "num_configs": len({row["config_id"] for row in rows}),
         "num_seeds": len({row["seed"] for row in rows}),
+        "num_folds": len({row["fold"] for row in rows} - {None}) or None,
         "num_trials": len(rows),
         **{f"num_{status.value}": statuses.count(status.value) for status in _STATUSES},
         "engine_seconds": sum(seconds) if seconds else None,

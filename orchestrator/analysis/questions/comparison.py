@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
 from orchestrator.analysis.questions.curve import SPLITS
-from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows, Mixture
+from orchestrator.analysis.replicates import FOLDS, SEEDS, common_folds, paired_over_folds, with_rows
+from orchestrator.analysis.row_outcomes import KeptRows, Mixture
 from orchestrator.analysis.statistics import aggregates, intervals, significance
 from orchestrator.analysis.statistics.expected_performance import chances_of_being_best
 from orchestrator.analysis.statistics.non_inferiority import NonInferiority, non_inferiority, non_inferiority_of
@@ -37,6 +38,7 @@ _OF_A_SIDE = {
     "score": pa.float64(),
     "sem": pa.float64(),
     "num_seeds": pa.int64(),
+    "num_folds": pa.int64(),
     "num_configs_tried": pa.int64(),
     "engine_seconds": pa.float64(),
 }
@@ -261,9 +263,13 @@ def _on_task(task: str, a: Side, b: Side, pair: _Pair, terms: Terms, kept: KeptR
     difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
     on_rows = kept and kept.compare(pair.a, pair.b, split)
     num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
-    over = SEEDS_AND_ROWS
+    first, second = ([(getattr(c, split), weight) for c, weight in mixture] for mixture in (pair.a, pair.b))
+    folds = common_folds([summary for summary, _ in (*first, *second)])
+    over = with_rows(folds)
     if on_rows:
         estimate = on_rows.estimate()
+    elif folds is not None:
+        estimate, over = paired_over_folds(first, second, folds, sign), FOLDS
     elif num_rows is not None:  # a sign would make no difference to an accuracy
         estimate = intervals.welch_with_rows(ours, theirs, num_rows)
     else:
@@ -305,6 +311,7 @@ def _over_tasks(
     for side in "ab":
         total[f"{side}_score"] = _mean([row[f"{side}_score"] for row in rows])
         total[f"{side}_num_seeds"] = min(row[f"{side}_num_seeds"] for row in rows)
+        total[f"{side}_num_folds"] = wording.most_folds(row[f"{side}_num_folds"] for row in rows)
         total[f"{side}_num_configs_tried"] = sum(row[f"{side}_num_configs_tried"] for row in rows)
         seconds = [row[f"{side}_engine_seconds"] for row in rows]
         total[f"{side}_engine_seconds"] = None if None in seconds else math.fsum(seconds)
@@ -332,7 +339,7 @@ def _over_tasks(
 
 
 def _scores(mixture: Mixture, split: str) -> np.ndarray:
-    """What a side reports, a score a seed; none where any of its configurations has no score on this split."""
+    """What a side reports, a score a replicate; none where any of its configurations has no score on this split."""
     summaries = [getattr(configuration, split) for configuration, _ in mixture]
     if any(summary is None for summary in summaries):
         return np.array(())
@@ -348,6 +355,7 @@ def _describe_side(name: str, side: Side, scores: np.ndarray, *, shows_config: b
         "score": mean,
         "sem": sem,
         "num_seeds": len(scores),
+        "num_folds": validation.num_folds if (validation := side.candidates[0].validation) else None,
         "num_configs_tried": len(side.tried),
         "engine_seconds": side.engine_seconds,
     }
@@ -382,7 +390,8 @@ def _budget(row: Mapping[str, Any], side: str) -> str:
     seconds = row[f"{side}_engine_seconds"]
     time = "" if seconds is None else f" in {wording.duration(seconds)} of an engine"
     tried = wording.plural(row[f"{side}_num_configs_tried"], "configuration")
-    return f"tried {tried} with {wording.plural(row[f'{side}_num_seeds'], 'seed')}{time}"
+    trained = wording.replicates(row[f"{side}_num_seeds"], row[f"{side}_num_folds"])
+    return f"tried {tried} with {trained}{time}"
 
 
 def _common(values: Any) -> Any:

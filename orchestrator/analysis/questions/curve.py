@@ -14,6 +14,7 @@ from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
 from orchestrator.analysis.statistics.aggregates import percentiles
 from orchestrator.analysis.statistics.intervals import mean
+from orchestrator.analysis.text import wording
 from orchestrator.spec.backbones import apart
 from trainables.faults import unknown_name
 
@@ -32,6 +33,7 @@ _POINTS = pa.schema(
         "score": pa.float64(),
         "score_sem": pa.float64(),
         "num_seeds": pa.int64(),
+        "num_folds": pa.int64(),
         "reference": pa.float64(),
         "delta": pa.float64(),
     }
@@ -131,6 +133,7 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
                 "num_tasks": len(group),
                 "num_tasks_on_validation": sum(point["split"] == "validation" for point in group),
                 "num_seeds": min(point["num_seeds"] for point in group),
+                "num_folds": wording.most_folds(point["num_folds"] for point in group),
                 "metric": metrics.pop() if len(metrics) == 1 else None,
                 "normalize_to": request.normalize_to,
                 **dict(zip(map(quantile_column, request.quantiles), levels, strict=True)),
@@ -147,6 +150,7 @@ def _point(chosen: Configuration, split: str, score: SeedSummary, reference: flo
         "score": score.mean,
         "score_sem": score.sem,
         "num_seeds": score.num_seeds,
+        "num_folds": score.num_folds,
         "reference": reference,
         "delta": None if reference is None else sign * (score.mean - reference),
     }
@@ -162,6 +166,7 @@ def _curve_schema(quantiles: Sequence[float]) -> pa.Schema:
             "num_tasks": pa.int64(),
             "num_tasks_on_validation": pa.int64(),
             "num_seeds": pa.int64(),
+            "num_folds": pa.int64(),
             "metric": pa.string(),
             "normalize_to": pa.string(),
             **{quantile_column(quantile): pa.float64() for quantile in quantiles},

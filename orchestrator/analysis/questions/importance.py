@@ -12,6 +12,7 @@ from orchestrator.analysis.configurations import Configuration, group_by, higher
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, method_names, methods_of
 from orchestrator.analysis.statistics.importance import importance as fanova
+from orchestrator.analysis.text import wording
 
 _FEWEST = 4  # configurations; a forest of fewer says nothing
 NUM_TREES = 32
@@ -20,7 +21,7 @@ _IMPORTANCE = pa.schema(
     {
         **dict.fromkeys(("backbone", "method", "task", "hyperparameter"), pa.string()),
         **dict.fromkeys(("importance", "spread"), pa.float64()),
-        **dict.fromkeys(("num_configs", "num_tasks", "num_seeds"), pa.int64()),
+        **dict.fromkeys(("num_configs", "num_tasks", "num_seeds", "num_folds"), pa.int64()),
     }
 )
 
@@ -51,6 +52,7 @@ def importance(configurations: Sequence[Configuration], names: Sequence[str], ta
                     **{"importance": found.mean, "spread": found.spread, "num_configs": len(covered)},
                     "num_tasks": len({c.task for c in covered}),
                     "num_seeds": len(scores),
+                    "num_folds": wording.most_folds(c.validation.num_folds for c in covered if c.validation),
                 }
             )
     return with_missing(pa.Table.from_pylist(rows, schema=_IMPORTANCE), notes)

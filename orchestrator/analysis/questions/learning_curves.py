@@ -22,6 +22,7 @@ _CURVES = pa.schema(
         **dict.fromkeys(("epoch", "step"), pa.int64()),
         **dict.fromkeys(("validation_mean", "validation_sem", "train_loss"), pa.float64()),
         "num_seeds": pa.int64(),
+        "num_folds": pa.int64(),
     }
 )
 
@@ -64,6 +65,7 @@ def learning_curves(trials: pa.Table, epochs: pa.Table, configurations: Sequence
                     "validation_sem": intervals.standard_error(scores),
                     "train_loss": intervals.mean(losses) if np.isfinite(losses).all() and losses else None,
                     "num_seeds": len(group),
+                    "num_folds": speaker.score.num_folds,
                 }
             )
     return with_missing(pa.Table.from_pylist(rows, schema=_CURVES), gaps(configurations, list(chosen)))

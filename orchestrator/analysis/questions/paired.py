@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from orchestrator.analysis import replicates
 from orchestrator.analysis.configurations import Configuration
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, Reported, gaps, method_names, methods_of, reported, tasks_of
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.statistics.significance import holm, sign_flip_test, smallest_p
+from orchestrator.analysis.text import wording
 
 USUAL_REFERENCE = "full_finetuning"
 _SEED = 0
@@ -23,6 +25,7 @@ _DIFFERENCES = pa.schema(
         **dict.fromkeys(("difference", "low", "high"), pa.float64()),
         "num_tasks": pa.int64(),
         "num_seeds": pa.int64(),
+        "num_folds": pa.int64(),
         "num_configs_tried": pa.int64(),
         "num_configs_tried_of_reference": pa.int64(),
         **dict.fromkeys(("p_value", "p_holm", "smallest_p"), pa.float64()),
@@ -75,7 +78,8 @@ def paired_differences(
 
 
 def _difference(ours: Reported, theirs: Reported) -> dict[str, Any]:
-    low, high = _welch(ours, theirs)
+    estimate, _ = replicates.difference(ours.score, theirs.score, ours.sign)
+    low, high = estimate.interval() if estimate else (None, None)
     return {
         "task": ours.task,
         "backbone": ours.method.backbone,
@@ -88,25 +92,10 @@ def _difference(ours: Reported, theirs: Reported) -> dict[str, Any]:
         "high": high,
         "num_tasks": 1,
         "num_seeds": min(ours.score.num_seeds, theirs.score.num_seeds),
+        "num_folds": ours.score.num_folds,
         "num_configs_tried": ours.num_configs_tried,
         "num_configs_tried_of_reference": theirs.num_configs_tried,
     }
-
-
-def _welch(ours: Reported, theirs: Reported) -> tuple[float | None, float | None]:
-    """The 95 % interval of Welch (1947) of a difference of means over seeds: unequal variances, n1 and n2 seeds."""
-    if ours.score.sem is None or theirs.score.sem is None:
-        return None, None
-    from scipy.special import stdtrit
-
-    centre = ours.sign * (ours.score.mean - theirs.score.mean)
-    first, second = ours.score.sem**2, theirs.score.sem**2
-    total = first + second
-    if total == 0:
-        return centre, centre
-    freedom = total**2 / (first**2 / (ours.score.num_seeds - 1) + second**2 / (theirs.score.num_seeds - 1))
-    half = float(stdtrit(freedom, 0.975)) * total**0.5
-    return centre - half, centre + half
 
 
 def _over_tasks(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -124,6 +113,7 @@ def _over_tasks(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "high": high,
         "num_tasks": len(rows),
         "num_seeds": min(row["num_seeds"] for row in rows),
+        "num_folds": wording.most_folds(row["num_folds"] for row in rows),
         "num_configs_tried": sum(row["num_configs_tried"] for row in rows),
         "num_configs_tried_of_reference": sum(row["num_configs_tried_of_reference"] for row in rows),
         "p_value": tested.p_value,

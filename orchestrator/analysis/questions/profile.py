@@ -12,6 +12,7 @@ from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.shared import shared
 from orchestrator.analysis.statistics.aggregates import performance_profile
 from orchestrator.analysis.statistics.resampling import bootstrap
+from orchestrator.analysis.text import wording
 
 NUM_THRESHOLDS = 201
 NUM_RESAMPLES = 500
@@ -21,7 +22,7 @@ _PROFILE = pa.schema(
     {
         **dict.fromkeys(("backbone", "method"), pa.string()),
         **dict.fromkeys(("threshold", "share", "share_low", "share_high"), pa.float64()),
-        **dict.fromkeys(("num_tasks", "num_seeds"), pa.int64()),
+        **dict.fromkeys(("num_tasks", "num_seeds", "num_folds"), pa.int64()),
     }
 )
 
@@ -51,6 +52,8 @@ def profile(configurations: Sequence[Configuration], split: str | None = None) -
         columns["share_high"] += high
         columns["num_tasks"] += [len(runs)] * NUM_THRESHOLDS
         columns["num_seeds"] += [min(map(len, runs))] * NUM_THRESHOLDS
+        folds = wording.most_folds(data.found[task, method].score.num_folds for task in data.tasks)
+        columns["num_folds"] += [folds] * NUM_THRESHOLDS
     return with_missing(pa.table(columns, schema=_PROFILE), data.missing)
 
 

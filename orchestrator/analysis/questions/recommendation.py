@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.analysis import replicates
 from orchestrator.analysis.configurations import (
     C,
     Configuration,
@@ -18,15 +19,15 @@ from orchestrator.analysis.configurations import (
     higher_is_better,
     size_rank,
 )
-from orchestrator.analysis.row_outcomes import SEEDS, SEEDS_AND_ROWS, KeptRows
-from orchestrator.analysis.statistics.intervals import Estimate, welch
+from orchestrator.analysis.row_outcomes import KeptRows
+from orchestrator.analysis.statistics.intervals import Estimate
 from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
 from orchestrator.analysis.statistics.selection import selection_stability
 from orchestrator.analysis.text import wording
 from orchestrator.spec.backbones import apart
 from trainables.faults import unknown_name
 
-# Seeds are drawn again so many times to see how often the recommended configuration is recommended.
+# Replicates are drawn again so many times to see how often the recommended configuration is recommended.
 RESAMPLES = 200
 
 
@@ -77,7 +78,7 @@ class Recommendation:
     chosen: Configuration | None  # None where nothing that was tried is as asked
     best: Configuration  # of all that were tried
     difference: Difference | None  # of the chosen one to the best
-    share_kept: float | None  # of resamples of the seeds that choose the same; None with one seed
+    share_kept: float | None  # of resamples of the replicates that choose the same; None with one
     why: str
 
     def row(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def cheapest_as_good(candidates: Sequence[C], wish: Wish) -> C:
 
 
 def _share_kept(candidates: Sequence[Configuration], chosen: int, wish: Wish) -> float | None:
-    """How often the same rule, on seeds drawn again, recommends the same configuration."""
+    """How often the same rule, on replicates drawn again, recommends the same configuration."""
     sign = 1.0 if higher_is_better(candidates[0].metric) else -1.0
     scores = sign * np.array([_validation(c).scores for c in candidates])
     num_seeds = scores.shape[1]
@@ -175,15 +176,15 @@ def _difference(chosen: Configuration, best: Configuration, kept: KeptRows) -> D
     if chosen is best:
         return None
     sign, split = 1.0 if higher_is_better(best.metric) else -1.0, _split(chosen, best)
-    ours, theirs = (sign * np.array(getattr(c, split).scores) for c in (chosen, best))
-    over_seeds = welch(ours, theirs)
-    if over_seeds is None:
+    found, over = replicates.difference(getattr(chosen, split), getattr(best, split), sign)
+    if found is None:
         return None
     on_rows = kept.compare([(chosen, 1.0)], [(best, 1.0)], split)
     estimate = on_rows and on_rows.estimate()
     if not estimate:
-        return Difference(estimate=over_seeds, split=split, over=SEEDS)
-    return Difference(estimate=replace(estimate, mean=over_seeds.mean), split=split, over=SEEDS_AND_ROWS)
+        return Difference(estimate=found, split=split, over=over)
+    over = replicates.with_rows(on_rows.folds if on_rows else None)
+    return Difference(estimate=replace(estimate, mean=found.mean), split=split, over=over)
 
 
 def _reasons(
@@ -219,7 +220,8 @@ def _reasons(
     if difference is not None:
         sentences.append(_reported(difference, wish))
     if share is not None:
-        sentences.append(f"Seeds drawn again recommend the same configuration {100 * share:.0f} % of the time.")
+        drawn = "Seeds" if own.num_folds is None else "Folds"
+        sentences.append(f"{drawn} drawn again recommend the same configuration {100 * share:.0f} % of the time.")
     return sentences
 
 

@@ -38,6 +38,7 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
                 "test_sem": c.test and c.test.sem,
                 "loss_to_best": sign * (best[c.task] - _mean(c)),
                 "num_seeds": c.validation and c.validation.num_seeds,
+                "num_folds": c.validation and c.validation.num_folds,
                 "duration_s": intervals.mean(seconds[c.config_id]) if c.config_id in seconds else None,
                 **{name: c.hyperparameters.get(name) for name in names},
             }
@@ -49,6 +50,7 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
             **dict.fromkeys(("validation_mean", "validation_sem", "test_mean", "test_sem"), pa.float64()),
             "loss_to_best": pa.float64(),
             "num_seeds": pa.int64(),
+            "num_folds": pa.int64(),
             "duration_s": pa.float64(),
             **{name: trials.schema.field(name).type for name in names},
         }

@@ -73,6 +73,33 @@ def t_interval(scores: npt.ArrayLike, *, confidence: float = 0.95) -> tuple[floa
     )
 
 
+def corrected_over_folds(scores: npt.ArrayLike, num_folds: int) -> Estimate | None:
+    """The mean of `(n,)` scores, or of paired differences, of models that were each validated on one of k folds.
+
+    variance = (1 / n + 1 / (k - 1)) s^2
+
+    with s^2 the sample variance (ddof = 1) and n - 1 degrees of freedom; n is k, or k times the number of seeds. Any
+    two of the models share (k - 2) / (k - 1) of the rows that they were trained on, so their scores are correlated and
+    s^2 / n is too small; no estimate from one round of folds is unbiased (Bengio and Grandvalet 2004). 1 / (k - 1) is
+    what a fold's rows are of those it is trained on, by which Nadeau and Bengio (2003) widen the variance of the
+    resampled t-test; Bouckaert and Frank (2004) found tests with it to keep their level where folds are repeated. It is
+    meant for scores on the folds themselves; of scores that all models have on one test it is an approximation too, and
+    says nothing about other test rows. None where n = 1.
+    """
+    error = standard_error(scores)
+    widening = _widening(n := np.size(scores), num_folds)
+    if error is None:
+        return None
+    return Estimate(mean=mean(scores), standard_error=error * math.sqrt(widening), degrees_of_freedom=n - 1)
+
+
+def _widening(number: int, num_folds: int) -> float:
+    """By how much the variance of a mean of so many scores is larger over folds than it were over independent ones."""
+    if num_folds < 2:
+        raise ValueError(f"num_folds: must be at least 2, but got {num_folds!r}")
+    return 1 + number / (num_folds - 1)
+
+
 def student_quantile(degrees_of_freedom: float, level: float) -> float:
     """The quantile of Student's distribution; that of the normal distribution at infinitely many degrees of freedom."""
     from scipy.special import ndtri, stdtrit  # loaded when first asked for: reading a table needs no scipy
@@ -140,7 +167,7 @@ def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Es
     return _combine(centre, [(error**2, np.size(accuracies) - 1), (rows, max(num_rows - 1, 1))])
 
 
-def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
+def estimate_over_rows(outcomes: npt.ArrayLike, num_folds: int | None = None) -> Estimate | None:
     """The mean of `(num_seeds, num_rows)` outcomes of every seed on every test row, for other seeds and other rows.
 
     An outcome is 1 where the row was right and 0 elsewhere, or any other number whose mean is the score. Of two methods
@@ -154,6 +181,9 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     usual: seeds that differ by no more than the rest lets expect have no part of their own. Degrees of freedom are
     Satterthwaite's. Assumes independent rows and independent seeds. None where either is one.
 
+    Models that were trained without one of `num_folds` folds each are not independent. What they scatter by has its
+    variance widened as in `corrected_over_folds`. Of two methods, let outcomes be the differences on the same fold.
+
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946).
     """
     values = matrix(outcomes, "outcomes")
@@ -165,6 +195,7 @@ def estimate_over_rows(outcomes: npt.ArrayLike) -> Estimate | None:
     cells = num_seeds * num_rows
     seeds = num_rows * float(((by_seed - centre) ** 2).sum()) / (num_seeds - 1) / cells
     rows = num_seeds * float(((by_row - centre) ** 2).sum()) / (num_rows - 1) / cells
+    seeds *= 1.0 if num_folds is None else _widening(num_seeds, num_folds)
     both = float((rest**2).sum()) / ((num_seeds - 1) * (num_rows - 1)) / cells
     parts = [(seeds, num_seeds - 1.0), (rows, num_rows - 1.0), (-both, (num_seeds - 1.0) * (num_rows - 1.0))]
     if seeds <= both:

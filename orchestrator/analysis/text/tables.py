@@ -95,7 +95,7 @@ def best_table(best: pa.Table, names: Sequence[str], backbones: Names | None = N
             )
             for row in best.to_pylist()
         ),
-        note=_unequal_budgets(best),
+        note=" ".join(filter(None, (_unequal_budgets(best), _over_folds(best)))) or None,
     )
 
 
@@ -137,10 +137,11 @@ def curve_table(curve: pa.Table, backbones: Names | None = None) -> TextTable:
     backbones = backbone_names(curve) if backbones is None else backbones
     reference = curve["normalize_to"][0].as_py() if len(curve) else None
     level = wording.signed if reference else wording.score
+    has_folds = curve["num_folds"].null_count < len(curve)
     return TextTable(
         title=f"{f'Score less that of {reference}' if reference else 'Score'}, percentiles across tasks",
         left=("method",),
-        right=("trained", *quantiles, "tasks", "seeds"),
+        right=("trained", *quantiles, "tasks", "replicates" if has_folds else "seeds"),
         rows=tuple(
             (
                 wording.method(row, backbones=backbones),
@@ -179,12 +180,24 @@ def settings_table(settings: pa.Table, names: Sequence[str], backbones: Names | 
 def trials_table(trials: pa.Table, names: Sequence[str], backbones: Names | None = None) -> TextTable:
     """A row per trial, whatever became of it."""
     backbones = backbone_names(trials) if backbones is None else backbones
-    shown = {"trial_id", "task", "backbone", "method", "peft_type", "seed", "status", "validation_score", "test_score"}
+    shown = {
+        "trial_id",
+        "task",
+        "backbone",
+        "method",
+        "peft_type",
+        "seed",
+        "fold",
+        "status",
+        "validation_score",
+        "test_score",
+    }
     shown |= {"trained_params", "best_epoch", "duration_s", *names}
+    folds = ["fold"] if trials["fold"].null_count < len(trials) else []
     return TextTable(
         title="Trials",
         left=("task", "method", "configuration", "status", "trial"),
-        right=("seed", "trained", "validation", "test", "best epoch", "duration"),
+        right=("seed", *folds, "trained", "validation", "test", "best epoch", "duration"),
         rows=tuple(
             (
                 row["task"],
@@ -193,6 +206,7 @@ def trials_table(trials: pa.Table, names: Sequence[str], backbones: Names | None
                 row["status"],
                 row["trial_id"],
                 wording.cell(row["seed"]),
+                *(wording.cell(row[name]) for name in folds),
                 wording.count(row["trained_params"]),
                 wording.score(row["validation_score"]),
                 wording.score(row["test_score"]),
@@ -211,16 +225,18 @@ def budget_table(budget: pa.Table, backbones: Names | None = None) -> TextTable:
     for row in budget.to_pylist():
         groups.setdefault(wording.method(row, backbones=backbones), []).append(row)
     statuses = ("completed", "pruned", "failed", "cancelled")
+    folds = ["folds"] if budget["num_folds"].null_count < len(budget) else []
     return TextTable(
         title="What each method tried, over all tasks; budget.csv has it for each task",
         left=("method",),
-        right=("tasks", "settings a task", "seeds", "trials", *statuses, "engine time"),
+        right=("tasks", "settings a task", "seeds", *folds, "trials", *statuses, "engine time"),
         rows=tuple(
             (
                 name,
                 wording.cell(len(rows)),
                 _range([row["num_configs"] for row in rows]),
                 _range([row["num_seeds"] for row in rows]),
+                *(_range([row["num_folds"] or 0 for row in rows]) for _ in folds),
                 *(wording.cell(sum(row[f"num_{what}"] for row in rows)) for what in ("trials", *statuses)),
                 wording.duration(_sum([row["engine_seconds"] for row in rows])),
             )
@@ -351,6 +367,14 @@ def _unequal_budgets(best: pa.Table) -> str | None:
 def _best_score(row: Mapping[str, Any]) -> str:
     tested = row["best_test_mean"] is not None
     return wording.score(row["best_test_mean" if tested else "best_validation_mean"])
+
+
+def _over_folds(best: pa.Table) -> str | None:
+    """That standard errors are too small where they are over folds."""
+    folded = sorted({row["task"] for row in best.to_pylist() if row["num_folds"] is not None})
+    if not folded:
+        return None
+    return f"n counts folds on {', '.join(folded)}, and standard errors over folds are too small."
 
 
 def _seeds_without_test(row: Mapping[str, Any]) -> int | None:

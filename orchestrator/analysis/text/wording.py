@@ -23,6 +23,32 @@ def span(numbers: Iterable[int], noun: str) -> str:
     return plural(low, noun) if low == high else f"{low:,} to {plural(high, noun)}"
 
 
+def replicates(number: int, num_folds: int | None) -> str:
+    """What a mean is over: 3 seeds; 5 folds; 15 replicates (3 seeds on each of 5 folds); 14 replicates."""
+    if num_folds is None:
+        return plural(number, "seed")
+    seeds, left = divmod(number, num_folds)
+    if left or not seeds:
+        return plural(number, "replicate")
+    if seeds == 1:
+        return plural(number, "fold")
+    return f"{plural(number, 'replicate')} ({plural(seeds, 'seed')} on each of {plural(num_folds, 'fold')})"
+
+
+def over(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What the means of a table's rows are over, by their num_seeds and num_folds."""
+    found = {(row["num_seeds"], row["num_folds"]) for row in rows if row["num_seeds"]}
+    if len(found) == 1:
+        return replicates(*found.pop())
+    noun = "seed" if all(num_folds is None for _, num_folds in found) else "replicate"
+    return span([number for number, _ in found], noun)
+
+
+def most_folds(numbers: Iterable[int | None]) -> int | None:
+    """Of several tasks the largest number of folds; None where none has folds."""
+    return max((number for number in numbers if number is not None), default=None)
+
+
 def score(mean: float | None, sem: float | None = None, num_seeds: int | None = None) -> str:
     """0.946 ± 0.003 (n=3); three decimals, as many as the noise between seeds ever leaves meaningful."""
     if mean is None:

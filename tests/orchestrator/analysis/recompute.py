@@ -71,7 +71,11 @@ class Recomputed:
         for split in ("validation", "test"):
             scores = self.scores(config, split)
             row[f"{split}_mean"], row[f"{split}_sem"] = (mean(scores), sem(scores)) if scores else (None, None)
-        return {**row, "num_seeds": len(self.scores(config, "validation"))}
+        return {**row, "num_seeds": len(self.scores(config, "validation")), "num_folds": self.num_folds(config)}
+
+    def num_folds(self, config: str) -> int | None:
+        folds = {trial["fold"] for trial in self.configs[config]} - {None}
+        return max(folds) + 1 if folds else None
 
     def count(self, configs: list[str]) -> Row:
         trials = [trial for config in configs for trial in self.configs[config]]
@@ -131,6 +135,7 @@ class Recomputed:
                 "num_tasks": len(own),
                 "num_tasks_on_validation": sum(point["split"] == "validation" for point in own),
                 "num_seeds": min(point["num_seeds"] for point in own),
+                "num_folds": max((point["num_folds"] for point in own if point["num_folds"]), default=None),
                 "metric": own[0]["metric"] if len({point["metric"] for point in own}) == 1 else None,
                 "normalize_to": reference,
                 **{f"p{p}": np.percentile([point["delta"] for point in own], p) for p in (20, 50, 80)},
@@ -230,7 +235,7 @@ class Recomputed:
             for side in "ab":
                 scores, spent = self.scores(best[side], split), self.count(tried[side])
                 row |= {f"{side}_config_id": best[side], f"{side}_score": mean(scores), f"{side}_sem": sem(scores)}
-                row |= {f"{side}_num_seeds": len(scores)}
+                row |= {f"{side}_num_seeds": len(scores), f"{side}_num_folds": self.num_folds(best[side])}
                 row |= {f"{side}_{name}": spent[name] for name in ("num_configs_tried", "engine_seconds")}
             row |= {"p_rows": self.p_rows(best["a"], best["b"], split), "p_value": None, "smallest_p": None}
             rows.append(row)
@@ -252,6 +257,7 @@ class Recomputed:
         for side in "ab":
             total[f"{side}_score"] = mean([row[f"{side}_score"] for row in rows])
             total[f"{side}_num_seeds"] = min(row[f"{side}_num_seeds"] for row in rows)
+            total[f"{side}_num_folds"] = max((n for row in rows if (n := row[f"{side}_num_folds"])), default=None)
             for name in ("num_configs_tried", "engine_seconds"):
                 total[f"{side}_{name}"] = sum(row[f"{side}_{name}"] for row in rows)
         rows.append(total)

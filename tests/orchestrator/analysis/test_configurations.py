@@ -94,10 +94,10 @@ def test_a_configuration_says_what_its_trials_say() -> None:
     assert found.value("adapter_size") == 8
     assert found.value("method") == "adapter"
     assert (found.num_trials, found.num_failed) == (3, 1)
-    assert found.validation == SeedSummary(scores=(0.7, 0.9), mean=0.8)
+    assert found.validation == SeedSummary(scores=(0.7, 0.9), mean=0.8, replicates=((0, -1), (2, -1)))
     assert found.validation.num_seeds == 2
     assert found.validation.sem == pytest.approx(np.std([0.7, 0.9], ddof=1) / math.sqrt(2))
-    assert found.test == SeedSummary(scores=(0.8,), mean=0.8)
+    assert found.test == SeedSummary(scores=(0.8,), mean=0.8, replicates=((2, -1),))
     assert found.test.sem is None
     assert (found.engine_seconds, found.seconds_per_trial, found.peak_memory_bytes) == (36.0, 17.5, 9)
     assert (failed.validation, failed.test, failed.seconds_per_trial, failed.peak_memory_bytes) == (None,) * 4

@@ -88,3 +88,17 @@ def test_a_large_task_costs_no_more_than_a_sample_of_it(tmp_path: Path) -> None:
     before = time.process_time()
     data_warnings(plan)
     assert time.process_time() - before < 2
+
+
+def test_of_a_task_with_folds_the_first_fold_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = [*TRAIN, *TRAIN[:60]]  # equal texts are in one fold, and so in no two splits
+    cut = write(tmp_path / "cut", twice, [f"test {n}" for n in range(60)])
+    assert ("cut", "repeated-rows") in found(cut, folds=4)
+    assert not [name for _, name in found(cut, folds=4) if name == "rows-in-two-splits"]
+    own = write(tmp_path / "own", twice, [f"test {n}" for n in range(60)], folds=4)
+    assert main(["data", own, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert [answer["splits"][split]["rows"] for split in ("train", "validation", "test")] == [180, 60, 60]
+    assert "train and validation are put together and cut into 4 folds (seed 0)" in answer["notes"]
+    assert answer["notes"][-1] == "below, validation is fold 0 and train are the others"
+    assert answer["task_json"]["folds"] == 4

@@ -179,6 +179,52 @@ class TestSweepsThatShareAStore:
             prepare({**values, "seeds": [7, 8]}, tmp_path)
 
 
+class TestASweepWithFolds:
+    @pytest.fixture
+    def folded(self, values: Values) -> Values:
+        return {**values, "methods": ["layernorm"], "folds": 3}
+
+    def test_trains_each_seed_on_each_fold_and_is_continued_and_widened_like_any(
+        self, folded: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        assert _run({**folded, "seeds": [0]}, tmp_path).trained == 3
+        assert _run({**folded, "seeds": [0]}, tmp_path).trained == 0
+        done = _run(folded, tmp_path, widen=True)
+        assert done.trained == 3
+        trials = done.results.trials()
+        pairs = zip(trials["seed"].to_pylist(), trials["fold"].to_pylist(), strict=True)
+        assert sorted(pairs) == [(seed, fold) for seed in (0, 1) for fold in range(3)]
+        (best,) = done.results.best().to_pylist()
+        assert (best["num_seeds"], best["num_folds"], best["num_configs_tried"]) == (6, 3, 1)
+        with pytest.raises(FaultsError, match="6 of the 6 trials planned for small"):
+            prepare({**folded, "folds": 4}, tmp_path)
+        assert _run({**folded, "name": "whole", "folds": None}, tmp_path).trained == 2
+        assert load_results(tmp_path, "whole").trials()["fold"].null_count == 2
+        assert load_results(tmp_path).trials()["fold"].null_count == 2
+
+    def test_keeps_the_weights_of_the_best_replicate(
+        self, folded: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        best = next(trial for trial in plan_sweep(folded).trials if (trial.config.seed, trial.config.fold) == (1, 1))
+        scheduler.better = {best.trial_id}
+        _run(folded, tmp_path)
+        assert [path.name for path in (tmp_path / "kept").iterdir()] == [best.trial_id]
+
+    def test_searches_by_the_mean_over_all_replicates(
+        self, folded: Values, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
+        search = {**folded, "search": {"algorithm": "tpe", "num_samples": 2}}
+        search["space"] = {"num_epochs": 1, "max_length": 16, "learning_rate": {"grid": [1e-4, 2e-4, 3e-4, 4e-4]}}
+        scheduler.stop_after = 4
+        progress = Counting()
+        assert _run(search, tmp_path, progress=progress).interrupted
+        assert progress.counts == (12, 0)
+        scheduler.stop_after = None
+        done = _run(search, tmp_path)
+        assert (done.trained, done.results.counts()) == (8, {TrialStatus.COMPLETED: 12})
+        assert _run(search, tmp_path).trained == 0
+
+
 class TestASearchThatPlansAsItGoes:
     @pytest.fixture
     def search(self, values: Values) -> Values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ class TuneTrial:
     """What a scheduler sees of Tune's trials."""
 
     trial_id: str
-    config: Mapping[str, str]
+    config: dict[str, Any]
 
 
 class Judged:
@@ -48,6 +48,7 @@ class Judged:
         methods: Sequence[str] = ("adapter",),
         backbones: Sequence[str] = ("minilm",),
         earlier: Sequence[TrialRecord] = (),
+        folds: int | None = None,
     ) -> None:
         scheduler = trial_scheduler(rule, dict.fromkeys(tasks, num_epochs))
         assert scheduler is not None
@@ -59,7 +60,8 @@ class Judged:
         for task, backbone, method, number in itertools.product(tasks, backbones, methods, range(per_task)):
             known = [task, *([method] if method != "adapter" else []), *([backbone] if backbone != "minilm" else [])]
             name = "-".join([*known, str(number)])
-            config = {"trial_id": name, "task": task, "backbone": backbone, "method": method}
+            config: dict[str, Any] = {"trial_id": name, "task": task, "backbone": backbone, "method": method}
+            config["fold"] = number % folds if folds else None
             self.trials[name] = TuneTrial(f"tune-{name}", config)
         for trial in self.trials.values():
             self.scheduler.on_trial_add(self.controller, trial)
@@ -123,6 +125,18 @@ def test_tasks_are_judged_apart() -> None:
     assert [judged.score(f"{A}-{n}", 1, 0.9) for n in range(4)] == [CONTINUE] * 4
     assert judged.score(f"{B}-0", 1, 0.1) == CONTINUE
     assert judged.score(f"{A}-5", 1, 0.1) == STOP
+
+
+def test_folds_are_judged_apart_and_beside_their_own_earlier_trials() -> None:
+    earlier = [dataclasses.replace(recorded(f"e{n}", [0.9]), fold=1) for n in range(3)]
+    judged = Judged(Asha(), [A], earlier=earlier, folds=2)
+    assert [judged.score(f"{A}-{n}", 1, score) for n, score in enumerate((0.1, 0.5, 0.05, 0.95))] == [
+        CONTINUE,  # the first of fold 0
+        STOP,
+        STOP,
+        CONTINUE,
+    ]
+    assert "adapter fold 1:" in judged.scheduler.debug_string()
 
 
 def test_backbones_are_judged_apart_and_beside_their_own_earlier_trials() -> None:

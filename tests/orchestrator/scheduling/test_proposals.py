@@ -41,6 +41,7 @@ def test_no_more_trials_are_named_than_there_is_room_for(values: dict[str, Any])
             "task": trial.config.task,
             "backbone": trial.config.backbone,
             "method": trial.config.method,
+            "fold": None,
             "assignment": Assignment(trial.config, trial.pack_key, wants_of(trial), True),
         }
         for trial in trials[:2]

@@ -14,7 +14,7 @@ def test_a_curve_has_a_row_per_trial_and_epoch():
         table_from_records([one, measured_record("none", epochs=()), dataclasses.replace(other, epochs=(f1,))])
     )
     assert table.column_names == [
-        *("sweep", "trial_id", "config_id", "task", "method", "seed", "epoch", "step", "train/loss"),
+        *("sweep", "trial_id", "config_id", "task", "method", "seed", "fold", "epoch", "step", "train/loss"),
         *("validation_score", "validation/accuracy", "validation/f1", "validation/loss", "duration_s"),
     ]
     assert table["trial_id"].to_pylist() == ["a", "a", "b"]
@@ -29,4 +29,4 @@ def test_a_curve_has_a_row_per_trial_and_epoch():
 def test_no_record_is_an_empty_curve():
     table = epochs_table(table_from_records([]))
     assert table.num_rows == 0
-    assert table.column_names[6:10] == ["epoch", "step", "train/loss", "validation_score"]
+    assert table.column_names[7:11] == ["epoch", "step", "train/loss", "validation_score"]

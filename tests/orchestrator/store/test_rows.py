@@ -6,14 +6,14 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.store.rows import records_from_table, table_from_records
-from orchestrator.store.schema import unify, with_planned_hyperparameters
+from orchestrator.store.schema import conform, unify, with_planned_hyperparameters
 from tests.factories import measured_record
 from trainables.config import HYPERPARAMETERS
 
 
 def test_the_columns_have_the_order_that_scripts_rely_on():
     columns = table_from_records([measured_record(hyperparameters={"num_layers": 1, "adapter_size": 2})]).column_names
-    before = ["sweep", "trial_id", "config_id", "task", "backbone", "method", "seed", "status"]
+    before = ["sweep", "trial_id", "config_id", "task", "backbone", "method", "seed", "fold", "status"]
     options = ["adapter_size", "num_layers", *HYPERPARAMETERS]
     sizes = ["trained_params", "trained_params_without_head", "total_params"]
     scores = ["metric", "validation_score", "test_score", "best_epoch"]
@@ -31,8 +31,16 @@ def test_records_come_back_as_they_were():
         measured_record(
             "c", "pruned", hyperparameters={**full, "scale": 0.5}, test_score=None, provenance={"device": "cpu"}
         ),
+        measured_record("d", hyperparameters=full, fold=3),
     ]
     assert records_from_table(table_from_records(records)) == records
+
+
+def test_a_file_from_before_there_were_folds_reads_as_one_without():
+    before = table_from_records([measured_record("a")]).drop_columns(["fold"])
+    after = conform(before)
+    assert after.schema.field("fold").type == pa.int64()
+    assert records_from_table(after) == [measured_record("a")]
 
 
 def test_scores_on_further_splits_are_columns_like_any_component():
@@ -114,7 +122,7 @@ class TestPlannedHyperparameters:
         kinds = {"adapter_size": pa.int64(), "placement": pa.string(), "gain": pa.float64(), "dropout": pa.float64()}
         assert {name: table.schema.field(name).type for name in kinds} == kinds
         options = ["adapter_size", "gain", "placement", *HYPERPARAMETERS]
-        assert table.column_names[8 : 8 + len(options)] == options
+        assert table.column_names[9 : 9 + len(options)] == options
         assert len(table) == 0
 
     def test_a_column_that_no_record_has_is_null(self):

@@ -94,3 +94,24 @@ def test_a_trial_that_trains_again_has_not_ended(record):
     configuration.again("a")
     assert configuration.shown(1).status is TrialStatus.CANCELLED
     assert values(configuration.shown(1))["num_seeds"] == 0
+
+
+def test_folds_are_replicates_with_a_column_of_their_own(record):
+    """Of two seeds on three folds all but one have completed."""
+    known = {"config_id": "c", "provenance": {"folds": "3"}, "validation_score": 0.5}
+    records = [record(f"t{n}", seed=n // 3, fold=n % 3, **known) for n in range(5)]
+    configuration = Configuration(facts=TrialFacts.of_record(records[0]))
+    for each in records:
+        configuration.add(each)
+    assert not configuration.has_ended(2)
+    note = configuration.shown(2).tags["mlflow.note.content"]
+    assert "5 of 6 trials (2 seeds, 3 folds) completed" in note
+    assert "| 1 | 1 | completed | 0.5000 |" in note
+    assert not {"seed", "fold"} & configuration.params().keys()
+    assert "3 of 3 folds completed" in _of(configuration, 3).shown(1).tags["mlflow.note.content"]
+
+
+def _of(configuration: Configuration, number: int) -> Configuration:
+    """With the first trials alone."""
+    first = dict(list(configuration.ended.items())[:number])
+    return Configuration(facts=configuration.facts, ended=first)

@@ -61,6 +61,17 @@ def test_only_several_seeds_make_a_level_of_configurations():
     assert [naming_of(seeds=seeds).is_nested for seeds in ([0], [0, 1], [0, 1, 2])] == [False, True, True]
 
 
+def test_a_fold_is_named_where_there_are_folds_and_makes_a_level_of_configurations(planned):
+    naming = dataclasses.replace(naming_of(seeds=[0], tasks=["a"]), has_folds=True)
+    facts = dataclasses.replace(TrialFacts.of_plan(planned()), fold=2, folds=3)
+    assert naming.is_nested
+    assert naming.trial(facts) == "fold 2 adapter adapter_size=64 learning_rate=0.001"
+    assert (facts.params()["fold"], "fold" in TrialFacts.of_plan(planned()).params()) == ("2", False)
+    several = dataclasses.replace(naming_of(tasks=["a"]), has_folds=True)
+    assert several.trial(facts) == "seed 0 fold 2 adapter adapter_size=64 learning_rate=0.001"
+    assert Naming.of({"name": "s", "seeds": [0], "folds": 5}).is_nested
+
+
 def test_an_option_that_a_trial_does_not_have_is_left_out(planned):
     facts = TrialFacts.of_plan(planned())
     without = dataclasses.replace(facts, hyperparameters={"learning_rate": 3e-4})

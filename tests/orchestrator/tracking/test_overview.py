@@ -69,3 +69,10 @@ def test_without_engines_there_is_nothing_to_show():
 @pytest.mark.parametrize("spec", [{}, [], {"name": "s"}])
 def test_a_spec_that_says_little_makes_a_short_description(spec):
     assert sweep_note(spec, [], lambda _: None, None).startswith("Sweep **")
+
+
+def test_of_a_sweep_with_folds_means_are_over_replicates():
+    note = sweep_note({"name": "s", "seeds": [0], "folds": 5}, [{**BEST, "num_folds": 5}], lambda _: None, None)
+    assert note.startswith("Sweep **s**: 1 seed, 5 folds.")
+    assert "over replicates" in note
+    assert "| metric | replicates | tried |" in note

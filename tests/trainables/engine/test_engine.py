@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import torch
 
+from tests.factories import brief_config
+from trainables import tasks
 from trainables.config import OUTCOME_VERSION, TrialConfig
 from trainables.engine import engine as module
 from trainables.engine.engine import Engine
@@ -30,6 +33,21 @@ def comparable(outcome: TrialOutcome) -> TrialOutcome:
         peak_memory_bytes=None,
         epochs=tuple(dataclasses.replace(epoch, duration_s=0.0) for epoch in outcome.epochs),
     )
+
+
+def test_a_fold_trains_as_a_task_with_its_rows_does(
+    engine: Engine, tiny_bert: Path, tmp_path: Path, task_folder: Callable[..., Path]
+) -> None:
+    config = brief_config(task=str(task_folder()), backbone=str(tiny_bert), max_length=16, folds=3, fold=1)
+    (tmp_path / "own").mkdir()
+    for split, table in tasks.load_trial(config).splits.items():
+        pyarrow.parquet.write_table(table, tmp_path / "own" / f"{split}.parquet")
+    own = dataclasses.replace(config, task=str(tmp_path / "own"), folds=None, fold=None)
+    folds = [dataclasses.replace(config, fold=fold) for fold in range(3)]
+    first, second, third = engine.run_all(folds)  # each alone: a pack is of one fold
+    assert comparable(second) == comparable(engine.run(own))
+    assert len({outcome.validation["loss"] for outcome in (first, second, third)}) == 3
+    assert {outcome.pack_size for outcome in (first, second, third)} == {1.0}
 
 
 class TestRun:

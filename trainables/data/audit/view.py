@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from trainables.data.same_texts import joined, numbered, plain
 from trainables.metrics import METRICS
 from trainables.predictions import label_values
 from trainables.task import Task
@@ -17,7 +17,6 @@ from trainables.task import Task
 if TYPE_CHECKING:
     from trainables.data.audit.word_pieces import Pieces
 
-_BETWEEN = "\x1f"  # the two texts of a pair, where both make one
 _COUNTED = 10_000  # classes that are counted though no row has them
 _SHOWN = 60  # characters of a text
 
@@ -84,10 +83,7 @@ class View:
     @cached_property
     def plain(self) -> dict[str, np.ndarray]:
         """The same but for capitals, blanks and punctuation: equal where the texts differ in nothing else."""
-        lower = pc.replace_substring_regex(pc.utf8_lower(self._joined), r"[\s\p{P}]+", " ")
-        lower = pc.utf8_trim_whitespace(lower)
-        # What is nothing but punctuation is told apart by it.
-        return self._numbered(pc.if_else(pc.match_substring_regex(lower, r"\w"), lower, self._joined))
+        return self._numbered(plain(self._joined))
 
     def text(self, split: str, row: int) -> str:
         """The beginning of a row's text, to be found again in a file."""
@@ -103,19 +99,11 @@ class View:
     @cached_property
     def _joined(self) -> pa.Array:
         """The texts of all rows of all splits, one split after the other."""
-        parts = []
-        for table in self.splits.values():
-            texts = [table[name].cast(pa.large_string()) for name in ("text_a", "text_b") if name in table.column_names]
-            joined = (
-                texts[0]
-                if len(texts) == 1
-                else pc.binary_join_element_wise(*texts, pa.scalar(_BETWEEN, pa.large_string()))
-            )
-            parts += joined.chunks
+        parts = [joined(table) for table in self.splits.values()]
         return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
 
     def _numbered(self, texts: pa.Array) -> dict[str, np.ndarray]:
-        numbers = texts.dictionary_encode().indices.to_numpy()
+        numbers = numbered(texts)
         ends = np.cumsum([table.num_rows for table in self.splits.values()])
         return dict(zip(self.splits, np.split(numbers, ends[:-1]), strict=True))
 
