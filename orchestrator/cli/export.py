@@ -6,6 +6,7 @@ again, and its scores are held against its record.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from orchestrator.analysis.results import Results
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus
 from orchestrator.run.sweep import load_results
+from orchestrator.spec.spec import registered
 from orchestrator.store import Store
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
@@ -40,11 +42,15 @@ def export_adapter(
     out: str | None,
     as_json: bool,
     to: str | None = None,
+    register_model: str | None = None,
+    tracking_uri: str | None = None,
 ) -> int:
     """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed.
 
-    `to` is the format of another library to write them in.
+    `to` is the format of another library to write them in. `register_model` is the registered model of MLflow that
+    they become a version of.
     """
+    _check_registration(register_model, tracking_uri)
     opened = Store(store)
     chosen = choose("export", load_results(store), task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
@@ -63,10 +69,12 @@ def export_adapter(
             return 1
         origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
         equals_record = _is_as_recorded(outcome, chosen)
-    if to is not None:
-        try:
+    try:
+        version = None if register_model is None else _register(opened, chosen, folder, register_model, tracking_uri)
+        if to is not None:
             convert(folder, to, target)
-        finally:
+    finally:
+        if to is not None:
             shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         answer = {
@@ -77,11 +85,39 @@ def export_adapter(
             **scores,
             "equals_record": equals_record,
             "weights": origin,
+            **({} if version is None else {"registered": version}),
         }
         print(json.dumps(answer))
         return 0
     screen.print(str(target), soft_wrap=True)
+    if version is not None:
+        screen.print(version, soft_wrap=True)
     return 0
+
+
+def _check_registration(name: str | None, tracking_uri: str | None) -> None:
+    """Raises `FaultsError` where a model cannot be registered so, before anything is trained for it."""
+    if name is None:
+        return
+    from orchestrator.tracking import given_tracking_uri
+
+    given_tracking_uri(tracking_uri)
+    try:
+        registered(name)
+    except ValueError as error:
+        raise FaultsError("export", [f"--register-model: {error}"]) from None
+
+
+def _register(store: Store, chosen: Mapping[str, Any], folder: Path, name: str, tracking_uri: str | None) -> str:
+    """Make what was written a version of a registered model; returns its address."""
+    from orchestrator.run.winner_models import winner_model
+    from orchestrator.tracking import register_model
+
+    (record,) = store.records([chosen["trial_id"]])
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    model = dataclasses.replace(winner_model(store, record), files=lambda: files)
+    return register_model(record.sweep, model, name, tracking_uri=tracking_uri)
 
 
 def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:
