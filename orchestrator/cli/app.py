@@ -344,13 +344,29 @@ def export(
         str | None,
         typer.Option("--format", metavar="FORMAT", help=f"For another library: {', '.join(format_names())}."),
     ] = None,
+    register_model: Annotated[
+        str | None,
+        typer.Option(
+            "--register-model", metavar="NAME", help="Make it a version of this model in MLflow's registry, too."
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> int:
     """Write the weights and model card of a task's recommended setting, for `adaptune.load` or another library."""
     from orchestrator.cli.export import export_adapter
 
     return export_adapter(
-        store, task=task, trial=trial, method=method, backbone=backbone, out=out, as_json=as_json, to=to
+        store,
+        task=task,
+        trial=trial,
+        method=method,
+        backbone=backbone,
+        out=out,
+        as_json=as_json,
+        to=to,
+        register_model=register_model,
+        tracking_uri=tracking_uri,
     )
 
 
@@ -385,6 +401,24 @@ def ablate(
     return ablate_adapters(
         store, task=task, trial=trial, split=split, again=again, tracking_uri=tracking_uri, as_json=as_json
     )
+
+
+@app.command()
+def measure(
+    store: StoreArgument,
+    length: Annotated[
+        int | None, typer.Option(min=3, metavar="N", help="Word pieces of each text; 32 by default.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads on a CPU; as many as torch takes by itself.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure what the models of a sweep cost when they answer: latency and texts a second, on this machine."""
+    from orchestrator.cli.measure import measure_costs
+
+    return measure_costs(store, length=length, num_threads=threads, device=device, as_json=as_json)
 
 
 @app.command()
