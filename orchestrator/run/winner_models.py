@@ -51,7 +51,7 @@ def winner_model(store: Store, record: TrialRecord, *, register_as: str | None =
         record=record,
         files=functools.partial(store.weights, record.trial_id, record.started_at),
         backbone=_carried(record.backbone),
-        store=masked(store.uri),
+        store=masked(store.uri if "://" in store.uri else store.path),
         register_as=register_as,
     )
 

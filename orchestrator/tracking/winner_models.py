@@ -21,6 +21,7 @@ from orchestrator.record import TrialRecord
 from orchestrator.tracking.run_fields import (
     CONFIG_ID,
     KIND,
+    NOTE,
     STARTED_AT,
     SWEEP,
     SWEEP_RUN,
@@ -33,11 +34,12 @@ from orchestrator.tracking.run_fields import (
 )
 from orchestrator.tracking.runs import MlflowRuns
 from trainables.inference.pyfunc import ADAPTER, BACKBONE, SETTINGS, input_columns, output_columns, required
-from trainables.inference.saved_names import CARD, CONFIG, write_file, write_files
+from trainables.inference.saved_names import CONFIG, write_files
 from trainables.task import TaskInfo
 
 STORE = "adaptune.store"
 IS_WINNER = "adaptune.is_winner"  # "false" where another trial has overtaken it since
+_VERSIONS = "mlflow.modelVersions"  # as MLflow itself notes them
 _READY: Literal["READY"] = "READY"
 _MODELS_A_PAGE = 100
 _LOADER = "trainables.inference.pyfunc"
@@ -135,8 +137,18 @@ class WinnerModels:
                 if known.source == source:
                     return f"models:/{name}/{known.version}"
         tags = {SWEEP: self._sweep, TRIAL_ID: record.trial_id, CONFIG_ID: record.config_id}
-        made = client.create_model_version(name, source, run_id=run_id, tags=tags, model_id=model_id)
+        # Without a run MLflow would look for the model's, in the tracking store of the environment too.
+        made = client.create_model_version(
+            name, source, run_id=run_id, tags=tags, model_id=model_id if run_id else None
+        )
+        self._tell_page(model_id, {"name": name, "version": made.version})
         return f"models:/{name}/{made.version}"
+
+    def _tell_page(self, model_id: str, version: Mapping[str, Any]) -> None:
+        """Have MLflow's page of a model link to a version of it."""
+        client = self._window.client
+        known = json.loads(client.get_logged_model(model_id).tags.get(_VERSIONS, "[]"))
+        client.set_logged_model_tags(model_id, {_VERSIONS: json.dumps([*known, version])})
 
     def _find(self, record: TrialRecord) -> _Held | None:
         return self._all().get((record.trial_id, record.started_at or ""))
@@ -186,6 +198,7 @@ class WinnerModels:
             STARTED_AT: record.started_at or "",
             STORE: text(model.store),
             IS_WINNER: str(is_winner).lower(),
+            NOTE: _note(model, files, self._window.address(sweep_run) if sweep_run else None),
             **({SWEEP_RUN: sweep_run} if sweep_run else {}),
         }
         name = _NOT_IN_NAMES.sub("-", f"{record.task} {record.method}")
@@ -262,7 +275,6 @@ def write_model(
                 "trial_id": record.trial_id,
                 "config_id": record.config_id,
                 "sweep": record.sweep,
-                "store": model.store,
                 "task": asdict(task),
                 "backbone": record.backbone,
                 "backbone_fingerprint": about["backbone_fingerprint"],
@@ -271,8 +283,6 @@ def write_model(
     # MLflow takes along what manages the project of the folder that this process happens to have been started in.
     for stranger in ("uv.lock", "pyproject.toml", ".python-version"):
         (folder / stranger).unlink(missing_ok=True)
-    if CARD in files:
-        write_file(folder / CARD, files[CARD])
 
 
 def requirements(method: str, backbone: str) -> list[str]:
@@ -285,6 +295,22 @@ def requirements(method: str, backbone: str) -> list[str]:
         except PackageNotFoundError:  # run from its sources
             found.append(name)
     return found
+
+
+def _note(model: WinnerModel, files: Mapping[str, bytes], sweep: str | None) -> str:
+    """What MLflow's page says of a model, in Markdown. `sweep`: the address of the sweep's run there."""
+    record, size = model.record, sum(map(len, files.values()))
+    whose = f" of the sweep [{record.sweep}]({sweep})" if sweep else f" of the sweep {record.sweep}"
+    carried = sum(path.stat().st_size for path in model.backbone.values())
+    backbone = (
+        f"the backbone is in it ({carried / 1e6:,.1f} MB)"
+        if model.backbone
+        else f"the backbone is found by its name, {record.backbone}"
+    )
+    return (
+        f"{record.method} on {record.task}: trial {record.trial_id}{whose}. What was trained has {size / 1e6:,.1f} MB; "
+        f"{backbone}. The columns it reads and answers with are in its signature."
+    )
 
 
 def _example(task: TaskInfo) -> Any:

@@ -32,7 +32,7 @@ def conform(table: pa.Table | None) -> pa.Table:
 
 
 def milliseconds(table: pa.Table, cost: str) -> Mapping[str, float]:
-    """config_id -> milliseconds a text, in the cheaper of its forms.
+    """config_id -> milliseconds a text, of the merged form where a model has one.
 
     `latency_ms` is that of a text alone, `ms_per_example` the share of one in a batch of 64.
 
@@ -43,9 +43,8 @@ def milliseconds(table: pa.Table, cost: str) -> Mapping[str, float]:
     if not rows:
         fault = f"{cost}: must have been measured, but was not; `adaptune measure STORE` does, in a minute or so"
         raise FaultsError("inference costs", [fault])
-    found: dict[str, float] = {}
-    for row in rows:
-        value = row["latency_ms"] / batch_size
-        for config_id in row["config_ids"]:
-            found[config_id] = min(value, found.get(config_id, value))
-    return found
+    return {
+        config_id: row["latency_ms"] / batch_size
+        for row in sorted(rows, key=lambda row: row["form"] == "merged")  # the last that is told stays
+        for config_id in row["config_ids"]
+    }

@@ -11,8 +11,6 @@ from orchestrator.analysis.configurations import backbone_names
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.tables import Names, TextTable
 
-_FORMS = {"merged": "merged, as the backbone alone", "beside": "beside the backbone"}
-
 
 def inference_table(costs: pa.Table, backbones: Names | None = None) -> TextTable:
     """A row per kind of model and form of `Results.inference_costs`, with a column a batch size."""
@@ -34,25 +32,23 @@ def inference_table(costs: pa.Table, backbones: Names | None = None) -> TextTabl
             (
                 wording.method(first, backbones=backbones),
                 said,
-                _FORMS.get(form, form),
+                form,
                 wording.count(first["trained_params_without_head"]),
-                *(f"{by_size[size]['latency_ms']:.1f}" if size in by_size else wording.UNKNOWN for size in sizes),
+                *(_latency(by_size.get(size)) for size in sizes),
                 wording.count(largest["examples_per_second"]) if largest else wording.UNKNOWN,
-                *(f"{by_size[size]['times_backbone']:.2f}" if size in by_size else wording.UNKNOWN for size in sizes),
             )
         )
     return TextTable(
-        title="What an answer takes",
-        left=("method", "of", "served"),
-        right=(
-            "parameters",
-            *(f"ms, {size} at once" for size in sizes),
-            "texts a second" if len(sizes) < 2 else f"texts a second, {sizes[-1]} at once",
-            *(f"x backbone, {size}" for size in sizes),
-        ),
+        title="What an answer takes: milliseconds a batch, and times those of the backbone alone",
+        left=("method", "options", "form"),
+        right=("trained", *(wording.plural(size, "text") for size in sizes), "texts/s"),
         rows=tuple(cells),
         note=_note(rows[0]) if rows else None,
     )
+
+
+def _latency(row: dict[str, Any] | None) -> str:
+    return f"{row['latency_ms']:.1f} ({row['times_backbone']:.2f}x)" if row else wording.UNKNOWN
 
 
 def _telling(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
@@ -69,6 +65,8 @@ def _note(row: dict[str, Any]) -> str:
     threads = "" if "cuda" in (row["device"] or "") else f", {wording.plural(int(row['num_threads'] or 0), 'thread')}"
     machine = f"{row['device']} ({row['host']}{threads}, {row['precision']})"
     return (
-        f"Texts of {row['length']} word pieces on {machine}, measured on {(row['measured_at'] or '')[:10]}. Parameters "
-        "are those trained, head left out; tokenising is left out too."
+        "Merged: what was trained is written into the backbone's weights, which then cost what they always cost. "
+        "Beside: it stands beside them, as where one backbone serves many tasks. Texts of "
+        f"{row['length']} word pieces on {machine}, measured on {(row['measured_at'] or '')[:10]}; trained parameters "
+        "without the head; texts a second in the largest batch. Tokenising is not in it."
     )
