@@ -48,7 +48,7 @@ _EXAMPLES = {"text": "The first text to be judged.", "pair": "The text that it i
 # What of a trial's metrics its model shows too.
 _SHOWN = ("test_score", "trained_params", "trained_params_without_head", "total_params")
 _BEST = "best_validation_score"
-# MLflow takes none of these in the name of a model, and none but the first two in that of a registered one.
+# MLflow takes none of these in the name of a logged model, nor the first two in that of a registered one.
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']")
 
 
@@ -198,7 +198,7 @@ class WinnerModels:
             STARTED_AT: record.started_at or "",
             STORE: text(model.store),
             IS_WINNER: str(is_winner).lower(),
-            NOTE: _note(model, files, self._window.address(sweep_run) if sweep_run else None),
+            NOTE: _note(model, files, self._sweep, self._window.address(sweep_run) if sweep_run else None),
             **({SWEEP_RUN: sweep_run} if sweep_run else {}),
         }
         name = _NOT_IN_NAMES.sub("-", f"{record.task} {record.method}")
@@ -259,7 +259,7 @@ def write_model(
         for name, source in model.backbone.items():
             target = data / BACKBONE / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source)  # MLflow copies what it points to
+            target.symlink_to(source.absolute())  # MLflow copies what it points to
         record = model.record
         mlflow.pyfunc.save_model(
             folder,
@@ -297,10 +297,10 @@ def requirements(method: str, backbone: str) -> list[str]:
     return found
 
 
-def _note(model: WinnerModel, files: Mapping[str, bytes], sweep: str | None) -> str:
-    """What MLflow's page says of a model, in Markdown. `sweep`: the address of the sweep's run there."""
+def _note(model: WinnerModel, files: Mapping[str, bytes], sweep: str, address: str | None) -> str:
+    """What MLflow's page says of a model, in Markdown. `address`: that of the sweep's run there."""
     record, size = model.record, sum(map(len, files.values()))
-    whose = f" of the sweep [{record.sweep}]({sweep})" if sweep else f" of the sweep {record.sweep}"
+    whose = f"[{sweep}]({address})" if address else sweep
     carried = sum(path.stat().st_size for path in model.backbone.values())
     backbone = (
         f"the backbone is in it ({carried / 1e6:,.1f} MB)"
@@ -308,8 +308,8 @@ def _note(model: WinnerModel, files: Mapping[str, bytes], sweep: str | None) -> 
         else f"the backbone is found by its name, {record.backbone}"
     )
     return (
-        f"{record.method} on {record.task}: trial {record.trial_id}{whose}. What was trained has {size / 1e6:,.1f} MB; "
-        f"{backbone}. The columns it reads and answers with are in its signature."
+        f"{record.method} on {record.task}: trial {record.trial_id} of the sweep {whose}. What was trained has "
+        f"{size / 1e6:,.1f} MB; {backbone}. The columns it reads and answers with are in its signature."
     )
 
 
