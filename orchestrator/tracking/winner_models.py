@@ -303,14 +303,19 @@ def _note(model: WinnerModel, files: Mapping[str, bytes], sweep: str, address: s
     whose = f"[{sweep}]({address})" if address else sweep
     carried = sum(path.stat().st_size for path in model.backbone.values())
     backbone = (
-        f"the backbone is in it ({carried / 1e6:,.1f} MB)"
+        f"the backbone is in it ({_written(carried)})"
         if model.backbone
         else f"the backbone is found by its name, {record.backbone}"
     )
     return (
         f"{record.method} on {record.task}: trial {record.trial_id} of the sweep {whose}. What was trained has "
-        f"{size / 1e6:,.1f} MB; {backbone}. The columns it reads and answers with are in its signature."
+        f"{_written(size)}; {backbone}. The columns it reads and answers with are in its signature."
     )
+
+
+def _written(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.0f} kB"
 
 
 def _example(task: TaskInfo) -> Any:

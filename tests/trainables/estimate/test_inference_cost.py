@@ -27,6 +27,7 @@ MERGED = ("bitfit", "full_finetuning", "layernorm", "linear_probe", "lora", "top
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_cost, "LEAST_ROUNDS", 1)
     monkeypatch.setattr(inference_cost, "ENOUGH_S", 0.0)
 
 
