@@ -24,7 +24,7 @@ from orchestrator.analysis.questions.budget import budget, sentences
 from orchestrator.analysis.questions.curve import without_reference
 from orchestrator.analysis.questions.settings import settings
 from orchestrator.analysis.results import Results
-from orchestrator.analysis.text import side_by_side, tables, trust_tables
+from orchestrator.analysis.text import cost_tables, side_by_side, tables, trust_tables
 from trainables.faults import FaultsError
 
 _MOST_SETTINGS = 2000  # on the page; settings.csv has all
@@ -229,6 +229,12 @@ def _data_warnings(results: Results, warnings: pa.Table) -> list[Block]:
     return [Sentences(items=[(task, " ".join(said)) for task, said in by_task.items()])] if by_task else []
 
 
+def _inference(results: Results, costs: pa.Table) -> list[Block]:
+    if not len(costs):
+        return []
+    return [Shown(table=cost_tables.inference_table(costs, results.backbone_names()))]
+
+
 def _scores(results: Results, scores: pa.Table) -> list[Block]:
     return [Shown(table=side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
 
@@ -310,6 +316,12 @@ ANSWERS: dict[str, Answer] = {
         show=_compared,
     ),
     "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
+    "inference_costs": Answer(
+        ask=lambda results: results.inference_costs().drop_columns(["config_ids"]),
+        is_optional=True,
+        heading="What an answer takes",
+        show=_inference,
+    ),
     "scores": Answer(
         ask=lambda results: side_by_side.enough(results.score_table(), methods=2, tasks=2),
         is_optional=True,

@@ -32,7 +32,7 @@ from orchestrator.analysis.configurations import (
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
-from orchestrator.analysis.questions import ablation, calibration, glue
+from orchestrator.analysis.questions import ablation, calibration, glue, inference_cost
 from orchestrator.analysis.questions.comparison import PAIRS_SCHEMA as COMPARED_PAIRS
 from orchestrator.analysis.questions.comparison import SCHEMA as COMPARED
 from orchestrator.analysis.questions.comparison import (
@@ -44,7 +44,7 @@ from orchestrator.analysis.questions.comparison import (
 )
 from orchestrator.analysis.questions.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.questions.expected_validation import expected_validation
-from orchestrator.analysis.questions.front import COSTS, front
+from orchestrator.analysis.questions.front import COSTS, Price, front, recorded_price
 from orchestrator.analysis.questions.importance import importance
 from orchestrator.analysis.questions.learning_curves import learning_curves
 from orchestrator.analysis.questions.optimism import COLUMNS as OPTIMISM
@@ -110,13 +110,14 @@ class Results:
         predictions: PredictionSource | None = None,
         non_inferiority: tuple[str, float] | None = None,
         data_warnings: pa.Table | None = None,
+        inference_costs: pa.Table | None = None,
     ) -> None:
         """`trials` has a row per trial, `epochs` a row per trial and epoch, `plan` a row per planned trial (trial_id),
         `ablations` a row per span of layers of an ablated trial. `epochs` may be a function that makes its table when
         that is asked for. `unproposed`: trials that an adaptive search has yet to plan, at most.
         `predictions`: where what trials predicted is read when it is asked for. `non_inferiority`: the method that the
         sweep declared others to be held against, and by how much they may be worse. `data_warnings` has a row per
-        oddity of a task's data, as `data_warnings()` gives them.
+        oddity of a task's data, as `data_warnings()` gives them, `inference_costs` those of that question.
 
         A recorded column that `trials` does not have reads as null. Raises `ValueError` where a trial has
         two rows, since every number here counts replicates.
@@ -135,6 +136,7 @@ class Results:
         self._predictions = predictions
         self._non_inferiority = non_inferiority
         self._data_warnings = data_warnings
+        self._inference_costs = inference_cost.conform(inference_costs)
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status."""
@@ -347,22 +349,34 @@ class Results:
     def pareto(self, cost: str = "trained_params") -> pa.Table:
         """What a score costs at least: per task the configurations that no other beats in score and cost at once.
 
-        `cost` is what should be low: trained_params, trained_params_without_head, total_params (which stands for the
-        cost of inference), engine_seconds (of a completed trial, as a mean over seeds) or peak_memory_bytes. Of the
+        `cost` is what should be low: trained_params, trained_params_without_head, total_params, engine_seconds (of a
+        completed trial, as a mean over seeds) or peak_memory_bytes; or what an answer takes, where it was measured (see
+        `inference_costs`): latency_ms, of a text alone, or ms_per_example, of one in a batch of 64. Of the
         contenders of each task, as in `best`, those are kept that have no rival with at most their cost and at least
         their mean validation score, better in one of the two; the cheapest comes first. Test scores stand beside them.
 
         Columns: task, backbone, method, config_id; cost and cost_value; scores, counts (of the task) and sizes as in
-        `best`; the hyperparameters. Raises `FaultsError` on an unknown cost.
+        `best`; the hyperparameters. Raises `FaultsError` on an unknown cost, and on one that was not measured.
         """
-        if cost not in COSTS:
-            raise FaultsError("pareto", [unknown_name("cost", cost, COSTS)])
+        price = self._price("pareto", cost)
         rows = []
         for group in group_by(self._configurations, ["task"]).values():
             counts = _count(group)
-            for each, value in front(group, cost):
+            for each, value in front(group, price):
                 rows.append({**_describe(each), **counts, "cost": cost, "cost_value": value})
         return self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES])
+
+    def inference_costs(self) -> pa.Table:
+        """What an answer takes, a row per kind of model, form and batch size, as `adaptune measure` has measured it.
+
+        Columns: backbone, method; options and trained_params_without_head, of the first of the configurations that are
+        models of this kind; form, "merged" where what was trained is written into the backbone's weights, which then
+        cost what the backbone costs, or "beside" where it stands beside them, as in a bank; batch_size; latency_ms of a
+        batch; examples_per_second; times_backbone, latency as a multiple of the backbone's alone; length, word pieces
+        of each text; the device, precision, num_threads, host, torch, commit and measured_at (UTC); config_ids.
+        Without a measurement there are no rows.
+        """
+        return self._inference_costs
 
     def calibration(
         self,
@@ -571,12 +585,20 @@ class Results:
     def trade_off(self, cost: str = "trained_params") -> pa.Table:
         """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.
 
-        `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean).
+        `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean), or
+        latency_ms or ms_per_example as `pareto` has them.
         Columns: task, backbone, method, config_id, metric; cost_name, cost, is_on_front, by mean validation score;
-        the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost.
+        the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost,
+        and on one that was not measured.
         """
+        if cost in inference_cost.INFERENCE_COSTS:
+            known, tried = inference_cost.milliseconds(self._inference_costs, cost), self.tried()
+            values = [known.get(config_id) for config_id in tried["config_id"].to_pylist()]
+            return trade_off(tried.append_column(cost, pa.array(values, pa.float64())), cost)
         if cost not in COST_COLUMNS:
-            raise FaultsError("trade_off", [unknown_name("cost", cost, COST_COLUMNS)])
+            raise FaultsError(
+                "trade_off", [unknown_name("cost", cost, [*COST_COLUMNS, *inference_cost.INFERENCE_COSTS])]
+            )
         return trade_off(self.tried(), cost)
 
     def profile(self, split: str | None = None) -> pa.Table:
@@ -691,6 +713,15 @@ class Results:
         if margin is None and self._non_inferiority and self._non_inferiority[0] == reference:
             return self._non_inferiority[1]
         return margin
+
+    def _price(self, question: str, cost: str) -> Price:
+        """What a configuration costs. Raises `FaultsError` on a cost that is unknown or not measured."""
+        if cost in inference_cost.INFERENCE_COSTS:
+            known = inference_cost.milliseconds(self._inference_costs, cost)
+            return lambda configuration: known.get(configuration.config_id)
+        if cost not in COSTS:
+            raise FaultsError(question, [unknown_name("cost", cost, [*COSTS, *inference_cost.INFERENCE_COSTS])])
+        return recorded_price(cost)
 
     def _check_per(self, per: Sequence[str], question: str = "best") -> list[str]:
         """The grouping columns without repetition. Raises `FaultsError`."""

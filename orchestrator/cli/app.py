@@ -365,6 +365,13 @@ def export(
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Push to a repository that all can read.")] = False,
+    register_model: Annotated[
+        str | None,
+        typer.Option(
+            "--register-model", metavar="NAME", help="Make it a version of this model in MLflow's registry, too."
+        ),
+    ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: Json = False,
 ) -> int:
     """Write the weights and model card of a task's recommended setting, for `adaptune.load` or another library."""
@@ -381,6 +388,8 @@ def export(
         to=to,
         push=push,
         public=public,
+        register_model=register_model,
+        tracking_uri=tracking_uri,
     )
 
 
@@ -475,6 +484,24 @@ def sequence(
         name=name,
     )
     return show_sequence(values, store=store, device=device, as_json=as_json)
+
+
+@app.command()
+def measure(
+    store: StoreArgument,
+    length: Annotated[
+        int | None, typer.Option(min=3, metavar="N", help="Word pieces of each text; 32 by default.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads on a CPU; as many as torch takes by itself.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure what the models of a sweep cost when they answer: latency and texts a second, on this machine."""
+    from orchestrator.cli.measure import measure_costs
+
+    return measure_costs(store, length=length, num_threads=threads, device=device, as_json=as_json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ again, and its scores are held against its record.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from orchestrator.cli.hub import open_hub
 from orchestrator.cli.screen import console
 from orchestrator.record import TrialStatus, replicate
 from orchestrator.run.sweep import load_results
+from orchestrator.spec.spec import registered
 from orchestrator.store import Store
 from trainables.config import TrialConfig
 from trainables.faults import FaultsError, unknown_name
@@ -44,16 +46,20 @@ def export_adapter(
     to: str | None = None,
     push: str | None = None,
     public: bool = False,
+    register_model: str | None = None,
+    tracking_uri: str | None = None,
 ) -> int:
     """Write the chosen trial's weights, as they are kept or trained once more; exit status 1 where that failed.
 
     `to` is the format of another library to write them in, `push` a repository of the hub to send them to, which is
-    made private unless it is to be `public`.
+    made private unless it is to be `public`. `register_model` is the registered model of MLflow that they become a
+    version of.
     """
-    opened, results = Store(store), load_results(store)
-    hub = None if push is None else open_hub(push, public=public)
+    _check_registration(register_model, tracking_uri)
     if public and push is None:
         raise FaultsError("export", ["--public: says how to push, so it needs --push"])
+    opened, results = Store(store), load_results(store)
+    hub = None if push is None else open_hub(push, public=public)
     chosen = choose("export", results, task=task, trial=trial, method=method, backbone=backbone)
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
@@ -72,13 +78,14 @@ def export_adapter(
         origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
         equals_record = _is_as_recorded(outcome, chosen)
     standing = _standing(results, chosen, folder)
-    if to is not None:
-        try:
+    try:
+        if to is not None:
             convert(folder, to, target)
-        finally:
+        _complete_card(target, standing)
+        version = None if register_model is None else _register(opened, chosen, folder, register_model, tracking_uri)
+    finally:
+        if to is not None:
             shutil.rmtree(folder, ignore_errors=True)
-    card = target / CARD
-    write_file(card, completed_card(card.read_text(encoding="utf-8"), standing).encode())
     pushed = None if hub is None else hub.push(target)
     if as_json:
         answer = {
@@ -90,13 +97,20 @@ def export_adapter(
             "equals_record": equals_record,
             "weights": origin,
             **({} if pushed is None else {"pushed": pushed}),
+            **({} if version is None else {"registered": version}),
         }
         print(json.dumps(answer))
         return 0
     screen.print(str(target), soft_wrap=True)
-    if pushed is not None:
-        screen.print(pushed, soft_wrap=True)
+    for address in (pushed, version):
+        if address is not None:
+            screen.print(address, soft_wrap=True)
     return 0
+
+
+def _complete_card(folder: Path, standing: Standing) -> None:
+    card = folder / CARD
+    write_file(card, completed_card(card.read_text(encoding="utf-8"), standing).encode())
 
 
 def _standing(results: Results, chosen: Mapping[str, Any], folder: Path) -> Standing:
@@ -113,6 +127,31 @@ def _standing(results: Results, chosen: Mapping[str, Any], folder: Path) -> Stan
         num_failed=sum(row["status"] == TrialStatus.FAILED.value for row in group),
         task=json.loads((folder / CONFIG).read_text(encoding="utf-8"))["task"],
     )
+
+
+def _check_registration(name: str | None, tracking_uri: str | None) -> None:
+    """Raises `FaultsError` where a model cannot be registered so, before anything is trained for it."""
+    if name is None:
+        return
+    from orchestrator.tracking import given_tracking_uri
+
+    given_tracking_uri(tracking_uri)
+    try:
+        registered(name)
+    except ValueError as error:
+        raise FaultsError("export", [f"--register-model: {error}"]) from None
+
+
+def _register(store: Store, chosen: Mapping[str, Any], folder: Path, name: str, tracking_uri: str | None) -> str:
+    """Make what was written a version of a registered model; returns its address."""
+    from orchestrator.run.winner_models import winner_model
+    from orchestrator.tracking import register_model
+
+    (record,) = store.records([chosen["trial_id"]])
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    model = dataclasses.replace(winner_model(store, record), files=lambda: files)
+    return register_model(record.sweep, model, name, tracking_uri=tracking_uri)
 
 
 def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:

@@ -36,6 +36,17 @@ def non_inferiority_faults(spec: SweepSpec) -> list[str]:
     return [f"non_inferiority.reference: {fault}"]
 
 
+def register_faults(spec: SweepSpec) -> list[str]:
+    """What is wrong with asking for a registered model: there must be weights, and models of them, to register."""
+    if spec.register_model is None:
+        return []
+    lacking = [
+        *(["keep is none, which keeps no weights"] if spec.keep == "none" else []),
+        *(["log_models is false"] if not spec.log_models else []),
+    ]
+    return [f"register_model: needs models of the winners, but {' and '.join(lacking)}"] if lacking else []
+
+
 def method_faults(entry: MethodSpec, backbone: BackboneInfo | None) -> list[str]:
     """Every fault of a method, its options and the hyperparameters below it."""
     from trainables.estimate.preview import complete_options

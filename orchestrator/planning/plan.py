@@ -24,6 +24,7 @@ from orchestrator.planning.faults import (
     non_inferiority_faults,
     preview_backbones,
     preview_tasks,
+    register_faults,
     shared_space_faults,
 )
 from orchestrator.planning.search_algorithms import (
@@ -129,6 +130,7 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
         faults += faults_by_backbone(backbones, functools.partial(method_faults, method))
     faults += search_faults(spec)
     faults += non_inferiority_faults(spec)
+    faults += register_faults(spec)
     missing = tuple(missing_data(tasks))
     if _is_backbone_read(spec):
         missing += tuple(reason for backbone in backbones.values() for reason in backbone.missing)

@@ -67,8 +67,8 @@ def plan_sequence(values: Any) -> SequencePlan:
         }
         faults += _task_faults(spec, infos)
         faults += [
-            f"task {name}: must declare no folds, since a sequence trains each task once a seed; take `folds` out of its "
-            "task.json"
+            f"task {name}: must declare no folds, since a sequence trains each task once a seed; take `folds` out of "
+            "its task.json"
             for name in dict.fromkeys(trial.task for trial in plan.trials if trial.config.fold is not None)
         ]
     if faults or plan is None:

@@ -24,6 +24,7 @@ from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
+from orchestrator.run.winner_models import winner_models
 from orchestrator.run.winners import Winners
 from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupted, endings_raised
 from orchestrator.secrets import address_faults
@@ -89,6 +90,7 @@ def results_of(store: Store, sweep: str | None = None) -> Results:
             predictions=KeptPredictions(store),
             non_inferiority=_declared_margin(store, sweep),
             data_warnings=store.data_warnings(),
+            inference_costs=store.inference_costs(),
         )
     except (pa.ArrowException, KeyError) as error:
         fault = f"what plan.parquet and artifacts/ hold must be as adaptune wrote it, but {error}"
@@ -205,6 +207,7 @@ def execute(
     if faults := address_faults("the address", address or ""):
         raise FaultsError("Ray", faults)
     name = plan.spec.name
+    winners = None if plan.spec.keep == "none" else Winners(plan.spec.keep, len(plan.spec.seeds))
     warnings = data_warnings(plan) if warnings is None else warnings
     known = functools.partial(_records, store, name)
     with endings_raised(), store.lock(take_over=take_over):
@@ -224,7 +227,7 @@ def execute(
             progress,
             known=known,
             planned=None if is_new else frozenset(planned["trial_id"].to_pylist()),
-            winners=None if plan.spec.keep == "none" else Winners(plan.spec.keep, len(plan.spec.seeds)),
+            winners=winners,
         )
         driver.find_kept(name)
         source = _trial_source(plan, store, planned, driver)
@@ -242,6 +245,8 @@ def execute(
                 report, fault = _try_report(store, results, Path(folder), name) if make_report else ((), None)
                 driver.tracker.show_best(results.best(per=("task",)).to_pylist())
                 driver.tracker.log_artifacts(folder, "report")
+                if is_complete and winners is not None and plan.spec.log_models:
+                    driver.tracker.show_models(winner_models(plan, store, winners))
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         except StoreLockedError:  # the store, its notes and its runs in MLflow are another driver's now
             driver.leave_tracker()

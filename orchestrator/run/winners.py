@@ -111,8 +111,10 @@ class Winners:
 
         Of each backbone by itself and of all together, and the recommended ones of each task.
         """
-        if self._keeps_all:
-            return self.to_keep()
+        return self.to_keep() if self._keeps_all else self.best()
+
+    def best(self) -> frozenset[str]:
+        """As `chosen`, whatever else is kept."""
         together: dict[tuple[str, ...], list[Candidate]] = {}
         for (task, backbone, method), candidates in self._groups.items():
             questions: list[tuple[str, ...]] = [(task, backbone, method), (task, method), (task,)]
@@ -125,6 +127,17 @@ class Winners:
                 if len(asked) > 1:
                     found.add(tried[0].trial_id)
         return frozenset(found)
+
+    def recommended(self) -> dict[str, str]:
+        """The trial of each task that `adaptune export` takes where it is asked for the task alone."""
+        by_task: dict[str, list[Candidate]] = {}
+        for (task, _, _), candidates in self._groups.items():
+            by_task.setdefault(task, []).extend(candidates.values())
+        return {
+            task: cheapest_as_good(tried, Wish()).trial_id
+            for task, candidates in by_task.items()
+            if (tried := contenders(candidates))
+        }
 
     def _of_group(self, candidates: Sequence[Candidate]) -> set[str]:
         scored = [candidate for candidate in candidates if candidate.scores]

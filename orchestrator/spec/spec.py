@@ -69,6 +69,15 @@ def _folds(value: int) -> int:
     return value
 
 
+def registered(value: str) -> str:
+    """A name of MLflow's model registry. Raises `ValueError` where it cannot be one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", value):
+        raise ValueError(
+            f"must be letters, digits, spaces, dots, dashes and underscores (MLflow's rule), but got {value!r}"
+        )
+    return value
+
+
 def _or_empty(value: Any) -> Any:
     return {} if value is None else value
 
@@ -178,6 +187,9 @@ class SweepSpec(BaseModel):
         keep: of which completed trials the store keeps what they have trained: `best`, of each task and method those
             that `adaptune export` would choose; `all`; or `none`.
         keep_predictions: whether the store keeps what each completed trial predicts of every validation and test row.
+        log_models: whether MLflow gets the kept weights of winners as models, once the sweep has ended.
+        register_model: a name in MLflow's model registry, of which the model to ship becomes a version: of each task
+            the one that `adaptune export` would choose, as NAME-TASK where there are several tasks.
         non_inferiority: a `NonInferioritySpec`, or a mapping of its shape; `Results.compare` judges by it. It says how
             results are read and nothing about how trials are trained.
     """
@@ -195,6 +207,8 @@ class SweepSpec(BaseModel):
     early_stopping: Annotated[Any, BeforeValidator(_rule), PlainSerializer(rule_to_json)] = NONE
     keep: Annotated[str, AfterValidator(_kept)] = "best"
     keep_predictions: Annotated[bool, Field(strict=True)] = True
+    log_models: Annotated[bool, Field(strict=True)] = True
+    register_model: Annotated[str, AfterValidator(registered)] | None = None
     non_inferiority: NonInferioritySpec | None = None
 
     @property
@@ -206,8 +220,8 @@ class SweepSpec(BaseModel):
         """The sweep with its defaults filled in, as JSON in the shape of a sweep file."""
         plain = self.model_dump(mode="json")
         plain["methods"] = [{entry["method"]: entry["space"]} for entry in plain["methods"]]
-        for name in ("folds", "non_inferiority"):  # so that the JSON of a sweep without is what it always was
-            if plain[name] is None:
+        for name in ("folds", "log_models", "register_model", "non_inferiority"):
+            if plain[name] == type(self).model_fields[name].default:  # so that the JSON is what it always was
                 del plain[name]
         return json.dumps(plain, indent=2) + "\n"
 

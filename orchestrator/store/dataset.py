@@ -23,6 +23,7 @@ from orchestrator.store.data_warnings import read_data_warnings, write_data_warn
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.identity import Holder
+from orchestrator.store.inference_costs import read_inference_costs, write_inference_costs
 from orchestrator.store.kept_weights import KEPT, KeptWeights
 from orchestrator.store.lock import Held, hold, holder, last_sign
 from orchestrator.store.plans import Plans
@@ -317,6 +318,19 @@ class Store:
         """What was odd in the data of the tasks: columns task, warning and sentence. None where none is kept."""
         with self._reading():
             return read_data_warnings(self._folder)
+
+    def write_inference_costs(self, table: pa.Table) -> None:
+        """Keep what models cost when they answer, in the place of what was measured before.
+
+        Columns as `orchestrator.store.inference_costs` has them. Raises `FaultsError` where it cannot be written.
+        """
+        with self._writing():
+            write_inference_costs(self._folder, table)
+
+    def inference_costs(self) -> pa.Table | None:
+        """What models cost when they answer; None where nobody has measured it."""
+        with self._reading():
+            return read_inference_costs(self._folder)
 
     def keep_artifacts(self, trial_id: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
         """Keep files made of a trial in `artifacts/<trial id>/`, each in one step, in the order given.

@@ -6,6 +6,8 @@ import contextlib
 import getpass
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,15 +221,19 @@ def is_refusal(error: Exception) -> bool:
 
 
 def load_mlflow() -> None:
-    """Import MLflow and what it needs for a database, quietly. Raises `ImportError`.
+    """Import MLflow and what it needs for a database and for models, quietly. Raises `ImportError`.
 
     For the main thread: two threads that import much at once can meet each other's half-made modules.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # what the user says wins
     import mlflow.store.tracking.sqlalchemy_store
-    import mlflow.tracking.client  # noqa: F401
+    import mlflow.tracking.client
 
+    if "mlflow.pyfunc" not in sys.modules:
+        with warnings.catch_warnings():  # it warns of its own type hints
+            warnings.simplefilter("ignore")
+            import mlflow.pyfunc  # noqa: F401
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # the tracker reports what fails, once

@@ -21,6 +21,7 @@ from orchestrator.tracking.naming import Naming
 from orchestrator.tracking.overview import Best, EngineLog
 from orchestrator.tracking.run_fields import Point, TrialFacts
 from orchestrator.tracking.runs import MlflowRuns, is_refusal, load_mlflow
+from orchestrator.tracking.winner_models import WinnerModel
 from orchestrator.tracking.writer import Artifact, FileArtifact, News, TextArtifact, Writer
 from trainables.outcome import EpochReport
 
@@ -85,6 +86,7 @@ class Tracker:
         self._planned: frozenset[str] | None = None  # set until the runs of other trials have been ended
         self._engines = EngineLog()
         self._best: Sequence[Best] | None = None
+        self._models: Sequence[WinnerModel] | None = None
         self._report: str | None = None  # which artifact it is
         self._end: TrialStatus | None = None
         self._is_left = False
@@ -145,6 +147,11 @@ class Tracker:
         """The best configuration of each task, a row of `Results.best` each, for the sweep's run when it ends."""
         with self._changed:
             self._best = tuple(best)
+
+    def show_models(self, models: Sequence[WinnerModel]) -> None:
+        """The sweep's winners, whose weights become models of MLflow once all its runs have ended."""
+        with self._changed:
+            self._models = tuple(models)
 
     def _has_room(self) -> bool:
         return self.num_waiting < self._patience.most_waiting or not self._thread.is_alive()
@@ -355,7 +362,33 @@ class Tracker:
         self._took()
         self._take_points()
         self._writer.end_sweep(end, self._points, self._best, self._report)
+        self._write_models()
         self._complete = not self._missed
+
+    def _write_models(self) -> None:
+        """Write the winners' models. Nothing waits for them: what fails is reported, and written on the next resume."""
+        if self._models is None:
+            return
+        left, why = len(self._models), ""
+        try:
+            for model in self._models:
+                try:
+                    self._writer.write_model(model)
+                    left -= 1
+                except Exception as error:
+                    why = why or f"{type(error).__name__}: {_first_line(error)}"
+                    if not is_refusal(error):
+                        raise  # what fails like this fails for the others too
+                self._took()
+            self._writer.overtake_models({model.record.trial_id for model in self._models})
+        except Exception as error:  # whatever MLflow, its database, its place for artifacts or the network raise
+            why = why or f"{type(error).__name__}: {_first_line(error)}"
+        if why:
+            place = masked(self.tracking_uri)
+            logger.warning(
+                "MLflow at %s lacks %d of %d models of winners (%s); resuming the sweep writes them",
+                *(place, left, len(self._models), why),
+            )
 
     def _failed(self, error: Exception) -> None:
         self.is_open = False

@@ -42,6 +42,7 @@ from orchestrator.tracking.run_fields import (
 )
 from orchestrator.tracking.runs import MlflowRuns, Run
 from orchestrator.tracking.status import run_status
+from orchestrator.tracking.winner_models import WinnerModel, WinnerModels
 from trainables.outcome import EpochReport
 
 _SPEC_HASH = "adaptune.spec_sha256"  # and of the data
@@ -133,6 +134,7 @@ class Writer:
             ConfigurationRuns(window, sweep, naming, {each.task: each for each in data}) if naming.is_nested else None
         )
         self._only_trials: dict[str, tuple[str, str]] = {}
+        self._models = WinnerModels(window, sweep)
 
     def open(self) -> None:
         """Reach MLflow, begin or take up the sweep's run, and see which trials' runs are there."""
@@ -258,6 +260,15 @@ class Writer:
             tags[NOTE] = _note_text(sweep_note(json.loads(self._spec_json), best, self._link, address))
         self._window.log(self._parent, self._since_began(points), {}, tags)
         self._window.end(self._parent, run_status(status), None)
+
+    def write_model(self, model: WinnerModel) -> bool:
+        """Make MLflow hold a winner's model, in its trial's run; False where its weights are gone."""
+        held = self._held.get(model.record.trial_id)
+        return self._models.write(model, run_id=held.run_id if held else None, sweep_run=self._parent) is not None
+
+    def overtake_models(self, winners: Collection[str]) -> None:
+        """Mark the models of other trials than these as overtaken."""
+        self._models.overtake(frozenset(winners))
 
     def log_artifact(self, artifact: Artifact) -> None:
         artifact.log(self._window, self._parent)

@@ -21,7 +21,7 @@ from orchestrator.analysis.answers import ANSWERS, Answer
 from orchestrator.analysis.page.blocks import Block, Chart, Curves, Picture, Sentences, Shown
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
-from tests.orchestrator.analysis.conftest import ablation_of, fail, results_of, sweep_rows
+from tests.orchestrator.analysis.conftest import ablation_of, costs_of, fail, results_of, sweep_rows
 
 ROWS = sweep_rows()
 BITING = {
@@ -46,6 +46,7 @@ SWEEPS: dict[str, Callable[[], Results]] = {
         ROWS,
         ablations=pa.concat_tables([ablation_of("mrpc"), ablation_of("trec", num_layers=2)]),
         data_warnings=[{"task": "trec", "warning": "few-rows", "sentence": "test has 10 rows"}],
+        inference_costs=costs_of(ROWS),
     ),
 }
 

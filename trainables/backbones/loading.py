@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,18 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     encoder.requires_grad_(False)
     encoder.fingerprint = info.fingerprint
     return Backbone(info=info, encoder=encoder, tokenizer=_load_tokenizer(info))
+
+
+def carried_files(name: str) -> dict[str, Path]:
+    """The files of a backbone that must travel with what needs it, by their paths in its folder.
+
+    None of one that is packaged or on a hub, which another machine finds by its name.
+    """
+    path = None if name in PACKAGED else existing_path(name)
+    if path is None or not path.is_dir():
+        return {}
+    files = {each.relative_to(path).as_posix(): each for each in sorted(path.rglob("*")) if each.is_file()}
+    return {each: files[each] for each in files if any(fnmatch(each, pattern) for pattern in _FILES)}
 
 
 def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:

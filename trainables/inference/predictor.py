@@ -48,8 +48,13 @@ class Predictor:
         `pairs` holds the second text of each row where the task is one of pairs; where texts are questions, these are
         their contexts, and answers are pieces of them. Raises `FaultsError` where the texts do not fit the task.
         """
+        return self.answer(texts, pairs)[0]
+
+    def answer(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[list[Any], np.ndarray]:
+        """What `predict` and `logits` give, of one pass. Raises as they do."""
         split = self.encode(texts, pairs)
-        return self.answers(predict(self.model, split)[0], split)
+        outputs = predict(self.model, split)[0]
+        return self.answers(outputs, split), outputs
 
     def answers(self, outputs: np.ndarray, split: TokenizedSplit) -> list[Any]:
         """What outputs for encoded texts, shaped as `logits` gives them, say of each text."""

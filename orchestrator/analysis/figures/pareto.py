@@ -19,6 +19,8 @@ _COSTS = {
     "trained_params_without_head": "trained parameters (no head)",
     "total_params": "parameters of the model",
     "duration_s": "seconds a trial",
+    "latency_ms": "milliseconds a text",
+    "ms_per_example": "milliseconds a text, of 64 at once",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,17 +19,25 @@ COSTS = {
 }
 
 
-def front(group: Sequence[Configuration], cost: str) -> list[tuple[Configuration, float]]:
+Price = Callable[[Configuration], float | None]  # None where it is not known
+
+
+def recorded_price(cost: str) -> Price:
+    """What configurations cost by their records; `cost` is one of `COSTS`."""
+    field = COSTS[cost]
+    return lambda configuration: getattr(configuration, field)
+
+
+def front(group: Sequence[Configuration], price: Price) -> list[tuple[Configuration, float]]:
     """The Pareto front of a group on one task, by mean validation score, the cheapest first, each with its cost.
 
     Among the contenders whose cost is known; of several with the same cost and score, the one of the smallest config_id
     stands for all.
     """
-    field = COSTS[cost]
     scored = [
-        (c, float(getattr(c, field)), c.validation.mean)
+        (c, float(value), c.validation.mean)
         for c in contenders(group)
-        if c.validation is not None and getattr(c, field) is not None
+        if c.validation is not None and (value := price(c)) is not None
     ]
     if not scored:
         return []
@@ -38,7 +46,7 @@ def front(group: Sequence[Configuration], cost: str) -> list[tuple[Configuration
     on_front = pareto_front(costs, sign * np.array([score for _, _, score in scored]))
     found: dict[float, Configuration] = {}
     for index in np.flatnonzero(on_front):
-        configuration, price, _ = scored[index]
-        if price not in found or configuration.config_id < found[price].config_id:
-            found[price] = configuration
-    return [(found[price], price) for price in sorted(found)]
+        configuration, value, _ = scored[index]
+        if value not in found or configuration.config_id < found[value].config_id:
+            found[value] = configuration
+    return [(found[value], value) for value in sorted(found)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from orchestrator.analysis.questions import inference_cost
 from orchestrator.analysis.questions.ablation import tabulate
 from orchestrator.analysis.results import Results
 
@@ -163,12 +165,42 @@ def results_of(
     plan: Sequence[dict[str, Any]] | None = None,
     ablations: pa.Table | None = None,
     data_warnings: Sequence[dict[str, str]] | None = None,
+    inference_costs: pa.Table | None = None,
 ) -> Results:
     trials = pa.Table.from_pylist(list(rows), schema=SCHEMA)
     epochs = pa.Table.from_pylist([epoch for row in rows for epoch in epochs_of(row)], schema=EPOCHS_SCHEMA)
     planned = None if plan is None else pa.table({"trial_id": [row["trial_id"] for row in plan]})
     odd = None if data_warnings is None else pa.Table.from_pylist(list(data_warnings))
-    return Results(trials, epochs, planned, ablations, data_warnings=odd)
+    return Results(trials, epochs, planned, ablations, data_warnings=odd, inference_costs=inference_costs)
+
+
+def costs_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """What answers of these trials' configurations take, each of its own kind, at two batch sizes."""
+    kinds = {row["config_id"]: row for row in rows}
+    costs = [
+        {
+            "backbone": row["backbone"],
+            "method": row["method"],
+            "options": json.dumps({"number": number}),
+            "trained_params_without_head": row["trained_params_without_head"],
+            "form": form,
+            "batch_size": size,
+            "latency_ms": size * (1.0 + number),
+            "examples_per_second": 1000 / (1.0 + number),
+            "times_backbone": 1.0 + number,
+            "length": 32,
+            "device": "a CPU",
+            "precision": "float32",
+            "num_threads": "2",
+            "host": "here",
+            "measured_at": "2026-01-02T03:04:05+00:00",
+            "config_ids": [config_id],
+        }
+        for number, (config_id, row) in enumerate(kinds.items())
+        for form in ("beside", "merged")
+        for size in (1, 64)
+    ]
+    return pa.Table.from_pylist(costs, schema=inference_cost.SCHEMA)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -231,6 +231,13 @@ class TestFaults:
         [fault] = faults_of({**values, "non_inferiority": {"reference": "no_bert", "margin": 0.01}})
         assert fault.startswith("non_inferiority.reference: unknown method of this sweep 'no_bert'")
 
+    def test_a_model_can_be_registered_where_there_will_be_one(self, values: Values) -> None:
+        asked = {**values, "register_model": "tickets"}
+        assert plan_sweep(asked).trials == plan_sweep(values).trials
+        [fault] = faults_of({**asked, "keep": "none", "log_models": False})
+        needs = "register_model: needs models of the winners, but keep is none, which keeps no weights"
+        assert fault == f"{needs} and log_models is false"
+
     def test_classes_that_cannot_be_weighed_are_one_fault_a_task(
         self, values: Values, write_task: Callable[..., Path], tmp_path: Path
     ) -> None:

@@ -25,6 +25,7 @@ from orchestrator.run.sweep import SweepRun, execute, load_results, prepare
 from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.store import Store
 from orchestrator.store.files import Folder
+from orchestrator.tracking import WinnerModel
 from tests.factories import trial_record
 from tests.predicted import of_trial
 from trainables.faults import FaultsError
@@ -86,6 +87,7 @@ class Listener:
     ) -> None:
         self.sweep, self.refilled, self.ended, self.planned = sweep, [], [], None
         self.end: TrialStatus | None = None
+        self.models: Sequence[WinnerModel] | None = None
         Listener.made.append(self)
 
     def refill(self, records: Sequence[TrialRecord], planned: Collection[str] | None = None) -> None:
@@ -95,6 +97,9 @@ class Listener:
         self.ended.append(record.trial_id)
 
     def show_best(self, best: Sequence[Any]) -> None: ...
+
+    def show_models(self, models: Sequence[WinnerModel]) -> None:
+        self.models = models
 
     def log_artifacts(self, path: Any, folder: str) -> None: ...
 
@@ -467,6 +472,35 @@ class TestWeights:
             assert files["adapter_model.safetensors"] == trial_id.encode()
         assert _run(values, tmp_path).trained == 0
         assert Store(tmp_path).kept_weights() == kept
+
+    def test_of_winners_become_models_once_the_sweep_has_ended_and_those_to_ship_versions(
+        self, values: Values, scheduler: Scheduler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        values = {**values, "register_model": "toys", "keep": "all"}
+        scheduler.stop_after = 3
+        _run(values, tmp_path)
+        assert Listener.made[-1].models is None  # others may win yet
+        scheduler.stop_after = None
+        results = _run(values, tmp_path).results
+        models = Listener.made[-1].models
+        assert models is not None
+        assert {model.record.config_id for model in models} == set(results.best()["config_id"].to_pylist())
+        assert all(model.store == str(tmp_path) for model in models)
+        for model in models:  # as the store has them
+            files = model.files()
+            assert files is not None
+            assert files["adapter_model.safetensors"] == model.record.trial_id.encode()
+        shipped = {model.record.config_id: model.register_as for model in models if model.register_as}
+        (row,) = results.recommend().to_pylist()
+        assert shipped == {row["config_id"]: "toys"}
+        assert not caplog.records
+        _run({**values, "register_model": None, "log_models": False}, tmp_path)
+        assert Listener.made[-1].models is None
+
+        (told,) = {model.record.trial_id for model in models if model.register_as}
+        Store(tmp_path).remove_weights([told])
+        _run(values, tmp_path)
+        assert f"there are no weights of trial {told}" in caplog.text
 
     @pytest.mark.parametrize(("keep", "number"), [("all", 6), ("none", 0)])
     def test_of_all_or_none_are_kept_as_the_sweep_says(
