@@ -110,6 +110,7 @@ def test_a_named_trial_on_another_split_has_files_of_its_own(
     assert load_results(swept.uri).ablation().num_rows == 6
 
 
+@pytest.mark.thorough
 def test_what_it_made_is_in_the_trials_own_run_of_mlflow(
     swept: Store, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def trial(tmp_path: Path, tiny_bert: Path) -> Callable[..., TrialConfig]:
     return make
 
 
+@pytest.mark.thorough
 def test_it_is_learned(trial: Callable[..., TrialConfig], engine: Engine) -> None:
     outcome = engine.run(trial(rows=192, method="full_finetuning", method_options={}, num_epochs=10, dropout=0.0))
     assert outcome.status is OutcomeStatus.COMPLETED, outcome.error
@@ -82,6 +83,7 @@ def test_it_is_learned(trial: Callable[..., TrialConfig], engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("method", method_names())
+@pytest.mark.thinned(4)
 def test_a_saved_trial_of_any_method_for_it_answers_as_it_did(
     method: str,
     trial: Callable[..., TrialConfig],

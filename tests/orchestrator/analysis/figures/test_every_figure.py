@@ -65,6 +65,7 @@ def ticks(axis: Any) -> list[Any]:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thinned
 def test_all_text_is_on_the_sheet_and_covers_no_other(store: str, name: str) -> None:
     figure = drawn(store, name)
     renderer = FigureCanvasAgg(figure).get_renderer()

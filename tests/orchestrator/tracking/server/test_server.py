@@ -163,6 +163,7 @@ def server_holds(server: Any, sweep: str) -> bool:
     return bool(parents) and bool(client.list_artifacts(parents[0].info.run_id))
 
 
+@pytest.mark.thorough
 def test_concurrent_sweeps_keep_apart(
     server: Any, track: Start, planned: Plan, record: MakeRecord, epoch: MakeEpoch
 ) -> None:

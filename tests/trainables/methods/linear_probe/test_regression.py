@@ -129,7 +129,7 @@ def test_one_class_alone_is_what_is_predicted() -> None:
 
 
 def test_a_fit_that_cannot_come_closer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regression, "_MAX_NEWTON_STEPS", 20)  # it would not come closer in two hundred
+    monkeypatch.setattr(regression, "_MAX_NEWTON_STEPS", 3)  # it would not come closer in two hundred
     rows = features()
     with pytest.raises(NotConvergedError, match=r"l2 0\.01 stopped with a gradient of length"):
         SoftmaxRegression(Directions(rows), classes(rows, 3), 3).fit(1e-2, tolerance=0.0)
