@@ -30,6 +30,7 @@ def without_times(trial: RunningTrial) -> list[EpochReport]:
 
 class TestLearning:
     @pytest.mark.parametrize("method", ["adapter", "layernorm", "top_layers", "full_finetuning"])
+    @pytest.mark.thinned(2)
     def test_an_easy_task_is_learned(self, method: str, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=128)
         trial, model = fit(data, brief_config(method, num_epochs=10, learning_rate=2e-2, dropout=0.0))
