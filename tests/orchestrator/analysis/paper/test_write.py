@@ -5,17 +5,13 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from orchestrator.analysis import figures
 from orchestrator.analysis.missing import missing_of
 from tests.orchestrator.analysis.large_sweep import TASKS, large_results, large_rows
 from trainables.faults import FaultsError
 
 
-@pytest.mark.parametrize("kinds", [("pdf",), pytest.param(figures.KINDS, marks=pytest.mark.thorough)], ids="-".join)
-def test_a_paper_is_figures_tables_data_and_the_paragraph(
-    kinds: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figures, "KINDS", kinds)  # every file of a figure takes long
+@pytest.mark.thorough
+def test_a_paper_is_figures_tables_data_and_the_paragraph(tmp_path: Path) -> None:
     results = large_results(large_rows(TASKS[4:6], ("adapter", "full_finetuning", "layernorm")))
     written = {str(path.relative_to(tmp_path)) for path in results.paper(tmp_path)}
     names = [
@@ -23,10 +19,10 @@ def test_a_paper_is_figures_tables_data_and_the_paragraph(
         "profile", "forest", "critical_difference", "pareto", "expected_validation", "importance", "slices",
         "parallel_coordinates",
     ]  # fmt: skip
-    drawn = {f"figures/{name}.{kind}" for name in names for kind in kinds}
+    figures = {f"figures/{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")}
     tables = {f"tables/{name}.{kind}" for name in ("scores", "parameters") for kind in ("tex", "md")}
     data = {f"data/{name}.{kind}" for name in (*names, "scores", "parameters") for kind in ("csv", "parquet")}
-    assert written == drawn | tables | data | {"methods.md", "methods.tex", "missing.md"}
+    assert written == figures | tables | data | {"methods.md", "methods.tex", "missing.md"}
     assert (tmp_path / "figures/forest.pdf").read_bytes().startswith(b"%PDF")
     forest = pyarrow.parquet.read_table(tmp_path / "data/forest.parquet")
     assert forest.equals(results.paired_differences())
