@@ -123,6 +123,7 @@ class TestStacking(Stacking):
     """On a small BERT."""
 
 
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize("rates", [(0.3, 0.0, 0.6)])
 @pytest.mark.parametrize(("family", "case"), of_other_layers(), indirect=["case"])
 class TestStackingOnOtherLayers(Stacking):

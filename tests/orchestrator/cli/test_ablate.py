@@ -99,6 +99,7 @@ def test_the_best_trial_with_adapters_is_ablated_once_and_shown_from_then_on(
     assert "adapters are worth" in (home / "store" / "report" / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_named_trial_on_another_split_has_files_of_its_own(
     swept: Store, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

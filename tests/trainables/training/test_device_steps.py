@@ -279,7 +279,7 @@ def meta_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", _gathering_methods())
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(2)
 def test_a_step_does_nothing_that_a_graph_cannot_capture(method: str, small_options: SmallOptions) -> None:
     num_trials = 1 if stack_key(make_config(method, small_options(method, ENCODER))) is None else 3
     pack = _on_meta(method, small_options, num_trials)
@@ -305,6 +305,7 @@ class Shapes(TorchDispatchMode):
         return found
 
 
+@pytest.mark.thorough
 def test_the_shapes_of_a_step_follow_from_its_bucket_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "library", lambda: None)
     pack = make_pack()

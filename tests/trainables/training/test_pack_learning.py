@@ -37,6 +37,7 @@ class TestLearning:
         assert trial.epochs[-1].train_loss < 0.8 * trial.epochs[0].train_loss
         assert evaluate(model, data["test"], metrics.get("accuracy"))["accuracy"] > 0.65  # 0.5 is chance
 
+    @pytest.mark.thorough
     def test_a_regression_is_learned(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=128, kind="regression")
         trial, model = fit(data, brief_config(num_epochs=10, dropout=0.0), metric="pearson")

@@ -99,6 +99,7 @@ def test_of_an_empty_sweep_a_figure_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "robustness", "pareto", "expected_validation", "tasks"])
+@pytest.mark.thinned(2)
 def test_every_task_has_a_panel_and_every_method_an_entry(name: str) -> None:
     figure = drawn("large", name)
     assert len(figure.axes) == len(TASKS)

@@ -17,7 +17,8 @@ from orchestrator.tracking import TaskData, Tracker
 from orchestrator.tracking.tracker import Patience
 from trainables.outcome import EpochReport
 
-pytestmark = pytest.mark.timeout(240)  # a server takes ten seconds to start, and longer on a busy machine
+# A server takes ten seconds to start, and longer on a busy machine.
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240)]
 
 COMPLETED = TrialStatus.COMPLETED
 Start = Callable[..., Tracker]
@@ -163,7 +164,6 @@ def server_holds(server: Any, sweep: str) -> bool:
     return bool(parents) and bool(client.list_artifacts(parents[0].info.run_id))
 
 
-@pytest.mark.thorough
 def test_concurrent_sweeps_keep_apart(
     server: Any, track: Start, planned: Plan, record: MakeRecord, epoch: MakeEpoch
 ) -> None:

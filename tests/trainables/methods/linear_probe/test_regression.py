@@ -56,6 +56,7 @@ def test_a_softmax_is_fitted_to_its_optimum(num_classes: int, l2: float) -> None
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
+@pytest.mark.thinned(2)
 def test_a_softmax_is_scikit_learn_s_logistic_regression(num_classes: int, l2: float) -> None:
     rows = features()
     labels = classes(rows, num_classes)

@@ -27,6 +27,7 @@ def fresh() -> bool:
     return native.load.__wrapped__(is_off=os.environ.get("ADAPTUNE_NATIVE") == "0") is not None
 
 
+@pytest.mark.thorough
 def test_they_are_compiled_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "_FLAGS", (*native._FLAGS, "-O0"))

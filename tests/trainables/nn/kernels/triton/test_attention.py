@@ -125,6 +125,7 @@ def test_first_tokens_alone_get_what_they_get_in_torch(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # with and without a block of all keys
+@pytest.mark.thinned(1)
 def test_masks_are_those_of_torch_to_the_bit_forwards_and_backwards(dtype: torch.dtype, in_triton: InTriton) -> None:
     batch, heads, width = lay_out([[50], [48]], [0.5, 0.73]), 2, 64
     # All probabilities are alike, and each value, and each gradient, has a column of its own.
