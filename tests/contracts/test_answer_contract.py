@@ -189,10 +189,11 @@ def test_its_figures_are_drawn_the_same_from_the_same_results(
             assert figures.render(figure, kind) == (report_of("all of it") / f"{stem}.{kind}").read_bytes(), stem
 
 
-# Writing a report takes seconds: those of every day are the smallest, and the one with all the answers of a sweep.
+# Writing a report takes seconds: those of every day are the smallest, and one of a whole sweep.
 @pytest.mark.parametrize(
     "sweeps", [DAILY, pytest.param(SWEEPS.keys() - DAILY, marks=pytest.mark.thorough)], ids=["daily", "others"]
 )
+@pytest.mark.timeout(240)  # whichever answer is the first waits for all of its reports
 def test_the_report_has_its_files_and_its_section(
     name: str, answer: Answer, sweeps: Iterable[str], report_of: Callable[[str], Path], subtests: pytest.Subtests
 ) -> None:
