@@ -14,10 +14,10 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(SHM) $(BIN)/python -m pytest
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test test-fast browser gpu chaos check docs docs-run format bench wheel wheel-test lock clean
+.PHONY: help venv sweep test test-fast test-thorough browser gpu chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## create .venv with everything pinned in constraints.txt
 
@@ -33,12 +33,16 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The report, with its picture and tables:  sweeps/quickstart/report/"
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
-# Tests that start Ray come after the others and one at a time: each takes the whole machine.
-test: test-fast ## the test suite, some sixteen minutes on two cores
-	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes"
+# Tests that start Ray come after the others and a few at a time: each takes the whole machine.
+test: test-fast ## the test suite of every day, less than ten minutes on two cores
+	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes and not thorough"
 
-test-fast: $(INSTALLED) ## the tests that start no Ray, some five and a half minutes on two cores
-	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser"
+test-fast: $(INSTALLED) ## those of its tests that start no Ray, two minutes on two cores
+	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser and not thorough"
+
+test-thorough: $(INSTALLED) ## what `make test` leaves out: all cases of products, long simulations, more of Ray
+	$(PYTEST) -n auto --dist worksteal -m "thorough and not ray and not chaos and not minutes"
+	$(PYTEST) -n 2 --dist loadfile -m "thorough and (ray or chaos) and not minutes"
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser

@@ -19,7 +19,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from tests import ray_guard
+from tests import ray_guard, thinning
 from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
@@ -93,8 +93,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         del os.environ[ray_guard.VARIABLE]
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without an accelerator what needs one is deselected, and counted as that."""
+    """Marks what is not for every day; without an accelerator what needs one is deselected, and counted as that."""
+    thinning.mark(items)
     if torch.cuda.is_available():
         return
     without = [item for item in items if item.get_closest_marker("gpu")]

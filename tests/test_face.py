@@ -110,6 +110,7 @@ follow_imports = skip
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.thorough
 def test_a_user_s_script_passes_a_strict_type_check_with_every_type_known(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:

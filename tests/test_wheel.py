@@ -62,6 +62,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
+@pytest.mark.thorough
 def test_a_sweep_runs_where_it_is_installed(installed: Path, tiny_bert: Path, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     environment["ADAPTUNE_CACHE"] = str(tmp_path / "cache")

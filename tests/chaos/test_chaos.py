@@ -47,6 +47,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 @pytest.mark.parametrize("name", ROUNDS)
+@pytest.mark.thorough
 def test_a_sweep_that_everything_happens_to_ends_as_one_that_nothing_happened_to(session: Session, name: str) -> None:
     result = session.play(list(ROUNDS).index(name), ROUNDS[name])
     assert result.violations == [], "\n".join(result.log)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ SWEEPS: dict[str, Callable[[], Results]] = {
     ),
 }
 
+DAILY = {"nothing has ended", "one trial", "names that bite"}
+
 
 @functools.cache
 def results_of_sweep(sweep: str) -> Results:
@@ -85,12 +87,16 @@ def again() -> dict[str, Results]:
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The report of each sweep."""
-    folders = {name: tmp_path_factory.mktemp("report") for name in SWEEPS}
-    for name, folder in folders.items():
-        write_report(SWEEPS[name](), folder, title="sweep")
-    return folders
+def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The report of a sweep; written once for all tests."""
+
+    @functools.cache
+    def folder_of(sweep: str) -> Path:
+        folder = tmp_path_factory.mktemp("report")
+        write_report(SWEEPS[sweep](), folder, title="sweep")
+        return folder
+
+    return folder_of
 
 
 def test_it_is_a_table_and_the_same_of_the_same_results(
@@ -174,21 +180,27 @@ def check_curves(block: Curves) -> None:
         assert {len(values) for values in curve.values.values()} == {len(curve.epochs)}
 
 
+@pytest.mark.thorough
 def test_its_figures_are_drawn_the_same_from_the_same_results(
-    name: str, answer: Answer, reports: dict[str, Path], again: dict[str, Results]
+    name: str, answer: Answer, report_of: Callable[[str], Path], again: dict[str, Results]
 ) -> None:
     results = again["all of it"]
     for stem, figure in answer.draw(results, answer.ask(results)).items():
         for kind in ("png", "svg"):
-            assert figures.render(figure, kind) == (reports["all of it"] / f"{stem}.{kind}").read_bytes(), stem
+            assert figures.render(figure, kind) == (report_of("all of it") / f"{stem}.{kind}").read_bytes(), stem
 
 
+# Writing a report takes seconds: those of every day are the smallest, and one of a whole sweep.
+@pytest.mark.parametrize(
+    "sweeps", [DAILY, pytest.param(SWEEPS.keys() - DAILY, marks=pytest.mark.thorough)], ids=["daily", "others"]
+)
+@pytest.mark.timeout(240)  # whichever answer is the first waits for all of its reports
 def test_the_report_has_its_files_and_its_section(
-    name: str, answer: Answer, reports: dict[str, Path], subtests: pytest.Subtests
+    name: str, answer: Answer, sweeps: Iterable[str], report_of: Callable[[str], Path], subtests: pytest.Subtests
 ) -> None:
-    for sweep, folder in reports.items():
+    for sweep in sorted(sweeps):
         with subtests.test(sweep):
-            table = table_of(name, sweep)
+            table, folder = table_of(name, sweep), report_of(sweep)
             files = {f"{name}.csv", f"{name}.parquet"}
             assert {file for file in files if (folder / file).exists()} == (
                 files if len(table) or not answer.is_optional else set()

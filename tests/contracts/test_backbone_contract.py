@@ -74,6 +74,7 @@ class TestComputation:
         assert expected[is_word].std() > 0.1  # the comparison is not one of zeros
 
     @torch.no_grad()
+    @pytest.mark.thinned(7)
     def test_sequences_of_one_length_are_rows_without_dummies(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         ids, types = (each[[0, 3]] for each in inputs(encoder, 0))
@@ -81,6 +82,7 @@ class TestComputation:
         torch.testing.assert_close(encoder(laid_out(ids, types)), expected.flatten(0, 1), rtol=0, atol=1e-5)
 
     @torch.no_grad()
+    @pytest.mark.thinned(7)
     def test_the_longest_sequence_is_the_one_its_positions_allow(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         longest = encoder.shape.max_length
@@ -96,6 +98,7 @@ class TestComputation:
                 hidden_states(reference, ids, torch.zeros_like(ids), ones)
 
     @torch.no_grad()
+    @pytest.mark.thinned(7)
     def test_a_padding_token_that_stands_in_a_text_is_one_of_its_words(self, folder: Path) -> None:
         encoder, reference = load(folder), transformers_model(folder)
         ids, types = inputs(encoder, 0)

@@ -82,6 +82,7 @@ class TestTraining:
 
 class TestParameters:
     @pytest.mark.parametrize("family", SHAPES)
+    @pytest.mark.thinned
     def test_the_closed_formula_counts_the_tensors(self, case: Any, small: Any, family: str) -> None:
         shape = small.shapes[family]
         if remedy := REFUSED.get((family, case.method)):

@@ -118,11 +118,12 @@ class Stacking:
                 assert not parameter.grad[1:].any(), name
 
 
-@pytest.mark.parametrize("rates", [(0.0, 0.0, 0.0), (0.3, 0.0, 0.6)])
+@pytest.mark.parametrize("rates", [pytest.param((0.0, 0.0, 0.0), marks=pytest.mark.thorough), (0.3, 0.0, 0.6)])
 class TestStacking(Stacking):
     """On a small BERT."""
 
 
+@pytest.mark.thinned(8)
 @pytest.mark.parametrize("rates", [(0.3, 0.0, 0.6)])
 @pytest.mark.parametrize(("family", "case"), of_other_layers(), indirect=["case"])
 class TestStackingOnOtherLayers(Stacking):

@@ -175,14 +175,6 @@ class TestSampled:
                 assert_within(point, space)
                 found.tell(found.retrace(point), 0.5, 10)
 
-    def test_its_seed_decides_what_it_proposes(self, algorithm: str) -> None:
-        found = told(searcher(algorithm))
-        assert told(searcher(algorithm)) == found
-        assert told(searcher(algorithm, seed=1), 3) != found[:3]
-
-    def test_the_order_in_which_a_space_is_written_does_not_matter(self, algorithm: str) -> None:
-        assert told(searcher(algorithm)) == told(searcher(algorithm, dict(reversed(EVERY_DOMAIN.items()))))
-
     def test_nothing_waits_for_what_is_under_way(self, algorithm: str) -> None:
         assert len({text(point) for point in untold(searcher(algorithm), 20)}) == 20
 
@@ -199,6 +191,35 @@ class TestSampled:
         found.tell(key, 0.5, 10)
         found.tell(found.retrace(point), 0.5, 10)
 
+    def test_a_finite_space_is_exhausted_though_some_trials_fail(self, algorithm: str, tiny_bert: Path) -> None:
+        values = {
+            "name": "small",
+            "backbone": str(tiny_bert),
+            "tasks": ["toy/sentiment"],
+            "seeds": [0],
+            "space": {"max_length": 16, "learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
+            "methods": [{"layernorm": {"num_epochs": {"randint": [1, 2]}}}],
+            "search": {"algorithm": algorithm, "num_samples": 4 * PATIENCE},
+        }
+        began = train_all(values, lambda trial: None if trial.config.num_epochs == 2 else trial.config.learning_rate)
+        tried = [(trial.config.learning_rate, trial.config.num_epochs) for trial in began]
+        assert len(set(tried)) == len(tried)
+        assert len(tried) >= 4  # of six; a search that has settled proposes nothing new
+
+
+# A Gaussian process is fitted for each proposal, in a tenth of a second: every day it has the tests above alone.
+@pytest.mark.parametrize(
+    "algorithm", [pytest.param(name, marks=pytest.mark.thorough) if name == "gp" else name for name in SAMPLED]
+)
+class TestSampledAgain:
+    def test_its_seed_decides_what_it_proposes(self, algorithm: str) -> None:
+        found = told(searcher(algorithm))
+        assert told(searcher(algorithm)) == found
+        assert told(searcher(algorithm, seed=1), 3) != found[:3]
+
+    def test_the_order_in_which_a_space_is_written_does_not_matter(self, algorithm: str) -> None:
+        assert told(searcher(algorithm)) == told(searcher(algorithm, dict(reversed(EVERY_DOMAIN.items()))))
+
     def test_points_of_an_earlier_run_are_taken_as_its_own(self, algorithm: str) -> None:
         """What Optuna holds afterwards is what it would hold had it proposed them itself, generations included."""
         earlier = [(point, number / 8, 10 * number) for number, point in enumerate(untold(searcher(algorithm), 8))]
@@ -214,21 +235,6 @@ class TestSampled:
                 assert trial.params[name] == point[name]
             assert same(json.loads(trial.params["grid"]), point["grid"])
         assert not {text(point) for point, *_ in earlier} & {text(point) for point in untold(again, 4)}
-
-    def test_a_finite_space_is_exhausted_though_some_trials_fail(self, algorithm: str, tiny_bert: Path) -> None:
-        values = {
-            "name": "small",
-            "backbone": str(tiny_bert),
-            "tasks": ["toy/sentiment"],
-            "seeds": [0],
-            "space": {"max_length": 16, "learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
-            "methods": [{"layernorm": {"num_epochs": {"randint": [1, 2]}}}],
-            "search": {"algorithm": algorithm, "num_samples": 4 * PATIENCE},
-        }
-        began = train_all(values, lambda trial: None if trial.config.num_epochs == 2 else trial.config.learning_rate)
-        tried = [(trial.config.learning_rate, trial.config.num_epochs) for trial in began]
-        assert len(set(tried)) == len(tried)
-        assert len(tried) >= 4  # of six; a search that has settled proposes nothing new
 
 
 def train_all(values: dict[str, Any], score: Callable[[PlannedTrial], float | None]) -> list[PlannedTrial]:

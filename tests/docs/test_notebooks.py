@@ -25,6 +25,7 @@ def test_its_file_has_the_outputs_of_a_whole_run(notebook: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @by_name
+@pytest.mark.thorough
 def test_it_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
     shown = run(notebook, tmp_path)
     assert faults(shown) == []

@@ -77,6 +77,7 @@ def test_an_override_is_refused_or_applied(
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(override=st.text(max_size=30))
+@pytest.mark.thorough
 def test_any_text_is_refused_or_applied(override: str, sound: Callable, call: Callable, home: Path) -> None:
     (home / "sweep.json").write_text(json.dumps(sound()), encoding="utf-8")
     ended = call("run", "sweep.json", f"--set={override}")

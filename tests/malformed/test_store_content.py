@@ -187,6 +187,7 @@ def check(ended: Any, said: tuple[str, ...], store: Path, before: Mapping[str, A
 
 
 @pytest.mark.parametrize("name", [*SPECS, *PLANS])
+@pytest.mark.thinned(16)
 def test_an_odd_spec_or_plan_is_refused_or_read(
     name: str, store: Path, call_on_store: Callable, snapshot: Callable
 ) -> None:
@@ -210,6 +211,7 @@ def test_an_odd_spec_or_plan_is_refused_or_read(
 
 
 @pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.thinned(8)
 def test_an_odd_record_is_read_or_left_out_with_a_warning(
     name: str, store: Path, call_on_store: Callable, snapshot: Callable
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ DAMAGES = {
         gone, emptied, torn, without_its_end, with_a_hole, garbage, a_folder, a_link_to_nowhere, of_another_kind
     )
 }  # fmt: skip
+DAILY = {"torn", "of another kind"}
 GONE = {"gone", "a folder", "a link to nowhere"}  # nothing is there that could be read
 
 
@@ -132,9 +133,13 @@ def restore(store: Path, whole_store: Path) -> Callable[[], None]:
     return again
 
 
+@pytest.mark.parametrize(
+    "damages", [DAILY, pytest.param(DAMAGES.keys() - DAILY, marks=pytest.mark.thorough)], ids=["daily", "others"]
+)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_store_with_a_damaged_file_is_refused_or_answers_for_the_rest(
     name: str,
+    damages: Collection[str],
     store: Path,
     restore: Callable,
     arguments: Callable,
@@ -145,7 +150,7 @@ def test_a_store_with_a_damaged_file_is_refused_or_answers_for_the_rest(
     """Commands that leave the store as it was share a damaged one."""
     damaged, before = "", {}
     for case, (part, damage, command) in CASES.items():
-        if part is not PARTS[name]:
+        if part is not PARTS[name] or damage not in damages:
             continue
         with subtests.test(case):
             if damaged != damage:
@@ -186,6 +191,7 @@ def check_answer(ended: Any, part: Part, path: Path, damage: str, command: str) 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.thinned(2)
 def test_a_report_is_written_of_what_can_be_read(
     damage: str,
     store: Path,
@@ -248,6 +254,7 @@ FOLDERS = ("trials", "sweeps", "history", "superseded", "artifacts", "report", "
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("what", ["a file", "nothing"])
+@pytest.mark.thinned(4)
 def test_a_folder_that_is_none(
     what: str,
     folder: str,
@@ -320,6 +327,7 @@ def test_a_place_without_a_store_is_refused(
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), pattern=st.sampled_from(["spec.json", "plan.parquet", "trials/part-00000002-*", "engines.json"]))
+@pytest.mark.thorough
 def test_a_file_damaged_anywhere_is_said_or_read(
     data: st.DataObject, pattern: str, whole_store: Path, call_on_store: Callable, tmp_path: Path, snapshot: Callable
 ) -> None:

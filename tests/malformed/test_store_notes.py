@@ -110,6 +110,7 @@ CASES = {**LOCKS, **NOTES, **ABLATIONS}
 
 
 @pytest.mark.parametrize("name", [*LOCKS, *NOTES])
+@pytest.mark.thinned(12)
 def test_an_odd_lock_or_note_keeps_a_driver_out_and_no_reader(
     name: str, store: Path, call_on_store: Callable, snapshot: Callable
 ) -> None:
@@ -130,6 +131,7 @@ def test_an_odd_lock_or_note_keeps_a_driver_out_and_no_reader(
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.thinned(5)
 def test_an_odd_ablation_is_left_out_with_a_warning(
     name: str, store: Path, call_on_store: Callable, snapshot: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

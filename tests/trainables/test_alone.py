@@ -60,6 +60,7 @@ assert not found, found
 
 
 @pytest.mark.timeout(180)  # a fresh interpreter loads torch and transformers
+@pytest.mark.thorough
 def test_a_trial_trains_and_every_room_opens_without_ray_mlflow_optuna_and_the_orchestrator(
     tiny_bert: Path, task_folder: Callable[..., Path], tmp_path: Path
 ) -> None:

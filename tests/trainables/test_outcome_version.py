@@ -88,6 +88,7 @@ def test_the_numbers_below_are_of_the_version_that_the_code_says_it_is() -> None
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
 @pytest.mark.parametrize("method", EXPECTED)
+@pytest.mark.thinned
 def test_a_trial_ends_as_trials_of_this_version_do(
     method: str, compiled: bool, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_without_time_the_opponents_are_stopped_and_left_out(make_run):
 
 
 @pytest.mark.timeout(300)  # a fresh interpreter loads torch, transformers and accelerate
+@pytest.mark.thorough
 def test_a_trainer_trains_in_its_own_process_without_ray_mlflow_and_datasets(make_run, tmp_path, monkeypatch):
     strangers = ("ray", "mlflow", "datasets", "optuna", "orchestrator")
     blocked = f"import sys\nfor name in {strangers}:\n    sys.modules[name] = None\n"

@@ -23,6 +23,7 @@ def values(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("part", PARTS)
+@pytest.mark.thinned(2)
 def test_every_quantity_has_a_unit_and_a_value_or_the_reason_for_none(part, complete):
     run, points = complete(part)
     assert run.left_out == []
@@ -43,6 +44,7 @@ def test_without_time_nothing_is_measured_and_every_point_says_so(part, make_run
 
 
 @pytest.mark.parametrize(("part", "ticks"), [("launches", 2), ("memory", 2), ("packing", 12), ("kernels", 12)])
+@pytest.mark.thinned(1)
 def test_time_that_ends_in_the_middle_leaves_the_first_points_measured(part, ticks, make_run, complete):
     _, all_points = complete(part)
     cut = make_run(part, ticks=ticks)

@@ -48,6 +48,7 @@ def test_the_script_knows_nothing_of_adaptune() -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.thinned(2)
 def test_every_number_is_that_of_the_script(question: str, asked: tuple[Results, Recomputed]) -> None:
     ask, compute = QUESTIONS[question]
     table, rows = ask(asked[0]), compute(asked[1])

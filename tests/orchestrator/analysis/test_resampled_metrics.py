@@ -56,6 +56,7 @@ def slow_metric() -> Iterator[str]:
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("name", OURS)
+@pytest.mark.thinned
 def test_the_score_of_a_resample_is_that_of_its_rows(name: str, classes: int) -> None:
     rng = np.random.default_rng(classes)
     labels, predictions = rows_of(name, rng, classes=classes)
@@ -89,6 +90,7 @@ def test_of_a_mean_over_rows_the_mean_of_the_outcomes_is_the_score(name: str) ->
 
 
 @pytest.mark.parametrize(("name", "count"), [("pearson", 60), ("spearman", 1200), ("pearson_and_spearman", 1203)])
+@pytest.mark.thinned(1)
 def test_many_rows_of_numbers_are_left_out_in_groups(name: str, count: int) -> None:
     labels, predictions = rows_of(name, np.random.default_rng(3), count=count)
     found = row_outcomes(name, predictions, labels, None)
@@ -109,6 +111,7 @@ def test_a_metric_that_nothing_here_knows_is_computed_all_the_same(slow_metric: 
 
 
 @pytest.mark.parametrize("name", [*CLASSIFIED, "pearson", "pearson_and_spearman"])
+@pytest.mark.thinned(2)
 def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     labels, _ = rows_of(name, rng)
@@ -141,6 +144,7 @@ def test_the_p_value_is_that_of_the_paired_bootstrap(name: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.thorough
 def test_the_interval_of_f1_covers_other_seeds_and_rows(num_seeds: int) -> None:
     """Two methods that are right on 90 and on 85 % of rows, whatever their class, and 35 % have class 1."""
     rng = np.random.default_rng(2026)

@@ -186,6 +186,7 @@ def test_searched_are_the_hyperparameters_that_vary(finished: Results) -> None:
     assert finished.searched() == ["adapter_size", "num_layers", "learning_rate"]
 
 
+@pytest.mark.thorough
 def test_ten_thousand_trials_are_read_a_column_at_a_time(synthetic: Any) -> None:
     """Materialising whole rows would cost seconds on large sweeps; no answer may ask for them."""
     tasks = [dataclasses.replace(synthetic.tasks[0], name=f"task-{i:03}") for i in range(280)]

@@ -153,6 +153,7 @@ def test_predictions_come_before_the_number_of_rows(synthetic: Synthetic, made: 
 
 
 @pytest.mark.parametrize("metric", ["f1", "matthews_correlation", "f1_and_accuracy"])
+@pytest.mark.thinned(1)
 def test_of_a_metric_that_is_no_mean_over_rows_rows_are_drawn_again(
     metric: str, synthetic: Synthetic, made: Callable[..., Made]
 ) -> None:

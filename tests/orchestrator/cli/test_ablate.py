@@ -99,6 +99,7 @@ def test_the_best_trial_with_adapters_is_ablated_once_and_shown_from_then_on(
     assert "adapters are worth" in (home / "store" / "report" / "report.html").read_text()
 
 
+@pytest.mark.thorough
 def test_a_named_trial_on_another_split_has_files_of_its_own(
     swept: Store, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_named_trial_on_another_split_has_files_of_its_own(
     assert load_results(swept.uri).ablation().num_rows == 6
 
 
+@pytest.mark.thorough
 def test_what_it_made_is_in_the_trials_own_run_of_mlflow(
     swept: Store, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

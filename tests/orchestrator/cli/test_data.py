@@ -131,6 +131,7 @@ class TestWriting:
         assert "--write: only a task folder has a task.json" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_it_loads_neither_torch_nor_ray(tickets: Path) -> None:
     code = (
         f"import sys; from orchestrator.cli import main; assert main(['data', {str(tickets)!r}]) == 0; "

@@ -235,6 +235,7 @@ def test_what_is_missing_is_one_clear_fault(
     assert fault in error
 
 
+@pytest.mark.thorough
 def test_looking_at_jobs_loads_no_torch(tmp_path: Path) -> None:
     code = (
         "import json, sys; from orchestrator.cli import main\n"

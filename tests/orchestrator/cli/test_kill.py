@@ -14,14 +14,13 @@ from typing import Any
 
 import pyarrow.dataset
 import pytest
-from mlflow import MlflowClient
 
 from orchestrator.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-# Learning rates and seeds of the sweep that is killed: 12 trials, and 200 where there is time for them.
-SIZES = [(4, 3), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]
+# Learning rates and seeds of the sweep that is killed: 8 trials, and 200 where there is time for them.
+SIZES = [(4, 2), *([(20, 10)] if os.environ.get("ADAPTUNE_CHAOS") else [])]
 
 
 def adaptune(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -49,30 +48,32 @@ def test_a_killed_driver_s_sweep_is_resumed_wider_and_trains_exactly_what_has_no
 
     driver = adaptune(home, "run", declare("sweep.yaml", rates, seeds))
     store = Store(home / "sweeps" / "small")
-    wait_for_records(home, store, rates * seeds // 3, driver)
+    wait_for_records(home, store, rates * seeds // 4, driver)
     os.kill(driver.pid, signal.SIGKILL)
     assert driver.wait(timeout=60) == -signal.SIGKILL
 
     before = {record.trial_id: record for record in Store(store.uri).records()}
     finished = Store(store.uri).finished_ids()
-    assert rates * seeds // 3 <= len(finished) < rates * seeds
-    resumed = adaptune(home, "resume", str(store.uri), declare("wider.yaml", rates + 2, seeds + 1))
+    assert rates * seeds // 4 <= len(finished) < rates * seeds
+    resumed = adaptune(home, "resume", str(store.uri), declare("wider.yaml", rates + 1, seeds + 1))
     assert resumed.wait(timeout=400) == 0, (home / "log").read_text()
 
     answer = json.loads((home / "answer.json").read_text())
-    planned = (rates + 2) * (seeds + 1)
+    planned = (rates + 1) * (seeds + 1)
     assert answer["trained"] == planned - len(finished)
     assert answer["counts"] == {"completed": planned}
     rows = pyarrow.dataset.dataset(home / "sweeps" / "small" / "trials").to_table()
     ids = Counter(rows["trial_id"].to_pylist())
     assert ids == dict.fromkeys(store.plan_table()["trial_id"].to_pylist(), 1)
     assert len(ids) == planned
+    from mlflow import MlflowClient  # half a second that collecting the tests need not take
+
     client = MlflowClient(f"sqlite:///{home / 'sweeps' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert Counter(run.info.status for run in runs) == {
-        "FINISHED": 1 + (rates + 2) + planned
+        "FINISHED": 1 + (rates + 1) + planned
     }  # sweep, configurations, trials
     assert {run.data.tags.get("adaptune.trial_id") for run in runs} == {*ids, None}
     after = {record.trial_id: record for record in Store(store.uri).records()}

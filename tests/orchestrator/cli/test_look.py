@@ -69,6 +69,7 @@ def test_plan_says_what_a_store_holds_already(
     assert (answer["num_finished"], answer["num_remaining"]) == (3, 3)
 
 
+@pytest.mark.thorough
 def test_the_papers_sweeps_can_be_planned_without_their_data(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert main(["plan", "houlsby_glue", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

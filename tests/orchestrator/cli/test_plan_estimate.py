@@ -127,6 +127,7 @@ def test_a_calibration_measures_and_serves_later_plans(plan: Plan, monkeypatch: 
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.thorough
 def test_engines_measure_in_processes_of_their_own(write_sweep: WriteSweep) -> None:
     planned = _planned(write_sweep())
     heard: list[str] = []

@@ -82,6 +82,7 @@ def ask(port: int, texts: list[tuple[str, str]]) -> tuple[int, Any]:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.thorough
 def test_a_server_answers_many_rightly_refuses_too_much_and_ends_in_order(adapters: Path) -> None:
     expected = {name: trainables.load(adapters / name).logits(TEXTS) for name in ("one", "two")}
 

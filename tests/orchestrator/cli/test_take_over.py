@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
+@pytest.mark.thorough
 def test_a_driver_that_was_taken_over_ends_with_one_clear_error_and_leaves_the_rest_to_the_other(
     home: Path, write_sweep: Any
 ) -> None:

@@ -83,7 +83,14 @@ def close_it(process: int, terminal: int) -> None:
     os.close(terminal)
 
 
-@pytest.mark.parametrize(("end", "expected"), [(press_ctrl_c, 130), (press_ctrl_c_twice, 130), (terminate_all, 143)])
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (press_ctrl_c, 130),
+        pytest.param(press_ctrl_c_twice, 130, marks=pytest.mark.thorough),
+        pytest.param(terminate_all, 143, marks=pytest.mark.thorough),
+    ],
+)
 def test_a_signal_ends_a_sweep_and_shows_nothing_of_ray(
     end: Callable[[int, int], int], expected: int, home: Path, write_sweep: Any
 ) -> None:
@@ -95,6 +102,7 @@ def test_a_signal_ends_a_sweep_and_shows_nothing_of_ray(
     assert [line for line in after.splitlines() if words.search(line)] == []
 
 
+@pytest.mark.thorough
 def test_a_closed_terminal_ends_a_sweep_in_order_too(home: Path, write_sweep: Any) -> None:
     status, _, family = run_on_a_terminal(write_sweep(**SWEEP), close_it)
     assert status == 129

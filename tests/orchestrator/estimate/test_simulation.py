@@ -73,6 +73,7 @@ def test_no_cluster_is_quicker_than_the_longest_trial() -> None:
     assert 426 <= found.seconds < 427
 
 
+@pytest.mark.thorough
 def test_simulating_a_store_needs_neither_torch_nor_ray() -> None:
     modules = "orchestrator.cli.simulate, orchestrator.estimate.recorded_trials"
     code = f"import sys, {modules}; sys.exit(', '.join({{'torch', 'ray', 'mlflow'}} & set(sys.modules)) or 0)"

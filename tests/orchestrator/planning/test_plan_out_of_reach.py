@@ -31,6 +31,7 @@ def faults_of(values: Any, **options: Any) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(("name", "trials"), [("houlsby_glue", 720), ("houlsby_additional", 9180), ("figure4", 828)])
+@pytest.mark.thinned(1)
 def test_the_papers_sweeps_can_be_planned_and_say_once_what_is_missing(name: str, trials: int) -> None:
     plan = plan_sweep(read_sweep(name), allow_missing=True)
     assert len(plan.trials) == trials
@@ -89,6 +90,7 @@ def test_of_an_unknown_backbone_nothing_is_counted(values: Values) -> None:
     assert {trial.trained_params for trial in plan.trials} == {None}
 
 
+@pytest.mark.thorough
 def test_thousands_of_trials_are_planned_in_seconds() -> None:
     sweep = read_sweep("houlsby_additional")
     began = time.process_time()

@@ -25,6 +25,7 @@ Score = Callable[[PlannedTrial], float | None]
 
 class TestFinding:
     @pytest.mark.parametrize(("algorithm", "samples", "seeds"), [("tpe", 30, 4), ("cmaes", 30, 4), ("gp", 8, 2)])
+    @pytest.mark.thorough
     def test_it_beats_chance_by_far_on_a_hill(
         self, smooth: Values, algorithm: str, samples: int, seeds: int, driven: Any, height: Any
     ) -> None:

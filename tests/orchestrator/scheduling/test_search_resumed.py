@@ -18,6 +18,7 @@ ADAPTIVE = [name for name, algorithm in SEARCH_ALGORITHMS.items() if isinstance(
 
 class TestResuming:
     @pytest.mark.parametrize("algorithm", ADAPTIVE)
+    @pytest.mark.thinned(2)
     def test_it_goes_on_with_what_it_was_told_and_proposes_nothing_twice(
         self, smooth: Values, algorithm: str, told: Any, driven: Any, height: Any
     ) -> None:

@@ -161,6 +161,7 @@ def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path,
 
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("change", ["append", "compact", "retire"])
+@pytest.mark.thinned(6)
 def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, failing, change, after):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)

@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ def _without_nulls(struct):
     return {key: value for key, value in struct.items() if value is not None}
 
 
+@pytest.mark.thorough
 def test_a_reader_beside_a_writer_sees_only_whole_and_growing_states(tmp_path):
     writer, done, faults = Store(tmp_path), threading.Event(), []
 

@@ -108,6 +108,7 @@ def test_of_two_drivers_that_start_at_once_in_two_containers_one_wins(new_store:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("take_over", [False, True], ids=["after silence", "as asked for"])
+@pytest.mark.thinned
 def test_a_driver_that_wakes_up_after_another_has_taken_its_place_writes_nothing_more(
     new_store: NewStore, pair: list[Racer], make: Callable[[], Racer], take_over: bool
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_bucket_keeps_the_number_of_the_last_driver(object_store: ObjectStore)
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
+@pytest.mark.thorough
 def test_of_fifty_pairs_of_drivers_in_containers_one_wins_each_time(new_store: NewStore, pair: list[Racer]) -> None:
     for _ in range(MANY):
         one_wins(new_store(), pair)
@@ -147,6 +149,7 @@ def test_of_fifty_pairs_of_drivers_in_containers_one_wins_each_time(new_store: N
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("take_over", [False, True], ids=["after silence", "as asked for"])
+@pytest.mark.thorough
 def test_of_many_pairs_of_drivers_that_take_over_one_wins_each_time(
     new_store: NewStore, pair: list[Racer], make: Callable[[], Racer], take_over: bool
 ) -> None:

@@ -195,6 +195,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("after", range(8))
     @pytest.mark.parametrize("change", ["keep", "compact"])
+    @pytest.mark.thinned(6)
     def test_a_change_that_fails_midway_loses_nothing_that_was_kept(
         self, tmp_path: Path, failing: Any, change: str, after: int
     ) -> None:

@@ -51,6 +51,7 @@ def test_adding_a_record_lists_nothing_and_reads_nothing_but_the_lock(tmp_path, 
 
 
 @pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.thinned(1)
 def test_there_are_never_many_segments_and_each_record_is_rewritten_a_few_times(tmp_path, monkeypatch, batch):
     monkeypatch.setattr("orchestrator.store.segments.MERGE_EVERY", 4)
     store, number = Store(tmp_path), 70
@@ -104,6 +105,7 @@ def test_a_write_that_is_tried_again_leaves_one_record_though_the_first_had_succ
     assert Store(tmp_path).trials()["trial_id"].to_pylist() == ["a", "b"]
 
 
+@pytest.mark.thorough
 def test_a_merge_that_fails_stops_no_append_and_is_made_up_for(tmp_path, failing, caplog):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)

@@ -146,6 +146,7 @@ def test_a_configuration_s_run_carries_the_mean_over_its_seeds(start, window, re
 
 
 @pytest.mark.parametrize("writes_whole_runs", [False, True])
+@pytest.mark.thinned(1)
 def test_what_a_run_trains_on_is_its_input(start, window, replicates, runs, writes_whole_runs):
     window.writes_whole_runs = writes_whole_runs
     tracker = start(spec(), data=DATA, flush_interval_s=30)
@@ -169,6 +170,7 @@ def test_what_a_run_trains_on_is_its_input(start, window, replicates, runs, writ
 
 
 @pytest.mark.parametrize("writes_whole_runs", [False, True])
+@pytest.mark.thinned(1)
 def test_configurations_share_their_few_requests_among_their_seeds(start, window, replicates, writes_whole_runs):
     """A trial's run costs three requests; a configuration's four, one of them for its dataset, whatever its seeds."""
     window.writes_whole_runs = writes_whole_runs
@@ -321,6 +323,7 @@ def test_runs_that_lie_flat_are_moved_below_their_configurations(start, window, 
 
 @pytest.mark.parametrize("writes_whole_runs", [False, True])
 @pytest.mark.parametrize("lost", [1, 2, 3, 5, 8])
+@pytest.mark.thinned(2)
 def test_a_lost_answer_makes_no_run_and_no_point_twice(start, window, replicates, runs, writes_whole_runs, lost):
     window.writes_whole_runs, window.loses_answers = writes_whole_runs, lost
     tracker = start(spec(), data=DATA)

@@ -190,6 +190,7 @@ def test_an_outage_is_said_once_and_mended_when_it_ends(start, window, planned, 
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3, 4, 5, 6])
+@pytest.mark.thinned(2)
 def test_a_lost_answer_makes_no_second_run_and_no_second_point(start, window, record, look, lost):
     window.loses_answers = lost
     tracker = start()

@@ -56,6 +56,7 @@ def run_pack(engine: Engine, *configs: TrialConfig) -> list[TrialOutcome]:
 
 @pytest.mark.parametrize("num_classes", [2, 3, 12])
 @pytest.mark.parametrize("metric", sorted(name for name, each in METRICS.items() if each.kind == "classification"))
+@pytest.mark.thinned(6)
 def test_every_metric_of_classes_is_the_recorded_score_again(
     metric: str, num_classes: int, engine: Engine, tiny_bert: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def assert_same_records(outcomes: list[TrialOutcome], expected: list[TrialOutcom
         np.testing.assert_allclose(validation[0], validation[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_eight_trials_train_as_one_pack_and_each_as_it_would_alone(
     configs: Configs, undisturbed: list[TrialOutcome], cache_dir: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_nan_a_stop_within_an_epoch_a_prune_and_a_full_memory_disturb_no_other
     assert_same_records(outcomes, undisturbed, set(range(PACK)) - {DIVERGING, STOPPED, PRUNED})
 
 
+@pytest.mark.thorough
 def test_trials_that_do_not_fit_even_one_by_one_wait_for_the_others(
     configs: Configs, undisturbed: list[TrialOutcome], cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_task_is_measured_by_its_rows_and_words(task_folder: Callable[..., Pat
     assert 3 < size.mean_length < 12
 
 
+@pytest.mark.thorough
 def test_the_rate_of_this_device_is_a_positive_number_and_threads_are_left_as_they_were() -> None:
     import torch
 

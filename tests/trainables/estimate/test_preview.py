@@ -136,6 +136,7 @@ class TestComponents:
 
 
 @pytest.mark.parametrize(("size", "adapter_size"), [(size, m) for size, rows in ADAPTERS.items() for m in rows])
+@pytest.mark.thinned(6)
 def test_adapters(size: str, adapter_size: int) -> None:
     adapters, with_layernorms, with_head = ADAPTERS[size][adapter_size]
     trial = config("adapter", adapter_size=adapter_size)

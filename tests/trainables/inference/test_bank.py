@@ -84,6 +84,7 @@ def of(name: str, texts: Sequence[str] = TEXTS) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("method", method_names())
+@pytest.mark.thinned(5)
 def test_each_method_is_served_beside_others_as_alone_or_refused_by_its_name(
     method: str, saved: Save, bank: AdapterBank
 ) -> None:

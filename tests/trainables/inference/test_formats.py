@@ -67,6 +67,7 @@ def refusal(folder: Path, to: str, out: Path) -> str:
         ("nomic_bert", "mean"),  # what goes up is two projections
     ],
 )
+@pytest.mark.thinned
 def test_peft_opens_lora_and_answers_the_same(
     family: str, pooling: str, pair: bool, saved: Saved, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_answers_that_are_places_in_a_text_are_read_by_the_class_for_questions(
 @pytest.mark.parametrize(
     "peft_type", ["DORA", "FOURIERFT", "IA3", "LN_TUNING", "LOKR", "PREFIX_TUNING", "PROMPT_TUNING", "VERA"]
 )
+@pytest.mark.thinned(3)
 def test_peft_opens_its_own_tuners_and_answers_the_same(peft_type: str, saved: Saved, tmp_path: Path) -> None:
     own = {"FOURIERFT": {"n_frequency": 20}, "VERA": {"r": 4}}.get(peft_type, {})
     prompts = ("PREFIX_TUNING", "PROMPT_TUNING")
@@ -129,6 +131,7 @@ def test_peft_opens_its_own_tuners_and_answers_the_same(peft_type: str, saved: S
         ("bert", "peft", {"peft_type": "LOHA"}),
     ],
 )
+@pytest.mark.thinned(4)
 def test_transformers_opens_a_checkpoint_of_merged_weights(
     family: str, method: str, options: Mapping[str, Scalar], saved: Saved, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def gradients(model: AdaptedModel, output: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.thinned
 def test_trials_of_a_pack_compute_what_each_computes_alone(design: str, method: str, pooling: str) -> None:
     backbone = encoder(DESIGNS[design])
     options = {**METHODS[method], "pooling": pooling}

@@ -186,6 +186,7 @@ TRAINED_ALIKE = [method for method in PACKABLE if method != "bitfit"]
 
 
 @pytest.mark.parametrize(("method", "tokens_per_slice"), [*((each, 10_000) for each in TRAINED_ALIKE), ("adapter", 90)])
+@pytest.mark.thinned(4)
 def test_training_with_gathered_batches_is_the_same_training(
     method: str, tokens_per_slice: int, small_options: SmallOptions
 ) -> None:
@@ -196,6 +197,7 @@ def test_training_with_gathered_batches_is_the_same_training(
 
 
 @pytest.mark.parametrize("method", ["adapter", "lora", "no_bert"])
+@pytest.mark.thinned(1)
 def test_what_was_recorded_once_trains_on_as_the_step_itself_does(
     method: str, small_options: SmallOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +279,7 @@ def meta_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", _gathering_methods())
+@pytest.mark.thinned(2)
 def test_a_step_does_nothing_that_a_graph_cannot_capture(method: str, small_options: SmallOptions) -> None:
     num_trials = 1 if stack_key(make_config(method, small_options(method, ENCODER))) is None else 3
     pack = _on_meta(method, small_options, num_trials)
@@ -302,6 +305,7 @@ class Shapes(TorchDispatchMode):
         return found
 
 
+@pytest.mark.thorough
 def test_the_shapes_of_a_step_follow_from_its_bucket_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "library", lambda: None)
     pack = make_pack()

@@ -59,6 +59,7 @@ SHORT, MINE, LONG = BY_LENGTH[:4], BY_LENGTH[10:14], BY_LENGTH[-4:]
 
 @pytest.mark.parametrize("encoder", [ENCODER, ROUNDED], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("method", PACKABLE)
+@pytest.mark.thinned
 def test_what_stands_in_dummy_rows_changes_no_bit_of_anything(
     method: str, encoder: Encoder, small_options: SmallOptions
 ) -> None:
@@ -73,6 +74,7 @@ def test_what_stands_in_dummy_rows_changes_no_bit_of_anything(
 
 @pytest.mark.parametrize("encoder", [ENCODER, ROUNDED], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("method", PACKABLE)
+@pytest.mark.thinned
 def test_a_mate_of_longer_texts_changes_no_bit_of_what_is_computed(
     method: str, encoder: Encoder, small_options: SmallOptions
 ) -> None:

@@ -55,6 +55,7 @@ def trial(task: str, backbone: Path, method: str = "adapter", **values: object) 
     return brief_config(method, task=task, backbone=str(backbone), max_length=16, precision="fp32", **values)
 
 
+@pytest.mark.thorough
 def test_it_is_learned_and_scored_by_every_metric_of_its_kind(tmp_path: Path, tiny_bert: Path, engine: Engine) -> None:
     task = str(write_moods(tmp_path / "many", 192))
     outcome = engine.run(
@@ -78,6 +79,7 @@ def test_it_is_learned_and_scored_by_every_metric_of_its_kind(tmp_path: Path, ti
 
 
 @pytest.mark.parametrize("method", method_names())
+@pytest.mark.thinned(4)
 def test_a_saved_trial_of_any_method_answers_as_it_did(
     method: str,
     moods: str,

@@ -30,12 +30,14 @@ def without_times(trial: RunningTrial) -> list[EpochReport]:
 
 class TestLearning:
     @pytest.mark.parametrize("method", ["adapter", "layernorm", "top_layers", "full_finetuning"])
+    @pytest.mark.thinned(2)
     def test_an_easy_task_is_learned(self, method: str, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=128)
         trial, model = fit(data, brief_config(method, num_epochs=10, learning_rate=2e-2, dropout=0.0))
         assert trial.epochs[-1].train_loss < 0.8 * trial.epochs[0].train_loss
         assert evaluate(model, data["test"], metrics.get("accuracy"))["accuracy"] > 0.65  # 0.5 is chance
 
+    @pytest.mark.thorough
     def test_a_regression_is_learned(self, splits: MakeSplits, fit: Fit) -> None:
         data = splits(rows=128, kind="regression")
         trial, model = fit(data, brief_config(num_epochs=10, dropout=0.0), metric="pearson")

@@ -108,6 +108,7 @@ def step(backbone: Encoder, method: str, num_trials: int) -> Counter[str]:
         ("adapter", False, "bfloat16"),
     ],
 )
+@pytest.mark.thinned(5)
 def test_the_operations_of_a_step_do_not_grow_with_the_number_of_trials(
     method: str, compiled: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_every_task_has_a_panel_that_says_what_was_scored(finished: Results) -> 
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.thorough
 def test_equal_figures_are_equal_files(finished: Results, kind: Any) -> None:
     one, two = (figures.render(figures.curve_figure(finished.curve()), kind) for _ in range(2))
     assert one == two

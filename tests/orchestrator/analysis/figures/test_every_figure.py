@@ -65,6 +65,7 @@ def ticks(axis: Any) -> list[Any]:
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thinned
 def test_all_text_is_on_the_sheet_and_covers_no_other(store: str, name: str) -> None:
     figure = drawn(store, name)
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -98,6 +99,7 @@ def test_of_an_empty_sweep_a_figure_says_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["learning_curves", "robustness", "pareto", "expected_validation", "tasks"])
+@pytest.mark.thinned(2)
 def test_every_task_has_a_panel_and_every_method_an_entry(name: str) -> None:
     figure = drawn("large", name)
     assert len(figure.axes) == len(TASKS)

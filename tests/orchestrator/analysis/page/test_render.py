@@ -174,6 +174,7 @@ def test_names_reach_nothing_as_control_characters(bitten: Document) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", everything)
 
 
+@pytest.mark.thorough
 def test_a_thousand_trials_of_ten_epochs_stay_below_five_megabytes(
     synthetic: Any, tmp_path: Path, many: Callable[[int], Results]
 ) -> None:

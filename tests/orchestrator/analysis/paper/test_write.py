@@ -10,6 +10,7 @@ from tests.orchestrator.analysis.large_sweep import TASKS, large_results, large_
 from trainables.faults import FaultsError
 
 
+@pytest.mark.thorough
 def test_a_paper_is_figures_tables_data_and_the_paragraph(tmp_path: Path) -> None:
     results = large_results(large_rows(TASKS[4:6], ("adapter", "full_finetuning", "layernorm")))
     written = {str(path.relative_to(tmp_path)) for path in results.paper(tmp_path)}

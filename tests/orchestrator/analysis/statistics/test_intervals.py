@@ -211,6 +211,7 @@ def test_one_seed_or_other_rows_give_no_difference() -> None:
 
 @pytest.mark.parametrize(("num_seeds", "num_rows"), [(3, 200), (3, 500), (5, 200)])
 @pytest.mark.parametrize(("of_seeds", "of_rows"), [(0.1, 3.0), (0.3, 3.0), (0.1, 1.0), (0.3, 1.0), (0.3, 0.0)])
+@pytest.mark.thinned(2)
 def test_the_difference_of_two_methods_covers_other_seeds_and_rows(
     of_seeds: float, of_rows: float, num_seeds: int, num_rows: int, coverage: Callable[..., float]
 ) -> None:

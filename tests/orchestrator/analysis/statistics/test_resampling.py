@@ -66,6 +66,7 @@ def test_seeds_alone_leave_the_tasks_as_they_are() -> None:
     assert sorted(set(drawn.round(6))) == [0.1, 0.5, 0.9]
 
 
+@pytest.mark.thorough
 def test_a_hundred_runs_are_covered_and_three_are_not_as_the_documentation_says(coverage: Callable[..., float]) -> None:
     def draw(num_runs: int) -> Callable[[np.random.Generator], tuple[float, float]]:
         return lambda rng: resampling.bootstrap_interval(

@@ -17,7 +17,8 @@ from orchestrator.tracking import TaskData, Tracker
 from orchestrator.tracking.tracker import Patience
 from trainables.outcome import EpochReport
 
-pytestmark = pytest.mark.timeout(240)  # a server takes ten seconds to start, and longer on a busy machine
+# A server takes ten seconds to start, and longer on a busy machine.
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(240)]
 
 COMPLETED = TrialStatus.COMPLETED
 Start = Callable[..., Tracker]

@@ -56,6 +56,7 @@ def test_a_softmax_is_fitted_to_its_optimum(num_classes: int, l2: float) -> None
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
 @pytest.mark.parametrize("num_classes", [2, 3, 7])
+@pytest.mark.thinned(2)
 def test_a_softmax_is_scikit_learn_s_logistic_regression(num_classes: int, l2: float) -> None:
     rows = features()
     labels = classes(rows, num_classes)
@@ -129,7 +130,7 @@ def test_one_class_alone_is_what_is_predicted() -> None:
 
 
 def test_a_fit_that_cannot_come_closer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regression, "_MAX_NEWTON_STEPS", 20)  # it would not come closer in two hundred
+    monkeypatch.setattr(regression, "_MAX_NEWTON_STEPS", 3)  # it would not come closer in two hundred
     rows = features()
     with pytest.raises(NotConvergedError, match=r"l2 0\.01 stopped with a gradient of length"):
         SoftmaxRegression(Directions(rows), classes(rows, 3), 3).fit(1e-2, tolerance=0.0)

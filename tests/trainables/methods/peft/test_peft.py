@@ -143,6 +143,7 @@ def refused(shape: EncoderShape = BERT, **options: Any) -> str:
     ids=lambda value: str(value).removeprefix("torch."),
 )
 @pytest.mark.parametrize("peft_type", TYPES)
+@pytest.mark.thinned
 def test_every_tuner_trains_on_every_family(peft_type: str, family: str, dtype: torch.dtype) -> None:
     shape = SHAPES[family]
     if family == "distilbert" and peft_type in ("CARTRIDGE", "PREFIX_TUNING"):
@@ -209,6 +210,7 @@ class TestCounts:
         ],
         ids=lambda value: str(value) if isinstance(value, int) else "-".join(str(each) for each in value.values()),
     )
+    @pytest.mark.thinned(5)
     def test_a_plan_counts_what_the_formula_says(self, options: dict[str, Any], expected: int) -> None:
         trial = TrialConfig(task="t", backbone="b", method="peft", method_options=options)
         assert preview_parameters(trial, BERT_BASE, 2).trained_without_head == expected

@@ -27,6 +27,7 @@ def fresh() -> bool:
     return native.load.__wrapped__(is_off=os.environ.get("ADAPTUNE_NATIVE") == "0") is not None
 
 
+@pytest.mark.thorough
 def test_they_are_compiled_once_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "_FLAGS", (*native._FLAGS, "-O0"))
@@ -37,6 +38,7 @@ def test_they_are_compiled_once_and_found_again(tmp_path: Path, monkeypatch: pyt
     assert [file.stat().st_mtime_ns for file in (tmp_path / "native").iterdir()] == [stamp]
 
 
+@pytest.mark.thorough
 def test_processes_that_compile_at_once_leave_one_library(tmp_path: Path) -> None:
     environment = {**os.environ, "ADAPTUNE_CACHE": str(tmp_path)}
     command = [sys.executable, "-c", PROBE]

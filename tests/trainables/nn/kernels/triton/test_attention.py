@@ -74,6 +74,7 @@ def assert_near(ours: list[Tensor], expected: list[Tensor], dtype: torch.dtype) 
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.thinned
 def test_values_and_gradients_are_those_of_torch(
     layout: str, dtype: torch.dtype, drops: bool, in_triton: InTriton, launched: list[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_values_and_gradients_are_those_of_torch(
 @pytest.mark.parametrize(
     ("lengths", "dtype"), [([[20, 0], [2, 7]], torch.bfloat16), (SHORT, torch.float32), ([[0, 70]], torch.bfloat16)]
 )
+@pytest.mark.thinned
 def test_first_tokens_alone_get_what_they_get_in_torch(
     lengths: list[list[int]], dtype: torch.dtype, drops: bool, in_triton: InTriton
 ) -> None:
@@ -123,6 +125,7 @@ def test_first_tokens_alone_get_what_they_get_in_torch(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # with and without a block of all keys
+@pytest.mark.thinned(1)
 def test_masks_are_those_of_torch_to_the_bit_forwards_and_backwards(dtype: torch.dtype, in_triton: InTriton) -> None:
     batch, heads, width = lay_out([[50], [48]], [0.5, 0.73]), 2, 64
     # All probabilities are alike, and each value, and each gradient, has a column of its own.

@@ -66,6 +66,7 @@ def assert_near(ours: list[Tensor], expected: list[Tensor], dtype: torch.dtype) 
 
 @pytest.mark.parametrize("activation", [F.gelu, TANH_GELU, F.relu], ids=["gelu", "gelu_new", "relu"])
 @pytest.mark.parametrize("reads_hidden", [True, False])
+@pytest.mark.thinned
 def test_values_and_gradients_are_torch_s(reads_hidden: bool, activation: Activation, in_triton: InTriton) -> None:
     expected = with_gradients(3, 5, torch.float32, activation, scale=4.0, reads_hidden=reads_hidden)
     with in_triton():
@@ -75,6 +76,7 @@ def test_values_and_gradients_are_torch_s(reads_hidden: bool, activation: Activa
 
 @pytest.mark.parametrize(("num_trials", "size"), [(1, 1), (2, 16), (1, 33)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.thinned
 def test_any_size_will_do(num_trials: int, size: int, dtype: torch.dtype, in_triton: InTriton) -> None:
     expected = with_gradients(num_trials, size, dtype, TANH_GELU)
     with in_triton():

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[5]
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.thorough
 def test_every_kernel_compiles_for_a_gpu_and_keeps_to_its_registers(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET")

@@ -25,6 +25,7 @@ def assert_near(ours: list[Tensor], expected: list[Tensor], dtype: torch.dtype) 
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("width", [40, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.thinned
 def test_values_and_gradients_are_torch_s(
     batch: Batch, dtype: torch.dtype, width: int, drops: bool, in_triton: InTriton
 ) -> None:
