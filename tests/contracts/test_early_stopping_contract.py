@@ -52,7 +52,7 @@ class Sweep:
         self.controller: Any = SimpleNamespace(get_live_trials=lambda: [SimpleNamespace(status="PENDING")])
 
     def add(self, name: str, task: str = TASKS[0], method: str = "adapter") -> Any:
-        config = {"trial_id": name, "task": task, "backbone": "minilm", "method": method}
+        config = {"trial_id": name, "task": task, "backbone": "minilm", "method": method, "fold": None}
         trial = SimpleNamespace(trial_id=f"tune-{name}", config=config)
         self.scheduler.on_trial_add(self.controller, trial)
         return trial

@@ -56,7 +56,7 @@ def test_what_is_each_trial_s_own_does_not_keep_it_from_a_pack(config: MakeConfi
     assert pack_key(config(method_options={"adapter_size": 4, "init_std": 0.5})) == pack_key(config())
     named = {field.name for field in dataclasses.fields(TrialConfig)}
     assert named - own.keys() == {  # and these do
-        "task", "backbone", "method", "method_options", "batch_size", "max_length", "precision"
+        "task", "backbone", "method", "method_options", "batch_size", "max_length", "precision", "folds", "fold"
     }  # fmt: skip
 
 
@@ -70,6 +70,7 @@ def test_what_is_each_trial_s_own_does_not_keep_it_from_a_pack(config: MakeConfi
         {"batch_size": 8},
         {"max_length": 8},
         {"precision": "bf16"},
+        {"folds": 5, "fold": 0},
     ],
 )
 def test_what_the_step_shares_must_be_equal(values: dict[str, Any], config: MakeConfig) -> None:

@@ -155,7 +155,7 @@ def test_what_has_no_equal_there_is_refused_with_the_reason(
     ("file", "changes", "fault"),
     [
         ("adapter_config", {"model_name": None}, "model_name must be a text"),
-        ("adapter_config", {"model_name": "../../etc"}, "must be the path of a folder, a hub id"),
+        ("adapter_config", {"model_name": "../../no/such"}, "must be the path of a folder, a hub id"),
         ("adapter_config", {"config": "pfeiffer"}, "config must be a mapping, but got 'pfeiffer'"),
         ("adapter_config", {"inner": {"architecture": "reft"}}, "architecture must be null"),
         ("adapter_config", {"inner": {"ln_after": True}}, "ln_after is nothing that adaptune computes"),
