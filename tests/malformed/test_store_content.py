@@ -211,7 +211,7 @@ def test_an_odd_spec_or_plan_is_refused_or_read(
 
 
 @pytest.mark.parametrize("name", RECORDS)
-@pytest.mark.thinned(8)
+@pytest.mark.thinned(4)
 def test_an_odd_record_is_read_or_left_out_with_a_warning(
     name: str, store: Path, call_on_store: Callable, snapshot: Callable
 ) -> None:

@@ -254,7 +254,7 @@ FOLDERS = ("trials", "sweeps", "history", "superseded", "artifacts", "report", "
 
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("what", ["a file", "nothing"])
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(2)
 def test_a_folder_that_is_none(
     what: str,
     folder: str,

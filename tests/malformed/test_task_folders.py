@@ -395,6 +395,7 @@ def sweep_over(sound: Callable, tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+@pytest.mark.thorough
 def test_a_task_folder_is_refused_or_sound(
     sweep_over: Callable, call: Callable, home: Path, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:

@@ -56,6 +56,7 @@ def write(results: Results, target: Path) -> str:
     return (target / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 def test_nothing_but_the_report_is_left_in_the_folder(folder: Path, names: set[str]) -> None:
     assert {file.name for file in folder.iterdir()} == names
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +115,7 @@ class TestLending:
         with_pool(2, scene)
 
     @given(keys=st.lists(st.sampled_from([None, "k", "l", "m"]), max_size=20), count=st.integers(1, 3))
+    @pytest.mark.thorough
     def test_whoever_comes_only_trials_of_one_key_share_an_engine_and_nobody_is_forgotten(
         self, keys: list[str | None], count: int
     ) -> None:

@@ -97,6 +97,7 @@ def test_a_ray_that_wants_another_token_is_told_from_one_that_is_not_there_befor
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+@pytest.mark.thinned(1)
 def test_an_address_where_nobody_listens_is_refused_before_ray_tries_for_minutes(
     form: str, refusing: Callable[[BaseException], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def points_only(found: Searcher, count: int) -> list[Mapping[str, Any]]:
 
 
 @pytest.mark.parametrize(("algorithm", "near"), [("cmaes", 0.2), ("nsga2", 0.5)])
+@pytest.mark.thinned(1)
 def test_generations_go_on_from_the_points_of_an_earlier_run(algorithm: str, near: float) -> None:
     def distance(point: Mapping[str, Any]) -> float:
         return math.hypot(point["a"] - 0.9, point["b"] - 0.9)
@@ -89,6 +90,7 @@ def test_a_lower_score_is_better_where_the_mode_says_so() -> None:
         assert low <= sum(drawn[-10:]) / 10 <= high
 
 
+@pytest.mark.thorough
 def test_nobody_is_told_of_optuna_s_own_doings(capfd: pytest.CaptureFixture[str]) -> None:
     for algorithm in (name for name, each in SEARCH_ALGORITHMS.items() if isinstance(each, Sampled)):
         found = searcher(algorithm)

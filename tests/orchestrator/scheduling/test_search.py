@@ -139,6 +139,7 @@ class TestSupplying:
 
     @pytest.mark.parametrize("algorithm", ["tpe", "cmaes", "nsga2"])
     @pytest.mark.parametrize("at_once", [1, 30])
+    @pytest.mark.thinned(2)
     def test_a_finite_space_is_exhausted(self, finite: Values, algorithm: str, at_once: int, driven: Any) -> None:
         finite["search"] = {"algorithm": algorithm, "num_samples": 50}
         plan = plan_sweep(finite)

@@ -161,7 +161,7 @@ def test_a_file_system_that_fails_to_read_is_not_taken_for_a_torn_file(tmp_path,
 
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("change", ["append", "compact", "retire"])
-@pytest.mark.thinned(6)
+@pytest.mark.thinned(2)
 def test_a_change_that_fails_midway_loses_and_doubles_nothing(tmp_path, failing, change, after):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)
@@ -256,6 +256,7 @@ def test_epochs_are_parsed_when_asked_for_and_not_before(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["append", "compact", "retire"])
+@pytest.mark.thinned(1)
 def test_epochs_are_those_of_the_trials_they_were_opened_with_whatever_comes_between(tmp_path, change):
     store = Store(tmp_path)
     for trial_id in ("a", "b"):

@@ -39,6 +39,7 @@ STEP = st.one_of(
 
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(STEP, max_size=12))
+@pytest.mark.thorough
 def test_any_order_of_changes_gives_the_table_of_a_plain_dictionary(steps):
     model = {}
     with tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:  # in memory, if there

@@ -20,6 +20,7 @@ def uri(monkeypatch):
         yield server.uri(uuid.uuid4().hex)
 
 
+@pytest.mark.thorough
 def test_the_fence_of_a_driver_without_the_lock_stops_nobody(uri):
     store, late = Store(uri), Store(uri)
     with store.lock():

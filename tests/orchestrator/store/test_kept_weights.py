@@ -86,6 +86,7 @@ def test_a_driver_that_lost_the_store_neither_writes_nor_removes(tmp_path: Path,
     assert other.weights("t0", "then") == of_training("then")
 
 
+@pytest.mark.thorough
 def test_a_bucket_keeps_them_as_a_disk_does(plan: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)

@@ -108,7 +108,7 @@ def test_of_two_drivers_that_start_at_once_in_two_containers_one_wins(new_store:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("take_over", [False, True], ids=["after silence", "as asked for"])
-@pytest.mark.thinned
+@pytest.mark.thinned(1)
 def test_a_driver_that_wakes_up_after_another_has_taken_its_place_writes_nothing_more(
     new_store: NewStore, pair: list[Racer], make: Callable[[], Racer], take_over: bool
 ) -> None:
@@ -128,6 +128,7 @@ def test_a_driver_that_was_killed_in_a_container_is_followed(
     assert any(trial_id.startswith("held-") for trial_id in one_wins(uri, pair)["there"])
 
 
+@pytest.mark.thorough
 def test_a_bucket_keeps_the_number_of_the_last_driver(object_store: ObjectStore) -> None:
     store = Store(object_store.uri("numbers"))
     for _ in range(2):

@@ -284,6 +284,7 @@ def test_a_thousand_epochs_are_all_there(start, epoch, record, look):
     assert run.tags["adaptune.status"] == "completed"
 
 
+@pytest.mark.thorough
 def test_two_drivers_may_begin_with_the_same_missing_database(tmp_path, record):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     trackers = [Tracker(name, "{}", tracking_uri=uri) for name in ("one", "two")]

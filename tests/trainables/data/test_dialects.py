@@ -126,6 +126,7 @@ def test_what_a_program_quotes_is_read_back_or_refused(data: st.DataObject, rows
 
 @many
 @given(data=st.data(), rows=tables())
+@pytest.mark.thorough
 def test_the_suggested_task_json_reads_the_same_rows(data: st.DataObject, rows: Rows, tmp_path: Path) -> None:
     written = data.draw(dialects(rows))
     if read(tmp_path, written.content, written.ending) is None:

@@ -131,6 +131,7 @@ class TestRun:
 
 
 class TestSeveralBackbones:
+    @pytest.mark.thorough
     def test_one_is_held_at_a_time_and_those_of_the_loaded_one_come_first(
         self, engine: Engine, config: MakeConfig, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -92,6 +92,7 @@ def test_the_rate_of_this_device_is_a_positive_number_and_threads_are_left_as_th
     assert measure_rate("fp32", num_threads=1) == rate  # measured once
 
 
+@pytest.mark.thorough
 def test_a_device_is_measured_beside_its_products_too() -> None:
     import torch
 

@@ -67,7 +67,7 @@ def refusal(folder: Path, to: str, out: Path) -> str:
         ("nomic_bert", "mean"),  # what goes up is two projections
     ],
 )
-@pytest.mark.thinned
+@pytest.mark.thinned(2)
 def test_peft_opens_lora_and_answers_the_same(
     family: str, pooling: str, pair: bool, saved: Saved, tmp_path: Path
 ) -> None:

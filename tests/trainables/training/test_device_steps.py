@@ -186,7 +186,7 @@ TRAINED_ALIKE = [method for method in PACKABLE if method != "bitfit"]
 
 
 @pytest.mark.parametrize(("method", "tokens_per_slice"), [*((each, 10_000) for each in TRAINED_ALIKE), ("adapter", 90)])
-@pytest.mark.thinned(4)
+@pytest.mark.thinned(1)
 def test_training_with_gathered_batches_is_the_same_training(
     method: str, tokens_per_slice: int, small_options: SmallOptions
 ) -> None:
@@ -197,7 +197,7 @@ def test_training_with_gathered_batches_is_the_same_training(
 
 
 @pytest.mark.parametrize("method", ["adapter", "lora", "no_bert"])
-@pytest.mark.thinned(1)
+@pytest.mark.thorough
 def test_what_was_recorded_once_trains_on_as_the_step_itself_does(
     method: str, small_options: SmallOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,7 +210,7 @@ class TestCounts:
         ],
         ids=lambda value: str(value) if isinstance(value, int) else "-".join(str(each) for each in value.values()),
     )
-    @pytest.mark.thinned(5)
+    @pytest.mark.thinned(2)
     def test_a_plan_counts_what_the_formula_says(self, options: dict[str, Any], expected: int) -> None:
         trial = TrialConfig(task="t", backbone="b", method="peft", method_options=options)
         assert preview_parameters(trial, BERT_BASE, 2).trained_without_head == expected

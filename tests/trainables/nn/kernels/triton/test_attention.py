@@ -74,7 +74,7 @@ def assert_near(ours: list[Tensor], expected: list[Tensor], dtype: torch.dtype) 
 @pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.thinned
+@pytest.mark.thinned(2)
 def test_values_and_gradients_are_those_of_torch(
     layout: str, dtype: torch.dtype, drops: bool, in_triton: InTriton, launched: list[str]
 ) -> None:
@@ -102,7 +102,7 @@ def test_values_and_gradients_are_those_of_torch(
 @pytest.mark.parametrize(
     ("lengths", "dtype"), [([[20, 0], [2, 7]], torch.bfloat16), (SHORT, torch.float32), ([[0, 70]], torch.bfloat16)]
 )
-@pytest.mark.thinned
+@pytest.mark.thinned(1)
 def test_first_tokens_alone_get_what_they_get_in_torch(
     lengths: list[list[int]], dtype: torch.dtype, drops: bool, in_triton: InTriton
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.trainables.nn.kernels.triton.conftest import InTriton
@@ -21,6 +22,7 @@ def train(*, gathers: bool) -> Pack:
     return pack
 
 
+@pytest.mark.thorough
 def test_gathered_steps_are_the_same(in_triton: InTriton) -> None:
     expected = train(gathers=False)
     with in_triton():

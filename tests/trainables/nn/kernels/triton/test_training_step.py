@@ -51,6 +51,7 @@ def called_fixture(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(("method", "num_trials"), [("adapter", 2), ("full_finetuning", 1)])
+@pytest.mark.thinned(1)
 def test_steps_are_those_of_torch(
     method: str, num_trials: int, in_triton: InTriton, small_options: SmallOptions, called: list[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_steps_are_those_of_torch(
     assert torch.allclose(_gradients(ours), _gradients(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_steps_in_bf16_are_those_of_torch_as_far_as_bf16_goes(in_triton: InTriton, small_options: SmallOptions) -> None:
     expected = train(ROUNDED, "adapter", small_options, 2, steps=1)
     with in_triton():
