@@ -150,7 +150,7 @@ def _register(store: Store, chosen: Mapping[str, Any], folder: Path, name: str, 
     (record,) = store.records([chosen["trial_id"]])
     paths = [path for path in folder.rglob("*") if path.is_file()]
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    model = dataclasses.replace(winner_model(store, record), files=lambda: files)
+    model = dataclasses.replace(winner_model(store, record, travels=True), files=lambda: files)
     return register_model(record.sweep, model, name, tracking_uri=tracking_uri)
 
 

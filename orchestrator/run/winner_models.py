@@ -43,14 +43,19 @@ def winner_models(plan: SweepPlan, store: Store, winners: Winners) -> list[Winne
     return [winner_model(store, record, register_as=names.get(record.trial_id)) for record in records]
 
 
-def winner_model(store: Store, record: TrialRecord, *, register_as: str | None = None) -> WinnerModel:
-    """The model of one trial, whose weights are read when they are asked for."""
+def winner_model(
+    store: Store, record: TrialRecord, *, register_as: str | None = None, travels: bool = False
+) -> WinnerModel:
+    """The model of one trial, whose weights are read when they are asked for.
+
+    One that is registered, or otherwise `travels`, carries a backbone that no name leads to from another machine.
+    """
     from orchestrator.tracking import WinnerModel
 
     return WinnerModel(
         record=record,
         files=functools.partial(store.weights, record.trial_id, record.started_at),
-        backbone=_carried(record.backbone),
+        backbone=_carried(record.backbone) if travels or register_as is not None else {},
         store=masked(store.uri if "://" in store.uri else store.path),
         register_as=register_as,
     )
@@ -58,7 +63,7 @@ def winner_model(store: Store, record: TrialRecord, *, register_as: str | None =
 
 @functools.cache
 def _carried(backbone: str) -> Mapping[str, Path]:
-    """The files of a backbone that travel with each model."""
+    """The files of a backbone that travel with a model."""
     from trainables.backbones.loading import carried_files
 
     return carried_files(backbone)

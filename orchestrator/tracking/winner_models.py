@@ -38,6 +38,7 @@ from trainables.inference.saved_names import CONFIG, write_files
 from trainables.task import TaskInfo
 
 STORE = "adaptune.store"
+CARRIES_BACKBONE = "adaptune.carries_backbone"
 IS_WINNER = "adaptune.is_winner"  # "false" where another trial has overtaken it since
 _VERSIONS = "mlflow.modelVersions"  # as MLflow itself notes them
 _READY: Literal["READY"] = "READY"
@@ -82,6 +83,7 @@ class _Held:
     model_id: str
     trial_id: str
     is_winner: bool
+    carries_backbone: bool
 
 
 class WinnerModels:
@@ -98,14 +100,19 @@ class WinnerModels:
         """Make MLflow hold a trial's model, registered where that is asked for; returns its id.
 
         `run_id` is the trial's run, which the model then belongs to. Without `is_winner`, what MLflow says about that
-        stays, and of a new model it is "false". None where the weights are gone.
+        stays, and of a new model it is "false". One that is to carry its backbone takes the place of one that does
+        not. None where the weights are gone.
         """
         held = self._find(model.record)
-        if held is None:
+        poorer = held if held is not None and model.backbone and not held.carries_backbone else None
+        if held is None or poorer is not None:
             files = model.files()
             if files is None:
                 return None
-            model_id = self._make(model, files, run_id, sweep_run, is_winner)
+            is_known_winner = poorer is not None and poorer.is_winner
+            model_id = self._make(model, files, run_id, sweep_run, is_winner or is_known_winner)
+            if poorer is not None:
+                self._window.client.delete_logged_model(poorer.model_id)
         else:
             model_id = held.model_id
             if is_winner and not held.is_winner:
@@ -170,8 +177,12 @@ class WinnerModels:
                     self._window.client.delete_logged_model(each.model_id)
                     continue
                 key = (each.tags.get(TRIAL_ID, ""), each.tags.get(STARTED_AT, ""))
-                is_winner = each.tags.get(IS_WINNER) == "true"
-                found[key] = _Held(model_id=each.model_id, trial_id=key[0], is_winner=is_winner)
+                found[key] = _Held(
+                    model_id=each.model_id,
+                    trial_id=key[0],
+                    is_winner=each.tags.get(IS_WINNER) == "true",
+                    carries_backbone=each.tags.get(CARRIES_BACKBONE) == "true",
+                )
             token = page.token
             if not token:
                 break
@@ -198,6 +209,7 @@ class WinnerModels:
             STARTED_AT: record.started_at or "",
             STORE: text(model.store),
             IS_WINNER: str(is_winner).lower(),
+            CARRIES_BACKBONE: str(bool(model.backbone)).lower(),
             NOTE: _note(model, files, self._sweep, self._window.address(sweep_run) if sweep_run else None),
             **({SWEEP_RUN: sweep_run} if sweep_run else {}),
         }
@@ -221,7 +233,9 @@ class WinnerModels:
             client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
         client.finalize_logged_model(model_id, _READY)  # last: a model that says so is whole
         key = (record.trial_id, record.started_at or "")
-        self._all()[key] = _Held(model_id=model_id, trial_id=key[0], is_winner=is_winner)
+        self._all()[key] = _Held(
+            model_id=model_id, trial_id=key[0], is_winner=is_winner, carries_backbone=bool(model.backbone)
+        )
         return model_id
 
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import pandas
@@ -228,6 +230,28 @@ def test_winners_become_models_of_their_trials_runs_once(
     assert left == {held.model_id: "false", strangers.model_id: None}
     assert unfinished.model_id not in left
     assert not caplog.records
+
+
+def test_a_winner_that_is_registered_later_is_written_again_with_its_backbone(
+    start, winner: MakeModel, tracking_uri: str
+) -> None:
+    model, _ = winner(register_as="questions")
+    client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+    held = []
+    for each in (dataclasses.replace(model, backbone={}, register_as=None), model, model):
+        tracker = start()
+        tracker.trial_ended(model.record)
+        tracker.show_models([each])
+        assert tracker.close(COMPLETED, lambda: [])
+        experiment = client.get_experiment_by_name("quickstart")
+        assert experiment is not None
+        (found,) = client.search_logged_models([experiment.experiment_id])
+        carries = (Path(url2pathname(urlparse(found.artifact_location).path)) / "data" / "trial" / "backbone").is_dir()
+        held.append((found.model_id, carries, found.tags["adaptune.is_winner"]))
+    assert [carries for _, carries, _ in held] == [False, True, True]
+    assert held[0][0] != held[1][0] == held[2][0]
+    assert {is_winner for *_, is_winner in held} == {"true"}
+    assert len(client.search_model_versions("name = 'questions'")) == 1
 
 
 def _place(client: MlflowClient, model_id: str) -> str:
