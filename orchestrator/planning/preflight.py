@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.planning.task_method import DEFAULT_MAX_LENGTH
 from orchestrator.spec.space import values_of
 from trainables import tasks
+from trainables.data.audit.checks import ROWS_NEVER_TRAINED
 from trainables.data.audit.examine import BRIEF, examine
 from trainables.data.folding import fold_of
+
+# The share of rows, of all epochs, that settings may leave out without a warning.
+LEFT_OUT = 0.1
 
 SCHEMA = pa.schema({"task": pa.string(), "warning": pa.string(), "sentence": pa.string()})
 
@@ -34,4 +40,31 @@ def data_warnings(plan: SweepPlan) -> pa.Table:
             for warning in found.warnings:
                 row = {"task": name, "warning": warning.name, "sentence": warning.sentence}
                 rows.setdefault((name, warning.name), row)
+        if sentence := _never_trained(plan, reference, task.silence):
+            rows[name, ROWS_NEVER_TRAINED] = {"task": name, "warning": ROWS_NEVER_TRAINED, "sentence": sentence}
     return pa.Table.from_pylist(list(rows.values()), schema=SCHEMA)
+
+
+def _never_trained(plan: SweepPlan, reference: str, silence: Collection[str]) -> str | None:
+    """Says how many rows the settings of a task leave out, where those are many: steps are whole batches."""
+    from trainables.methods import is_fitted
+
+    if ROWS_NEVER_TRAINED in silence:
+        return None
+    previews = {each.reference: each.task for each in plan.task_methods}
+    worst, said = LEFT_OUT, None
+    for trial in plan.sample_trials():
+        config, train_rows = trial.config, previews[trial.config.task].training_rows_of(trial.config.fold)
+        if config.task != reference or trial.num_steps is None or not train_rows or is_fitted(config.method):
+            continue
+        every = train_rows * config.num_epochs
+        left = every - trial.num_steps * config.batch_size
+        if left / every < worst:
+            continue
+        worst = left / every
+        said = (
+            f"{left:,} of {every:,} rows of all epochs are trained on in no step at batch_size {config.batch_size} and "
+            f"num_epochs {config.num_epochs} ({worst:.0%}), since steps are whole batches. Take smaller batches, or "
+            "more epochs"
+        )
+    return said

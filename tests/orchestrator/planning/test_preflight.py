@@ -61,6 +61,18 @@ def test_what_a_task_silences_is_not_said(tmp_path: Path) -> None:
     assert found(write(tmp_path / "odd", TRAIN, TRAIN[:60], silence=["rows-in-two-splits"])) == []
 
 
+def test_rows_that_are_in_no_batch_are_told_of_where_they_are_many(tmp_path: Path) -> None:
+    task = write(tmp_path / "few", TRAIN[:45], [f"test {n}" for n in range(60)])
+    once = {"num_epochs": {"grid": [1, 9]}, "batch_size": {"grid": [8, 32]}}
+    (row,) = data_warnings(plan_sweep(sweep(task, space=once))).to_pylist()
+    assert row["warning"] == "rows-never-trained"
+    assert row["sentence"].startswith("13 of 45 rows of all epochs are trained on in no step at batch_size 32 and num")
+    assert found(task, space={"num_epochs": 9}) == []  # 405 rows, of which 21 are left out
+    assert found(task, space=once, methods=["linear_probe"]) == []  # fitted to all rows
+    silenced = write(tmp_path / "known", TRAIN[:45], [f"test {n}" for n in range(60)], silence=["rows-never-trained"])
+    assert found(silenced, space=once) == []
+
+
 def test_a_plan_shows_it(
     odd: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,9 @@ from trainables.faults import unknown_name
 
 Check = Callable[[View], Iterator[str]]
 
+# Warnings of what settings make of data. A plan knows them; they are silenced as the others are.
+ROWS_NEVER_TRAINED = "rows-never-trained"
+
 
 @functools.cache
 def checks() -> Mapping[str, Check]:
@@ -34,4 +37,5 @@ def checks() -> Mapping[str, Check]:
 
 def silence_faults(names: Iterable[str]) -> list[str]:
     """The faults of names of warnings that are to be silenced: those that no warning has."""
-    return [unknown_name("warning", name, checks()) for name in names if name not in checks()]
+    known = (*checks(), ROWS_NEVER_TRAINED)
+    return [unknown_name("warning", name, known) for name in names if name not in known]
