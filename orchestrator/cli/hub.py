@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
@@ -25,13 +26,17 @@ class HubRepository:
     repo_id: str
 
     def push(self, folder: Path) -> str:
-        """Send the files of a folder in one commit; returns its address. Raises `FaultsError` where that fails."""
+        """Send the files of a folder in one commit; returns its address. Raises `FaultsError` where that fails.
+
+        Where tasks and backbones lie on this machine is not sent: of such a path the last name is.
+        """
+        from huggingface_hub import CommitOperationAdd
+
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        added = [CommitOperationAdd(path.relative_to(folder).as_posix(), _published(path)) for path in files]
         try:
-            commit = self.api.upload_folder(
-                repo_id=self.repo_id,
-                folder_path=folder,
-                commit_message="Add an adapter exported by adaptune",
-                ignore_patterns=[".*"],
+            commit = self.api.create_commit(
+                self.repo_id, added, commit_message="Add an adapter exported by adaptune", repo_type="model"
             )
         except Exception as error:  # whatever the client's HTTP library raises comes through as it is
             raise _refusal(f"{folder} is written, but could not be sent to {self.repo_id}", error) from None
@@ -68,6 +73,24 @@ def open_hub(repo_id: str, *, public: bool) -> HubRepository:
         rule = "must be private, or --public must say that all may read it"
         raise FaultsError("export", [f"--push: {rule}, but {repo_id} is there already and public"])
     return HubRepository(api=api, repo_id=found.repo_id)
+
+
+def _published(path: Path) -> bytes | Path:
+    """A file as everybody may read it."""
+    if path.suffix != ".json":
+        return path
+    content = json.loads(path.read_text(encoding="utf-8"))
+    told = _without_places(content)
+    return path if told == content else (json.dumps(told, indent=2) + "\n").encode()
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_places(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_places(each) for each in value]
+    is_place = isinstance(value, str) and os.path.isabs(value) and os.path.exists(value)
+    return os.path.basename(value.rstrip(os.sep)) if is_place else value
 
 
 def _refusal(what: str, error: Exception) -> FaultsError:

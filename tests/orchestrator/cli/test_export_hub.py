@@ -182,7 +182,13 @@ def test_a_push_makes_a_private_repository_and_sends_every_file(
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert answer["pushed"].startswith(hub.url)
     assert hub.files.keys() == {CARD, CONFIG, WEIGHTS}
-    assert all(hub.files[name] == (folder / name).read_bytes() for name in hub.files)
+    assert all(hub.files[name] == (folder / name).read_bytes() for name in (CARD, WEIGHTS))
+    # Where the task and the backbone lie on this machine is nobody else's business.
+    sent, here = (json.loads(content) for content in (hub.files[CONFIG], (folder / CONFIG).read_bytes()))
+    assert sent["backbone"] == Path(here["backbone"]).name
+    assert sent["trial_config"]["task"] == Path(here["trial_config"]["task"]).name
+    assert sent.keys() == here.keys()
+    assert b'"/' not in hub.files[CONFIG]
     # A second push is another commit of the same repository.
     assert main(["export", str(store), "--push", "me/opinions"]) == 0
 
