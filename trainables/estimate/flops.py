@@ -191,12 +191,21 @@ def _flops_of_layers(encoder: Encoder, shape: EncoderShape, length: float) -> li
         for name, parameter in layer.named_parameters():
             used = parameter.numel() * ((2 + others) / 3 if name.startswith("attention.qkv") else others)
             frozen, trained = (frozen, trained + used) if parameter.requires_grad else (frozen + used, trained)
-        attention = 4 * length * shape.hidden_size * others
+        attention = 4 * _seen(shape, index, length) * shape.hidden_size * others
         forward = 2 * (frozen + trained) + attention
         reached = reached or trained > 0
         # Both factors of an attention product have gradients, so it costs twice its forward pass.
         costs.append((forward, forward + 2 * trained + attention if reached else 0.0))
     return costs
+
+
+def _seen(shape: EncoderShape, layer: int, length: float) -> float:
+    """How many word pieces of a sequence each of them attends to in a layer, on average."""
+    window = shape.windows[layer] if shape.windows else 0
+    if not 0 < window < length - 1:
+        return length
+    to_one_side = window - window * (window + 1) / (2 * length)  # at the ends there is less to see
+    return 1 + 2 * to_one_side
 
 
 def _flops_of_library(encoder: Encoder, shape: EncoderShape, length: float) -> tuple[float, float]:

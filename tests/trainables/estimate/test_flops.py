@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_what_is_frozen_but_passes_gradients_on_costs_two_forward_passes(tiny_be
     assert flops(tiny_bert, "layernorm") == pytest.approx(
         SIZE.train_rows * SIZE.mean_length * (products + attention), rel=0.02
     )
+
+
+def test_attention_within_a_window_costs_what_the_window_holds(tiny_bert: Path) -> None:
+    config = trial_config("full_finetuning", backbone=str(tiny_bert), method_options={"pooling": "mean"})
+    far = describe_backbone(str(tiny_bert)).shape
+    near = dataclasses.replace(far, windows=(3, *[0] * (far.num_layers - 1)))
+    seen = sum(min(place, 3) + 1 + min(19 - place, 3) for place in range(20)) / 20
+    spared = 3 * 4 * (20 - seen) * far.hidden_size  # forwards, and twice that backwards
+    assert training_flops(config, far, 20) - training_flops(config, near, 20) == pytest.approx(spared)
+    assert training_flops(config, far, 4) == training_flops(config, near, 4)
 
 
 def test_evaluation_costs_one_forward_pass_a_row(tiny_bert: Path) -> None:
