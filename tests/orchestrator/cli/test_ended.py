@@ -25,7 +25,9 @@ def test_a_signal_before_the_trials_ends_in_order(
         signal.raise_signal(number)
 
     monkeypatch.setattr(run, "_begin", begin)
-    before = {each: signal.signal(each, signal.SIG_DFL) for each in (signal.SIGTERM, signal.SIGHUP)}
+    # As a shell in the foreground leaves them: the tests may run in its background, where SIGINT is ignored.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
     try:
         assert main(["run", write_sweep(), "--store", "here"]) == 128 + number
     finally:
