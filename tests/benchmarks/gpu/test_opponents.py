@@ -56,6 +56,7 @@ def test_a_batch_is_padded_to_a_multiple_of_eight_and_the_padding_is_masked():
     assert batch["labels"].tolist() == [1, 0]
 
 
+@pytest.mark.thorough
 def test_an_opponent_that_breaks_is_not_measured_and_says_why(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(opponents.sys, "executable", str(tmp_path / "broken"))
     (tmp_path / "broken").write_text("#!/bin/sh\necho no such library >&2\nexit 3\n", encoding="utf-8")

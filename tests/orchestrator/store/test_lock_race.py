@@ -116,6 +116,7 @@ def test_a_driver_that_wakes_up_after_another_has_taken_its_place_writes_nothing
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.thorough
 def test_a_driver_that_was_killed_in_a_container_is_followed(
     tmp_path: Path, pair: list[Racer], make: Callable[[], Racer]
 ) -> None:

@@ -219,6 +219,7 @@ def test_a_sweep_ends_though_mlflow_never_comes_back(start, window, planned, rec
     assert "resuming it fills the gap" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_sweep_waits_for_an_mlflow_that_is_slow_but_takes_things(start, window, record, look, monkeypatch):
     """As on a machine that many others use: a write takes nearly as long as a close waits for one that says nothing."""
     tracker = start(flush_interval_s=60.0)

@@ -115,6 +115,7 @@ def number(label: Any) -> Any:
 
 @many
 @given(data=st.data(), rows=tables())
+@pytest.mark.thorough
 def test_what_a_program_quotes_is_read_back_or_refused(data: st.DataObject, rows: Rows, tmp_path: Path) -> None:
     written = data.draw(dialects(rows))
     if written.said["quoting"] == "backslash":

@@ -95,6 +95,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.thorough
 def test_a_graph_for_questions_gives_starts_and_ends(saved: Saved, tmp_path: Path) -> None:
     options: dict[str, Scalar] = {"adapter_size": 4, "placement": "pfeiffer"}
     folder = saved("deberta-v2", "adapter", options, kind="extractive_qa", pair=True)
