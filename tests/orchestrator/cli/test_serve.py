@@ -21,10 +21,13 @@ import pytest
 import torch
 
 import trainables
+from adaptune import load_results
 from orchestrator.cli import main
+from orchestrator.serving import server as server_room
 from orchestrator.store import Store
 from tests.factories import trial_config
 from trainables.backbones.loading import Backbone
+from trainables.inference.bank import AdapterBank
 from trainables.inference.saved_adapter import own_tensors, save
 from trainables.task import TaskInfo
 from trainables.training.model import build_model
@@ -35,7 +38,12 @@ TEXTS = ["good w1 w2", "bad", "w3 w4 w5", "w9 good bad w1"]
 @pytest.fixture
 def adapters(tmp_path: Path, tiny_bert: Path, backbone: Backbone) -> Path:
     """A folder of two saved adapters, `one` and `two`."""
-    for seed, (name, method) in enumerate((("one", "adapter"), ("two", "bitfit"))):
+    return save_trials(tmp_path / "saved", tiny_bert, backbone, one="adapter", two="bitfit")
+
+
+def save_trials(folder: Path, tiny_bert: Path, backbone: Backbone, **methods: str) -> Path:
+    """Save a trial of each method, in a folder of its name."""
+    for seed, (name, method) in enumerate(methods.items()):
         labels = ("no", "yes")
         task = TaskInfo(
             name=name,
@@ -52,8 +60,8 @@ def adapters(tmp_path: Path, tiny_bert: Path, backbone: Backbone) -> Path:
             for tensor in own_tensors(model).values():
                 tensor.add_(0.5 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed)))
         fingerprint = str(backbone.info.fingerprint)
-        save(tmp_path / "saved" / name, model, config, task, backbone_fingerprint=fingerprint, scores={})
-    return tmp_path / "saved"
+        save(folder / name, model, config, task, backbone_fingerprint=fingerprint, scores={})
+    return folder
 
 
 @contextlib.contextmanager
@@ -169,6 +177,38 @@ def test_a_store_without_kept_weights_says_how_to_get_them(
     told = capsys.readouterr().err
     assert "no weights are kept of the recommended trial of topics" in told
     assert f"adaptune export {path} --task topics --out FOLDER" in told
+
+
+def test_what_cannot_be_served_with_others_gives_its_place_to_the_best_that_can(
+    trained_store: Callable[[], Path],
+    tmp_path: Path,
+    tiny_bert: Path,
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The sweep recommends full fine-tuning, whose kept weights stand for all."""
+    saved = save_trials(tmp_path / "kept", tiny_bert, backbone, full_finetuning="full_finetuning", layernorm="bitfit")
+    path = trained_store()
+    methods = {row["trial_id"]: row["method"] for row in load_results(path).trials().to_pylist()}
+    (recommended,) = load_results(path).recommend()["method"].to_pylist()
+    assert recommended not in ("layernorm", "bitfit")
+
+    def weights(self: Store, trial_id: str, started_at: str | None) -> dict[str, bytes] | None:
+        folder = saved / methods[trial_id].replace(recommended, "full_finetuning")
+        return {file.name: file.read_bytes() for file in folder.iterdir()} if folder.exists() else None
+
+    served: list[AdapterBank] = []
+    monkeypatch.setattr(Store, "weights", weights)
+    monkeypatch.setattr(server_room, "serve", lambda bank, *_, **__: served.append(bank))
+    assert main(["serve", "--store", str(path), "--port", "0"]) == 0
+    (bank,) = served
+    assert {name: predictor.config.method for name, predictor in bank.adapters.items()} == {"topics": "bitfit"}
+    said = capsys.readouterr().err
+    assert "topics: layernorm (validation 0." in said
+    assert f"answers in the place of {recommended}" in said
+    assert main(["serve", "--store", str(path), "--port", "0", "--method", recommended]) == 2
+    assert "topics: full_finetuning cannot be served together with others" in capsys.readouterr().err
 
 
 @pytest.fixture
