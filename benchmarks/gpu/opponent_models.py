@@ -14,19 +14,17 @@ from transformers import BertConfig, BertModel
 
 from benchmarks.opponents.adapter_bert import AdapterBert, HeadedBert
 
-LORA_ALPHA = 16
-
 
 def adapted_bert(configuration: Mapping[str, Any], *, adapter_size: int, num_labels: int) -> nn.Module:
     """With adapters in plain torch; they, the LayerNorms and the head are trained."""
     return AdapterBert(_random_bert(configuration), adapter_size=adapter_size, num_labels=num_labels)
 
 
-def lora_bert(configuration: Mapping[str, Any], *, rank: int, num_labels: int) -> nn.Module:
+def lora_bert(configuration: Mapping[str, Any], *, rank: int, alpha: int, num_labels: int) -> nn.Module:
     """With peft's LoRA of queries and values; it and the head are trained."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=rank, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules=["query", "value"])
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=["query", "value"])
     return HeadedBert(inject_adapter_in_model(config, _random_bert(configuration)), num_labels=num_labels)
 
 

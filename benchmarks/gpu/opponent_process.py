@@ -143,7 +143,7 @@ def _train(
     window = Window(is_told_to_go, settings["window_s"])
     backbone, num_labels = phase["backbone"], settings["num_labels"]
     if phase["method"] == "lora":
-        model = lora_bert(backbone, rank=settings["lora_rank"], num_labels=num_labels)
+        model = lora_bert(backbone, rank=settings["lora_rank"], alpha=settings["lora_alpha"], num_labels=num_labels)
     else:
         model = adapted_bert(backbone, adapter_size=settings["adapter_size"], num_labels=num_labels)
     trainer = Trainer(

@@ -90,6 +90,7 @@ def _opponents(run: Run, rows: TokenizedSplit, num_labels: int, raced: Sequence[
         "rows": str(shared / "rows.npz"),
         "adapter_size": run.sizes.adapter_size,
         "lora_rank": run.sizes.lora_rank,
+        "lora_alpha": run.sizes.lora_alpha,
         "batch_size": run.sizes.batch_size,
         "num_labels": num_labels,
         "bf16": compute_dtype("auto", run.device) is torch.bfloat16,

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.clock import Deadline
-from benchmarks.gpu.opponent_models import LORA_ALPHA
 from benchmarks.gpu.sizes import Sizes
 from benchmarks.packing import encoder_of_shape, random_split
 from trainables.backbones import shape_of
@@ -52,7 +51,7 @@ def trial_config(sizes: Sizes, seed: int, **chosen: Any) -> TrialConfig:
 
 def lora_config(sizes: Sizes, seed: int, **chosen: Any) -> TrialConfig:
     """One trial of a pack that trains what the opponents' LoRA does."""
-    options = {"rank": sizes.lora_rank, "alpha": LORA_ALPHA, "pooling": "pooler"}
+    options = {"rank": sizes.lora_rank, "alpha": sizes.lora_alpha, "pooling": "pooler"}
     return trial_config(sizes, seed, method="lora", method_options=options, **chosen)
 
 

@@ -30,6 +30,7 @@ class Sizes:
     batch_size: int = 32
     adapter_size: int = 64
     lora_rank: int = 8
+    lora_alpha: int = 16
     correctness_trials: int = 4
     correctness_steps: int = 20
     launch_packs: Sequence[int] = (1, 8, 32)

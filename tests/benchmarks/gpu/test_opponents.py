@@ -24,7 +24,7 @@ CONFIGURATION = REHEARSED["tiny"] | {"vocab_size": 64, "hidden_size": 16, "inter
 def test_both_sides_train_the_same_tensors(method):
     sizes = replace(REHEARSAL, adapter_size=4, lora_rank=2)
     if method == "lora":
-        theirs, config = lora_bert(CONFIGURATION, rank=2, num_labels=3), lora_config(sizes, 0)
+        theirs, config = lora_bert(CONFIGURATION, rank=2, alpha=4, num_labels=3), lora_config(sizes, 0)
     else:
         theirs, config = adapted_bert(CONFIGURATION, adapter_size=4, num_labels=3), trial_config(sizes, 0)
     ours = build_model(encoder(CONFIGURATION, torch.device("cpu")), [config], 3)
