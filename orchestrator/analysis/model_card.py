@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from orchestrator.analysis.statistics.intervals import estimate_over_seeds_and_rows, mean_and_standard_error, t_interval
 from orchestrator.analysis.text import wording
+from trainables import metrics
 from trainables.packaged import PACKAGED, packaged_folder
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", flags=re.DOTALL)
@@ -136,8 +137,8 @@ def _scores(standing: Standing) -> str:
             split,
             f"{trial[f'{split}_score']:.4f}",
             wording.score(mean, error, len(scores)),
-            _interval(t_interval(scores)),
-            _interval(of_rows),
+            _interval(t_interval(scores), metric),
+            _interval(of_rows, metric),
         )
         lines.append(f"| {' | '.join(cells)} |")
     tried = wording.plural(standing.num_configurations, "configuration")
@@ -147,14 +148,18 @@ def _scores(standing: Standing) -> str:
         "and of the chosen one's seeds the best there, so that validation scores are flattered; test rows have no part "
         f"in any choice. These weights are those of seed {trial['seed']}. An interval over seeds is Student's and says "
         "nothing of other rows. The one over rows too takes rows and seeds as independent draws; it is given for "
-        "accuracy."
+        "accuracy. Intervals end at the best score there is."
     )
     lines += ["", said]
     return "\n".join(lines)
 
 
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return wording.UNKNOWN if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+def _interval(bounds: tuple[float, float] | None, metric: str) -> str:
+    """Of two seeds it may go past the best score there is, and is cut there."""
+    if bounds is None:
+        return wording.UNKNOWN
+    low, high = bounds if metrics.get(metric).mode == "min" else (bounds[0], min(bounds[1], 1.0))
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _rows_by_split(trial: Mapping[str, Any]) -> dict[str, int]:
