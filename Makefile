@@ -34,10 +34,10 @@ sweep: $(INSTALLED) ## the quickstart: a real sweep on generated tasks, about fi
 	@echo "The runs in the MLflow UI:                $(BIN)/adaptune ui"
 
 # Tests that start Ray come after the others and a few at a time: each takes the whole machine.
-test: test-fast ## the test suite of every day, some eight minutes on two cores
+test: test-fast ## the test suite of every day, some seven minutes on two cores
 	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes and not thorough"
 
-test-fast: $(INSTALLED) ## those of its tests that start no Ray, some three minutes on two cores
+test-fast: $(INSTALLED) ## those of its tests that start no Ray, about two minutes on two cores
 	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser and not thorough"
 
 test-thorough: $(INSTALLED) ## what `make test` leaves out: all cases of products, long simulations, more of Ray
