@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 import ray
 
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 HEAD = "f" * 51 + "00000"  # the fake provider knows the head by it
 STORE_BYTES = 80 * 2**20  # the least that Ray takes is 75 MiB
 START_S = 120.0
@@ -28,10 +30,11 @@ START_S = 120.0
 class FakeCloud:
     """A head with one CPU, and up to so many nodes with one CPU each, which end after so many idle seconds.
 
-    `environment` has the token that it demands. In a folder with a short path, as Ray's sockets lie in it.
+    `environment` has the token that it demands. In a folder with a short path, as Ray's sockets lie in it. Ray has two
+    autoscalers: version 1 reads what is idle by itself, version 2 (KubeRay's) drains a node before it ends it.
     """
 
-    def __init__(self, folder: Path, *, most: int, idle_s: float) -> None:
+    def __init__(self, folder: Path, *, most: int, idle_s: float, version: int = 1) -> None:
         with socket.create_server(("", 0)) as free:
             port = free.getsockname()[1]
         self.address = f"{ray.util.get_node_ip_address()}:{port}"
@@ -50,6 +53,10 @@ class FakeCloud:
         command += ["--num-cpus=1", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}/ray"]
         command += [f"--autoscaling-config={config}", "--include-dashboard=false", "--disable-usage-stats"]
         fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        if version == 2:
+            fake |= {"RAY_enable_autoscaler_v2": "1"}
+            fake |= {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
+            fake |= {"RAY_NODE_TYPE_NAME": "ray.head.default"}  # as operators of clusters tell every node
         with (folder / "head.log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, env={**self.environment, **fake}, stdout=log, stderr=log, start_new_session=True
@@ -60,7 +67,9 @@ class FakeCloud:
         """What the autoscaler says that it did."""
         logs = self.folder.glob("ray/session_2*/logs/monitor.log")
         lines = [line for log in logs for line in log.read_text().splitlines()]
-        return [line.partition(":event_summary:")[2] for line in lines if ":event_summary:" in line]
+        # The first version begins its lines with the first of these marks, the second one with the name of a file.
+        marked = [re.split(r":event_summary:|event_logger\.py:\d+ -- ", line, maxsplit=1) for line in lines]
+        return [parts[1] for parts in marked if len(parts) == 2]
 
     def close(self) -> None:
         """End every process of it at once."""
@@ -80,7 +89,8 @@ class FakeCloud:
         socket.create_connection((host, int(port)), timeout=5).close()
 
     def _config(self, most: int, idle_s: float) -> dict[str, Any]:
-        provider = {"type": "fake_multinode", "gcs_address": self.address, "head_node_id": HEAD}
+        # By name the provider would be completed from a file that Ray's wheel does not have.
+        provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "head_node_id": HEAD}
         types = {
             "worker": {"resources": {"CPU": 1, "object_store_memory": STORE_BYTES}, "max_workers": most},
             "ray.head.default": {"resources": {"CPU": 1}, "max_workers": 0},
@@ -97,6 +107,7 @@ class FakeCloud:
                 "disable_node_updaters": True,
                 "disable_launch_config_check": True,
                 "use_node_id_as_ip": True,
+                "launch_multiple": True,
             },
             "available_node_types": {
                 name: {"node_config": {}, "min_workers": 0, **kind} for name, kind in types.items()

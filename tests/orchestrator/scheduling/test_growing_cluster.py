@@ -43,10 +43,10 @@ print(json.dumps({"most": watch.most, "trials": results.trials()["trial_id"].to_
 """
 
 
-@pytest.fixture
-def cloud() -> Iterator[FakeCloud]:
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+def cloud(request: pytest.FixtureRequest) -> Iterator[FakeCloud]:
     folder = Path(tempfile.mkdtemp(prefix="adaptune-cloud-", dir="/tmp"))
-    started = FakeCloud(folder, most=2, idle_s=IDLE_S)
+    started = FakeCloud(folder, most=2, idle_s=IDLE_S, version=request.param)
     yield started
     started.close()
     shutil.rmtree(folder, ignore_errors=True)
