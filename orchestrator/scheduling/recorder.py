@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from orchestrator.engine_status import EngineStatus
@@ -22,6 +24,8 @@ from orchestrator.trial_source import TrialSource
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles
 from trainables.predictions import Predictions
+
+logger = logging.getLogger(__name__)
 
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
@@ -298,8 +302,9 @@ class _Watch:
         if self._names is None:
             return None
         if _is_there(self._names):
-            names, self._names = ray.get(self._names), None
-            return list(names)
+            names = _answer(self._names)
+            self._names = self._pool.ready.remote() if names is None else None
+            return names
         if time.monotonic() > self._deadline:
             free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
             raise TimeoutError(f"the engines did not start within {ENGINE_START_TIMEOUT_S:.0f} s; Ray has free: {free}")
@@ -314,8 +319,19 @@ class _Watch:
             return None
         if not _is_there(self._status):
             return None
-        status, self._status = ray.get(self._status), None
-        return status
+        asked, self._status = self._status, None
+        return _answer(asked)
+
+
+def _answer(given: Any) -> Any | None:
+    """The pool's answer; None where its process died meanwhile: Ray starts it again. Raises what the pool raised."""
+    try:
+        return ray.get(given)
+    except RayTaskError:
+        raise
+    except RayError as error:
+        logger.warning("the pool did not answer: %s", error)
+        return None
 
 
 def _is_there(answer: Any) -> bool:

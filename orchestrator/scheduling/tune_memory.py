@@ -13,6 +13,8 @@ from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from orchestrator.scheduling.tune_deaths import outlive_deaths
+
 # How many processes of ended trials wait for the next ones: all there are, which are as many as trials under way.
 _PROCESSES = 10_000
 # Where Tune's controller holds ended trials.
@@ -30,13 +32,16 @@ class ForgetEnded(FIFOScheduler):
         super().__init__()
         self._judge = judge or FIFOScheduler()
         self._ended: list[Trial] = []
-        self._keeps_processes = False
+        self._knows_controller = False
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self._judge.on_trial_add(tune_controller, trial)
         controller = _unwrapped(tune_controller)
-        if not self._keeps_processes and (cache := getattr(controller, "_actor_cache", None)) is not None:
-            self._keeps_processes = True
+        if self._knows_controller:
+            return
+        self._knows_controller = True
+        outlive_deaths(controller)
+        if (cache := getattr(controller, "_actor_cache", None)) is not None:
             cache.increase_max(trial.placement_group_factory, by=_PROCESSES)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
