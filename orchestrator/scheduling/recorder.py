@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from orchestrator.engine_status import EngineStatus
@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
 WATCH_S = 1.0
+# Between two words on memory that ran out: Ray may kill many processes in a row.
+MEMORY_NOTICE_S = 60.0
+OUT_OF_MEMORY = (
+    "A machine ran out of memory, so Ray killed processes of this sweep. They are started again; what they were "
+    "training begins anew. Close what else needs memory there, or give trials a smaller batch_size or max_length."
+)
 # Records of trials that end within so long of each other, or so many, are handed on together.
 GATHER_S, GATHER_MOST = 0.25, 64
 
@@ -102,6 +108,7 @@ class Recorder(tune.Callback):
         self._gathered: list[TrialRecord] = []
         self._gathered_since = 0.0
         self._replacements_told = 0
+        self._next_memory_notice = 0.0
         self.engines = 0  # that were there at the last look
         self.error: Exception | None = None
 
@@ -185,6 +192,13 @@ class Recorder(tune.Callback):
         error = trial.get_error()
         text = "".join(traceback.format_exception(error)) if error else "the trial's process died"
         self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
+
+    def process_died(self, error: RayError) -> None:
+        """Tell the user, now and then, that memory ran out under the processes of trials; Tune starts them again."""
+        logger.warning("a trial's process died: %s", error)
+        if isinstance(error, OutOfMemoryError) and time.monotonic() >= self._next_memory_notice:
+            self._next_memory_notice = time.monotonic() + MEMORY_NOTICE_S
+            self._tell(self._observer.notice, OUT_OF_MEMORY)
 
     def finish(self) -> None:
         """Hand on what is left, and as cancelled what Tune ended without a word; not after an error of the sweep's."""

@@ -8,13 +8,17 @@ out. What a later version of Tune no longer has is left alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 
-def outlive_deaths(controller: Any) -> None:
-    """Have Tune's controller hear of every failure that is not a trial's own as of the death of its process."""
+def outlive_deaths(controller: Any, died: Callable[[RayError], None]) -> None:
+    """Have Tune's controller hear of every failure that is not a trial's own as of the death of its process.
+
+    `died` is told of those that would have ended the sweep.
+    """
     manager: Any = getattr(controller, "_actor_manager", None)
     failed = getattr(manager, "_actor_task_failed", None)
     if failed is None:
@@ -22,6 +26,7 @@ def outlive_deaths(controller: Any) -> None:
 
     def task_failed(tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            died(exception)
             exception = RayActorError(error_msg=str(exception))
         failed(tracked_actor_task=tracked_actor_task, exception=exception)
 

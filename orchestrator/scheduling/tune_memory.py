@@ -7,8 +7,10 @@ its controller out: to the trial scheduler. What a later version of Tune no long
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -26,10 +28,12 @@ class ForgetEnded(FIFOScheduler):
 
     Args:
         judge: what prunes trials; None where nothing does.
+        died: told of the death of a trial's process that Tune does not take for one (`tune_deaths`).
     """
 
-    def __init__(self, judge: TrialScheduler | None) -> None:
+    def __init__(self, judge: TrialScheduler | None, died: Callable[[RayError], None]) -> None:
         super().__init__()
+        self._died = died
         self._judge = judge or FIFOScheduler()
         self._ended: list[Trial] = []
         self._knows_controller = False
@@ -40,7 +44,7 @@ class ForgetEnded(FIFOScheduler):
         if self._knows_controller:
             return
         self._knows_controller = True
-        outlive_deaths(controller)
+        outlive_deaths(controller, self._died)
         if (cache := getattr(controller, "_actor_cache", None)) is not None:
             cache.increase_max(trial.placement_group_factory, by=_PROCESSES)
 

@@ -99,8 +99,9 @@ def run_trials(
                 keep_predictions=keep_predictions,
                 keep_weights=keep_weights,
             )
+            scheduler = ForgetEnded(judge, recorder.process_died)
             try:
-                _tuner(sweep, proposals, ForgetEnded(judge), recorder, pool, concurrent(), scratch, stays=grows).fit()
+                _tuner(sweep, proposals, scheduler, recorder, pool, concurrent(), scratch, stays=grows).fit()
             except tune.TuneError:
                 if recorder.error is not None:
                     raise recorder.error from None

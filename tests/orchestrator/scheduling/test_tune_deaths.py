@@ -31,7 +31,7 @@ class Fails:
 
     def __init__(self) -> None:
         self.manager = RayActorManager(MagicMock())
-        self.died, self.failed = MagicMock(), MagicMock()
+        self.died, self.failed, self.told = MagicMock(), MagicMock(), MagicMock()
         self.actor = self.manager.add_actor(object, {}, MagicMock(), on_error=self.died)
         self.manager._live_actors_to_ray_actors_resources[self.actor] = (MagicMock(), MagicMock())
 
@@ -49,8 +49,9 @@ def test_tune_hears_of_every_death_as_of_one(error: RayError) -> None:
     with pytest.raises(RuntimeError, match="unexpected"):  # what is mended here; without it this module can go
         Fails().of(error)
     fails = Fails()
-    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager))
+    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager), fails.told)
     fails.of(error)
+    fails.told.assert_called_once_with(error)
     told = fails.died.call_args.args[1]
     assert isinstance(told, RayActorError)
     assert str(error) in str(told)
@@ -60,21 +61,32 @@ def test_tune_hears_of_every_death_as_of_one(error: RayError) -> None:
 @pytest.mark.parametrize("error", [A_TASK_FAILED, ActorUnavailableError("away", None)], ids=["task", "actor"])
 def test_what_tune_knows_stays_as_it_is(error: RayError) -> None:
     fails = Fails()
-    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager))
+    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager), fails.told)
     fails.of(error)
     assert fails.failed.call_args.args[1] is error
     assert fails.died.called is isinstance(error, RayActorError)
+    fails.told.assert_not_called()
 
 
 def test_a_fault_of_our_own_still_ends_the_sweep() -> None:
     fails = Fails()
-    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager))
+    outlive_deaths(SimpleNamespace(_actor_manager=fails.manager), fails.told)
     with pytest.raises(RuntimeError, match="unexpected"):
         fails.of(KeyError("x"))
 
 
 def test_a_tune_without_that_manager_is_left_alone() -> None:
-    outlive_deaths(SimpleNamespace())
+    outlive_deaths(SimpleNamespace(), MagicMock())
+
+
+def test_the_user_hears_of_memory_that_ran_out_once_in_a_while() -> None:
+    observer = MagicMock()
+    recording = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recording.process_died(NodeDiedError("gone"))  # of nodes the user is told otherwise
+    observer.notice.assert_not_called()
+    for _ in range(5):
+        recording.process_died(OutOfMemoryError("5 workers were killed"))
+    observer.notice.assert_called_once_with(recorder.OUT_OF_MEMORY)
 
 
 class Pool:
