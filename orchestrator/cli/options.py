@@ -19,7 +19,9 @@ StoreOption = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a value of the sweep: seeds=[0], num_epochs=1. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value: seeds=[0], num_epochs=1, methods.adapter.adapter_size=8. Repeatable.",
     ),
 ]
 Address = Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.spec.spec import SweepSpec, parse_leniently, plain_copy
+from orchestrator.spec.spec import SweepSpec, parse_leniently, plain_copy, unknown_key
 from trainables.faults import unknown_name
 
 # Methods that change the backbone's own weights by default are one model that goes on from task to task.
@@ -64,7 +64,7 @@ def parse_sequence(values: Any) -> tuple[SequenceSpec, list[str]]:
         return SequenceSpec(sweep=parse_leniently({})[0], sequential=()), ["a sequence must not contain itself"]
     own = {name: given.pop(name) for name in _OWN if name in given}
     known = (*_OF_A_SWEEP, *_OWN)
-    faults = [f"{key}: {unknown_name('key', key, known)}" for key in given if key not in known]
+    faults = [f"{key}: {unknown_key(key, known)}" for key in given if key not in known]
     sweep, of_sweep = parse_leniently({key: value for key, value in given.items() if key in _OF_A_SWEEP})
     faults += of_sweep + _sweep_faults(sweep)
     methods = [entry.method for entry in sweep.methods]
