@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from orchestrator.store.fence import StoreLockedError, lost
 from orchestrator.store.files import Folder
