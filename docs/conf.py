@@ -68,10 +68,24 @@ def commands_in_markdown() -> str:
     return f"## {text.partition('## ')[2]}".replace("```console", "```none")
 
 
-def fill_in_commands(app: Any, docname: str, source: list[str]) -> None:
+def methods_in_markdown() -> str:
+    """A section for each method there is, from the docstrings of its file and of its options."""
+    from trainables.methods import method_names
+
+    sections = []
+    for name in method_names():
+        module = f"trainables.methods.{name}"
+        directives = f".. automodule:: {module}\n\n.. autoclass:: {module}.Options"
+        sections.append(f"## {name}\n\n```{{eval-rst}}\n{directives}\n```\n")
+    return "\n".join(sections)
+
+
+def fill_in(app: Any, docname: str, source: list[str]) -> None:
     if docname == "reference/command-line":
         source[0] = source[0].replace("<!-- commands -->", commands_in_markdown())
+    if docname == "reference/methods":
+        source[0] = source[0].replace("<!-- methods -->", methods_in_markdown())
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", fill_in_commands)
+    app.connect("source-read", fill_in)

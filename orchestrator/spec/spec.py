@@ -184,15 +184,17 @@ class SweepSpec(BaseModel):
 
     Args:
         name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
-        tasks, methods: folders or names of tasks; `MethodSpec`, or entries as in a sweep file.
+        tasks: folders or names of tasks.
+        methods: each a `MethodSpec`, or an entry as in a sweep file.
         backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default. A list of these, or a grid of
             them, adapts each one: the sweep is tasks x backbones x methods x hyperparameters x seeds.
         seeds: every configuration is trained once per seed; seeds are never searched.
-        folds: into how many the rows of each task are cut, 2 to 20, but of those whose task.json says it; every
-            configuration is then trained once per seed and fold. None leaves tasks the splits they have.
+        folds: into how many the rows of each task are cut, 2 to 20, unless its task.json says it; every configuration
+            is then trained once per seed and fold. None leaves tasks the splits they have.
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
-        early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+        early_stopping: `none`, `asha`, `hyperband`, `median`, `patience`, or a rule with settings, such as
+            `Asha(grace_period=2)`.
         keep: of which completed trials the store keeps what they have trained: `best`, of each task and method those
             that `adaptune export` would choose; `all`; or `none`.
         keep_predictions: whether the store keeps what each completed trial predicts of every validation and test row.
