@@ -24,13 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        if given.config is not None:
-            config = TrialConfig.from_dict(json.loads(given.config.read_text(encoding="utf-8")))
-        else:
-            config = _config(given)
+        config = _read_config(given.config) if given.config is not None else _config(given)
         _check(config, given.predictions)
         config = _used_alone(config)
-    except (FaultsError, OSError, json.JSONDecodeError) as error:
+    except FaultsError as error:
         print(error, file=sys.stderr)
         return 2
     from trainables.engine.engine import (
@@ -57,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"--predictions: the file must be writable, but {error}", file=sys.stderr)
             return 2
     return 0
+
+
+def _read_config(path: Path) -> TrialConfig:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # what is no text or no JSON is a ValueError
+        raise FaultsError("command line", [f"--config: must be a JSON file, but {error}"]) from None
+    return TrialConfig.from_dict(values)
 
 
 def _write_predictions(path: Path, outcome: TrialOutcome) -> None:

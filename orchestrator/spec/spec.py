@@ -179,7 +179,19 @@ class NonInferioritySpec(BaseModel):
     margin: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 
-class SweepSpec(BaseModel):
+class _Declaration(BaseModel):
+    """A model whose faults, where a script makes one, are told as those of a sweep file are."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SweepSpecError(f"sweep {values.get('name', 'unnamed')}", spec_faults(error)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # `model_validate` tells faults as pydantic does
+
+
+class SweepSpec(_Declaration):
     """A declared sweep: tasks x methods x hyperparameters x seeds.
 
     Args:

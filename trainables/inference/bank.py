@@ -23,6 +23,7 @@ from torch import Tensor
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.predictor import Predictor
@@ -66,8 +67,8 @@ class AdapterBank:
 
     def __init__(self, backbone: str | Backbone, *, device: str = "cpu", precision: str = "fp32") -> None:
         if isinstance(backbone, str):
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-            backbone = load_backbone(backbone, device=device_named(device), compute_dtype=dtype)
+            place = device_named(device)
+            backbone = load_backbone(backbone, device=place, compute_dtype=compute_dtype(precision, place))
         self.backbone = backbone
         try:
             self._mixed = MixedEncoder(backbone.encoder)
@@ -140,7 +141,14 @@ class AdapterBank:
     def faults_of(self, texts: Sequence[tuple[str, Text]]) -> list[str]:
         """Every fault of such texts, a sentence each, those of the first ten."""
         faults = []
-        for place, (name, text) in enumerate(texts):
+        for place, each in enumerate(texts):
+            if len(faults) == _MOST_TOLD:
+                break
+            if not isinstance(each, list | tuple) or len(each) != 2:
+                rule = "must be a pair of an adapter's name and its text"
+                faults.append(f"texts[{place}]: {rule}, but got {_shortened(each)}")
+                continue
+            name, text = each
             predictor = self._predictors.get(name) if isinstance(name, str) else None
             if predictor is None:
                 faults.append(f"texts[{place}]: {unknown_name('adapter', name, self._predictors)}")
@@ -149,8 +157,6 @@ class AdapterBank:
             if len(parts) != 1 + predictor.task.pair or not all(isinstance(part, str) for part in parts):
                 rule = "a pair of texts" if predictor.task.pair else "one text"
                 faults.append(f"texts[{place}]: {name} must be given {rule}, but got {_shortened(text)}")
-            if len(faults) == _MOST_TOLD:
-                break
         return faults
 
     def _answer(self, texts: Sequence[tuple[str, Text]]) -> list[tuple[Answer, np.ndarray]]:

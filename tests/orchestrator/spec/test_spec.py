@@ -78,6 +78,17 @@ def test_an_empty_space_may_be_null() -> None:
     assert parse_spec(changed(space=None)).space == {}
 
 
+def test_a_script_hears_of_faults_as_a_file_does() -> None:
+    with pytest.raises(SweepSpecError) as error:
+        SweepSpec(name="mine", tasks="toy/sentiment", method=["adapter"])  # type: ignore[call-arg, arg-type]
+    assert error.value.subject == "sweep mine"
+    assert [fault[:52] for fault in error.value.faults] == [
+        "tasks: must be a list, but got 'toy/sentiment'; writ",
+        "methods: is required",
+        "method: unknown key 'method'; did you mean 'methods'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
