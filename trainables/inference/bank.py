@@ -62,7 +62,8 @@ class AdapterBank:
     Adapters of any size and of every method that leaves the backbone's weights as they are may stand side by side
     (`adapter`, `lora`, `bitfit`, `layernorm`, `linear_probe` among them), with heads of any size. What a task answers
     depends on its own weights and on the batch's shape, never on which other tasks are in the bank or in the batch. May
-    be used from several threads. Raises `FaultsError` for a backbone that is not built like BERT.
+    be used from several threads. Raises `FaultsError` for a backbone whose layers are not BERT's
+    (ModernBERT, ALBERT).
     """
 
     def __init__(self, backbone: str | Backbone, *, device: str = "cpu", precision: str = "fp32") -> None:
@@ -140,7 +141,7 @@ class AdapterBank:
 
     def faults_of(self, texts: Sequence[tuple[str, Text]]) -> list[str]:
         """Every fault of such texts, a sentence each, those of the first ten."""
-        faults = []
+        faults: list[str] = []
         for place, each in enumerate(texts):
             if len(faults) == _MOST_TOLD:
                 break
