@@ -248,7 +248,7 @@ def _card(about: Mapping[str, Any]) -> str:
     unused = unused_hyperparameters(config["method"])
     said = {
         "learning_rate": f"learning rate {config['learning_rate']:g}, ",
-        "num_epochs": f"{config['num_epochs']} epochs,",
+        "num_epochs": f"{config['num_epochs']} epoch{'' if config['num_epochs'] == 1 else 's'},",
     }
     training = "".join(words for name, words in said.items() if name not in unused) or "fitted at once,"
     fold = config.get("fold")

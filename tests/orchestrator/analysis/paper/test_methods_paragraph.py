@@ -14,7 +14,7 @@ def test_it_has_every_number_of_the_store() -> None:
         "bert-base-uncased (109,482,240 parameters)",
         "2 tasks with 2 methods (adapter and lora)",
         "trec (4952 train, 500 validation, 500 test rows)",
-        "of adapter 12 configurations (adapter_size {2, 8, 64, 256}, learning_rate {0.0001, 0.0003, 0.001})",
+        "12 configurations of adapter (adapter_size {2, 8, 64, 256}, learning_rate {0.0001, 0.0003, 0.001})",
         "of lora 6 configurations (rank {4, 16}",
         "3 seeds (0, 1, 2), 108 trials in all: 102 completed, 6 failed",
         "best mean validation score over seeds",

@@ -147,7 +147,7 @@ def test_a_paper_has_tables_of_each_backbone(both: Results, tmp_path: Path, monk
     assert " on small" not in small
     text = (tmp_path / "methods.md").read_text(encoding="utf-8")
     assert "We adapted small (" in text
-    assert "On each task with each backbone we tried of adapter 6 configurations" in text
+    assert "On each task with each backbone we tried 6 configurations of adapter" in text
 
 
 def test_an_export_is_of_the_better_backbone_or_of_the_one_that_is_asked_for(both: Results) -> None:
