@@ -15,7 +15,7 @@ def test_it_has_every_number_of_the_store() -> None:
         "2 tasks with 2 methods (adapter and lora)",
         "trec (4952 train, 500 validation, 500 test rows)",
         "12 configurations of adapter (adapter_size {2, 8, 64, 256}, learning_rate {0.0001, 0.0003, 0.001})",
-        "of lora 6 configurations (rank {4, 16}",
+        "6 configurations of lora (rank {4, 16}",
         "3 seeds (0, 1, 2), 108 trials in all: 102 completed, 6 failed",
         "best mean validation score over seeds",
         "ddof = 1",
