@@ -145,7 +145,7 @@ def test_tables_and_pictures_are_written(done: Path) -> None:
     assert b"<svg" in (done / "forgetting.svg").read_bytes()[:400]
     page = (done / "forgetting.md").read_text(encoding="utf-8")
     assert "| adapter | its own weights for each task |" in page
-    assert "of adapter in all 3, of full_finetuning in none of 3" in page
+    assert "adapter 3 of 3, full_finetuning 0 of 3" in page
     assert len(pyarrow.csv.read_csv(done / "matrix.csv")) == 12
 
 
