@@ -33,6 +33,7 @@ autodoc_preserve_defaults = True
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 add_module_names = False
+smartquotes_action = "qe"  # quotation marks and dots; two dashes stand for an option, not for one long dash
 toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"

@@ -14,7 +14,7 @@ Sweep = Annotated[
 ]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URI of a sweep's store.")]
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/<name> by default.")
+    str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/NAME by default.")
 ]
 Overrides = Annotated[
     list[str] | None,

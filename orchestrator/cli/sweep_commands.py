@@ -229,7 +229,7 @@ def sequence(
     name: Annotated[str | None, typer.Option(help="The sequence's name; `sequence` by default.")] = None,
     set_: Overrides = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/<name> by default.")
+        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/NAME by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
     as_json: Json = False,

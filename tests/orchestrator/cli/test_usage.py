@@ -6,8 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 from orchestrator.cli import main, services
+from orchestrator.cli.app import app
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +37,13 @@ def test_a_fault_of_what_was_typed_says_where_to_look(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.endswith(told)
+
+
+def test_no_help_text_holds_what_the_documentation_would_take_for_html() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    texts = [getattr(param, "help", None) or "" for each in commands.values() for param in each.params]
+    assert len(texts) > 100
+    assert [text for text in texts if "<" in text] == []
 
 
 @pytest.mark.parametrize("is_there", [True, False])
