@@ -33,6 +33,7 @@ autodoc_preserve_defaults = True
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 add_module_names = False
+smartquotes_action = "qe"  # quotation marks and dots; two dashes stand for an option, not for one long dash
 toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
@@ -68,10 +69,24 @@ def commands_in_markdown() -> str:
     return f"## {text.partition('## ')[2]}".replace("```console", "```none")
 
 
-def fill_in_commands(app: Any, docname: str, source: list[str]) -> None:
+def methods_in_markdown() -> str:
+    """A section for each method there is, from the docstrings of its file and of its options."""
+    from trainables.methods import method_names
+
+    sections = []
+    for name in method_names():
+        module = f"trainables.methods.{name}"
+        directives = f".. automodule:: {module}\n\n.. autoclass:: {module}.Options"
+        sections.append(f"## {name}\n\n```{{eval-rst}}\n{directives}\n```\n")
+    return "\n".join(sections)
+
+
+def fill_in(app: Any, docname: str, source: list[str]) -> None:
     if docname == "reference/command-line":
         source[0] = source[0].replace("<!-- commands -->", commands_in_markdown())
+    if docname == "reference/methods":
+        source[0] = source[0].replace("<!-- methods -->", methods_in_markdown())
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", fill_in_commands)
+    app.connect("source-read", fill_in)

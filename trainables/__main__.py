@@ -18,19 +18,18 @@ from trainables.config import HYPERPARAMETERS, TrialConfig
 from trainables.faults import FaultsError
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 completed, 1 failed, 2 a fault in what was given."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        if given.config is not None:
-            config = TrialConfig.from_dict(json.loads(given.config.read_text(encoding="utf-8")))
-        else:
-            config = _config(given)
+        config = _read_config(given.config) if given.config is not None else _config(given)
         _check(config, given.predictions)
         config = _used_alone(config)
-    except (FaultsError, OSError, json.JSONDecodeError) as error:
+    except FaultsError as error:
         print(error, file=sys.stderr)
         return 2
     from trainables.engine.engine import (
@@ -57,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"--predictions: the file must be writable, but {error}", file=sys.stderr)
             return 2
     return 0
+
+
+def _read_config(path: Path) -> TrialConfig:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # what is no text or no JSON is a ValueError
+        raise FaultsError("command line", [f"--config: must be a JSON file, but {error}"]) from None
+    return TrialConfig.from_dict(values)
 
 
 def _write_predictions(path: Path, outcome: TrialOutcome) -> None:
@@ -118,13 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="a TrialConfig as a JSON file, instead of the options below")
     parser.add_argument("--task", help="toy/sentiment, glue/cola, or the path of a task folder")
     parser.add_argument("--backbone", default="minilm", help="packaged encoder, local path or hub id")
-    parser.add_argument("--method", default="adapter")
+    parser.add_argument("--method", default="adapter", help="its name; adapter by default")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random; 0 by default")
     parser.add_argument("--folds", type=int, help="cut the rows of train and validation into so many folds")
     parser.add_argument("--fold", type=int, help="the one to validate on, from 0; the others are trained on")
     for name in HYPERPARAMETERS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text)
+        default = json.dumps(_DEFAULTS[name])
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text, help=f"{default} by default")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write what it predicts of each row, as Parquet"

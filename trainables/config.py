@@ -31,7 +31,7 @@ class TrialConfig:
     the method itself by `trainables.estimate.preview`, since only the method knows them.
     """
 
-    task: str  #: a reference: "toy/sentiment", "glue/cola", or the path of a task folder
+    task: str  #: a name such as "toy/sentiment" or "glue/cola", or the path of a task folder
     backbone: str  #: a packaged encoder, a local path or a hub id
     method: str  #: name of the method
     method_options: Mapping[str, Scalar] = field(default_factory=dict)  #: options of the method by name
@@ -42,11 +42,11 @@ class TrialConfig:
     weight_decay: float = 0.01  #: decoupled; matrices only, never biases or LayerNorms
     max_grad_norm: float = 1.0  #: global norm over the trained tensors of this trial
     max_length: int = 128  #: word pieces, special tokens included
-    dropout: float | None = None  #: None: the backbone's own rates
-    precision: str = "auto"  #: auto: bf16 products with fp32 master weights where the device has bf16
-    class_weights: str = "none"  #: none, balanced, or weights by label: "spam=5, ham=1" (`trainables.training.loss`)
+    dropout: float | None = None  #: None is the backbone's own rates
+    precision: str = "auto"  #: "auto" is bf16 products with fp32 master weights where the device has bf16
+    class_weights: str = "none"  #: "none", "balanced", or weights by label such as "spam=5, ham=1"
     seed: int = 0  #: decides initial values, order of rows and dropout
-    folds: int | None = None  #: how many the task's rows are cut into; None: they keep the splits they have
+    folds: int | None = None  #: how many the task's rows are cut into; None keeps the splits they have
     fold: int | None = None  #: the one that is validated on, counted from 0; the others are trained on
 
     def __post_init__(self) -> None:

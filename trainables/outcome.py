@@ -46,7 +46,7 @@ class TrialOutcome:
     epochs: tuple[EpochReport, ...] = ()
     metric: str | None = None
     validation_score: float | None = None  #: after the last epoch
-    #: The last epoch's components, and of a completed trial those on further splits: "mismatched_accuracy".
+    #: The last epoch's components, and of a completed trial those on further splits, such as "mismatched_accuracy".
     validation: Mapping[str, float] = field(default_factory=dict)
     test_score: float | None = None  #: after the last epoch; None where the task has no labelled test split
     test: Mapping[str, float] = field(default_factory=dict)

@@ -46,7 +46,7 @@ def ablate_adapters(
 
     given_tracking_uri(tracking_uri)
     opened, results, screen = Store(store), load_results(store), console(stderr=as_json)
-    chosen = choose("ablate", results, task=task, trial=trial, method=_METHOD)
+    chosen = choose("ablate", results, task=task, trial=trial, method=None if trial else _METHOD)
     table = None if again else _kept(results, chosen["trial_id"], split)
     is_new = table is None
     if table is None:

@@ -15,7 +15,8 @@ def status(
     store: Annotated[
         str | None,
         typer.Argument(
-            metavar="STORE", help="Folder or URI of a sweep's store; with --address a job, the last if none."
+            metavar="STORE",
+            help="Folder or URI of a sweep's store; with --address a job or its sweep; none is the last.",
         ),
     ] = None,
     sweep: SweepName = None,
@@ -76,10 +77,10 @@ def export(
     ] = None,
     method: Annotated[str | None, typer.Option(help="Export the best trial of this method.")] = None,
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Export the best of this backbone, of a sweep with several.")
+        str | None, typer.Option(metavar="NAME", help="Of a sweep with several backbones, export the best of this one.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/<trial id> by default.")
+        str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/TRIAL_ID by default.")
     ] = None,
     to: Annotated[
         str | None,
@@ -88,7 +89,7 @@ def export(
     push: Annotated[
         str | None,
         typer.Option(
-            "--push", metavar="REPO_ID", help="Send it to this repository of the hub, by the token in HF_TOKEN."
+            "--push", metavar="REPO_ID", help="Send it to this repository of the hub, with the token in HF_TOKEN."
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Push to a repository that all can read.")] = False,
@@ -157,7 +158,7 @@ def measure(
         int | None, typer.Option(min=3, metavar="N", help="Word pieces of each text; 32 by default.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads on a CPU; as many as torch takes by itself.")
+        int | None, typer.Option(min=1, metavar="N", help="Threads on a CPU; as many as torch takes by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
     as_json: Json = False,

@@ -16,8 +16,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version as version_of
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -42,11 +43,28 @@ class _Commands(typer.core.TyperGroup):
 app = typer.Typer(
     name="adaptune",
     cls=_Commands,
-    help="How much accuracy does each trained parameter buy, on your tasks, and which setting should you ship?",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"adaptune {version_of('adaptune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _adaptune(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """How much accuracy does each trained parameter buy, on your tasks, and which setting should you ship?"""
+
 
 for _each in (  # in the order in which the help lists them
     sweep_commands.plan,
@@ -113,5 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage = getattr(error, "format_message", None)  # click's own faults of the command line
         if usage is None:
             raise
-        print(visible(masked(f"adaptune: {usage()}")), file=sys.stderr)
+        # A fault of a command's line says where to look; one of the name of a command names the nearest itself.
+        command = getattr(getattr(error, "ctx", None), "info_name", None)
+        help_ = f"; `adaptune {command} --help` shows what it takes" if command in _command().commands else ""
+        print(visible(masked(f"adaptune: {usage().removesuffix('.')}{help_}")), file=sys.stderr)
         return 2

@@ -22,6 +22,7 @@ from trainables.data.audit.suggestion import declared_in, suggest, written
 from trainables.data.folding import fold_of
 from trainables.data.layout import DECLARATION
 from trainables.data.paths import existing_path
+from trainables.data.reachability import hurried
 from trainables.faults import FaultsError
 from trainables.task import Reading
 from trainables.tasks import load
@@ -74,7 +75,8 @@ def show_data(
 
 def _examined(path: str, backbone: str, max_length: int, silence: Sequence[str]) -> Examination:
     """What a training sees of a task: of one that is cut into folds, its first fold."""
-    task = load(path)
+    with hurried():  # a hub that is away costs some twenty seconds of retries, and lines about each
+        task = load(path)
     if task.folds is None:
         return examine(task, backbone=backbone, max_length=max_length, silence=silence)
     seen = fold_of(task, task.folds, 0)

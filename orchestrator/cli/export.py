@@ -228,11 +228,19 @@ def choose(
     if trial is not None:
         if trial not in completed:
             raise FaultsError(command, [f"--trial: {unknown_name('completed trial', trial, completed)}"])
-        return completed[trial]
+        row = completed[trial]
+        asked = {"task": task, "method": method, "backbone": backbone and _reference(results, backbone)}
+        faults = [
+            f"--trial: {trial} has the {name} {row[name]}, but --{name} asks for {value}; name the trial alone"
+            for name, value in asked.items()
+            if value is not None and value != row[name]
+        ]
+        if faults:
+            raise FaultsError(command, faults)
+        return row
     if backbone is not None:
-        names = {name: reference for reference, name in results.backbone_names().items()}
         known = sorted(set(trials["backbone"].to_pylist()))
-        if (backbone := names.get(backbone, backbone)) not in known:
+        if (backbone := _reference(results, backbone)) not in known:
             raise FaultsError(command, [f"--backbone: {unknown_name('backbone of this sweep', backbone, known)}"])
         trials = trials.filter(pc.equal(trials["backbone"], backbone))
         results = Results(trials, results.epochs())
@@ -250,6 +258,11 @@ def choose(
     of_it = [r for r in completed.values() if r["config_id"] == row["config_id"]]
     replicates = {replicate_of(r["seed"], r["fold"]): r for r in of_it}
     return replicates[best_replicate({each: r["validation_score"] for each, r in replicates.items()}, row["metric"])]
+
+
+def _reference(results: Results, backbone: str) -> str:
+    """What the records call a backbone, which may be given as tables call it."""
+    return {name: reference for reference, name in results.backbone_names().items()}.get(backbone, backbone)
 
 
 def _is_as_recorded(outcome: TrialOutcome, chosen: Mapping[str, Any]) -> bool:

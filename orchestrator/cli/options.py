@@ -14,12 +14,14 @@ Sweep = Annotated[
 ]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URI of a sweep's store.")]
 StoreOption = Annotated[
-    str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/<name> by default.")
+    str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/NAME by default.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a value of the sweep: seeds=[0], num_epochs=1. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value: seeds=[0], num_epochs=1, methods.adapter.adapter_size=8. Repeatable.",
     ),
 ]
 Address = Annotated[

@@ -56,7 +56,7 @@ def show_plan(
     screen = console()
     screen.print(_table(plan))
     screen.print()
-    replicates = f"{plan.configurations} configurations, {_replicates(plan)} each"
+    replicates = f"{wording.plural(plan.configurations, 'configuration')}, {_replicates(plan)} each"
     most = "at most " if plan.is_adaptive else ""
     screen.print(f"{most}{wording.plural(plan.most_trials, 'trial')}: {replicates}")
     if done:

@@ -64,7 +64,10 @@ def run_from_store(
         raise FaultsError("resume", [f"--sweep: a sweep file has a name itself, but got {sweep} and --sweep {name}"])
     opened = Store(store)
     if not opened.exists():
-        raise FaultsError(f"store {store}", [f"there must be a store to resume, but {opened.uri} holds none"])
+        raise FaultsError(
+            f"store {store}",
+            [f"there must be a store to resume, but {opened.uri} holds none; `adaptune run SWEEP` starts one"],
+        )
     if sweep is not None:
         values = read_sweep(sweep, overrides)
     else:

@@ -48,7 +48,9 @@ def serve_adapters(
         faults += access_faults(host, token)
     folders = _folders(adapters, faults)
     if not adapters and store is None:
-        faults.append("there must be --adapters DIR or --store STORE to serve, but there is neither")
+        faults.append("there must be --adapters FOLDER or --store STORE to serve, but there is neither")
+    if method is not None and store is None:
+        faults.append("--method: chooses among the trials of a store, so it needs --store")
     if faults:
         raise FaultsError("serve", faults)
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="adaptune-serve-") as scratch:

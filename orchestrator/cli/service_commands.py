@@ -47,12 +47,14 @@ def serve(
     store: Annotated[
         str | None, typer.Option("--store", metavar="STORE", help="Serve the kept winners of a sweep, by their tasks.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Of a store, the best trials of this method.")] = None,
+    method: Annotated[str | None, typer.Option(help="With --store: serve the best trials of this method.")] = None,
     backbone: Annotated[
         str | None, typer.Option(metavar="NAME", help="The adapters' backbone; found by its name by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
-    host: Annotated[str, typer.Option(help="The address to listen at; others need --token-env.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; one that others reach needs --token-env.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 is a free one.")] = 8900,
     token_env: Annotated[
         str | None,

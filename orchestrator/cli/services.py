@@ -13,7 +13,7 @@ from orchestrator.secrets import masked
 
 def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
     """Serve MLflow's pages on the loopback interface until Ctrl-C."""
-    from orchestrator.tracking import given_tracking_uri, ui_command, ui_environment
+    from orchestrator.tracking import database_file, given_tracking_uri, ui_command, ui_environment
 
     uri = given_tracking_uri(tracking_uri)
     command = ui_command(uri, port)
@@ -23,6 +23,13 @@ def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
         "If it shows GenAI, choose Model training at the top left: the runs of sweeps are there.",
         soft_wrap=True,
     )
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        console().print(
+            "Nothing is recorded there yet. Runs of sweeps that were run in another folder are shown from that folder, "
+            "or with --tracking-uri.",
+            soft_wrap=True,
+        )
     # In a session of its own, so that whatever it starts can be ended with it.
     server = subprocess.Popen(command, env={**os.environ, **ui_environment(uri)}, start_new_session=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it the way Ctrl-C does

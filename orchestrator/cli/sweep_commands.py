@@ -78,7 +78,7 @@ def simulate(
         float, typer.Option(min=0, help="Minutes until another node stands in the place of one that failed.")
     ] = 5.0,
     price: Annotated[float | None, typer.Option(min=0, help="Price of one device for one hour.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of failures, and of whom early stopping stops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of failures, and of which trials early stopping ends.")] = 0,
     set_: Overrides = None,
     as_json: Json = False,
 ) -> int:
@@ -165,10 +165,10 @@ def resume(
 
 def data(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Task folders, or tasks by name such as toy/sentiment.")
+        list[str], typer.Argument(metavar="PATH", help="Task folders, or tasks by name such as toy/sentiment.")
     ],
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose word pieces to count; those of minilm by default.")
+        str | None, typer.Option(metavar="NAME", help="The backbone whose word pieces are counted; minilm by default.")
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=3, metavar="N", help="Word pieces that a text is cut to; 128 by default.")
@@ -177,7 +177,7 @@ def data(
         list[str] | None, typer.Option(metavar="NAME", help="Count this warning but do not show it. Repeatable.")
     ] = None,
     write: Annotated[
-        bool, typer.Option("--write", help="Write the suggested task.json; what one says that is there stays.")
+        bool, typer.Option("--write", help="Write the suggested task.json; what an existing one says stays.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -192,10 +192,10 @@ def data(
 def sequence(
     tasks: Annotated[
         list[str],
-        typer.Argument(metavar="TASK... | FILE", help="Tasks in their order; or one .yaml, .json or .py file."),
+        typer.Argument(metavar="TASK|FILE", help="Tasks in their order; or one .yaml, .json or .py file."),
     ],
     methods: Annotated[
-        str | None, typer.Option(metavar="METHOD,...", help="adapter,full_finetuning by default.")
+        str | None, typer.Option(metavar="METHOD,...", help="Methods to train; adapter,full_finetuning by default.")
     ] = None,
     sequential: Annotated[
         str | None,
@@ -204,26 +204,32 @@ def sequence(
             help="Methods that are one model, trained on task after task; full_finetuning and top_layers by default.",
         ),
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="minilm by default.")] = None,
-    epochs: Annotated[int | None, typer.Option(metavar="N", help="Passes over each task's training rows.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The encoder; minilm by default.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over each task's training rows; 3 by default.")
+    ] = None,
     learning_rate: Annotated[
         str | None,
-        typer.Option("--learning-rate", metavar="RATE", help="Of all methods; or METHOD=RATE,METHOD=RATE."),
+        typer.Option(
+            "--learning-rate", metavar="RATE", help="For all methods, or METHOD=RATE,METHOD=RATE; 3e-4 by default."
+        ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="N", help="So many seeds, from 0; or a list, such as 0,7.")
+        str | None, typer.Option(metavar="N", help="So many seeds, from 0; or a list, such as 0,7; 3 by default.")
     ] = None,
-    shuffle: Annotated[bool, typer.Option("--shuffle", help="An order of its own for every seed.")] = False,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="Give every seed an order of tasks of its own.")] = False,
     max_train_rows: Annotated[
-        int | None, typer.Option("--max-train-rows", metavar="N", help="Training rows used of each task.")
+        int | None,
+        typer.Option("--max-train-rows", metavar="N", help="Training rows used of each task; all by default."),
     ] = None,
     max_evaluation_rows: Annotated[
-        int | None, typer.Option("--max-evaluation-rows", metavar="N", help="Rows used of each other split.")
+        int | None,
+        typer.Option("--max-evaluation-rows", metavar="N", help="Rows used of each other split; all by default."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The sequence's name; `sequence` by default.")] = None,
     set_: Overrides = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/<name> by default.")
+        str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/NAME by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
     as_json: Json = False,

@@ -74,7 +74,9 @@ def estimate_plan(
     if plan.is_adaptive:
         notes.append("the search finds its trials as it goes; the estimate is of as many drawn by chance")
     if found.expected_epochs is None:
-        notes.append("whom this rule of early stopping stops cannot be told before; the estimate is as if it were none")
+        notes.append(
+            "which trials this rule of early stopping ends cannot be foreseen; the estimate is of a sweep without it"
+        )
     return PlanEstimate(estimate=found, devices=engines, notes=tuple(notes))
 
 

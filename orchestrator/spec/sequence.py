@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.spec.spec import SweepSpec, parse_leniently, plain_copy
+from orchestrator.spec.spec import SweepSpec, parse_leniently, plain_copy, unknown_key
 from trainables.faults import unknown_name
 
 # Methods that change the backbone's own weights by default are one model that goes on from task to task.
@@ -64,9 +64,11 @@ def parse_sequence(values: Any) -> tuple[SequenceSpec, list[str]]:
         return SequenceSpec(sweep=parse_leniently({})[0], sequential=()), ["a sequence must not contain itself"]
     own = {name: given.pop(name) for name in _OWN if name in given}
     known = (*_OF_A_SWEEP, *_OWN)
-    faults = [f"{key}: {unknown_name('key', key, known)}" for key in given if key not in known]
+    faults = [f"{key}: {unknown_key(key, known)}" for key in given if key not in known]
     sweep, of_sweep = parse_leniently({key: value for key, value in given.items() if key in _OF_A_SWEEP})
-    faults += of_sweep + _sweep_faults(sweep)
+    # Where the tasks are faulty, others stand in their place.
+    are_tasks_sound = not any(fault.startswith("tasks") for fault in of_sweep)
+    faults += of_sweep + _sweep_faults(sweep, are_tasks_sound=are_tasks_sound)
     methods = [entry.method for entry in sweep.methods]
     sound: dict[str, Any] = {}
     for name in ("max_train_rows", "max_evaluation_rows"):
@@ -95,10 +97,10 @@ def parse_sequence(values: Any) -> tuple[SequenceSpec, list[str]]:
     return SequenceSpec(sweep=sweep, sequential=tuple(dict.fromkeys(sequential)), **sound), faults
 
 
-def _sweep_faults(sweep: SweepSpec) -> list[str]:
+def _sweep_faults(sweep: SweepSpec, *, are_tasks_sound: bool) -> list[str]:
     """What a sweep may have and a sequence may not."""
     faults = []
-    if len(sweep.tasks) < 2:
+    if are_tasks_sound and len(sweep.tasks) < 2:
         faults.append(f"tasks: must be at least 2, one after another, but got {', '.join(sweep.tasks)}")
     if len(sweep.backbones) > 1:
         faults.append(f"backbone: must be one, but got {', '.join(sweep.backbones)}")

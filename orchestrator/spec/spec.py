@@ -5,9 +5,10 @@ Names (tasks, methods, options) are checked when the spec is planned, since only
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any
 
 from pydantic import (
@@ -25,7 +26,7 @@ from orchestrator.secrets import without_secrets
 from orchestrator.spec.backbones import parse_backbones
 from orchestrator.spec.early_stopping import NONE, parse_rule, rule_to_json
 from orchestrator.spec.space import parse_domain
-from trainables.config import FOLDS_RULE, is_number_of_folds
+from trainables.config import FOLDS_RULE, HYPERPARAMETERS, is_number_of_folds
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -130,8 +131,16 @@ def long_form(entry: Any) -> Any:
         ((method, space),) = entry.items()
         return {"method": str(method), "space": {} if space is None else space}
     if isinstance(entry, Mapping) and ("method" not in entry or set(entry) - {"method", "space"}):
-        raise ValueError(f"an entry must name exactly one method, but got {', '.join(map(str, entry)) or 'none'}")
+        raise ValueError(f"an entry must name exactly one method, but got {_named(entry)}")
     return entry
+
+
+def _named(entry: Mapping[Any, Any]) -> str:
+    """The keys of an entry of `methods`, with the remedy where options stand beside their method and not below it."""
+    keys = list(map(str, entry))
+    if len(keys) > 1 and entry[next(iter(entry))] is None:
+        return f"{', '.join(keys)}; indent the options of {keys[0]} below it, or write {keys[0]}: {{{keys[1]}: ...}}"
+    return ", ".join(keys) or "none"
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -170,20 +179,34 @@ class NonInferioritySpec(BaseModel):
     margin: Annotated[float, Field(gt=0, strict=True, allow_inf_nan=False)]
 
 
-class SweepSpec(BaseModel):
+class _Declaration(BaseModel):
+    """A model whose faults, where a script makes one, are told as those of a sweep file are."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SweepSpecError(f"sweep {values.get('name', 'unnamed')}", spec_faults(error)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # `model_validate` tells faults as pydantic does
+
+
+class SweepSpec(_Declaration):
     """A declared sweep: tasks x methods x hyperparameters x seeds.
 
     Args:
         name: names the store's folder and the MLflow experiment; letters, digits, dots, dashes and underscores.
-        tasks, methods: folders or names of tasks; `MethodSpec`, or entries as in a sweep file.
+        tasks: folders or names of tasks.
+        methods: each a `MethodSpec`, or an entry as in a sweep file.
         backbone: a packaged encoder, a local folder, or a hub id; `minilm` by default. A list of these, or a grid of
             them, adapts each one: the sweep is tasks x backbones x methods x hyperparameters x seeds.
         seeds: every configuration is trained once per seed; seeds are never searched.
-        folds: into how many the rows of each task are cut, 2 to 20, but of those whose task.json says it; every
-            configuration is then trained once per seed and fold. None leaves tasks the splits they have.
+        folds: into how many the rows of each task are cut, 2 to 20, unless its task.json says it; every configuration
+            is then trained once per seed and fold. None leaves tasks the splits they have.
         space: hyperparameters that all methods share, each a value or a domain.
         search: how configurations are chosen: a `SearchSpec`, or a mapping of its shape.
-        early_stopping: `none`, `asha`, `hyperband`, `median`, or one with settings, such as `Asha(grace_period=2)`.
+        early_stopping: `none`, `asha`, `hyperband`, `median`, `patience`, or a rule with settings, such as
+            `Asha(grace_period=2)`.
         keep: of which completed trials the store keeps what they have trained: `best`, of each task and method those
             that `adaptune export` would choose; `all`; or `none`.
         keep_predictions: whether the store keeps what each completed trial predicts of every validation and test row.
@@ -364,13 +387,43 @@ def _sentence(fault: Any, values: Mapping[str, Any]) -> str:
             "non_inferiority": NonInferioritySpec,
         }
         model = models.get(str(path[0]), SweepSpec)
-        return f"{where}: {unknown_name('key', path[-1], model.model_fields)}"
+        known = model.model_fields
+        unknown = unknown_key(str(path[0]), known) if len(path) == 1 else unknown_name("key", path[-1], known)
+        return f"{where}: {unknown}"
     if fault["type"] == "missing":
         return f"{where}: is required"
     if fault["type"] == "value_error":
         return f"{where}: {fault['msg'].removeprefix('Value error, ')}"
     rule = _RULES.get(fault["type"], f"{fault['msg'][0].lower()}{fault['msg'][1:]}").format(**fault.get("ctx", {}))
-    return f"{where}: {rule}, but got {_shortened(fault['input'])}"
+    return f"{where}: {rule}, but got {_shortened(fault['input'])}{_remedy(where, fault)}"
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The fault of a key that a sweep does not have. What belongs a level below is often written beside `space`."""
+    fault = unknown_name("key", key, known)
+    if "; did you mean" in fault:
+        return fault
+    near = difflib.get_close_matches(key, HYPERPARAMETERS, n=1, cutoff=0.8)
+    if near:
+        return fault.replace(". Known:", f"; did you mean {near[0]!r} in space? Known:", 1)
+    return f"{fault} (hyperparameters stand in space, options of a method below the method)"
+
+
+def _remedy(where: str, fault: Any) -> str:
+    """How to write what came in another shape, where that is plain."""
+    given = fault["input"]
+    if fault["type"] == "tuple_type":
+        if where == "methods" and isinstance(given, Mapping) and given:
+            return "; begin the line of each method with a dash"
+        if where == "seeds" and type(given) is int and given >= 0:
+            seeds = str(list(range(given))) if given < 10 else f"[0, 1, ..., {given - 1}]"
+            several = f" for the seed {given}, {seeds} for {given} seeds" if given > 1 else ""
+            return f"; write [{given}]{several}"
+        if where in ("tasks", "methods") and isinstance(given, str) and given:
+            return f"; write [{_shortened(given)[1:-1]}]"
+    if where == "search" and isinstance(given, str):
+        return f"; write {{algorithm: {given}}}"
+    return ""
 
 
 def _shortened(value: Any, length: int = 200) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
@@ -61,9 +61,15 @@ def _find(reference: str) -> Path:
     near = difflib.get_close_matches(reference, packaged, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"
-    raise SweepSpecError(
-        reference, [f"{rule}, but there is no file {reference!r}{hint} Packaged: {', '.join(sorted(packaged))}"]
-    )
+    came = f"there is no file {reference!r}{hint}"
+    if reference and path.is_dir():
+        is_store = (path / "spec.json").is_file()
+        what = "the store of one" if is_store else "a folder"
+        remedy = (
+            f"`adaptune resume {reference}` goes on with it" if is_store else "a sweep lists task folders in `tasks`"
+        )
+        came = f"{reference!r} is {what}; {remedy}."
+    raise SweepSpecError(reference, [f"{rule}, but {came} Packaged: {', '.join(sorted(packaged))}"])
 
 
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
@@ -95,7 +101,7 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
         path = key.split(".")
         if path[0] in HYPERPARAMETERS:
             path = ["space", *path]
-        if fault := _set(result, path, value):
+        if fault := _set(result, path, value) or _effect_fault(result, path):
             faults.append(f"--set {key}: {fault}")
     if faults:
         raise SweepSpecError("overrides", faults)
@@ -118,6 +124,18 @@ def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
     return _set(child, rest, value)
 
 
+def _effect_fault(values: Mapping[str, Any], path: Sequence[str]) -> str | None:
+    """That a hyperparameter of the space is set for nobody, since each method has one of its own."""
+    entries = values.get("methods")
+    if len(path) < 2 or path[0] != "space" or not isinstance(entries, list) or not entries:
+        return None
+    spaces = [entry.get("space") if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(space, Mapping) and path[1] in space for space in spaces):
+        return None
+    places = dict.fromkeys(f"methods.{entry.get('method')}.{path[1]}" for entry in entries)
+    return f"would change nothing, since every method has its own {path[1]}; set {', '.join(places)}"
+
+
 def _set_in_methods(entries: list[Any], path: Sequence[str], value: Any) -> str | None:
     """Set an option of a method, in each of its entries where it has several."""
     method, *rest = path
@@ -137,10 +155,37 @@ def _load_yaml(text: str) -> Any:
     """YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error."""
     try:
         return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        raise _NotYaml(_where_and_why(error)) from None
     except YAMLError as error:
         raise _NotYaml(" ".join(str(error).split())) from None
     except Exception as error:  # the parser stumbles over impossible dates, keys that are lists, and deep nesting
         raise _NotYaml(f"{type(error).__name__}: {error}") from None
+
+
+# What the parser calls the mistakes that are made most often -> what to do.
+_REMEDIES = {
+    "expected <block end>": "the lines of one list or mapping must begin in the same column",
+    "mapping values are not allowed here": "a text with a colon needs quotation marks, or a line is indented too far",
+    "found character '\\t'": "indent with spaces, not with tabs",
+    "found unhashable key": "a key must be text; one that begins with a bracket needs quotation marks",
+    "could not find expected ':'": "a key needs a colon and a space after it",
+}
+
+
+def _where_and_why(error: MarkedYAMLError) -> str:
+    """What the parser says, as one line: the place in the file, the problem, what it was reading, what to do."""
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    problem = error.problem or "it is not YAML"
+    if problem.startswith("found duplicate key"):
+        return f"{place}duplicate key {problem.split()[3]}"
+    begins = error.context_mark
+    # Where what could not be read began, if that is in another line.
+    since = f" that begins in line {begins.line + 1}" if begins and mark and begins.line != mark.line else ""
+    context = f" {error.context}{since}" if error.context else ""
+    remedy = next((f"; {remedy}" for said, remedy in _REMEDIES.items() if said in problem), "")
+    return f"{place}{problem}{context}{remedy}"
 
 
 # A few lines of YAML whose anchors stand for each other can be more values than any memory holds.

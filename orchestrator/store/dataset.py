@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -356,7 +357,10 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise FaultsError(f"store {self._name}", [f"the store must be readable, but {error}"]) from error
+            fault = f"the store must be readable, but {error}"
+            if isinstance(error, NotADirectoryError) and Path(self._name).is_file():
+                fault = f"a store must be a folder or a bucket, but {self._name} is a file"
+            raise FaultsError(f"store {self._name}", [fault]) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

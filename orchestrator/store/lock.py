@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from orchestrator.store.fence import StoreLockedError, lost
 from orchestrator.store.files import Folder
@@ -105,7 +106,10 @@ def hold(folder: Folder, uri: str, *, take_over: bool = False) -> Iterator[Held]
         place = object_place(folder, uri) or local_or_uncertain(folder)
         mine, was_taken = _acquire(place, mine, take_over=take_over)
     except OSError as error:
-        raise FaultsError(f"store {folder.path}", [f"the store must be writable, but {error}"]) from error
+        fault = f"the store must be writable, but {error}"
+        if isinstance(error, NotADirectoryError) and Path(folder.path).is_file():
+            fault = f"a store must be a folder or a bucket, but {folder.path} is a file"
+        raise FaultsError(f"store {folder.path}", [fault]) from error
     held = Held(place, mine, was_taken=was_taken)
     try:
         with held.beating():

@@ -235,7 +235,10 @@ class Plans:
         raise AssertionError("unreachable")
 
     def _missing(self, error: FileNotFoundError) -> FaultsError:
-        name = SPEC if not self.exist() else next(iter(str(error).splitlines()))
+        if not self.exist():
+            remedy = f"name the folder or bucket that `adaptune run` named, such as sweeps/NAME; {SPEC} lies in it"
+            return FaultsError(f"store {self._shown}", [f"there is no sweep stored here; {remedy}"])
+        name = next(iter(str(error).splitlines()))
         return FaultsError(f"store {self._shown}", [f"there is no sweep stored here: {name} is missing"])
 
     def _odd(self, place: str, error: object) -> FaultsError:

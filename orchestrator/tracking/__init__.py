@@ -3,7 +3,13 @@
 The only room that imports mlflow, and only when a sweep writes to it.
 """
 
-from orchestrator.tracking.address import default_tracking_uri, given_tracking_uri, ui_command, ui_environment
+from orchestrator.tracking.address import (
+    database_file,
+    default_tracking_uri,
+    given_tracking_uri,
+    ui_command,
+    ui_environment,
+)
 from orchestrator.tracking.artifacts import log_trial_artifacts
 from orchestrator.tracking.datasets import TaskData
 from orchestrator.tracking.registration import register_model
@@ -14,6 +20,7 @@ __all__ = [
     "TaskData",
     "Tracker",
     "WinnerModel",
+    "database_file",
     "default_tracking_uri",
     "given_tracking_uri",
     "log_trial_artifacts",

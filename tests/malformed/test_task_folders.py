@@ -78,7 +78,8 @@ def everywhere(values: Any) -> Folder:
 
 FILES = {
     "nothing": Folder(
-        {"train.csv": None, "validation.csv": None}, (NEEDS, "validation: needs a file", "holds nothing")
+        {"train.csv": None, "validation.csv": None},
+        (f"{NEEDS}, or one file of rows alone to be cut into splits", "validation: needs a file", "holds nothing"),
     ),
     "no train": Folder({"train.csv": None}, (NEEDS, "holds validation.csv")),
     "no validation, few rows": Folder({"validation.csv": None}, ("validation: needs a file of its own", "has 4")),

@@ -117,7 +117,8 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     for split in ("train", "validation") if WHOLE not in layout.files else ():
         if split not in layout.files and not (split == "validation" and cut_validation):
             listed = ", ".join(names[:10]) or "nothing"
-            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}")
+            whole = ", or one file of rows alone to be cut into splits" if split == "train" and not layout.files else ""
+            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}{whole}, but {folder} holds {listed}")
     flagged = (asked.columns or {}).get("label")
     if not isinstance(flagged, list):
         flagged = None if declared.kind in (None, "multilabel") else []

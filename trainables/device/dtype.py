@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from trainables.faults import FaultsError, unknown_name
+
+_NAMED = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere."""
+    """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere.
+
+    Raises `FaultsError` for another precision than "auto", "bf16" and "fp32".
+    """
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    if precision not in _NAMED:
+        raise FaultsError("precision", [unknown_name("precision", precision, ("auto", *_NAMED))])
+    return _NAMED[precision]
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -152,7 +152,8 @@ def _of_backbone(
     found: list[tuple[Sequence[int], Form, int, float]] = []
     for members in kinds:
         config = configs[members[0]]
-        note(f"{config.method} over {config.backbone}")
+        options = "".join(f", {name} {value}" for name, value in config.method_options.items())
+        note(f"{config.method}{options}, over {config.backbone}")
         try:
             model = build_model(backbone.encoder, [config], 2)
             merges = _merges(config, model)

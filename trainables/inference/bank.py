@@ -23,6 +23,7 @@ from torch import Tensor
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.predictor import Predictor
@@ -61,13 +62,14 @@ class AdapterBank:
     Adapters of any size and of every method that leaves the backbone's weights as they are may stand side by side
     (`adapter`, `lora`, `bitfit`, `layernorm`, `linear_probe` among them), with heads of any size. What a task answers
     depends on its own weights and on the batch's shape, never on which other tasks are in the bank or in the batch. May
-    be used from several threads. Raises `FaultsError` for a backbone that is not built like BERT.
+    be used from several threads. Raises `FaultsError` for a backbone whose layers are not BERT's
+    (ModernBERT, ALBERT).
     """
 
     def __init__(self, backbone: str | Backbone, *, device: str = "cpu", precision: str = "fp32") -> None:
         if isinstance(backbone, str):
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-            backbone = load_backbone(backbone, device=device_named(device), compute_dtype=dtype)
+            place = device_named(device)
+            backbone = load_backbone(backbone, device=place, compute_dtype=compute_dtype(precision, place))
         self.backbone = backbone
         try:
             self._mixed = MixedEncoder(backbone.encoder)
@@ -139,8 +141,15 @@ class AdapterBank:
 
     def faults_of(self, texts: Sequence[tuple[str, Text]]) -> list[str]:
         """Every fault of such texts, a sentence each, those of the first ten."""
-        faults = []
-        for place, (name, text) in enumerate(texts):
+        faults: list[str] = []
+        for place, each in enumerate(texts):
+            if len(faults) == _MOST_TOLD:
+                break
+            if not isinstance(each, list | tuple) or len(each) != 2:
+                rule = "must be a pair of an adapter's name and its text"
+                faults.append(f"texts[{place}]: {rule}, but got {_shortened(each)}")
+                continue
+            name, text = each
             predictor = self._predictors.get(name) if isinstance(name, str) else None
             if predictor is None:
                 faults.append(f"texts[{place}]: {unknown_name('adapter', name, self._predictors)}")
@@ -149,8 +158,6 @@ class AdapterBank:
             if len(parts) != 1 + predictor.task.pair or not all(isinstance(part, str) for part in parts):
                 rule = "a pair of texts" if predictor.task.pair else "one text"
                 faults.append(f"texts[{place}]: {name} must be given {rule}, but got {_shortened(text)}")
-            if len(faults) == _MOST_TOLD:
-                break
         return faults
 
     def _answer(self, texts: Sequence[tuple[str, Text]]) -> list[tuple[Answer, np.ndarray]]:

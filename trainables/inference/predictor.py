@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +74,14 @@ class Predictor:
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> TokenizedSplit:
         """Texts as the task's word pieces. Raises `FaultsError` where they do not fit the task."""
-        faults = []
+        faults: list[str] = []
+        texts = _listed("texts", texts, faults)
+        pairs = None if pairs is None else _listed("pairs", pairs, faults)
         if self.task.pair is (pairs is None):
             rule = "needs the second text of each row" if self.task.pair else "takes single texts, no pairs"
             faults.append(f"pairs: the task {self.task.name} {rule}")
-        elif pairs is not None and len(pairs) != len(texts):
+        elif pairs is not None and not faults and len(pairs) != len(texts):
             faults.append(f"pairs: must be as many as texts, but got {len(pairs)} for {len(texts)}")
-        if isinstance(texts, str) or not texts:
-            faults.append(f"texts: must be a non-empty list of texts, but got {texts!r}")
         if faults:
             raise FaultsError("predict", faults)
         columns = {"text_a": pa.array(texts, pa.string())}
@@ -97,3 +97,19 @@ class Predictor:
             return splits["asked"]
         assert self.backbone.tokenizer is not None  # only a method that tokenises itself has none
         return encode(rows, self.backbone.tokenizer, self.config.max_length, prompt=self.backbone.info.prompt)
+
+
+def _listed(name: str, given: Any, faults: list[str]) -> list[str]:
+    """Texts that were given in whatever holds some, such as a column of a table, as a list; or why they are none."""
+    rule = f"{name}: must be a non-empty list of texts"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        faults.append(f"{rule}, but got {given!r}")
+        return []
+    listed = given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else list(given)
+    wrong = [(place, each) for place, each in enumerate(listed) if not isinstance(each, str)]
+    if wrong:
+        place, each = wrong[0]
+        faults.append(f"{rule}, but {name}[{place}] is {each!r}")
+    elif not listed:
+        faults.append(f"{rule}, but got {given!r}")
+    return listed

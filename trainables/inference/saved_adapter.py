@@ -24,6 +24,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.adapters_folder import (
@@ -141,8 +142,8 @@ def load(
     if not reads_backbone:
         backbone = stand_in(device_named(device))
     elif backbone is None:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        backbone = load_backbone(config.backbone, device=device_named(device), compute_dtype=dtype)
+        place = device_named(device)
+        backbone = load_backbone(config.backbone, device=place, compute_dtype=compute_dtype(precision, place))
     if reads_backbone and backbone.info.fingerprint != saved.backbone_fingerprint:
         rule = "an adapter fits only the weights it was trained on"
         name = backbone.info.name or config.backbone
@@ -247,7 +248,7 @@ def _card(about: Mapping[str, Any]) -> str:
     unused = unused_hyperparameters(config["method"])
     said = {
         "learning_rate": f"learning rate {config['learning_rate']:g}, ",
-        "num_epochs": f"{config['num_epochs']} epochs,",
+        "num_epochs": f"{config['num_epochs']} epoch{'' if config['num_epochs'] == 1 else 's'},",
     }
     training = "".join(words for name, words in said.items() if name not in unused) or "fitted at once,"
     fold = config.get("fold")

@@ -32,7 +32,7 @@ class Options:
     """How large the change is and what it changes.
 
     Args:
-        rank: r.
+        rank: the rank r of the change.
         alpha: the change is scaled by alpha / r.
         targets: which projections, of query, key, value, output (of attention), up and down (of feed-forward).
         lora_dropout: of what A reads; its masks are drawn from the trial's own stream.

@@ -80,7 +80,7 @@ def _searched(results: Results, trials: pa.Table) -> str:
             if own:
                 values.append(f"{name} {_values(own)}")
         with_values = f" ({', '.join(values)})" if values else ""
-        sentences.append(f"of {method} {wording.span(counts, 'configuration')}{with_values}")
+        sentences.append(f"{wording.span(counts, 'configuration')} of {method}{with_values}")
     each = "task with each backbone" if backbone_names(trials) else "task"
     return f"On each {each} we tried {'; '.join(sentences)}."
 

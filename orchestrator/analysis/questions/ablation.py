@@ -126,9 +126,12 @@ class Reading:
         """What the ablation says."""
         single = np.diagonal(self.differences)
         layer = int(np.argmin(single))
+        most = f"Of single layers, layer {layer} matters most ({wording.signed(float(single[layer]))})."
+        if not single[layer] < 0:
+            most = "Without the adapters of any single layer it is no lower."
         return (
             f"With all adapters {self.measure} is {wording.score(self.whole)}, without any {wording.score(self.bare)}. "
-            f"Of single layers, layer {layer} matters most ({wording.signed(float(single[layer]))})."
+            f"{most}"
         )
 
 

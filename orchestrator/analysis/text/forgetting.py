@@ -77,9 +77,8 @@ def unchanged_sentence(matrix: pa.Table) -> str:
     for method, rows in by_method(matrix).items():
         later = [row for row in rows if row["after"] > row["place"]]
         same = sum(row["is_unchanged"] for row in later)
-        number = "all" if same == len(later) else f"{same or 'none'} of"
-        parts.append(f"of {method} in {number} {len(later)}")
-    return f"Of the cells below the diagonal, every output is what it was right after training: {', '.join(parts)}."
+        parts.append(f"{method} {same} of {len(later)}")
+    return f"Cells below the diagonal in which every output is what it was right after training: {', '.join(parts)}."
 
 
 def markdown(results: SequenceResults) -> str:

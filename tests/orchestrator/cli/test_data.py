@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.cli import data, main
 from trainables import tasks
+from trainables.data import reachability
+from trainables.faults import FaultsError
 
 PAIRS = [(f"ticket {row} of the desk", ("billing", "bug", "other")[row % 3]) for row in range(240)]
 
@@ -82,6 +84,19 @@ def test_an_unknown_warning_is_a_fault(tickets: Path, capsys: pytest.CaptureFixt
     (tickets / "task.json").write_text('{"silence": ["alike"]}', encoding="utf-8")
     assert main(["data", str(tickets)]) == 2
     assert "task.json: silence: unknown warning 'alike'" in capsys.readouterr().err
+
+
+def test_a_hub_that_is_away_is_not_asked_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(path: str) -> None:
+        assert not reachability.is_worth_asking()
+        raise FaultsError(f"task {path}", ["away"])
+
+    monkeypatch.setattr(reachability, "hub_answers", lambda: False)
+    monkeypatch.setattr(data, "load", load)
+    assert main(["data", "glue/cola"]) == 2
+    assert "away" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_refused_with_all_faults_after_the_others(

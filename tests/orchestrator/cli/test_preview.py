@@ -56,6 +56,12 @@ def test_a_configuration_without_weights_is_enough(plan: Plan, tmp_path: Path) -
     assert answer["missing"]
 
 
+def test_one_configuration_is_one(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    plan("minilm", "layernorm")
+    assert main(["plan", "counts.yaml"]) == 0
+    assert "1 trial: 1 configuration, 1 seed each" in capsys.readouterr().out
+
+
 def test_several_backbones_are_a_column_and_each_says_what_it_takes(
     plan: Plan, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

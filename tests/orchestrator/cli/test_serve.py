@@ -131,7 +131,8 @@ def test_a_server_answers_many_rightly_refuses_too_much_and_ends_in_order(adapte
 @pytest.mark.parametrize(
     ("arguments", "faults"),
     [
-        ([], ["there must be --adapters DIR or --store STORE to serve"]),
+        ([], ["there must be --adapters FOLDER or --store STORE to serve"]),
+        (["--adapters", "{saved}", "--method", "lora"], ["--method: chooses among the trials of a store, so it needs"]),
         (["--adapters", "{saved}", "--host", "0.0.0.0"], ["--host: an address that others reach must be guarded"]),
         (["--adapters", "{saved}", "--token-env", "NOT_SET"], ["the variable NOT_SET must hold the token"]),
         (["--adapters", "nowhere"], ["a folder with an adapter_config.json, or a folder of such, but nowhere"]),

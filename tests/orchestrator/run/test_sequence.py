@@ -145,7 +145,7 @@ def test_tables_and_pictures_are_written(done: Path) -> None:
     assert b"<svg" in (done / "forgetting.svg").read_bytes()[:400]
     page = (done / "forgetting.md").read_text(encoding="utf-8")
     assert "| adapter | its own weights for each task |" in page
-    assert "of adapter in all 3, of full_finetuning in none of 3" in page
+    assert "adapter 3 of 3, full_finetuning 0 of 3" in page
     assert len(pyarrow.csv.read_csv(done / "matrix.csv")) == 12
 
 
@@ -268,6 +268,9 @@ def test_what_is_no_mapping_is_refused(given: Any) -> None:
 def test_fewer_than_two_tasks_are_no_sequence(values: dict[str, Any]) -> None:
     with pytest.raises(FaultsError, match="tasks: must be at least 2"):
         plan_sequence({**values, "tasks": values["tasks"][:1]})
+    with pytest.raises(FaultsError) as error:  # where there are none, nothing is said of how many there are
+        plan_sequence({name: value for name, value in values.items() if name != "tasks"})
+    assert error.value.faults == ("tasks: is required",)
 
 
 def test_another_folder_s_content_is_not_written_over(done: Path, values: dict[str, Any], tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_an_empty_space_may_be_null() -> None:
     assert parse_spec(changed(space=None)).space == {}
 
 
+def test_a_script_hears_of_faults_as_a_file_does() -> None:
+    with pytest.raises(SweepSpecError) as error:
+        SweepSpec(name="mine", tasks="toy/sentiment", method=["adapter"])  # type: ignore[call-arg, arg-type]
+    assert error.value.subject == "sweep mine"
+    assert [fault[:52] for fault in error.value.faults] == [
+        "tasks: must be a list, but got 'toy/sentiment'; writ",
+        "methods: is required",
+        "method: unknown key 'method'; did you mean 'methods'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -87,7 +98,7 @@ def test_an_empty_space_may_be_null() -> None:
         ({"backbone": ""}, "backbone: must not be empty, but got ''"),
         ({"backbone": None}, "backbone: must be text, but got nothing"),
         ({"tasks": []}, "tasks: must hold at least 1, but got []"),
-        ({"tasks": "toy/sentiment"}, "tasks: must be a list, but got 'toy/sentiment'"),
+        ({"tasks": "toy/sentiment"}, "tasks: must be a list, but got 'toy/sentiment'; write [toy/sentiment]"),
         ({"tasks": ["toy/topic", "toy/topic"]}, "tasks: every entry must stand once, but 'toy/topic' stands twice"),
         ({"tasks": ["toy/topic", None]}, "tasks.1: must be text, but got nothing"),
         ({"seeds": []}, "seeds: must hold at least 1, but got []"),
@@ -96,26 +107,35 @@ def test_an_empty_space_may_be_null() -> None:
         ({"seeds": [0.5]}, "seeds.0: must be a whole number, but got 0.5"),
         ({"seeds": [2**63]}, "seeds.0: must be < 9223372036854775808"),
         ({"seeds": [1, 1]}, "seeds: every entry must stand once, but 1 stands twice"),
-        ({"seeds": 3}, "seeds: must be a list, but got 3"),
+        ({"seeds": 3}, "must be a list, but got 3; write [3] for the seed 3, [0, 1, 2] for 3 seeds"),
+        ({"seeds": 0}, "seeds: must be a list, but got 0; write [0]"),
+        ({"seeds": 20}, "write [20] for the seed 20, [0, 1, ..., 19] for 20 seeds"),
         ({"space": [1]}, "space: must be a mapping, but got [1]"),
         ({"space": {"num_epochs": {"grid": []}}}, "space.num_epochs: grid: must hold at least one value"),
         ({"space": {"num_epochs": [1, 2]}}, "write {grid: [1, 2]} to try each"),
         ({"methods": []}, "methods: must hold at least 1, but got []"),
-        ({"methods": "adapter"}, "methods: must be a list, but got 'adapter'"),
-        ({"methods": {"adapter": {}}}, "methods: must be a list, but got {'adapter': {}}"),
+        ({"methods": "adapter"}, "methods: must be a list, but got 'adapter'; write [adapter]"),
+        ({"methods": {"adapter": {}}}, "but got {'adapter': {}}; begin the line of each method with a dash"),
         ({"methods": [3]}, "methods.0: must be a mapping, but got 3"),
         ({"methods": [{"adapter": {}, "layernorm": {}}]}, "must name exactly one method, but got adapter, layernorm"),
+        (
+            {"methods": [{"adapter": None, "adapter_size": 4}]},
+            "but got adapter, adapter_size; indent the options of adapter below it, or write adapter: {adapter_size:",
+        ),
         ({"methods": [{"adapter": {"adapter_size": {"gird": [1]}}}]}, "methods.adapter.adapter_size: unknown domain"),
         ({"methods": [{"adapter": 3}]}, "methods.adapter: must be a mapping, but got 3"),
         ({"search": {"num_samples": 0}}, "search.num_samples: must be >= 1, but got 0"),
         ({"search": {"num_samples": True}}, "search.num_samples: must be a whole number, but got True"),
         ({"search": {"algoritm": "grid"}}, "search.algoritm: unknown key 'algoritm'; did you mean 'algorithm'?"),
-        ({"search": "grid"}, "search: must be a mapping, but got 'grid'"),
+        ({"search": "grid"}, "search: must be a mapping, but got 'grid'; write {algorithm: grid}"),
         ({"early_stopping": "asah"}, "early_stopping: unknown rule of early stopping 'asah'; did you mean 'asha'?"),
         (
             {"early_stopping": {"asha": {"grace_period": 0}}},
             "early_stopping: asha.grace_period: must be a whole number",
         ),
+        ({"num_epoch": 1}, "num_epoch: unknown key 'num_epoch'; did you mean 'num_epochs' in space? Known: backbone,"),
+        ({"num_epochs": 1}, "num_epochs: unknown key 'num_epochs'; did you mean 'num_epochs' in space?"),
+        ({"adapter_size": 1}, "(hyperparameters stand in space, options of a method below the method)"),
         ({"sedes": [1]}, "sedes: unknown key 'sedes'; did you mean 'seeds'? Known: backbone,"),
     ],
 )

@@ -72,8 +72,11 @@ def test_all_kinds_of_file_give_the_same_spec(tmp_path: Path) -> None:
     [
         ("empty.yaml", "", "a sweep must be a mapping with the keys name, backbone"),
         ("comment.yaml", "# nothing", "a sweep must be a mapping"),
-        ("syntax.yaml", "name: [a", "must be readable as YAML, but while parsing"),
-        ("twice.yaml", "name: a\nname: b", "must be readable as YAML, but while constructing a mapping"),
+        ("syntax.yaml", "name: [a", "must be readable as YAML, but line 1, column 9: expected ',' or ']'"),
+        ("twice.yaml", "name: a\nname: b", 'must be readable as YAML, but line 2, column 1: duplicate key "name"'),
+        ("columns.yaml", "methods:\n  - adapter\n - lora", "line 3, column 2: expected <block end>"),
+        ("column.yaml", "name: a\n  tasks: [b]", "line 2, column 8: mapping values are not allowed here"),
+        ("tab.yaml", "tasks:\n\t- a", "; indent with spaces, not with tabs"),
         ("date.yaml", "name: 2024-13-45", "must be readable as YAML, but"),
         ("tag.yaml", "name: !!python/object:os.system {}", "must be readable as YAML, but"),
         ("key.yaml", "[1, 2]: 3", "name: is required"),
@@ -109,6 +112,14 @@ def test_a_sweep_that_is_not_there_is_refused_with_the_packaged_ones(reference: 
     assert fault.startswith("a sweep must be")
     if reference == "quikstart":
         assert "did you mean 'quickstart'? Packaged: figure4, figure6," in fault
+
+
+def test_a_folder_in_place_of_a_sweep_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (fault,) = faults_of(str(tmp_path))
+    assert "is a folder; a sweep lists task folders in `tasks`" in fault
+    (tmp_path / "spec.json").write_text("{}", encoding="utf-8")
+    (fault,) = faults_of(str(tmp_path))
+    assert f"is the store of one; `adaptune resume {tmp_path}` goes on with it" in fault
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -155,6 +166,18 @@ class TestOverrides:
         changed = apply_overrides(values, ["methods.adapter={adapter_size: 4}"])
         spaces = [entry["space"] for entry in changed["methods"]]
         assert spaces == [{"adapter_size": 4}, {}, {"adapter_size": 4}]
+
+    def test_a_hyperparameter_that_no_method_would_take_is_refused(self) -> None:
+        values = {"methods": [{"adapter": {"learning_rate": 1e-3}}, {"lora": {"learning_rate": 1e-4}}]}
+        fault = (
+            "--set learning_rate: would change nothing, since every method has its own learning_rate; "
+            "set methods.adapter.learning_rate, methods.lora.learning_rate"
+        )
+        with pytest.raises(SweepSpecError) as error:
+            apply_overrides(values, ["learning_rate=1"])
+        assert error.value.faults == (fault,)
+        values["methods"].append({"layernorm": {}})
+        assert apply_overrides(values, ["learning_rate=1"])["space"] == {"learning_rate": 1}
 
     @pytest.mark.parametrize(
         ("override", "fault"),

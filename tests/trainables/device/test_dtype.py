@@ -9,6 +9,7 @@ import torch
 
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import count_devices, describe_devices, device_name
+from trainables.faults import FaultsError
 
 
 class TestPrecision:
@@ -16,6 +17,10 @@ class TestPrecision:
         for device in ("cpu", "cuda"):
             assert compute_dtype("fp32", torch.device(device)) is torch.float32
             assert compute_dtype("bf16", torch.device(device)) is torch.bfloat16
+
+    def test_another_name_is_refused_with_the_known_ones(self) -> None:
+        with pytest.raises(FaultsError, match="unknown precision 'fp16'; did you mean 'bf16'"):
+            compute_dtype("fp16", torch.device("cpu"))
 
     @pytest.mark.parametrize(
         ("capabilities", "dtype"),

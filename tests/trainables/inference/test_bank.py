@@ -202,6 +202,9 @@ def test_everything_wrong_with_texts_is_said_at_once(saved: Save, bank: AdapterB
     with pytest.raises(FaultsError) as caught:
         bank.predict([("singl", "x"), ("single", ("x", "y")), ("pairs", "x"), ("single", None), ("single", "x")])  # type: ignore[list-item]
     assert len(caught.value.faults) == 4
+    with pytest.raises(FaultsError, match=r"texts\[0\]: must be a pair of an adapter's name and its text, but got 'x'"):
+        bank.predict(["x"])  # type: ignore[list-item]
+    assert len(bank.faults_of(["x"] * 30)) == 10  # type: ignore[list-item]
     assert "texts[0]: unknown adapter 'singl'; did you mean 'single'?" in caught.value.faults[0]
     assert "texts[1]: single must be given one text" in caught.value.faults[1]
     assert "texts[2]: pairs must be given a pair of texts, but got 'x'" in caught.value.faults[2]

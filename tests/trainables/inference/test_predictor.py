@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file
 
@@ -81,6 +84,18 @@ def test_texts_that_do_not_fit_the_task_are_refused(saved: Callable[[str], Path]
         predictor.predict(["good"], ["bad"])
     with pytest.raises(FaultsError, match="non-empty list"):
         predictor.predict("good")
+    for texts, said in (([], "but got []"), (3, "but got 3"), (["good", 3], r"but texts[1] is 3"), ([None], "is None")):
+        with pytest.raises(FaultsError, match=re.escape(said)):
+            predictor.predict(texts)  # type: ignore[arg-type]
+    with pytest.raises(FaultsError, match="unknown precision 'fp16'"):
+        trainables.load(saved("layernorm"), precision="fp16")
+
+
+def test_a_column_of_a_table_is_a_list_of_texts(saved: Callable[[str], Path]) -> None:
+    predictor = trainables.load(saved("layernorm"))
+    texts = ["good", "bad", "dull"]
+    columns = (pd.Series(texts), np.array(texts), pa.array(texts), pa.chunked_array([texts]), iter(texts))
+    assert [predictor.predict(column) for column in columns] == [predictor.predict(texts)] * 5  # type: ignore[arg-type]
 
 
 def test_a_folder_that_is_not_whole_or_fits_another_backbone_is_refused(

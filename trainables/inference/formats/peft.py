@@ -45,7 +45,8 @@ NEEDS = (("peft",), "peft")
 def write(predictor: Predictor, folder: Path) -> None:
     method = predictor.config.method
     if method not in ("lora", "peft"):
-        raise ValueError("peft has equals of `lora` and of its own tuners alone; the format transformers may have one")
+        rule = "peft has equals of `lora` and of its own tuners alone"
+        raise ValueError(f"{rule}; the formats adapters, onnx and transformers have others")
     if predictor.task.pair and reads_types(predictor) and _virtual_tokens(predictor):
         raise ValueError("peft leaves out which text of a pair a word piece is of, where there are virtual tokens")
     head = _class_of(predictor)

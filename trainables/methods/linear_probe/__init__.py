@@ -6,7 +6,7 @@ tuned by hand, and a trial takes seconds. Features are computed once a task, as 
 standardised by the mean and standard deviation of the training rows; the model is then written as a plain linear head
 of the features as they are.
 
-How strong the penalty is is chosen on the validation rows: of `PENALTIES`, from the strongest down, the one with the
+The strength of the penalty is chosen on the validation rows: of `PENALTIES`, from the strongest down, the one with the
 best score; among equal scores the one with the lower loss. The search ends where `PATIENCE` strengths in a row were no
 better in either. Nothing is drawn at random, so every seed gives the same scores.
 """

@@ -57,6 +57,11 @@ def test_it_is_read_by_accuracy_and_where_there_is_none_by_the_score(ablated: Ab
         "With all adapters validation accuracy is 0.800, without any 0.752. "
         "Of single layers, layer 2 matters most (\N{MINUS SIGN}0.032)."
     )
+    same = ablated(num_layers=3)
+    same = same.set_column(same.column_names.index("accuracy"), "accuracy", pa.array([0.8] * len(same)))
+    for name in ("accuracy_difference", "accuracy_relative_change"):
+        same = same.set_column(same.column_names.index(name), name, pa.array([0.0] * len(same)))
+    assert read(same).sentence.endswith("Without the adapters of any single layer it is no lower.")
     assert read(ablated(num_layers=3, metric="pearson")).measure == "validation pearson"
 
 

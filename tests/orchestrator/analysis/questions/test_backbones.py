@@ -147,7 +147,7 @@ def test_a_paper_has_tables_of_each_backbone(both: Results, tmp_path: Path, monk
     assert " on small" not in small
     text = (tmp_path / "methods.md").read_text(encoding="utf-8")
     assert "We adapted small (" in text
-    assert "On each task with each backbone we tried of adapter 6 configurations" in text
+    assert "On each task with each backbone we tried 6 configurations of adapter" in text
 
 
 def test_an_export_is_of_the_better_backbone_or_of_the_one_that_is_asked_for(both: Results) -> None:
@@ -158,3 +158,18 @@ def test_an_export_is_of_the_better_backbone_or_of_the_one_that_is_asked_for(bot
         assert choose("export", both, task="trec", trial=None, backbone=name)["backbone"] == OTHER
     with pytest.raises(FaultsError, match="--backbone: unknown backbone of this sweep 'large'"):
         choose("export", both, task="trec", trial=None, backbone="large")
+
+
+def test_a_trial_that_is_named_must_be_what_else_is_asked_for(both: Results) -> None:
+    from orchestrator.cli.export import choose
+
+    chosen = choose("export", both, task="trec", trial=None, backbone="small")
+    trial, method = chosen["trial_id"], chosen["method"]
+    assert choose("export", both, task="trec", trial=trial, method=method, backbone="small")["trial_id"] == trial
+    with pytest.raises(FaultsError) as error:
+        choose("export", both, task="cola", trial=trial, method="pals", backbone="minilm")
+    assert [fault.partition("but ")[2] for fault in error.value.faults] == [
+        "--task asks for cola; name the trial alone",
+        "--method asks for pals; name the trial alone",
+        "--backbone asks for minilm; name the trial alone",
+    ]
