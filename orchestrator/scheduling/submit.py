@@ -95,7 +95,7 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
             f"but these are {size >> 20} MiB; put them on storage that every node can read, at the same path"
         )
         raise FaultsError("submit", [fault])
-    names = {trial.config.task: trial.task for trial in plan.trials}
+    names = {each.reference: each.task.info.name for each in plan.task_methods}  # an adaptive plan has no trials yet
     for reference, path in local.items():
         shutil.copytree(path, folder / "tasks" / names[reference])
     values["tasks"] = [f"tasks/{names[task]}" if task in local else task for task in values["tasks"]]
