@@ -191,10 +191,10 @@ class Store:
 
         Ids without a record are passed over. Returns how many records were moved. Raises `ValueError` before
         anything is written where one of the trials has finished, unless `even_finished`, and `OSError` where the
-        place cannot be written; trying again then doubles nothing.
+        place cannot be read or written; trying again then doubles nothing.
         """
-        wanted, statuses = set(trial_ids), self.statuses()
-        held = {trial_id for trial_id in wanted if trial_id in statuses}
+        statuses = self._segments.statuses()
+        held = {trial_id for trial_id in trial_ids if trial_id in statuses}
         if not even_finished and (finished := sorted(i for i in held if statuses[i].is_finished())):
             raise ValueError(f"finished trials keep their records, but {', '.join(finished)} should be retired")
         if not held:
@@ -208,6 +208,11 @@ class Store:
             self._folder.write(place, content, durable=True)
             self._segments.remove(name, held)
         return len(held)
+
+    def retire_unfinished(self, trial_ids: Iterable[str]) -> int:
+        """`retire` those that failed or were cancelled, and leave the others. Raises `OSError`."""
+        statuses = self._segments.statuses()
+        return self.retire(i for i in trial_ids if i in statuses and not statuses[i].is_finished())
 
     def compact(self, *, plan_is_final: bool = False) -> None:
         """Merge all segments into one with one schema, which is quicker to read and easier on other tools.
