@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pyarrow.fs import FileSystem
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.secrets import without_settings
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.data_warnings import read_data_warnings, write_data_warnings
@@ -56,7 +56,7 @@ class Store:
         """
         self.uri = os.fspath(uri)
         self._folder = Folder(filesystem, self.uri.rstrip("/")) if filesystem is not None else open_folder(uri)
-        self._name = re.sub("//[^/]*@", "//", self.uri).partition("?")[0]  # to be shown: no keys, no settings
+        self._name = without_settings(self.uri)  # in messages
         self._segments = Segments(self._folder.folder("trials"))
         self._plans = Plans(self._folder, self._name)
         self._predictions = PredictionFiles(self._folder.folder(FOLDER))
