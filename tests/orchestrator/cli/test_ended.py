@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +42,28 @@ def test_a_signal_before_the_trials_ends_in_order(
     assert "Traceback" not in shown.err
     with Store("here").lock():
         pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_pages_of_mlflow_end_with_whoever_asked_for_them(number: signal.Signals, tmp_path: Path) -> None:
+    """Their server has a session of its own, so that nothing else ends it."""
+    program = textwrap.dedent(
+        """
+        import signal, sys
+        from orchestrator import tracking
+        from orchestrator.cli import main
+
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run below nohup
+        served = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+        tracking.ui_command = lambda uri, port=None: [sys.executable, "-c", served, "--port", "5000"]
+        sys.exit(main(["ui", "--tracking-uri", f"sqlite:///{sys.argv[1]}/mlflow.db"]))
+        """
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        server = int(next(line for line in started.stdout if line.strip().isdecimal()))
+        started.send_signal(number)
+        assert started.wait(30) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
