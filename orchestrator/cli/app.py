@@ -28,7 +28,6 @@ from orchestrator.scheduling.early_end import endings_raised
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
 
-
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
