@@ -33,12 +33,14 @@ def test_a_signal_before_the_trials_ends_in_order(
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {each: signal.signal(each, handler) for each, handler in usual.items()}
     try:
-        assert main(["run", write_sweep(), "--store", "here"]) == 128 + number
+        places = ["--address", "10.0.0.1:6379", "--tracking-uri", "sqlite:///my runs.db"]
+        assert main(["run", write_sweep(), "--store", "here", *places]) == 128 + number
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
     shown = capsys.readouterr()
-    assert "go on with:  adaptune resume" in shown.out
+    resume = "adaptune resume here --address 10.0.0.1:6379 --tracking-uri 'sqlite:///my runs.db'"
+    assert f"go on with:  {resume}\n" in shown.out
     assert "Traceback" not in shown.err
     with Store("here").lock():
         pass
