@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import ray
@@ -20,7 +19,7 @@ from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles, now
 from trainables.predictions import Predictions
 
 ENGINE_START_TIMEOUT_S = 600.0
@@ -60,6 +59,18 @@ class Observer(Protocol):
         """Records of trials that ended a moment ago; none is handed on twice."""
 
 
+class _Start:
+    """When a trial started: by the wall clock, and by one that nobody sets and that stops while a laptop sleeps."""
+
+    def __init__(self) -> None:
+        self.at = now()
+        self._began = time.monotonic()
+
+    @property
+    def since_s(self) -> float:
+        return time.monotonic() - self._began
+
+
 class Recorder(tune.Callback):
     """Turns what Tune tells of its trials into records, exactly one a trial.
 
@@ -92,7 +103,7 @@ class Recorder(tune.Callback):
         self._cancelling = False
         self._has_cut_short = False
         self._under_way: set[str] = set()  # whose processes Tune has started
-        self._running: dict[str, str] = {}  # trial_id -> when it started
+        self._running: dict[str, _Start] = {}  # by trial_id
         self._epochs: dict[str, list[EpochReport]] = {}
         self._engines: dict[str, str] = {}
         self._gathered: list[TrialRecord] = []
@@ -211,20 +222,18 @@ class Recorder(tune.Callback):
     def _start(self, trial: PlannedTrial) -> None:
         """Tell of a trial's start, once, even if its engine is heard of late."""
         if trial.trial_id not in self._running:
-            self._running[trial.trial_id] = _now()
+            self._running[trial.trial_id] = _Start()
             self._tell(self._observer.trial_started, trial)
 
     def _cut_short(self, trial: PlannedTrial, status: OutcomeStatus, error: str | None = None) -> TrialOutcome:
         """The outcome of a trial that could not report its own."""
         epochs = tuple(self._epochs.get(trial.trial_id, ()))
-        started_at = self._running.get(trial.trial_id) or _now()
-        since_s = (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
+        start = self._running.get(trial.trial_id) or _Start()
         return TrialOutcome(
             status=status,
-            started_at=started_at,
-            duration_s=max(
-                since_s, sum(epoch.duration_s for epoch in epochs)
-            ),  # of a short one the start is heard late
+            started_at=start.at,
+            # Of a short one the start is heard late.
+            duration_s=max(start.since_s, sum(epoch.duration_s for epoch in epochs)),
             epochs=epochs,
             metric=tasks.describe(trial.config.task).metric if epochs else None,
             validation_score=epochs[-1].validation_score if epochs else None,
@@ -320,7 +329,3 @@ class _Watch:
 
 def _is_there(answer: Any) -> bool:
     return bool(ray.wait([answer], timeout=0)[0])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

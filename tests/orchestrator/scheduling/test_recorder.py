@@ -1,9 +1,14 @@
-"""What the recorder tells of engines that hung."""
+"""What the recorder tells of engines that hung, and how long it says that a trial took which could not say it."""
 
 from __future__ import annotations
 
+from typing import Any
 from unittest.mock import MagicMock
 
+import pytest
+
+from orchestrator.planning.plan import plan_sweep
+from orchestrator.scheduling import recorder as recorder_module
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.recorder import Recorder
 
@@ -34,3 +39,18 @@ def test_each_engine_that_hung_is_told_of_once_even_after_the_pool_began_anew() 
         *([], ["one"], ["one"], ["one", "two"]),
         *(["one", "two"], ["one", "two", "three"], ["one", "two", "three"]),
     ]
+
+
+def test_how_long_a_trial_took_is_not_told_by_a_clock_that_somebody_may_set(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, observer = plan_sweep(values).trials[0], MagicMock()
+    source, pool = MagicMock(), MagicMock()
+    recorder = Recorder("sweep", source, observer, pool, lambda: None, lambda: None, lambda count: None)
+    recorder.handed_out(trial)
+    monkeypatch.setattr(recorder_module, "now", lambda: "2001-01-01T00:00:00.000+00:00")  # it was set since
+    recorder._start(trial)
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    assert records[0].started_at == "2001-01-01T00:00:00.000+00:00"
+    assert records[0].duration_s < 60
