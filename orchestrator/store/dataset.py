@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -21,6 +22,7 @@ from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.data_warnings import read_data_warnings, write_data_warnings
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
+from orchestrator.store.fence import StoreLockedError
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.identity import Holder
 from orchestrator.store.inference_costs import read_inference_costs, write_inference_costs
@@ -159,8 +161,10 @@ class Store:
             write_note(self._folder, engines)
 
     def remove_engine_snapshot(self) -> None:
-        """Take the note of the engines away: they do nothing more."""
-        remove_note(self._folder)
+        """Take the note of the engines away, unless it is another driver's by now: they do nothing more."""
+        with contextlib.suppress(OSError, StoreLockedError):
+            self._check_lock()
+            remove_note(self._folder)
 
     def engine_snapshot(self) -> EngineSnapshot | None:
         """What the engines of the driver at work were last seen to do; None where no driver is, or it has not said."""

@@ -126,6 +126,14 @@ def test_a_driver_whose_lock_was_taken_stops_at_its_next_write(store: Store) -> 
     assert store.holder() is not None  # the other one's lock is left alone
 
 
+def test_a_driver_that_lost_its_store_leaves_the_others_note_of_its_engines(store: Store) -> None:
+    with store.lock():
+        store.write_engine_snapshot([])
+        steal(store)
+        store.remove_engine_snapshot()
+    assert store._folder.exists("engines.json")
+
+
 def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as server:
         store = Store(server.uri("away"))
