@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from orchestrator.trial_source import TrialSource
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles, now
 from trainables.predictions import Predictions
+
+logger = logging.getLogger(__name__)
 
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
@@ -194,12 +197,20 @@ class Recorder(tune.Callback):
         self._record(planned, self._cut_short(planned, OutcomeStatus.FAILED, text))
 
     def finish(self) -> None:
-        """Hand on what is left, and as cancelled what Tune ended without a word; not after an error of the sweep's."""
-        if self.error is not None:
-            return
-        for trial_id in list(self._running):
-            self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
-        self._hand_on()
+        """Hand on what is left, and as cancelled what Tune ended without a word.
+
+        After an error of the sweep's only what has ended is handed on, and nothing raised: that error is to be.
+        """
+        if self.error is None:
+            for trial_id in list(self._running):
+                self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
+            self._hand_on()
+        elif self._gathered:
+            try:
+                self._observer.trials_ended(self._gathered)
+            except Exception:  # as it may well be that error again
+                logger.debug("the last records could not be handed on", exc_info=True)
+                logger.warning("%d trained trials could not be recorded", len(self._gathered))
 
     def _look_at_engines(self) -> None:
         if names := self._watch.newly_ready():

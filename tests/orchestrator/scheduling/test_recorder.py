@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -11,6 +12,9 @@ from orchestrator.planning.plan import plan_sweep
 from orchestrator.scheduling import recorder as recorder_module
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.recorder import Recorder
+from orchestrator.scheduling.trial import OUTCOME
+from tests.factories import outcome
+from trainables.outcome import OutcomeStatus
 
 
 class Watch:
@@ -54,3 +58,24 @@ def test_how_long_a_trial_took_is_not_told_by_a_clock_that_somebody_may_set(
     ((records,), _) = observer.trials_ended.call_args
     assert records[0].started_at == "2001-01-01T00:00:00.000+00:00"
     assert records[0].duration_s < 60
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_trials_that_have_ended_are_recorded_though_the_sweep_ends_by_an_error(
+    values: dict[str, Any], is_kept: bool
+) -> None:
+    trial, observer, watch = plan_sweep(values).trials[0], MagicMock(), MagicMock()
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recorder._watch = watch
+    recorder.handed_out(trial)
+    told = {OUTCOME: outcome(OutcomeStatus.COMPLETED)}
+    recorder.on_trial_result(0, [], SimpleNamespace(config={"trial_id": trial.trial_id}), told)  # type: ignore[arg-type]
+    watch.newly_ready.side_effect = TimeoutError("the engines did not start")
+    with pytest.raises(TimeoutError):
+        recorder.on_step_begin(0, [])
+    if not is_kept:
+        observer.trials_ended.side_effect = RuntimeError("nor can it be recorded")
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    assert [record.trial_id for record in records] == [trial.trial_id]
+    assert str(recorder.error) == "the engines did not start"
