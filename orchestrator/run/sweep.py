@@ -239,7 +239,12 @@ def execute(
             early_end = _train(plan, source, driver, known, address, budget)
             is_complete = early_end is None and source.is_exhausted()
             driver.settle_weights(is_complete=is_complete)
-            results = _settle(store, name, is_complete=is_complete)
+            try:
+                results = _settle(store, name, is_complete=is_complete)
+            except FaultsError as error:
+                if early_end is None or early_end.signal is None:
+                    raise
+                raise Interrupted(early_end.signal, "; ".join([*error.faults, *_lost(driver)])) from None
             if early_end is None:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
@@ -383,11 +388,16 @@ def _train(
     except KeyboardInterrupt as stop:
         if not driver.unrecorded:
             raise
-        lost = f"{driver.unrecorded} trained trials could not be recorded and will be trained again"
-        raise Interrupted(getattr(stop, "number", signal.SIGINT), lost) from None
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), *_lost(driver)) from None
     driver.record_waiting()
     driver.settle_predictions()
     return early_end
+
+
+def _lost(driver: Recording) -> list[str]:
+    """What the user should know of records that the storage refused to the end."""
+    count = driver.unrecorded
+    return [f"{count} trained trials could not be recorded and will be trained again"] if count else []
 
 
 def _records(store: Store, sweep: str) -> list[TrialRecord]:

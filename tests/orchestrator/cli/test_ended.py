@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.run import sweep as run
+from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.store import Store
+from trainables.faults import FaultsError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -44,6 +46,20 @@ def test_a_signal_before_the_trials_ends_in_order(
     assert "Traceback" not in shown.err
     with Store("here").lock():
         pass
+
+
+def test_an_interrupt_is_none_the_less_where_the_store_cannot_be_read_at_the_end(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: object) -> None:
+        raise FaultsError("store here", ["the store must be readable, but the network is down"])
+
+    monkeypatch.setattr(run, "_train", lambda *_: EarlyEnd(signal=signal.SIGINT))
+    monkeypatch.setattr(run, "results_of", unreadable)
+    assert main(["run", write_sweep(), "--store", "here"]) == 130
+    shown = capsys.readouterr()
+    assert "go on with:  adaptune resume here" in shown.out
+    assert "interrupted: the store must be readable, but the network is down" in shown.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
