@@ -128,15 +128,15 @@ class Store:
     def lock(self, *, take_over: bool = False) -> Iterator[None]:
         """Be this store's only driver for a `with` block; the folder is made where there is none.
 
-        Raises `StoreLockedError` on entering where another driver is at work, with its host and process; and from
-        whatever writes within the block, should another have taken the store over from a driver that seemed dead. One
-        that may be alive is watched for a sign of life first, for two minutes; with `take_over` it is not.
+        Raises `StoreLockedError` on entering where another driver is at work, with its host and process, and
+        `FaultsError` where the place cannot be written. Whatever writes within the block raises the former, should
+        another driver have taken the store over from one that seemed dead. One that may be alive is watched for a sign
+        of life first, for two minutes; with `take_over` it is not.
         """
-        with (
-            hold(self._folder, self.uri, take_over=take_over) as held,
-            self._segments.owned(after_another=held.was_taken, check_lock=held.check),
-            self._predictions.owned(),
-        ):
+        with hold(self._folder, self.uri, take_over=take_over) as held, contextlib.ExitStack() as owned:
+            with self._writing():
+                owned.enter_context(self._segments.owned(after_another=held.was_taken, check_lock=held.check))
+                owned.enter_context(self._predictions.owned())
             self._held = held
             try:
                 yield

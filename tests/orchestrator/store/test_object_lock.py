@@ -13,6 +13,7 @@ from orchestrator.store import Store, StoreLockedError, lock, lock_places, objec
 from orchestrator.store.identity import this_driver
 from orchestrator.store.lock_places import LOCK
 from orchestrator.store.object_lock import Bucket
+from orchestrator.store.segments import Segments
 from tests.factories import measured_record
 from tests.object_store import KEYS, ObjectStore, serving
 from trainables.faults import FaultsError
@@ -132,6 +133,20 @@ def test_a_driver_that_lost_its_store_leaves_the_others_note_of_its_engines(stor
         steal(store)
         store.remove_engine_snapshot()
     assert store._folder.exists("engines.json")
+
+
+def test_a_server_that_goes_away_as_a_store_is_taken_up_is_a_fault_and_leaves_it_free(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("the connection was reset")
+
+    with monkeypatch.context() as network:
+        network.setattr(Segments, "_fence_off", refuse)
+        with pytest.raises(FaultsError, match="must be writable, but the connection was reset"), store.lock():
+            pass
+    with store.lock():
+        store.append([measured_record("t0")])
 
 
 def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
