@@ -103,6 +103,11 @@ def _parameters(uri: str) -> list[tuple[str, str]]:
     return parse_qsl(query.replace(";", "&"), keep_blank_values=True)
 
 
+def without_settings(place: str) -> str:
+    """A store's place as whoever sees it may see it: a URI without user, keys and settings, a path as it is."""
+    return re.sub("//[^/]*@", "//", place).partition("?")[0] if "://" in place else place
+
+
 def masked(text: str) -> str:
     """A text with three stars for each secret: in URIs, in `name=value`, and wherever a variable's value stands."""
     for secret in _secrets_of(tuple(os.environ.items())):
@@ -130,12 +135,17 @@ def _secrets_of(environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     """The secrets among a process's variables, the longest first, as they are and as URIs write them."""
     found = set()
     for name, value in environment:
-        if _SECRET_NAME.search(name) and not os.path.isabs(value):
+        if _SECRET_NAME.search(name) and not _is_file(name, value):
             found.add(value)
         elif "://" in value and (password := _password(value)):
             found.add(password)
     found |= {quote(secret, safe="") for secret in found} | {unquote(secret) for secret in found}
     return tuple(sorted((secret for secret in found if len(secret) >= _SHORTEST), key=len, reverse=True))
+
+
+def _is_file(name: str, value: str) -> bool:
+    """Whether a variable names a file that holds a secret. One key in 64 of AWS begins as an absolute path does."""
+    return os.path.isabs(value) and (name.upper().endswith("CREDENTIALS") or os.path.exists(value))
 
 
 def _password(uri: str) -> str | None:

@@ -25,8 +25,11 @@ import typer.core
 
 from orchestrator.analysis.text.visible import visible
 from orchestrator.cli import answer_commands, service_commands, sweep_commands
+from orchestrator.scheduling.early_end import endings_raised
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
+
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class _Commands(typer.core.TyperGroup):
@@ -98,6 +101,15 @@ class TextLines(logging.Formatter):
         return visible(masked(super().format(record)))
 
 
+def _log_level() -> str:
+    """What ADAPTUNE_LOG asks for. Raises `FaultsError` where that is no level."""
+    asked = os.environ.get("ADAPTUNE_LOG") or "warning"
+    if asked.lower() not in _LOG_LEVELS:
+        rule = f"ADAPTUNE_LOG must be one of {', '.join(_LOG_LEVELS)}, but it is {asked!r}"
+        raise FaultsError("environment", [rule])
+    return asked.upper()
+
+
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What an error that nobody expected leaves on the terminal, without secrets."""
     print(masked("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
@@ -116,9 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.excepthook = _show_traceback
     lines = logging.StreamHandler()
     lines.setFormatter(TextLines("%(name)s: %(message)s"))
-    logging.basicConfig(level=os.environ.get("ADAPTUNE_LOG", "WARNING").upper(), handlers=[lines])
     try:
-        result: Any = _command()(arguments, standalone_mode=False)
+        logging.basicConfig(level=_log_level(), handlers=[lines])
+        with endings_raised():  # so that no command leaves temporary files, locks or servers behind
+            result: Any = _command()(arguments, standalone_mode=False)
         return int(result or 0)
     except FaultsError as error:
         print(visible(masked(str(error))), file=sys.stderr)

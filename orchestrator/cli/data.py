@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.analysis.files import replace_file
 from orchestrator.analysis.text import wording
 from orchestrator.cli.screen import console
 from orchestrator.secrets import masked
@@ -112,7 +113,7 @@ def _suggestion(path: str, found: Examination, *, write: bool) -> tuple[dict[str
     if values == declared:
         return values, f"{folder / DECLARATION} says all of this, and is left as it is"
     try:
-        (folder / DECLARATION).write_text(written(values), encoding="utf-8")
+        replace_file(folder / DECLARATION, written(values).encode())
     except OSError as fault:
         raise FaultsError(f"task {path}", [f"--write: {DECLARATION} must be writable, but {fault}"]) from None
     if not declared:

@@ -10,8 +10,8 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from rich.table import Table
@@ -41,8 +41,8 @@ def examine(*, address: str | None, tracking_uri: str | None, as_json: bool) -> 
         *_guarded("devices", _devices),
         *_guarded("backbones", _backbones),
         *_guarded("memory", _memory),
-        _writable("store", Path("sweeps")),
-        _writable("cache", Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune")),
+        *_guarded("store", lambda: [_writable("store", Path("sweeps"))]),
+        *_guarded("cache", lambda: [_writable("cache", _cache())]),
         *_guarded("tracking", lambda: [_tracking(tracking_uri)]),
         *_guarded("cluster", lambda: [_cluster(address)]),
     ]
@@ -111,6 +111,10 @@ def _memory() -> list[Finding]:
     ]
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune")
+
+
 def _writable(what: str, folder: Path) -> Finding:
     """Whether a folder, or the nearest one above it that exists, takes a file. Leaves nothing behind."""
     present = folder.absolute()
@@ -129,10 +133,14 @@ def _tracking(tracking_uri: str | None) -> Finding:
     uri = given_tracking_uri(tracking_uri)
     if not uri.startswith(("http://", "https://")):
         return Finding(what="tracking", found=uri)
+    scheme, _, rest = uri.partition("://")
+    place = rest.partition("/")
+    # Whether it is well it tells everybody; a name and a password, which the environment may have there, are not asked.
+    health = f"{scheme}://{place[0].rpartition('@')[2]}/{place[2]}".rstrip("/") + "/health"
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=5) as answer:
+        with urlopen(health, timeout=5) as answer:
             return Finding(what="tracking", found=f"{uri} answers {answer.status}")
-    except (HTTPError, URLError, TimeoutError) as error:
+    except (OSError, HTTPException, ValueError) as error:  # refusals, silence, and whatever is no server of MLflow's
         # MLflow is a window: a sweep runs without it and fills it later.
         return Finding(
             what="tracking", found=f"{uri} does not answer ({error}); a sweep runs anyway and fills MLflow later"

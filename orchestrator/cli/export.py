@@ -69,16 +69,16 @@ def export_adapter(
         check_target("export", to, target)
     folder = target if to is None else target.with_name(f".{target.name}.saved")
     screen = console(stderr=as_json)
-    origin, scores = "kept", {name: chosen[name] for name in _SCORES}
-    equals_record = True
-    if not take_kept(opened, chosen, folder, screen):
-        outcome = train_again(opened, chosen, folder, screen)
-        if outcome is None:
-            return 1
-        origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
-        equals_record = _is_as_recorded(outcome, chosen)
-    standing = _standing(results, chosen, folder)
     try:
+        origin, scores = "kept", {name: chosen[name] for name in _SCORES}
+        equals_record = True
+        if not take_kept(opened, chosen, folder, screen):
+            outcome = train_again(opened, chosen, folder, screen)
+            if outcome is None:
+                return 1
+            origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
+            equals_record = _is_as_recorded(outcome, chosen)
+        standing = _standing(results, chosen, folder)
         if to is not None:
             convert(folder, to, target)
         _complete_card(target, standing)

@@ -25,6 +25,8 @@ BUDGET_USED_UP, INTERRUPTED = 3, 130
 UNKNOWN_END = 1
 # Whoever detaches waits so long to hear that the trials are planned, or of the fault for which they are not.
 PLANNED_WITHIN_S = 60.0
+# And so long for it to begin: a cluster may have to make room, or to install what the job brings.
+BEGUN_WITHIN_S = 300.0
 _ASK_EVERY_S = 0.5
 # The trials of a job are counted in its log, which takes a request each: those at work and so many of the last.
 COUNTED_JOBS = 20
@@ -61,19 +63,10 @@ def submit_sweep(
     try:
         if not detach:
             return _follow(server, job, screen, as_json=as_json)
-        now = _planned(server, job)
+        return _leave(server, job, screen, as_json=as_json)
     except KeyboardInterrupt:
         _say_how_to_come_back(server, job, screen)
         return INTERRUPTED
-    if now.has_ended and now.exit_status:
-        _show(screen, server.log(job))
-    if as_json:
-        print(json.dumps(_answer(server, now, _trials(server, now))))
-    if now.has_ended:
-        screen.print(_end(now), soft_wrap=True)
-        return now.exit_status or 0
-    _say_how_to_come_back(server, job, screen)
-    return 0
 
 
 def list_jobs(*, address: str | None, as_json: bool) -> int:
@@ -187,10 +180,8 @@ def _follow(server: JobServer, job: str, screen: Screen, *, as_json: bool) -> in
         sweep = server.follow(
             job, lambda text: _show(screen, text), lambda line: console(stderr=True).print(line, soft_wrap=True)
         )
-    except FaultsError as error:  # not the sweep's: how that ends, nobody here knows
-        console(stderr=True).print(str(error), soft_wrap=True)
-        _say_how_to_come_back(server, job, screen)
-        return UNKNOWN_END
+    except FaultsError as error:
+        return _lost(server, job, screen, error)
     if as_json:
         print(json.dumps(_answer(server, sweep, _trials(server, sweep))))
     if sweep.exit_status:
@@ -198,9 +189,34 @@ def _follow(server: JobServer, job: str, screen: Screen, *, as_json: bool) -> in
     return sweep.exit_status or 0
 
 
+def _leave(server: JobServer, job: str, screen: Screen, *, as_json: bool) -> int:
+    """Wait until a job has planned its trials, and say how to find it again."""
+    try:
+        now = _planned(server, job)
+        log = server.log(job)
+    except FaultsError as error:
+        return _lost(server, job, screen, error)
+    if now.has_ended and now.exit_status:
+        _show(screen, log)
+    if as_json:
+        print(json.dumps(_answer(server, now, progress_in(log))))
+    if now.has_ended:
+        screen.print(_end(now), soft_wrap=True)
+        return now.exit_status or 0
+    _say_how_to_come_back(server, job, screen)
+    return 0
+
+
+def _lost(server: JobServer, job: str, screen: Screen, error: FaultsError) -> int:
+    """The cluster does not answer any more: how the sweep ends, nobody here knows."""
+    console(stderr=True).print(str(error), soft_wrap=True)
+    _say_how_to_come_back(server, job, screen)
+    return UNKNOWN_END
+
+
 def _planned(server: JobServer, job: str) -> SubmittedSweep:
     """The job once it runs and says how many trials are planned; or as it stands when that takes too long."""
-    deadline = None
+    began, deadline = time.monotonic(), None
     while True:
         now = server.reread(job)
         if now.has_ended:
@@ -209,6 +225,8 @@ def _planned(server: JobServer, job: str) -> SubmittedSweep:
             deadline = deadline or time.monotonic() + PLANNED_WITHIN_S
             if progress_in(server.log(job)) is not None or time.monotonic() > deadline:
                 return now
+        elif time.monotonic() > began + BEGUN_WITHIN_S:
+            return now
         time.sleep(_ASK_EVERY_S)
 
 

@@ -7,13 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.fs
-
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.visible import visible
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
+from orchestrator.store.files import Folder
 from trainables.faults import FaultsError
 
 
@@ -33,14 +32,13 @@ def make_paper(store: str, *, sweep: str | None, out: str | None, as_json: bool)
 
 
 def _into_store(store: Store, write: Callable[[Path], list[Path]]) -> list[str]:
-    """By way of a local folder, since a store may be elsewhere."""
+    """By way of a local folder, since a store may be elsewhere; each file in one step."""
     with tempfile.TemporaryDirectory(prefix="adaptune-paper-") as scratch:
-        written = [path.relative_to(scratch) for path in write(Path(scratch))]
-        target = f"{store.path}/paper"
+        files = {path.relative_to(scratch).as_posix(): path for path in write(Path(scratch))}
+        target = Folder(store.filesystem, f"{store.path}/paper")
         try:
-            for folder in sorted({str(path.parent) for path in written}):
-                store.filesystem.create_dir(f"{target}/{folder}", recursive=True)
-            pyarrow.fs.copy_files(scratch, target, destination_filesystem=store.filesystem)
+            for name, path in files.items():
+                target.write(name, path.read_bytes())
         except OSError as error:
             raise FaultsError("paper", [f"STORE/paper must be a folder that can be written, but {error}"]) from error
-    return [f"{store.uri.rstrip('/')}/paper/{path}" for path in written]
+    return [f"{store.uri.rstrip('/')}/paper/{name}" for name in files]

@@ -13,7 +13,8 @@ from orchestrator.analysis.text import wording
 from orchestrator.cli.data import brief
 from orchestrator.cli.screen import console
 from orchestrator.estimate import PlanEstimate, SweepEstimate, cost_of, estimate_plan
-from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep, remaining
+from orchestrator.estimate.plan_estimate import count_finished
+from orchestrator.planning.plan import PlannedTrial, SweepPlan, plan_sweep
 from orchestrator.planning.preflight import data_warnings
 from orchestrator.run.sweep import default_store
 from orchestrator.spec.absolute_paths import with_absolute_paths
@@ -42,7 +43,7 @@ def show_plan(
     """Print the plan; what cannot be had from here is said, and counts are still exact."""
     plan = plan_sweep(with_absolute_paths(read_sweep(sweep, overrides)), allow_missing=True)
     opened = Store(store if store is not None else default_store(plan.spec.name))
-    done = _count_finished(plan, opened)
+    done = count_finished(plan, opened)
 
     def note(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
@@ -74,15 +75,6 @@ def show_plan(
     for sentence in plan.missing:
         screen.print(f"Not available on this machine: {sentence}", soft_wrap=True)
     return 0
-
-
-def _count_finished(plan: SweepPlan, opened: Store) -> int:
-    finished = opened.finished_ids() if opened.exists() else frozenset()
-    if not plan.is_adaptive:
-        return len(plan.trials) - len(remaining(plan, finished))
-    name = plan.spec.name  # whose proposals, among those of all sweeps in the store
-    proposed = opened.plan_table(name)["trial_id"].to_pylist() if finished and name in opened.sweeps() else ()
-    return len(finished.intersection(proposed))
 
 
 def _sentences(estimated: PlanEstimate, price: float | None) -> list[str]:

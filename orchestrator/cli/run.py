@@ -96,7 +96,7 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
         console(stderr=True).print(sentence, soft_wrap=True)
     # Ray writes of processes that died to standard output.
     elsewhere = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    resume = shlex.join(["adaptune", "resume", opened.uri])
+    resume = _how_to_resume(opened.uri, options)
     try:
         with TerminalProgress(screen, plan.varied, plan.spec.backbones) as progress, elsewhere:
             done = execute(plan, opened, progress, warnings=warnings, **options)
@@ -125,6 +125,13 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
         screen.print(f"{what} {kept}; go on with:  {resume}", soft_wrap=True)
         return BUDGET_USED_UP if done.early_end.signal is None else SIGNAL + done.early_end.signal
     return SOME_FAILED if counts.get(TrialStatus.FAILED) else COMPLETED
+
+
+def _how_to_resume(store: str, options: _Options) -> str:
+    """The command that goes on in this store, on the same cluster and with the same tracking store."""
+    places = {"--address": options["address"], "--tracking-uri": options["tracking_uri"]}
+    given = [word for option, place in places.items() if place is not None for word in (option, place)]
+    return shlex.join(["adaptune", "resume", store, *given])
 
 
 def _answer(name: str, store: str, done: SweepRun) -> dict[str, Any]:

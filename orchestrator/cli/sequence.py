@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from orchestrator.analysis.sequences import SequenceResults
 from orchestrator.analysis.text import tables
 from orchestrator.analysis.text.forgetting import matrix_tables, measures_table, unchanged_sentence
 from orchestrator.cli.screen import console
+from orchestrator.scheduling.early_end import Interrupted
 from orchestrator.spec.sweep_file import apply_overrides, read_sweep
 from trainables.faults import FaultsError
 
@@ -68,15 +70,22 @@ def declared(
     return apply_overrides(values, [*more, *overrides])
 
 
-def show_sequence(values: Any, *, store: str | None, device: str | None, as_json: bool) -> int:
+def show_sequence(values: Any, *, store: str | None, device: str | None, take_over: bool, as_json: bool) -> int:
     """Run a sequence and show what came of it. Exit status 1 where a training failed."""
     from orchestrator.run.sequence import run_sequence
 
     screen = console(stderr=as_json)
     try:
-        results = run_sequence(values, store, device=device, tell=lambda line: screen.print(line, soft_wrap=True))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("what is finished is kept; the same command goes on from there") from None
+        results = run_sequence(
+            values,
+            store,
+            device=device,
+            tell=lambda line: screen.print(line, soft_wrap=True),
+            take_over=take_over,
+        )
+    except KeyboardInterrupt as stop:
+        words = "what is finished is kept; the same command goes on from there"
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), words) from None
     folder = store or f"sweeps/{values['name']}"
     failed = results.failed()
     if as_json:

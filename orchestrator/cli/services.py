@@ -30,9 +30,8 @@ def serve_ui(*, port: int | None, tracking_uri: str | None) -> int:
             "or with --tracking-uri.",
             soft_wrap=True,
         )
-    # In a session of its own, so that whatever it starts can be ended with it.
+    # In a session of its own, so that whatever it starts can be ended with it: a terminal that is closed does not.
     server = subprocess.Popen(command, env={**os.environ, **ui_environment(uri)}, start_new_session=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it the way Ctrl-C does
     try:
         return server.wait()
     except KeyboardInterrupt:

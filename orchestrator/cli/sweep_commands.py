@@ -232,6 +232,7 @@ def sequence(
         str | None, typer.Option("--store", metavar="FOLDER", help="Where all is kept; ./sweeps/NAME by default.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
+    take_over: TakeOver = False,
     as_json: Json = False,
 ) -> int:
     """Train tasks one after another and evaluate all earlier ones after each: what is forgotten, and what is not."""
@@ -251,4 +252,4 @@ def sequence(
         max_evaluation_rows=max_evaluation_rows,
         name=name,
     )
-    return show_sequence(values, store=store, device=device, as_json=as_json)
+    return show_sequence(values, store=store, device=device, take_over=take_over, as_json=as_json)

@@ -140,12 +140,21 @@ def _measurements(calibration: Calibration | None, throughputs: Sequence[Through
     )
 
 
-def trials_left(plan: SweepPlan, opened: Store) -> tuple[PlannedTrial, ...]:
-    """What has no finished record; of an adaptive search as many drawn by chance as it may still propose."""
+def count_finished(plan: SweepPlan, opened: Store) -> int:
+    """How many trials of a plan have a finished record, whichever sweep of the store had them trained."""
     finished = opened.finished_ids() if opened.exists() else frozenset()
     if not plan.is_adaptive:
-        return remaining(plan, finished)
-    return plan.sample_trials()[: max(0, plan.most_trials - len(finished))]
+        return len(plan.trials) - len(remaining(plan, finished))
+    name = plan.spec.name  # whose proposals, among those of all sweeps in the store
+    proposed = opened.plan_table(name)["trial_id"].to_pylist() if finished and name in opened.sweeps() else ()
+    return len(finished.intersection(proposed))
+
+
+def trials_left(plan: SweepPlan, opened: Store) -> tuple[PlannedTrial, ...]:
+    """What has no finished record; of an adaptive search as many drawn by chance as it may still propose."""
+    if plan.is_adaptive:
+        return plan.sample_trials()[: max(0, plan.most_trials - count_finished(plan, opened))]
+    return remaining(plan, opened.finished_ids() if opened.exists() else frozenset())
 
 
 def existing(uri: str) -> Store:

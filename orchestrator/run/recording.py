@@ -322,9 +322,7 @@ class Recording:
         """Keep trials that a search has just thought of, before the first of them is handed out."""
 
         def plan() -> None:
-            statuses = self._store.statuses()
-            known = [i for i in table["trial_id"].to_pylist() if i in statuses]
-            self._store.retire(i for i in known if not statuses[i].is_finished())  # another sweep's, tried again now
+            self._store.retire_unfinished(table["trial_id"].to_pylist())  # another sweep's, tried again now
             self._store.add_planned(table)
 
         if not self._write(plan):

@@ -29,6 +29,7 @@ import pyarrow as pa
 from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
 from orchestrator.analysis.sequences import CELLS, TRAININGS, SequenceResults
 from orchestrator.planning.sequence import PlannedStep, SequencePlan, plan_sequence
+from orchestrator.secrets import masked
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.sequence import SequenceSpec
 from orchestrator.spec.sweep_file import read_sweep
@@ -56,6 +57,7 @@ def run_sequence(
     device: str | None = None,
     num_threads: int | None = None,
     tell: Tell = lambda line: None,
+    take_over: bool = False,
 ) -> SequenceResults:
     """Train tasks one after another and evaluate every task so far after each; or go on where this was interrupted.
 
@@ -66,6 +68,7 @@ def run_sequence(
         device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
         num_threads: CPU threads; None leaves torch's choice.
         tell: called with a line after each training and each row of the matrix.
+        take_over: whether to take the folder over from a run at work there without waiting for it to fall silent.
 
     A training that fails is in the results with its error; a model that goes on from task to task ends there, and the
     next run tries it again. Raises `FaultsError` with everything that is wrong before anything is trained.
@@ -73,7 +76,7 @@ def run_sequence(
     values = read_sweep(str(sequence)) if isinstance(sequence, str | Path) else sequence
     plan = plan_sequence(with_absolute_paths(values))
     folder = _folder(Path("sweeps") / plan.spec.name if store is None else store)
-    with hold(open_folder(folder), str(folder)):
+    with hold(open_folder(folder), str(folder), take_over=take_over):
         from trainables.engine.engine import Engine
 
         _declare(folder, plan)
@@ -150,6 +153,7 @@ class _Run:
             for field in dataclasses.fields(outcome)
             if field.name not in _UNKEPT
         }
+        values["error"] = outcome.error and masked(outcome.error)  # what raised it may have held a key in its hands
         self._trained(step).mkdir(parents=True, exist_ok=True)
         _write_json(self._trained(step) / _OUTCOME, {**values, "provenance": dict(outcome.provenance)})
         score = outcome.test_score if step.split == "test" else outcome.validation_score
@@ -169,7 +173,7 @@ class _Run:
                 cells = [self._cell(step, each) for each in (*step.earlier, step) if self._can_answer(each)]
             except Exception:
                 logger.warning("a row could not be evaluated: %s", _words(step), exc_info=True)
-                outcome = {**outcome, "status": "failed", "error": traceback.format_exc()}
+                outcome = {**outcome, "status": "failed", "error": masked(traceback.format_exc())}
         training = {**_who(self._plan, step), "place": step.place + 1, **_facts(step, outcome)}
         _write_json(self._row(step), {"row_id": step.row_id, "training": training, "cells": cells})
         if outcome["status"] != OutcomeStatus.COMPLETED:
@@ -231,8 +235,11 @@ class _Run:
 
     def _has_row(self, step: PlannedStep) -> bool:
         """Whether a step was trained, and every task so far evaluated after it; what failed is tried again."""
-        row = _read_row(self._folder, step.row_id)
-        return row is not None and len(row["cells"]) == step.place + 1
+        try:
+            row = _read_row(self._folder, step.row_id)
+            return row is not None and len(row["cells"]) == step.place + 1
+        except (ValueError, KeyError, TypeError):  # torn, as by a power failure: it is written anew
+            return False
 
     def _trained(self, step: PlannedStep) -> Path:
         return self._folder / "trained" / step.step_id

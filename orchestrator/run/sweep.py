@@ -5,12 +5,13 @@ The command line and the Python façade both end here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import signal
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,7 +239,12 @@ def execute(
             early_end = _train(plan, source, driver, known, address, budget)
             is_complete = early_end is None and source.is_exhausted()
             driver.settle_weights(is_complete=is_complete)
-            results = _settle(store, name, is_complete=is_complete)
+            try:
+                results = _settle(store, name, is_complete=is_complete)
+            except FaultsError as error:
+                if early_end is None or early_end.signal is None:
+                    raise
+                raise Interrupted(early_end.signal, "; ".join([*error.faults, *_lost(driver)])) from None
             if early_end is None:
                 end = TrialStatus.FAILED if results.counts().get(TrialStatus.FAILED) else TrialStatus.COMPLETED
             with tempfile.TemporaryDirectory(prefix="adaptune-report-") as folder:
@@ -313,18 +319,21 @@ def _begin(plan: SweepPlan, store: Store) -> pa.Table:
     """
     name, planned = plan.spec.name, plan_table(plan)
     check_continuation(plan, store, widen=True)  # it may have been widened since it was prepared
-    _retire(store, outdated_trials(plan, store), even_finished=True)
+    with _writing(store):
+        store.retire(outdated_trials(plan, store), even_finished=True)
     if plan.is_adaptive and store.exists() and name in store.sweeps():
         planned = continue_from(plan, store.plan_table(name)).kept
     store.begin(plan.spec.to_json(), planned, plan.most_trials if plan.is_adaptive else None)
-    statuses = store.statuses()
-    _retire(store, [i for i in planned["trial_id"].to_pylist() if i in statuses and not statuses[i].is_finished()])
+    with _writing(store):
+        store.retire_unfinished(planned["trial_id"].to_pylist())
     return planned
 
 
-def _retire(store: Store, trial_ids: Collection[str], *, even_finished: bool = False) -> None:
+@contextlib.contextmanager
+def _writing(store: Store) -> Iterator[None]:
+    """Before anything is trained, a storage that refuses is a fault; later the sweep waits for it."""
     try:
-        store.retire(trial_ids, even_finished=even_finished)
+        yield
     except OSError as error:
         raise FaultsError(f"store {store.uri}", [f"the store must be writable, but {error}"]) from error
 
@@ -379,11 +388,16 @@ def _train(
     except KeyboardInterrupt as stop:
         if not driver.unrecorded:
             raise
-        lost = f"{driver.unrecorded} trained trials could not be recorded and will be trained again"
-        raise Interrupted(getattr(stop, "number", signal.SIGINT), lost) from None
+        raise Interrupted(getattr(stop, "number", signal.SIGINT), *_lost(driver)) from None
     driver.record_waiting()
     driver.settle_predictions()
     return early_end
+
+
+def _lost(driver: Recording) -> list[str]:
+    """What the user should know of records that the storage refused to the end."""
+    count = driver.unrecorded
+    return [f"{count} trained trials could not be recorded and will be trained again"] if count else []
 
 
 def _records(store: Store, sweep: str) -> list[TrialRecord]:

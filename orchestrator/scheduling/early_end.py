@@ -38,7 +38,7 @@ class EarlyEnd:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A second signal, by which the user wants the end at once."""
+    """A signal by which the user wants the end at once."""
 
     def __init__(self, number: int, *words: str) -> None:
         """`number`: the signal's; `words`: what the user should know of it."""
@@ -86,7 +86,7 @@ class Interrupt:
 def endings_raised() -> Iterator[None]:
     """SIGTERM and SIGHUP raise `Interrupted`, as SIGINT raises `KeyboardInterrupt`, so that nothing is left as it is.
 
-    It goes around `Interrupt`, for what comes before the trials and after them.
+    It goes around `Interrupt`, for what comes before the trials and after them, and around what trains nothing.
     """
     terminals = _terminals()
 

@@ -160,7 +160,18 @@ class _Halving(AsyncHyperBandScheduler):
 
 
 class _Medians(MedianStoppingRule):
-    """Tune's median rule."""
+    """Tune's median rule, in which each epoch of a trial counts once, also where it lost its engine and began anew."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+        self._forget_from(trial, result[EPOCH])
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        self._forget_from(trial, result[EPOCH])
+        super().on_trial_complete(tune_controller, trial, result)
+
+    def _forget_from(self, trial: Any, epoch: int) -> None:
+        self._results[trial] = [earlier for earlier in self._results[trial] if earlier[EPOCH] < epoch]
 
     def feed(self, trial_id: str, epochs: Epochs) -> None:
         for epoch in epochs:  # told as the ends of trials are, on which it passes no verdict
@@ -176,13 +187,15 @@ class _Own:
         self._scores: dict[str, list[float]] = {}  # of every trial, also when it has ended
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._scores[trial.trial_id] = []  # it begins, or begins anew
+        self._scores[trial.trial_id] = []
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         self._scores.pop(trial.trial_id, None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
         mine = self._scores.setdefault(trial.trial_id, [])
+        # A trial that lost its engine counts its epochs from the first again, and Tune does not say that it began anew.
+        del mine[result[EPOCH] - 1 :]
         mine.append(self._sign * result[SCORE])
         others = (scores for scores in self._scores.values() if scores and scores is not mine)
         return TrialScheduler.STOP if self._rule.prunes(mine, others) else TrialScheduler.CONTINUE

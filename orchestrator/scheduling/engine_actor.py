@@ -102,21 +102,26 @@ class _Run:
         self._last: EpochReport | None = None
         self._last_at = time.monotonic()
         self._is_given_back = False
-        self._asked = threading.Semaphore(0)
         self._ends_with_epoch = threading.Event()
+        self._heard = threading.Condition()  # of what follows, and of both wishes for the end
+        self._num_asked = self._num_reported = 0  # news asked for, and epochs reported
 
     def ask(self) -> None:
         """Say that the next news is waited for, which whoever judges the trial does once it may go on."""
-        self._asked.release()
+        with self._heard:
+            self._num_asked += 1
+            self._heard.notify()
 
     def ask_to_end(self) -> None:
-        self.stop.set()
-        self._asked.release()
+        with self._heard:
+            self.stop.set()
+            self._heard.notify()
 
     def ask_to_end_with_epoch(self) -> None:
         """Have the trial end once the epoch it is in has been reported: at once where it waits for a verdict on it."""
-        self._ends_with_epoch.set()
-        self._asked.release()
+        with self._heard:
+            self._ends_with_epoch.set()
+            self._heard.notify()
 
     def will_end_within(self, seconds: float) -> bool:
         since_s = time.monotonic() - self._last_at
@@ -139,16 +144,21 @@ class _Run:
 
     def _report(self, epoch: EpochReport) -> bool:
         self._last, self._last_at = epoch, time.monotonic()
+        self._num_reported += 1
         if epoch.epoch < self.job.config.num_epochs:  # the last epoch comes with the outcome
             self.news.put(epoch)
         if self._waits():
             # So that a trial of short epochs is never more than one ahead of the verdict on it. An end wakes it too.
             self.awaits_verdict = True
-            self._asked.acquire()
+            with self._heard:
+                self._heard.wait_for(self._may_go_on)
             self.awaits_verdict = False
         if self._ends_with_epoch.is_set():
             self.stop.set()
         return True
+
+    def _may_go_on(self) -> bool:
+        return self._num_asked >= self._num_reported or self.stop.is_set() or self._ends_with_epoch.is_set()
 
 
 class EngineActor:

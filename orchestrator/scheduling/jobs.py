@@ -265,7 +265,7 @@ def _knock(address: str) -> None:
 
 def _reason(address: str, error: Exception) -> str:
     """What is at fault and what helps, of whatever Ray's client raised."""
-    words = " ".join(str(error).split())
+    words = masked(" ".join(str(error).split()))  # before it is cut: half a secret would not be known for one
     # Ray's AuthenticationError, and how a proxy in front of it words the same.
     if type(error).__name__ == "AuthenticationError" or re.search(r"\b(401|403)\b", words[:200]):
         return (
@@ -275,7 +275,7 @@ def _reason(address: str, error: Exception) -> str:
     words = words if len(words) <= _LONGEST_REASON else f"{words[:_LONGEST_REASON]}..."
     return (
         f"--address must be a cluster's job server such as http://HEAD:8265, but {address} does not answer as one "
-        f"({type(error).__name__}: {masked(words)}); see that the cluster is up, that its head has "
+        f"({type(error).__name__}: {words}); see that the cluster is up, that its head has "
         "ray[default], and that this machine reaches that port, by way of a tunnel if need be"
     )
 

@@ -6,7 +6,6 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import ray
@@ -22,7 +21,7 @@ from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
-from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles
+from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles, now
 from trainables.predictions import Predictions
 
 logger = logging.getLogger(__name__)
@@ -70,6 +69,18 @@ class Observer(Protocol):
         """Records of trials that ended a moment ago; none is handed on twice."""
 
 
+class _Start:
+    """When a trial started: by the wall clock, and by one that nobody sets and that stops while a laptop sleeps."""
+
+    def __init__(self) -> None:
+        self.at = now()
+        self._began = time.monotonic()
+
+    @property
+    def since_s(self) -> float:
+        return time.monotonic() - self._began
+
+
 class Recorder(tune.Callback):
     """Turns what Tune tells of its trials into records, exactly one a trial.
 
@@ -102,7 +113,7 @@ class Recorder(tune.Callback):
         self._cancelling = False
         self._has_cut_short = False
         self._under_way: set[str] = set()  # whose processes Tune has started
-        self._running: dict[str, str] = {}  # trial_id -> when it started
+        self._running: dict[str, _Start] = {}  # by trial_id
         self._epochs: dict[str, list[EpochReport]] = {}
         self._engines: dict[str, str] = {}
         self._gathered: list[TrialRecord] = []
@@ -201,12 +212,20 @@ class Recorder(tune.Callback):
             self._tell(self._observer.notice, OUT_OF_MEMORY)
 
     def finish(self) -> None:
-        """Hand on what is left, and as cancelled what Tune ended without a word; not after an error of the sweep's."""
-        if self.error is not None:
-            return
-        for trial_id in list(self._running):
-            self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
-        self._hand_on()
+        """Hand on what is left, and as cancelled what Tune ended without a word.
+
+        After an error of the sweep's only what has ended is handed on, and nothing raised: that error is to be.
+        """
+        if self.error is None:
+            for trial_id in list(self._running):
+                self._record(self._planned[trial_id], self._cut_short(self._planned[trial_id], OutcomeStatus.CANCELLED))
+            self._hand_on()
+        elif self._gathered:
+            try:
+                self._observer.trials_ended(self._gathered)
+            except Exception:  # as it may well be that error again
+                logger.debug("the last records could not be handed on", exc_info=True)
+                logger.warning("%d trained trials could not be recorded", len(self._gathered))
 
     def _look_at_engines(self) -> None:
         if names := self._watch.newly_ready():
@@ -229,20 +248,18 @@ class Recorder(tune.Callback):
     def _start(self, trial: PlannedTrial) -> None:
         """Tell of a trial's start, once, even if its engine is heard of late."""
         if trial.trial_id not in self._running:
-            self._running[trial.trial_id] = _now()
+            self._running[trial.trial_id] = _Start()
             self._tell(self._observer.trial_started, trial)
 
     def _cut_short(self, trial: PlannedTrial, status: OutcomeStatus, error: str | None = None) -> TrialOutcome:
         """The outcome of a trial that could not report its own."""
         epochs = tuple(self._epochs.get(trial.trial_id, ()))
-        started_at = self._running.get(trial.trial_id) or _now()
-        since_s = (datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds()
+        start = self._running.get(trial.trial_id) or _Start()
         return TrialOutcome(
             status=status,
-            started_at=started_at,
-            duration_s=max(
-                since_s, sum(epoch.duration_s for epoch in epochs)
-            ),  # of a short one the start is heard late
+            started_at=start.at,
+            # Of a short one the start is heard late.
+            duration_s=max(start.since_s, sum(epoch.duration_s for epoch in epochs)),
             epochs=epochs,
             metric=tasks.describe(trial.config.task).metric if epochs else None,
             validation_score=epochs[-1].validation_score if epochs else None,
@@ -350,7 +367,3 @@ def _answer(given: Any) -> Any | None:
 
 def _is_there(answer: Any) -> bool:
     return bool(ray.wait([answer], timeout=0)[0])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

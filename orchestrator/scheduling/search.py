@@ -93,8 +93,10 @@ class AdaptiveTrials:
     @property
     def most(self) -> int:
         """How many trials it will hand out at most, from now on."""
-        waiting = len(self._handing_out) + sum(len(configuration.missing) for configuration in self._waiting)
-        return waiting + sum(course.left * course.task_method.num_replicates for course in self._courses)
+        # Copies, which are made in one step: another thread may ask while the driver's takes the next trial.
+        waiting, courses = tuple(self._waiting), tuple(self._courses)
+        missing = len(self._handing_out) + sum(len(configuration.missing) for configuration in waiting)
+        return missing + sum(course.left * course.task_method.num_replicates for course in courses)
 
     def by_key(self) -> Mapping[str | None, int]:
         """All of them under one key: what comes next depends on what comes of those under way."""

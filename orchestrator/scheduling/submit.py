@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import trainables
 from orchestrator.planning.plan import SweepPlan
 from orchestrator.scheduling.early_end import NO_LIMIT, Budget
 from orchestrator.scheduling.jobs import STORE_KEY, SWEEP_KEY, JobServer
-from orchestrator.secrets import store_faults, tracking_faults
+from orchestrator.secrets import store_faults, tracking_faults, without_settings
 from trainables.faults import FaultsError
 
 # Ray refuses uploads beyond a hundred MiB or so; data of that size belongs on storage the cluster can read.
@@ -79,9 +78,7 @@ def check_places(name: str, store: str | None, tracking_uri: str | None) -> None
 
 def shown_store(name: str, store: str | None) -> str:
     """The store as whoever sees the job may see it: without keys and settings."""
-    if store is None:
-        return f"~/sweeps/{name}"
-    return re.sub("//[^/]*@", "//", store).partition("?")[0] if "://" in store else store
+    return f"~/sweeps/{name}" if store is None else without_settings(store)
 
 
 def pack_job(plan: SweepPlan, folder: Path) -> None:
@@ -95,7 +92,7 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
             f"but these are {size >> 20} MiB; put them on storage that every node can read, at the same path"
         )
         raise FaultsError("submit", [fault])
-    names = {trial.config.task: trial.task for trial in plan.trials}
+    names = {each.reference: each.task.info.name for each in plan.task_methods}  # an adaptive plan has no trials yet
     for reference, path in local.items():
         shutil.copytree(path, folder / "tasks" / names[reference])
     values["tasks"] = [f"tasks/{names[task]}" if task in local else task for task in values["tasks"]]

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -88,11 +89,16 @@ def serve(
         ws="none",
         server_header=False,
     )
-    ready(f"http://{shown}:{port}")
-    # Uvicorn raises a signal again once it has ended for it, which would end the process with its status.
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    server = uvicorn.Server(config)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        """Before uvicorn takes signals itself; afterwards it raises them again, which says nothing new."""
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        ready(f"http://{shown}:{port}")
+        server.run(sockets=[listening])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -40,9 +40,11 @@ def _tasks(tasks: Sequence[Any]) -> tuple[Any, ...]:
     known = families()
 
     def task(reference: Any) -> Any:
-        if not isinstance(reference, str) or not reference or reference.partition("/")[0] in known:
+        if not isinstance(reference, str) or not reference:
             return reference
-        return _absolute(reference, folders_only=True)
+        family, slash, _ = reference.partition("/")
+        is_known_by_name = slash and family in known  # a folder may well be called as a family is
+        return reference if is_known_by_name else _absolute(reference, folders_only=True)
 
     return tuple(task(reference) for reference in tasks)
 

@@ -35,6 +35,7 @@ class SweepSpecError(FaultsError):
 
 
 KEEP = ("best", "all", "none")
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names a folder
 
 
 def _domain(value: Any) -> Any:
@@ -51,7 +52,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+    if not SWEEP_NAME.fullmatch(value):
         raise ValueError(
             f"must be letters, digits, dots, dashes and underscores (it names a folder), but got {value!r}"
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,12 @@ from pyarrow.fs import FileSystem
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialRecord, TrialStatus
+from orchestrator.secrets import without_settings
 from orchestrator.store.artifacts import read_ablations, write_artifacts
 from orchestrator.store.curves import epochs_table
 from orchestrator.store.data_warnings import read_data_warnings, write_data_warnings
 from orchestrator.store.engine_snapshot import EngineSnapshot, read_note, remove_note, write_note
+from orchestrator.store.fence import StoreLockedError
 from orchestrator.store.files import Folder, open_folder
 from orchestrator.store.identity import Holder
 from orchestrator.store.inference_costs import read_inference_costs, write_inference_costs
@@ -57,7 +59,7 @@ class Store:
         """
         self.uri = os.fspath(uri)
         self._folder = Folder(filesystem, self.uri.rstrip("/")) if filesystem is not None else open_folder(uri)
-        self._name = re.sub("//[^/]*@", "//", self.uri).partition("?")[0]  # to be shown: no keys, no settings
+        self._name = without_settings(self.uri)  # in messages
         self._segments = Segments(self._folder.folder("trials"))
         self._plans = Plans(self._folder, self._name)
         self._predictions = PredictionFiles(self._folder.folder(FOLDER))
@@ -127,15 +129,15 @@ class Store:
     def lock(self, *, take_over: bool = False) -> Iterator[None]:
         """Be this store's only driver for a `with` block; the folder is made where there is none.
 
-        Raises `StoreLockedError` on entering where another driver is at work, with its host and process; and from
-        whatever writes within the block, should another have taken the store over from a driver that seemed dead. One
-        that may be alive is watched for a sign of life first, for two minutes; with `take_over` it is not.
+        Raises `StoreLockedError` on entering where another driver is at work, with its host and process, and
+        `FaultsError` where the place cannot be written. Whatever writes within the block raises the former, should
+        another driver have taken the store over from one that seemed dead. One that may be alive is watched for a sign
+        of life first, for two minutes; with `take_over` it is not.
         """
-        with (
-            hold(self._folder, self.uri, take_over=take_over) as held,
-            self._segments.owned(after_another=held.was_taken, check_lock=held.check),
-            self._predictions.owned(),
-        ):
+        with hold(self._folder, self.uri, take_over=take_over) as held, contextlib.ExitStack() as owned:
+            with self._writing():
+                owned.enter_context(self._segments.owned(after_another=held.was_taken, check_lock=held.check))
+                owned.enter_context(self._predictions.owned())
             self._held = held
             try:
                 yield
@@ -160,8 +162,10 @@ class Store:
             write_note(self._folder, engines)
 
     def remove_engine_snapshot(self) -> None:
-        """Take the note of the engines away: they do nothing more."""
-        remove_note(self._folder)
+        """Take the note of the engines away, unless it is another driver's by now: they do nothing more."""
+        with contextlib.suppress(OSError, StoreLockedError):
+            self._check_lock()
+            remove_note(self._folder)
 
     def engine_snapshot(self) -> EngineSnapshot | None:
         """What the engines of the driver at work were last seen to do; None where no driver is, or it has not said."""
@@ -192,10 +196,10 @@ class Store:
 
         Ids without a record are passed over. Returns how many records were moved. Raises `ValueError` before
         anything is written where one of the trials has finished, unless `even_finished`, and `OSError` where the
-        place cannot be written; trying again then doubles nothing.
+        place cannot be read or written; trying again then doubles nothing.
         """
-        wanted, statuses = set(trial_ids), self.statuses()
-        held = {trial_id for trial_id in wanted if trial_id in statuses}
+        statuses = self._segments.statuses()
+        held = {trial_id for trial_id in trial_ids if trial_id in statuses}
         if not even_finished and (finished := sorted(i for i in held if statuses[i].is_finished())):
             raise ValueError(f"finished trials keep their records, but {', '.join(finished)} should be retired")
         if not held:
@@ -209,6 +213,11 @@ class Store:
             self._folder.write(place, content, durable=True)
             self._segments.remove(name, held)
         return len(held)
+
+    def retire_unfinished(self, trial_ids: Iterable[str]) -> int:
+        """`retire` those that failed or were cancelled, and leave the others. Raises `OSError`."""
+        statuses = self._segments.statuses()
+        return self.retire(i for i in trial_ids if i in statuses and not statuses[i].is_finished())
 
     def compact(self, *, plan_is_final: bool = False) -> None:
         """Merge all segments into one with one schema, which is quicker to read and easier on other tools.

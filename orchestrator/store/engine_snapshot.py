@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -14,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
 from orchestrator.engine_status import EngineStatus
-from orchestrator.store.fence import StoreLockedError
 from orchestrator.store.files import Folder
 
 logger = logging.getLogger(__name__)
@@ -75,6 +73,5 @@ def _engine(values: dict[str, Any]) -> EngineStatus:
 
 
 def remove_note(folder: Folder) -> None:
-    """Take the note away, where there is one and it is not another driver's by now."""
-    with contextlib.suppress(OSError, StoreLockedError):
-        folder.delete(NOTE)
+    """Take the note away, where there is one. Raises as `Folder.discard`."""
+    folder.discard(NOTE)

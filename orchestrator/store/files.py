@@ -94,6 +94,7 @@ class Folder:
         is_fenced = self.fence.staging is not None
         temporary = self.fence.aside() if is_fenced else f"{parent}/.{base}.{uuid.uuid4().hex[:8]}.tmp"
         self.fence.check()  # before a folder is made in a store that is another's
+        entered = _folders_to_synchronize(parent) if durable and self.is_local else []
         self.filesystem.create_dir(parent, recursive=True)
         try:
             with self.filesystem.open_output_stream(temporary, compression=None) as sink:
@@ -101,6 +102,8 @@ class Folder:
             if durable and self.is_local:
                 _synchronize(temporary)
             self.filesystem.move(temporary, self.at(name))
+            for folder in entered:
+                _synchronize_folder(folder)
         except BaseException:
             self._discard(temporary)
             self.fence.check()
@@ -170,6 +173,28 @@ def _synchronize(path: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _folders_to_synchronize(parent: str) -> list[str]:
+    """The folders that get an entry when a file is put into `parent`: itself, and those above what is made for it."""
+    found = [parent]
+    while not os.path.isdir(found[-1]) and (above := os.path.dirname(found[-1])) not in ("", found[-1]):
+        found.append(above)
+    return found
+
+
+def _synchronize_folder(path: str) -> None:
+    """Have the disk take which files a folder has: a file that was moved there could be gone after a power failure."""
+    try:
+        folder = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(folder)
+    except OSError:  # not all network file systems know it
+        logger.debug("the folder %s could not be synchronized", path, exc_info=True)
+    finally:
+        os.close(folder)
 
 
 def open_folder(uri: str | os.PathLike[str]) -> Folder:

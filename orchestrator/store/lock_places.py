@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -67,7 +68,7 @@ def local_or_uncertain(folder: Folder) -> LockPlace:
     logger.warning(
         "%s offers no conditional writes: start one driver at a time on this store%s",
         folder.path,
-        ", or install adaptune[s3]" if folder.filesystem.type_name == "s3" else "",
+        ", or install adaptune[s3]" if folder.filesystem.type_name == "s3" and find_spec("boto3") is None else "",
     )
     return UncertainPlace(folder)
 

@@ -15,6 +15,7 @@ from orchestrator.store.lock_places import LOCK, LockPlace, Seen, parsed
 logger = logging.getLogger(__name__)
 
 _CONFLICT = 409  # S3's answer to conditional writes at the same moment: try again
+_UNKNOWN = 501  # the answer of servers that know S3's language without its conditions
 _ATTEMPTS = 5
 
 
@@ -31,9 +32,13 @@ def object_place(folder: Folder, uri: str) -> LockPlace | None:
         return None
     bucket = Bucket(uri, folder.filesystem.region)
     if not bucket.is_conditional(f"{folder.path}/.{LOCK}.{uuid.uuid4().hex[:8]}"):
-        logger.warning("the object store of %s ignores the conditions of conditional writes", folder.path)
+        logger.warning("the object store of %s knows no conditional writes", folder.path)
         return None
     return ObjectPlace(folder, bucket)
+
+
+class _UnknownError(OSError):
+    """An object store that does not know what it was asked."""
 
 
 class Bucket:
@@ -86,6 +91,8 @@ class Bucket:
         """Whether a condition that does not hold keeps an object from being written, tried at a path of no meaning."""
         try:
             return self.put(path, b"1", over=None) is not None and self.put(path, b"2", over=None) is None
+        except _UnknownError:
+            return False
         finally:
             self._ask("delete_object", path)
 
@@ -102,6 +109,8 @@ class Bucket:
                 code = error.response.get("Error", {}).get("Code")
                 if status == 412 or code == "NoSuchKey":
                     return None
+                if status == _UNKNOWN:
+                    raise _UnknownError(f"{bucket}: {error}") from error
                 if status != _CONFLICT or attempt == _ATTEMPTS:
                     raise OSError(f"{bucket}: {error}") from error
             except BotoCoreError as error:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.spec.spec import SWEEP_NAME
 from orchestrator.store.files import Folder
 from orchestrator.store.segments import ATTEMPTS, MERGE_EVERY, NAME, latest, parquet_bytes, segment_name
 from trainables.faults import FaultsError, unknown_name
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 SPEC, PLAN = "spec.json", "plan.parquet"
 _SWEEPS, _PLANNED, _HISTORY = "sweeps", "planned", "history"
-_SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # In the metadata of a plan: the sweep it belongs to, and how many trials its search plans in the end.
 _OWNER, _MOST = b"adaptune.sweep", b"adaptune.most_trials"
 _TEXTS = ("trial_id", "config_id", "task", "method", "config")
@@ -253,7 +253,7 @@ def _name_in(spec_json: str) -> str:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     name = values.get("name") if isinstance(values, dict) else None
-    if not isinstance(name, str) or not _SWEEP_NAME.fullmatch(name):
+    if not isinstance(name, str) or not SWEEP_NAME.fullmatch(name):
         raise ValueError(f"it must be a mapping with the name of a sweep, but its name is {name!r}")
     return name
 

@@ -6,7 +6,6 @@ a quarter of an hour.
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 
@@ -35,9 +34,14 @@ def reach_faults(uri: str) -> list[str]:
     return [f"{uri} must be a place that lets us in, but {reason}; {remedy}"]
 
 
-@functools.lru_cache(maxsize=32)
+# Places that have let this process in. Others are asked each time: who asks again may have got credentials meanwhile.
+_open: set[str] = set()
+
+
 def _why_not(uri: str) -> str | None:
     """The last thing that Arrow says of why it cannot look there; None where it can."""
+    if uri in _open:
+        return None
     try:
         asked = subprocess.run(
             [sys.executable, "-c", _PROBE, uri], capture_output=True, text=True, timeout=ANSWER_WITHIN_S, check=False
@@ -45,6 +49,7 @@ def _why_not(uri: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"it has not answered within {ANSWER_WITHIN_S:.0f} seconds"
     if asked.returncode == 0:
+        _open.add(uri)
         return None
     lines = [line.strip() for line in masked(asked.stderr).splitlines() if line.strip()]
     telling = [line for line in lines if "troubleshooting" not in line and not line.startswith("terminate called")]

@@ -65,6 +65,7 @@ class Segments:
         self._listed: list[str] | None = None  # the owner's own list, in place of the folder's
         self._known: dict[str, TrialStatus] | None = None  # and all that is in them
         self._added = 0  # since segments were last merged
+        self._unanswered: bytes | None = None  # a segment that failed to be written, and may be there all the same
 
     @contextmanager
     def owned(
@@ -116,10 +117,15 @@ class Segments:
             self._folder.write(name, content)
         else:
             name = _slot(number)
-            while not self._folder.write_new(name, content):
-                self._pass_by(name)
-                number += 1
-                name = _slot(number)
+            try:
+                while not self._folder.write_new(name, content):
+                    self._pass_by(name)
+                    number += 1
+                    name = _slot(number)
+            except OSError:
+                self._unanswered = content
+                raise
+            self._unanswered = None
         self._added += 1
         if self._is_owner and self._listed is not None:
             self._listed.append(name)
@@ -186,16 +192,17 @@ class Segments:
         """Raises `StoreLockedError` where whoever took this number may be at work; else the next one is this driver's.
 
         A driver that lost its store in the moment in which it took it has still fenced off the one before it, and this
-        one with it. Whoever holds the lock after having seen that fence is the only one at work.
+        one with it. Whoever holds the lock after having seen that fence is the only one at work. A number may also be
+        taken by this driver itself, where the answer to its last attempt was lost and more records came since.
         """
-        try:
-            file = pq.ParquetFile(pa.BufferReader(self._folder.read(name)))
-        except pa.ArrowInvalid:
-            raise lost(self._folder.path, "another driver") from None
-        if file.metadata.num_rows or FENCE not in (file.schema_arrow.metadata or {}):
+        content = self._folder.read(name).to_pybytes()
+        is_own = content == self._unanswered
+        if not is_own and not _is_fence(content):
             raise lost(self._folder.path, "another driver")
         self._check_lock()
-        if self._listed is not None:
+        if is_own:
+            self._forget()  # what it holds is added again with the rest, and the later one counts
+        elif self._listed is not None:
             self._listed.append(name)
             self._seen[name] = {}
 
@@ -318,6 +325,14 @@ def _is_as_written(name: str, content: pa.Buffer, schema: pa.Schema) -> bool:
     """
     is_typed = schema.get_field_index("epochs") >= 0 and schema.field("epochs").type == FIXED["epochs"]
     return is_typed and segment_name(_number(name), content) == name
+
+
+def _is_fence(content: bytes) -> bool:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+    except pa.ArrowInvalid:
+        return False
+    return not file.metadata.num_rows and FENCE in (file.schema_arrow.metadata or {})
 
 
 def _statuses_of(table: pa.Table) -> dict[str, TrialStatus]:

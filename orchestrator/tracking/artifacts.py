@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from orchestrator.secrets import masked
 from orchestrator.tracking.address import database_file, default_tracking_uri
 from orchestrator.tracking.runs import MlflowRuns
 
@@ -31,6 +32,7 @@ def log_trial_artifacts(
             return False
         window.log_file(run_id, folder, None)
     except Exception as error:  # whatever MLflow, its database or the network raise
-        logger.warning("MLflow did not take the files of trial %s: %s: %s", trial_id, type(error).__name__, error)
+        why = masked(f"{type(error).__name__}: {error}")
+        logger.warning("MLflow did not take the files of trial %s: %s", trial_id, why)
         return False
     return True

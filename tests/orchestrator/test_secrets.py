@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.planning.plan import plan_sweep
-from orchestrator.secrets import address_faults, masked, reference_faults, store_faults, tracking_faults
+from orchestrator.secrets import (
+    address_faults,
+    masked,
+    reference_faults,
+    store_faults,
+    tracking_faults,
+    without_settings,
+)
 from trainables.faults import FaultsError
 
 SECRET = "hunter2/9f+X@q=="
@@ -91,6 +98,21 @@ def test_secrets_of_the_environment_are_masked_wherever_they_stand(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/.ray/auth_token")
     text = "signed with wJalrXUtn/FEMI+K7 or wJalrXUtn%2FFEMI%2BK7, as corr@ct-horse, from /home/me/.ray/auth_token"
     assert masked(text) == "signed with *** or ***, as ***, from /home/me/.ray/auth_token"
+
+
+def test_a_key_that_begins_like_a_path_is_masked_and_a_file_with_credentials_is_named(monkeypatch, tmp_path):
+    (held := tmp_path / "secret").write_text("x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/hunter2/hunter2+hunter2")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/not/there/account.json")
+    monkeypatch.setenv("DATABASE_PASSWORD", str(held))
+    text = masked(f"/hunter2/hunter2+hunter2 signs, /not/there/account.json is missing, {held} is read")
+    assert text == f"*** signs, /not/there/account.json is missing, {held} is read"
+
+
+def test_a_place_is_shown_without_what_only_its_owner_needs_to_see():
+    assert without_settings("s3://user@bucket/a?endpoint_override=x") == "s3://bucket/a"
+    assert without_settings("abfs://container@account.blob/a?b") == "abfs://account.blob/a"
+    assert without_settings("/data/what?/me@home//you@home/a") == "/data/what?/me@home//you@home/a"
 
 
 def test_what_looks_like_a_setting_and_is_none_is_shown():

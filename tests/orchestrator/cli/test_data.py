@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,20 @@ class TestWriting:
         assert "what it said stays, and new are name, kind, delimiter" in capsys.readouterr().out
         assert json.loads((path / "task.json").read_text(encoding="utf-8")).items() >= said.items()
         assert tasks.load(str(path)).fingerprint == before
+
+    def test_what_was_declared_is_there_until_the_new_file_is_whole(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = folder(tmp_path / "tickets", header="text_a;label", said={"notes": "of last year"})
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "replace", fail)
+        assert main(["data", str(path), "--write"]) == 2
+        assert "task.json must be writable, but [Errno 28] No space left" in capsys.readouterr().err
+        assert json.loads((path / "task.json").read_text(encoding="utf-8")) == {"notes": "of last year"}
+        assert not [file for file in path.iterdir() if file.name.startswith(".")]
 
     def test_only_a_folder_has_a_place_for_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["data", "toy/sentiment", "--write"]) == 2

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from orchestrator.cli import main
+from orchestrator.cli import export, main
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import make_record
 from orchestrator.store import Store
@@ -139,6 +139,18 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_an_export_that_is_interrupted_leaves_nothing_beside_its_target(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_standing", interrupt)
+    (out := tmp_path / "out").mkdir()
+    assert main(["export", str(store), "--out", str(out / "adapter"), "--format", "peft"]) == 130
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("to", [None, "peft"])

@@ -101,3 +101,13 @@ def test_a_place_that_cannot_be_written_is_refused(
 )
 def test_a_faulty_command_line_is_refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(arguments, home, capsys)
+
+
+def test_a_level_of_the_log_that_is_none_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTUNE_LOG", "verbose")
+    assert main(["status", "nowhere"]) == 2
+    assert "ADAPTUNE_LOG must be one of debug, info, warning, error, critical, but it is 'verbose'" in (
+        capsys.readouterr().err
+    )

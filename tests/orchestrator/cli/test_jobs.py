@@ -109,6 +109,31 @@ def test_detached_a_sweep_that_its_cluster_refuses_ends_the_command_with_the_rea
     assert out.endswith("has ended: failed (exit status 2, a fault in what was given).\n")
 
 
+def test_detached_a_job_that_does_not_begin_is_not_waited_for_without_end(
+    client: FakeJobClient, write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submit(**job: Any) -> str:
+        client.jobs.append(job_details(job["submission_id"], JobStatus.PENDING, metadata=job["metadata"]))
+        return str(job["submission_id"])
+
+    monkeypatch.setattr(client, "submit_job", submit)
+    monkeypatch.setattr(commands, "BEGUN_WITHIN_S", 0.05)
+    assert main(["submit", write_sweep(), *HEAD, "--detach", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["status"] == "pending"
+    assert "goes on without this terminal" in captured.err
+
+
+def test_detached_a_cluster_that_is_lost_leaves_the_job_and_says_how_to_come_back(
+    client: FakeJobClient, write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.silences = 1
+    assert main(["submit", write_sweep(), *HEAD, "--detach"]) == commands.UNKNOWN_END
+    captured = capsys.readouterr()
+    assert "does not answer as one" in captured.err
+    assert f"adaptune status {client.jobs[0].submission_id} --address http://head:8265" in captured.out
+
+
 def test_the_table_of_jobs_counts_trials_where_their_log_tells(
     client: FakeJobClient, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.cli import doctor, main
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import plan_sweep, plan_table
 from orchestrator.record import TrialStatus
@@ -211,6 +215,62 @@ def test_doctor_finds_nothing_that_would_stop_a_sweep_here(home: Path, capsys: p
     assert not (home / "sweeps").exists()
 
 
+@pytest.fixture
+def health() -> Iterator[Callable[[], int]]:
+    """Starts a server at whose `/health` everybody is told `OK`, or that hangs up; gives its port."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*, hangs_up: bool = False) -> int:
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    if not hangs_up:
+                        self.send_response(200 if self.path == "/base/health" else 404)
+                        self.end_headers()
+
+                def log_message(self, *_: object) -> None: ...
+
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
+            return int(server.server_address[1])
+
+        yield start
+
+
+def test_doctor_asks_a_tracking_server_whose_password_the_environment_holds(
+    health: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:pw@127.0.0.1:{health()}/base/")
+    found = doctor._tracking(None)
+    assert found.ok
+    assert found.found.endswith("answers 200")
+
+
+def test_no_tracking_server_stops_a_sweep(health: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (f"127.0.0.1:{health(hangs_up=True)}", "127.0.0.1:port", f"127.0.0.1:{health()}"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{place}")
+        found = doctor._tracking(None)
+        assert found.ok
+        assert "a sweep runs anyway" in found.found
+
+
+def test_doctor_finds_a_user_without_a_home(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ADAPTUNE_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert main(["doctor", "--json"]) == 1
+    findings = {finding["what"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings["cache"] == {
+        "what": "cache",
+        "found": "RuntimeError: Could not determine home directory.",
+        "ok": False,
+    }
+
+
 def test_paper_writes_its_files_into_the_store(
     half_finished: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +283,10 @@ def test_paper_writes_its_files_into_the_store(
     assert "6 trials in all: 2 not yet run, 3 completed, 1 failed" in (folder / "methods.md").read_text()
     assert (folder / "tables" / "scores.tex").exists()
     assert all(Path(file.removeprefix("file://")).exists() for file in written)
+    with (folder / "methods.md").open("rb") as earlier:
+        assert main(["paper", half_finished.uri]) == 0
+        os.truncate(folder / "methods.md", 0)
+        assert earlier.read().startswith(b"We adapted")  # whoever has a file open reads it to its end
 
 
 def test_paper_of_a_sweep_without_a_trial_says_that_there_is_nothing(

@@ -69,6 +69,18 @@ def test_devices_and_their_price_are_ones_to_name(plan: Plan) -> None:
         assert found["low_cost"] < found["cost"] < found["high_cost"]
 
 
+def test_of_a_search_the_trials_of_other_sweeps_in_its_store_are_left_to_train(
+    plan: Plan, write_sweep: WriteSweep
+) -> None:
+    planned = _planned(write_sweep())
+    _store("sweeps/shared", planned, _records(planned, step_s=0.01))
+    space = {"learning_rate": {"loguniform": [1e-4, 1e-2]}, "num_epochs": 2}
+    search = {"algorithm": "tpe", "num_samples": 1}
+    answer = plan("--store", "sweeps/shared", name="other", space=space, methods=["layernorm"], search=search)
+    assert answer["num_remaining"] == answer["num_trials"] < len(planned.trials)
+    assert answer["estimate"]["seconds"] > 0
+
+
 def test_what_has_a_finished_record_costs_nothing_more(plan: Plan, write_sweep: WriteSweep) -> None:
     planned = _planned(write_sweep())
     _store("sweeps/small", planned, _records(planned, step_s=0.01))

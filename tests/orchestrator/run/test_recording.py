@@ -20,6 +20,7 @@ from orchestrator.record import TrialRecord
 from orchestrator.run import recording as recording_module
 from orchestrator.run.recording import Recording, Silent
 from orchestrator.store import Store, StoreLockedError
+from orchestrator.store.segments import Segments
 from tests.factories import STARTED_AT, records_of
 from tests.predicted import of_trial
 
@@ -260,6 +261,23 @@ def test_what_a_search_thinks_of_is_planned_though_the_storage_fails_for_a_while
     waiting.join(20)
     assert sweep.store.plan_table()["trial_id"].to_pylist()[-1] == "new"
     assert sweep.progress.told == [("No space left on device", 0), "back"]
+
+
+def test_what_a_search_thinks_of_is_planned_though_the_storage_cannot_be_read_for_a_while(
+    start: Callable[..., Sweep], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, read, tries = start(tmp_path), Segments.statuses, []
+
+    def moody(segments: Segments) -> Any:
+        tries.append(segments)
+        if len(tries) < 3:
+            raise OSError("the network is down")
+        return read(segments)
+
+    monkeypatch.setattr(Segments, "statuses", moody)
+    sweep.driver.planned_more(trials_table("small", [dataclasses.replace(sweep.plan.trials[0], trial_id="new")]))
+    assert sweep.store.plan_table()["trial_id"].to_pylist()[-1] == "new"
+    assert sweep.progress.told == [("the network is down", 0), "back"]
 
 
 def _wait_for(is_so: Callable[[], bool]) -> None:

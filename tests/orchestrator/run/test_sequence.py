@@ -19,6 +19,9 @@ from orchestrator.analysis.text.forgetting import markdown
 from orchestrator.cli import main
 from orchestrator.planning.sequence import order_of, plan_sequence
 from orchestrator.spec.sequence import parse_sequence
+from orchestrator.store import StoreLockedError
+from orchestrator.store.files import open_folder
+from orchestrator.store.lock import hold
 from tests.fixtures import write_task_folder
 from trainables.engine import pack_run
 from trainables.engine.engine import Engine
@@ -226,6 +229,41 @@ def save_unless_first(folder: Path, model: Any, config: Any, *rest: Any, **named
     if config.task.endswith("first"):
         raise OSError("no room")
     save(folder, model, config, *rest, **named)
+
+
+def test_a_folder_that_a_run_holds_is_taken_over_where_that_is_asked_for(done: Path, values: dict[str, Any]) -> None:
+    with hold(open_folder(done), str(done)):
+        with pytest.raises(StoreLockedError, match="say so with --take-over"):
+            adaptune.run_sequence(values, done, device="cpu")
+        assert adaptune.run_sequence(values, done, device="cpu", take_over=True).failed() == []
+
+
+def test_a_row_that_was_torn_is_written_anew(done: Path, values: dict[str, Any], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(done, store)
+    torn = next(row for row in sorted((store / "rows").iterdir()) if '"adapter"' in row.read_text(encoding="utf-8"))
+    whole = json.loads(torn.read_text(encoding="utf-8"))
+    torn.write_bytes(b"")
+    with pytest.raises(FaultsError, match="must be the folder of a sequence that was run"):
+        adaptune.load_sequence(store)
+    assert adaptune.run_sequence(values, store, device="cpu").failed() == []
+    told = [(cell["task"], cell["outputs_sha256"]) for cell in json.loads(torn.read_text(encoding="utf-8"))["cells"]]
+    assert told == [(cell["task"], cell["outputs_sha256"]) for cell in whole["cells"]]
+
+
+def test_an_error_is_kept_without_secrets(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **named: Any) -> None:
+        raise OSError("signed with hunter2hunter2")
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    monkeypatch.setattr(pack_run, "save", refuse)
+    one = {**values, "seeds": [0], "methods": [ADAPTER]}
+    assert adaptune.run_sequence(one, tmp_path / "store", device="cpu").failed()
+    kept = [file for file in (tmp_path / "store").rglob("*") if file.is_file() and b"signed with" in file.read_bytes()]
+    assert kept
+    assert not [file for file in kept if b"hunter2" in file.read_bytes()]
 
 
 def test_every_fault_is_told_at_once(values: dict[str, Any], tmp_path: Path) -> None:

@@ -204,6 +204,20 @@ def test_a_trial_that_is_started_again_is_judged_anew() -> None:
     assert judged.score(f"{A}-0", 1, 0.5) == CONTINUE
 
 
+def test_patience_counts_an_epoch_once_where_its_trial_lost_its_engine() -> None:
+    judged = Judged(Patience(num_epochs=2), [A])
+    for epoch, score in [(1, 0.5), (2, 0.6), (1, 0.5), (2, 0.6), (3, 0.7)]:  # it began anew after the second
+        assert judged.score(f"{A}-0", epoch, score) == CONTINUE
+
+
+def test_the_median_rule_counts_an_epoch_once_where_its_trial_lost_its_engine() -> None:
+    judged = Judged(Median(min_trials=1), [A])
+    for epoch, score in [(1, 0.2), (1, 0.2), (1, 0.2), (2, 0.8)]:  # on average 0.5
+        assert judged.score(f"{A}-0", epoch, score) == CONTINUE
+    judged.score(f"{A}-1", 1, 0.45)
+    assert judged.score(f"{A}-1", 2, 0.45) == STOP
+
+
 def test_where_less_is_better_the_lowest_scores_go_on(
     monkeypatch: pytest.MonkeyPatch, task_measured_by: Callable[[str], str]
 ) -> None:

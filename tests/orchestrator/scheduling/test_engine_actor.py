@@ -257,6 +257,22 @@ def test_trials_that_train_together_wait_for_no_verdict(actor: EngineActor) -> N
     assert [end_of(actor, trial) is not None for trial in ("t", "u")] == [True, True]
 
 
+def test_a_trial_that_is_left_alone_waits_for_the_verdicts_on_all_its_epochs(actor: EngineActor) -> None:
+    config = trial_config("layernorm", num_epochs=9)
+    for trial in ("t", "u"):
+        actor.start(trial, config, may_be_pruned=True)
+    until(lambda: len(fake(actor).pack) == 2)
+    for number in (1, 2, 3):
+        fake(actor).go.release(1)
+        assert actor.next("t") == epoch(number)
+    actor.stop("u")
+    fake(actor).go.release(6)
+    until(lambda: epochs_trained(actor) == [4])
+    time.sleep(0.05)
+    assert epochs_trained(actor) == [4]  # what was asked for while it trained with another one is used up
+    actor.stop("t")
+
+
 def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_waited(actor: EngineActor) -> None:
     start_all(actor, "t", "u", training=2)
     actor.start("v", OTHER)

@@ -201,6 +201,15 @@ def test_a_port_where_nobody_listens_is_one_clear_fault():
         connect(f"http://127.0.0.1:{port}")
 
 
+def test_a_secret_in_a_long_answer_is_masked_before_the_answer_is_cut(monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter2" * 8)
+    client = FakeJobClient()
+    monkeypatch.setattr(client, "list_jobs", lambda: (_ for _ in ()).throw(RuntimeError("x" * 280 + "hunter2" * 8)))
+    with pytest.raises(FaultsError) as error:
+        JobServer(client, "http://head:8265").sweeps()
+    assert "hunter2" not in str(error.value)
+
+
 def test_an_address_with_a_password_is_refused_without_showing_it():
     with pytest.raises(FaultsError, match=r"--address must hold no secrets.*RAY_AUTH_TOKEN") as caught:
         connect("http://name:planted@127.0.0.1:1")

@@ -1,11 +1,20 @@
-"""What the recorder tells of engines that hung."""
+"""What the recorder tells of engines that hung, and how long it says that a trial took which could not say it."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
+import pytest
+
+from orchestrator.planning.plan import plan_sweep
+from orchestrator.scheduling import recorder as recorder_module
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.recorder import Recorder
+from orchestrator.scheduling.trial import OUTCOME
+from tests.factories import outcome
+from trainables.outcome import OutcomeStatus
 
 
 class Watch:
@@ -34,3 +43,39 @@ def test_each_engine_that_hung_is_told_of_once_even_after_the_pool_began_anew() 
         *([], ["one"], ["one"], ["one", "two"]),
         *(["one", "two"], ["one", "two", "three"], ["one", "two", "three"]),
     ]
+
+
+def test_how_long_a_trial_took_is_not_told_by_a_clock_that_somebody_may_set(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, observer = plan_sweep(values).trials[0], MagicMock()
+    source, pool = MagicMock(), MagicMock()
+    recorder = Recorder("sweep", source, observer, pool, lambda: None, lambda: None, lambda count: None)
+    recorder.handed_out(trial)
+    monkeypatch.setattr(recorder_module, "now", lambda: "2001-01-01T00:00:00.000+00:00")  # it was set since
+    recorder._start(trial)
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    assert records[0].started_at == "2001-01-01T00:00:00.000+00:00"
+    assert records[0].duration_s < 60
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_trials_that_have_ended_are_recorded_though_the_sweep_ends_by_an_error(
+    values: dict[str, Any], is_kept: bool
+) -> None:
+    trial, observer, watch = plan_sweep(values).trials[0], MagicMock(), MagicMock()
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recorder._watch = watch
+    recorder.handed_out(trial)
+    told = {OUTCOME: outcome(OutcomeStatus.COMPLETED)}
+    recorder.on_trial_result(0, [], SimpleNamespace(config={"trial_id": trial.trial_id}), told)  # type: ignore[arg-type]
+    watch.newly_ready.side_effect = TimeoutError("the engines did not start")
+    with pytest.raises(TimeoutError):
+        recorder.on_step_begin(0, [])
+    if not is_kept:
+        observer.trials_ended.side_effect = RuntimeError("nor can it be recorded")
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    assert [record.trial_id for record in records] == [trial.trial_id]
+    assert str(recorder.error) == "the engines did not start"

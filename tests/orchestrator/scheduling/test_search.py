@@ -16,7 +16,8 @@ import pytest
 from orchestrator.planning.plan import PlannedTrial, plan_sweep
 from orchestrator.record import TrialStatus
 from orchestrator.scheduling.samplers import Searcher
-from orchestrator.scheduling.search import PATIENCE, AdaptiveTrials, adaptive_trials
+from orchestrator.scheduling.search import PATIENCE, AdaptiveTrials, _Course, adaptive_trials
+from orchestrator.trial_source import UNKNOWN
 from trainables import metrics
 
 Values = dict[str, Any]
@@ -132,6 +133,22 @@ class TestSupplying:
         assert set(Counter(trial.config_id for trial in sweep.began).values()) == {3}
         assert sweep.source.is_exhausted()
         assert sweep.source.most == 0
+
+    def test_another_thread_may_ask_how_many_are_left_while_the_next_is_named(
+        self, finite: Values, monkeypatch: pytest.MonkeyPatch, driven: Any
+    ) -> None:
+        source = driven(plan_sweep(finite)).source
+        left = _Course.left.fget
+        assert left is not None
+        turns = iter([source._courses.rotate])
+
+        def left_meanwhile(course: Any) -> int:
+            for turn in turns:  # the driver's thread comes between
+                turn(-1)
+            return int(left(course))
+
+        monkeypatch.setattr(_Course, "left", property(left_meanwhile))
+        assert source.by_key() == {UNKNOWN: 2 * 4 * 3}
 
     def test_all_may_be_under_way_at_once(self, finite: Values, driven: Any) -> None:
         sweep = driven(plan_sweep(finite)).train(lambda trial: trial.config.learning_rate, at_once=100)

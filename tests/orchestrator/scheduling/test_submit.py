@@ -45,6 +45,25 @@ def test_task_folders_travel_with_the_job_and_plan_to_the_same_trials(
     assert {t.trial_id for t in plan_sweep(values).trials} == {t.trial_id for t in plan.trials}
 
 
+def test_task_folders_of_an_adaptive_search_travel_too(
+    tiny_bert: Path, task_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    plan = plan_sweep(
+        {
+            "name": "sent",
+            "backbone": str(tiny_bert),
+            "tasks": [str(task_folder())],
+            "methods": ["layernorm"],
+            "space": {"max_length": 24, "learning_rate": {"loguniform": [1e-4, 1e-2]}},
+            "search": {"algorithm": "tpe", "num_samples": 4},
+        }
+    )
+    (folder := tmp_path / "job").mkdir()
+    submit.pack_job(plan, folder)
+    assert json.loads((folder / "sweep.json").read_text())["tasks"] == ["tasks/opinion"]
+    assert list((folder / "tasks" / "opinion").iterdir())
+
+
 def test_folders_too_large_to_send_are_refused(
     plan: SweepPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -18,7 +20,7 @@ import pytest
 from orchestrator.serving import guard
 from orchestrator.serving.application import Limits, make_application
 from orchestrator.serving.batching import Batcher, BusyError, EndedError
-from orchestrator.serving.server import access_faults, is_loopback
+from orchestrator.serving.server import access_faults, is_loopback, listen, serve
 from trainables.faults import FaultsError, unknown_name
 
 TOKEN = "a token of some length"
@@ -341,3 +343,18 @@ class TestBatching:
 
         asyncio.run(run())
         assert began.is_set()
+
+
+def test_a_signal_that_comes_before_the_first_request_ends_the_server() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    late = threading.Timer(20, lambda: os.kill(os.getpid(), signal.SIGTERM))  # so that nothing is waited for
+    late.start()
+    try:
+        with listen("127.0.0.1", 0) as listening:
+            serve(Parrot(), listening, token=None, ready=lambda url: signal.raise_signal(signal.SIGTERM))  # type: ignore[arg-type]
+        assert late.is_alive()
+        assert came == []
+    finally:
+        late.cancel()
+        signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from pyarrow.fs import LocalFileSystem
 
@@ -47,3 +49,17 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, faili
     assert folder.read("a").to_pybytes() == b"before"
     assert folder.names()[-1] == "a"
     assert all(name.startswith(".") for name in folder.names()[:-1])
+
+
+def test_what_is_durable_is_on_the_disk_with_its_name_and_the_folders_it_made(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.readlink(f"/proc/self/fd/{file}")))
+    store = Folder(LocalFileSystem(), str(tmp_path))
+    store.write("a/b/file", b"content")
+    assert done == []
+    store.folder("planned").write("file", b"content", durable=True)
+    content, *folders = done
+    assert os.path.dirname(content) == f"{tmp_path}/planned"
+    assert folders == [f"{tmp_path}/planned", str(tmp_path)]
+    store.folder("planned").write("next", b"content", durable=True)
+    assert done[4:] == [f"{tmp_path}/planned"]

@@ -13,6 +13,7 @@ from orchestrator.store import Store, StoreLockedError, lock, lock_places, objec
 from orchestrator.store.identity import this_driver
 from orchestrator.store.lock_places import LOCK
 from orchestrator.store.object_lock import Bucket
+from orchestrator.store.segments import Segments
 from tests.factories import measured_record
 from tests.object_store import KEYS, ObjectStore, serving
 from trainables.faults import FaultsError
@@ -79,6 +80,27 @@ def test_a_segment_is_never_put_in_the_place_of_another_drivers(store: Store) ->
             store.append([measured_record("t1")])
 
 
+def test_a_segment_whose_answer_was_lost_is_no_other_drivers_though_more_is_added_since(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.lock():
+        fence, first, second = store._folder.fence, measured_record("t0"), measured_record("t1")
+        put = fence.put_new
+        assert put is not None
+
+        def lossy(path: str, content: bytes) -> bool:
+            put(path, content)
+            raise OSError("the connection was reset")
+
+        monkeypatch.setattr(fence, "put_new", lossy)
+        with pytest.raises(OSError, match="reset"):
+            store.append([first])
+        monkeypatch.setattr(fence, "put_new", put)
+        store.append([first, second])
+        assert sorted(store.statuses()) == ["t0", "t1"]
+    assert sorted(record.trial_id for record in store.records()) == ["t0", "t1"]
+
+
 def test_whoever_takes_over_leaves_a_segment_of_no_records_that_stays(store: Store, plan: pa.Table) -> None:
     with store.lock():
         store.create('{"name": "a"}', plan)
@@ -105,6 +127,28 @@ def test_a_driver_whose_lock_was_taken_stops_at_its_next_write(store: Store) -> 
     assert store.holder() is not None  # the other one's lock is left alone
 
 
+def test_a_driver_that_lost_its_store_leaves_the_others_note_of_its_engines(store: Store) -> None:
+    with store.lock():
+        store.write_engine_snapshot([])
+        steal(store)
+        store.remove_engine_snapshot()
+    assert store._folder.exists("engines.json")
+
+
+def test_a_server_that_goes_away_as_a_store_is_taken_up_is_a_fault_and_leaves_it_free(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("the connection was reset")
+
+    with monkeypatch.context() as network:
+        network.setattr(Segments, "_fence_off", refuse)
+        with pytest.raises(FaultsError, match="must be writable, but the connection was reset"), store.lock():
+            pass
+    with store.lock():
+        store.append([measured_record("t0")])
+
+
 def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as server:
         store = Store(server.uri("away"))
@@ -122,6 +166,19 @@ def test_a_bucket_that_is_not_there_is_a_fault(server: ObjectStore) -> None:
         store.lock().__enter__()
 
 
+def test_a_server_that_refuses_conditions_is_one_without(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import ClientError
+
+    bucket = Bucket(server.uri("x"), "us-east-1")
+
+    def refuse(**request: object) -> None:
+        answer = {"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}}
+        raise ClientError(answer, "PutObject")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bucket._client, "put_object", refuse)
+    assert not bucket.is_conditional("sweeps/.lock.json.probe")
+
+
 def test_where_conditions_are_ignored_a_silent_driver_is_followed_on_demand_only(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -134,7 +191,8 @@ def test_where_conditions_are_ignored_a_silent_driver_is_followed_on_demand_only
     store._folder.write(LOCK, json.dumps(other).encode())
     with pytest.raises(StoreLockedError, match="--take-over"):
         store.lock().__enter__()
-    assert "ignores the conditions" in caplog.text
+    assert "knows no conditional writes" in caplog.text
+    assert "adaptune[s3]" not in caplog.text  # which is there
     with store.lock(take_over=True):
         store.append([measured_record("t0")])
     assert store.finished_ids() == {"t0"}

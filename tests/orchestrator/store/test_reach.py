@@ -15,9 +15,9 @@ URIS = {"abfs://container@account.blob.core.windows.net/path": "az login", "gs:/
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """What was asked in one test is asked again in the next."""
-    reach._why_not.cache_clear()
+    reach._open.clear()
     yield
-    reach._why_not.cache_clear()
+    reach._open.clear()
 
 
 @pytest.mark.parametrize("uri", URIS)
@@ -40,6 +40,13 @@ def test_a_client_that_is_let_in_is_asked_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(reach, "_PROBE", "")
     assert reach.reach_faults("gs://bucket/path") == []
     monkeypatch.setattr(reach, "_PROBE", "raise SystemExit(1)")
+    assert reach.reach_faults("gs://bucket/path") == []
+
+
+def test_who_has_got_credentials_since_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_PROBE", "raise SystemExit('no credentials')")
+    assert reach.reach_faults("gs://bucket/path")
+    monkeypatch.setattr(reach, "_PROBE", "")
     assert reach.reach_faults("gs://bucket/path") == []
 
 

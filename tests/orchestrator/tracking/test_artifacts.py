@@ -45,9 +45,10 @@ def test_where_there_is_no_such_run_nothing_is_made(tracking_uri, tmp_path, fold
 
 def test_an_outage_costs_a_warning(window, folder, caplog, monkeypatch):
     def down() -> None:
-        raise ConnectionError("connection refused")
+        raise ConnectionError("http://me:hunter2@host: connection refused")
 
     monkeypatch.setattr(window, "connect", down)
     with caplog.at_level(logging.WARNING):
         assert not log_trial_artifacts("quickstart", "a", folder, window=window)
     assert "connection refused" in caplog.text
+    assert "hunter2" not in caplog.text
