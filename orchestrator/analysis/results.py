@@ -580,7 +580,7 @@ class Results:
         one that is best on validation. Arguments and errors as in `score_table`.
         """
         split = self._check_split("expected_validation", split)
-        return expected_validation(self._trials, self._configurations, split)
+        return expected_validation(self._configurations, split)
 
     def trade_off(self, cost: str = "trained_params") -> pa.Table:
         """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.

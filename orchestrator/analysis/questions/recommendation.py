@@ -29,6 +29,7 @@ from trainables.faults import unknown_name
 
 # Replicates are drawn again so many times to see how often the recommended configuration is recommended.
 RESAMPLES = 200
+_ROUNDING = 1e-12  # what a difference of two scores may be off by
 
 
 def _seconds_rank(configuration: Configuration) -> float:
@@ -135,8 +136,8 @@ def cheapest_as_good(candidates: Sequence[C], wish: Wish) -> C:
     tolerance = best.sem if wish.within is None else wish.within
     if tolerance is None:
         return candidates[0]
-    # Nobody is better than the best, so the distance needs no direction.
-    as_good = [c for c in candidates if abs(_validation(c).mean - best.mean) <= tolerance]
+    # Nobody is better than the best, so the distance needs no direction. 0.90 less 0.89 is a little over 0.01.
+    as_good = [c for c in candidates if abs(_validation(c).mean - best.mean) <= tolerance + _ROUNDING]
     return min(as_good, key=PREFERENCES[wish.prefer])  # of equal costs the first, which is the better one
 
 
@@ -157,7 +158,7 @@ def _share_kept(candidates: Sequence[Configuration], chosen: int, wish: Wish) ->
             tolerance = winners.std(axis=1, ddof=1, keepdims=True) / math.sqrt(num_seeds)
         else:
             tolerance = np.full((len(drawn), 1), wish.within)
-        as_good = means >= means.max(axis=1, keepdims=True) - tolerance - 1e-12
+        as_good = means >= means.max(axis=1, keepdims=True) - tolerance - _ROUNDING
         price = np.where(as_good, costs, np.inf)
         cheapest = as_good & (price == price.min(axis=1, keepdims=True))
         return np.asarray(np.where(cheapest, means, -np.inf).argmax(axis=1))

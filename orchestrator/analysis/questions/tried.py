@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import SIZES, Configuration, higher_is_better
 from orchestrator.analysis.statistics import intervals
+from orchestrator.record import TrialStatus
 
 
 def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequence[str]) -> pa.Table:
@@ -18,7 +19,8 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
     `Results.tried` has the columns.
     """
     seconds: dict[str, list[float]] = {}
-    own = trials.filter(pc.is_valid(trials["duration_s"]))
+    completed = pc.equal(trials["status"], TrialStatus.COMPLETED.value)  # one that failed took no time to train
+    own = trials.filter(pc.and_(completed, pc.is_finite(trials["duration_s"])))
     for config_id, duration in zip(own["config_id"].to_pylist(), own["duration_s"].to_pylist(), strict=True):
         seconds.setdefault(config_id, []).append(duration)
     scored = [c for c in configurations if c.validation is not None]
