@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import lru_cache
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ft2font import LoadFlags
+
+from orchestrator.analysis.text.visible import one_line
+from orchestrator.analysis.text.visible import shortened as told_apart
 
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _DOTS = 72  # an inch, in which widths are measured
@@ -47,6 +51,17 @@ def fitted(text: str, inches: float, size: float, weight: str = "normal") -> str
         return text
     most = 3 + bisect_left(range(4, len(text)), True, key=lambda n: width_of(shortened(text, n), size, weight) > inches)
     return shortened(text, most)
+
+
+def fitted_apart(names: Sequence[str], inches: float, size: float, weight: str = "normal") -> dict[str, str]:
+    """Of each name what of it is no wider than so many inches; those that would read the same are told apart."""
+    lines = {name: one_line(name) for name in names}
+    wide = [name for name, line in lines.items() if width_of(line, size, weight) > inches]
+    for most in range(max((len(lines[name]) for name in wide), default=0) - 1, 3, -1):
+        short = told_apart(wide, most)
+        if all(width_of(text, size, weight) <= inches for text in short.values()):
+            return lines | short
+    return {name: fitted(line, inches, size, weight) for name, line in lines.items()}
 
 
 def folded(text: str, inches: float, size: float) -> list[str]:

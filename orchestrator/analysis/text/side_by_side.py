@@ -21,12 +21,12 @@ def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:
 
 def scores_table(scores: pa.Table, parameters: pa.Table) -> TextTable:
     """`Results.score_table` as the paper's Table 2."""
-    return _text(printed_scores(scores, parameters), "What each method scores on each task")
+    return _text(printed_scores(scores, parameters), "What each method scores on each task", first="task")
 
 
 def parameters_table(parameters: pa.Table) -> TextTable:
     """`Results.parameter_table` as the paper's Table 1."""
-    return _text(printed_parameters(parameters), "What it costs to serve all tasks")
+    return _text(printed_parameters(parameters), "What it costs to serve all tasks", first="method")
 
 
 def differences_table(differences: pa.Table, backbones: Names | None = None) -> TextTable:
@@ -53,10 +53,11 @@ def differences_table(differences: pa.Table, backbones: Names | None = None) -> 
     )
 
 
-def _text(printed: PrintedTable, title: str) -> TextTable:
+def _text(printed: PrintedTable, title: str, *, first: str) -> TextTable:
+    """`first`: what the first column holds, whose heading is left empty in print."""
     return TextTable(
         title=f"{title}. {printed.caption}",
-        left=(printed.head[0] or "task",),
+        left=(printed.head[0] or first,),
         right=printed.head[1:],
         rows=tuple(tuple(cell.text for cell in row) for row in printed.rows()),
     )
