@@ -30,6 +30,7 @@ from orchestrator.analysis.configurations import (
     hyperparameter_columns,
     varying_hyperparameters,
 )
+from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
@@ -399,7 +400,8 @@ class Results:
         expected_calibration_error, the mean over seeds of that of each trained model, with its s.e.m.,
         expected_calibration_error_sem; then of the bin, over the rows of all seeds: bin, counted from 1;
         bin_confidence, their mean confidence; bin_accuracy, the share that is right; bin_rows, how many, each seed's
-        for itself. Groups whose predictions are not kept, or are no classes, are left out.
+        for itself. Groups whose predictions are not kept, or are no classes, are left out and named
+        (`orchestrator.analysis.missing.missing_of`).
 
         Raises `FaultsError` where that leaves nothing, and on what cannot be asked.
         """
@@ -412,7 +414,8 @@ class Results:
         if winners and not rows:
             raise FaultsError("calibration", [calibration.why_none(winners, self._trials, self._predictions)])
         described = [{**_describe(each), **row} for each, row in rows]
-        return self._table(described, [*columns, *IDENTITY, "config_id", *calibration.COLUMNS], with_options=False)
+        table = self._table(described, [*columns, *IDENTITY, "config_id", *calibration.COLUMNS], with_options=False)
+        return with_missing(table, calibration.left_out(winners, rows))
 
     def optimism(self, per: Sequence[str] = ("task", "method")) -> pa.Table:
         """How much better the best of each group looks on validation, where it was chosen, than on test.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
@@ -34,6 +36,14 @@ def wrapped(text: str, width: int, most_lines: int = 2) -> str:
     return "\n".join(lines[:most_lines])
 
 
+@contextmanager
+def without_warnings_of_letters() -> Iterator[None]:
+    """A letter that the font lacks is drawn as a box, which is seen; matplotlib warns of it each time it is drawn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
 @lru_cache(maxsize=4096)
 def width_of(text: str, size: float, weight: str = "normal") -> float:
     """Inches that a line takes at a size in points."""
@@ -41,7 +51,8 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
         return 0.0
     font = get_font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
     font.set_size(size, _DOTS)
-    font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING)
+    with without_warnings_of_letters():
+        font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING)
     return float(font.get_width_height()[0]) / 64 / _DOTS  # in 64ths of a dot
 
 

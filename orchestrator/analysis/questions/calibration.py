@@ -78,6 +78,23 @@ def _bins(found: RowOutcomes, num_bins: int, binning: Binning) -> list[dict[str,
     ]
 
 
+def left_out(
+    configurations: Sequence[Configuration], rows: Sequence[tuple[Configuration, dict[str, Any]]]
+) -> list[str]:
+    """A sentence for each of the configurations of which there is no row."""
+    shown = {configuration.config_id for configuration, _ in rows}
+    return [
+        f"{c.method} on {c.task}: "
+        + (
+            "no probabilities are kept of all its seeds"
+            if _predicts_classes(c)
+            else "has no single class a row to predict"
+        )
+        for c in configurations
+        if c.config_id not in shown
+    ]
+
+
 def why_none(configurations: Sequence[Configuration], trials: pa.Table, source: PredictionSource | None) -> str:
     """Why no configuration of several has probabilities to look at, with the remedy."""
     if not any(map(_predicts_classes, configurations)):

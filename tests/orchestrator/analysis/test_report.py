@@ -219,3 +219,22 @@ def test_reading_results_needs_no_heavy_library() -> None:
     code = f"import sys, {modules}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_long_table_is_folded_and_each_is_headed_by_what_its_rows_are(synthetic: Any, tmp_path: Path) -> None:
+    rows = [
+        row
+        for number in range(16)
+        for options in ({"method": "layernorm", "learning_rate": rate} for rate in (1e-3, 1e-2, 1e-1))
+        for row in synthetic.scored(options, [0.8, 0.9], task=f"t{number}")
+    ] + [
+        row
+        for number in range(16)
+        for row in synthetic.scored({"method": "full_finetuning", "learning_rate": 1e-4}, [0.8, 0.9], task=f"t{number}")
+    ]
+    write_report(synthetic.results(rows), tmp_path, title="t")
+    page = (tmp_path / "report.html").read_text()
+    assert "How much better the best looks on validation, where it was chosen, than on test (32 rows)</summary>" in page
+    head = r"[^<]*</span></caption>\s*<thead><tr>\s*<th scope=\"col\">(\w+)"
+    heads = re.findall(rf"<caption><span>(What each method scores|What it costs){head}", page)
+    assert heads == [("What each method scores", "task"), ("What it costs", "method")]
