@@ -305,6 +305,11 @@ def higher_is_better(metric: str | None) -> bool:
     return metric is None or metrics.get(metric).mode == "max"
 
 
+def gain(ours: float, theirs: float, metric: str | None) -> float:
+    """How much better the first score is than the second, in the metric's unit: positive is better, 0 never -0."""
+    return ours - theirs if higher_is_better(metric) else theirs - ours
+
+
 def interval_of_scores(low: float, high: float, metric: str | None) -> str:
     """0.951 to 1.000: an interval of a score in words.
 

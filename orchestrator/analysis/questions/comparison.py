@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.analysis.arguments import is_number, is_whole, name_faults
-from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
+from orchestrator.analysis.configurations import Configuration, contenders, gain, group_by, higher_is_better
 from orchestrator.analysis.questions.curve import SPLITS
 from orchestrator.analysis.replicates import FOLDS, SEEDS, common_folds, paired_over_folds, with_rows
 from orchestrator.analysis.row_outcomes import KeptRows, Mixture
@@ -267,7 +267,7 @@ def _on_task(task: str, a: Side, b: Side, pair: _Pair, terms: Terms, kept: KeptR
     shared["budgets_differ"] = _differ(shared)
     if not len(ours) or not len(theirs):
         return {**shared, "difference": None}
-    difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
+    difference = gain(intervals.mean(ours), intervals.mean(theirs), metric)
     on_rows = kept and kept.compare(pair.a, pair.b, split)
     num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
     first, second = ([(getattr(c, split), weight) for c, weight in mixture] for mixture in (pair.a, pair.b))

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from orchestrator.analysis.arguments import is_number, name_faults
-from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, group_by, higher_is_better
+from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, gain, group_by
 from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
 from orchestrator.analysis.statistics.aggregates import percentiles
@@ -143,7 +143,6 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
 
 
 def _point(chosen: Configuration, split: str, score: SeedSummary, reference: float | None) -> dict[str, Any]:
-    sign = 1 if higher_is_better(chosen.metric) else -1
     return {
         **{name: chosen.value(name) for name in _POINTS.names[:7]},
         "split": split,
@@ -152,7 +151,7 @@ def _point(chosen: Configuration, split: str, score: SeedSummary, reference: flo
         "num_seeds": score.num_seeds,
         "num_folds": score.num_folds,
         "reference": reference,
-        "delta": None if reference is None else sign * (score.mean - reference),
+        "delta": None if reference is None else gain(score.mean, reference, chosen.metric),
     }
 
 
