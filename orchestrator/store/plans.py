@@ -235,8 +235,11 @@ class Plans:
         raise AssertionError("unreachable")
 
     def _missing(self, error: FileNotFoundError) -> FaultsError:
-        name = SPEC if not self.exist() else next(iter(str(error).splitlines()))
-        return FaultsError(f"store {self._shown}", [f"there is no sweep stored here: {name} is missing"])
+        if not self.exist():
+            return FaultsError(f"store {self._shown}", [f"there is no sweep stored here: {SPEC} is missing"])
+        named = re.search(r"'([^']+)'", str(error))  # in whatever the file system says of it
+        what = named[1] if named else next(iter(str(error).splitlines()), "a file")
+        return FaultsError(f"store {self._shown}", [f"{what} must be there, as adaptune wrote it, but is missing"])
 
     def _odd(self, place: str, error: object) -> FaultsError:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

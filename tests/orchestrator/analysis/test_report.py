@@ -16,6 +16,7 @@ import pytest
 from orchestrator.analysis.answers import ANSWERS
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text.side_by_side import parameters_table
 from trainables.faults import FaultsError
 
 
@@ -238,3 +239,15 @@ def test_a_long_table_is_folded_and_each_is_headed_by_what_its_rows_are(syntheti
     head = r"[^<]*</span></caption>\s*<thead><tr>\s*<th scope=\"col\">(\w+)"
     heads = re.findall(rf"<caption><span>(What each method scores|What it costs){head}", page)
     assert heads == [("What each method scores", "task"), ("What it costs", "method")]
+
+
+def test_a_heading_of_numbers_is_no_wider_than_it_need_be() -> None:
+    tasks = [f"a-task-with-a-really-quite-long-name-{number}-as-folders-have" for number in range(3)]
+    scores = pa.table({"backbone": ["b"], "method": ["m"], "size": pa.nulls(1, pa.string())})
+    for name in ("total_multiple", "trained_percent", "trained_percent_of_encoder", "average"):
+        scores = scores.append_column(name, pa.array([0.5]))
+    for task in tasks:
+        scores = scores.append_column(f"score/{task}", pa.array([0.5]))
+    heads = parameters_table(scores).right
+    assert max(map(len, heads)) <= 24
+    assert all(any(f"-{number}-" in head for head in heads) for number in range(3))
