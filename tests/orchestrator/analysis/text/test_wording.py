@@ -103,3 +103,12 @@ def test_rates_are_rounded_to_what_is_steady(rate: float | None, text: str) -> N
 )
 def test_an_engine_is_a_line(status: EngineStatus, text: str) -> None:
     assert wording.engine(status) == text
+
+
+def test_no_number_is_shown_as_one() -> None:
+    nan = float("nan")
+    for word in (wording.score, wording.signed, wording.percent, wording.p_value, wording.points, wording.count):
+        assert word(nan) == wording.UNKNOWN
+    for word in (wording.rate, wording.duration, wording.cell):
+        assert word(nan) == wording.UNKNOWN
+    assert wording.score(0.5, nan) == "0.500"
