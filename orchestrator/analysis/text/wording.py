@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
@@ -15,8 +16,8 @@ _FINISHED_FIRST = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED
 
 
 def _is_known(value: T | None) -> TypeGuard[T]:
-    """Whether there is a value; not a number, which a training that diverged may have left in a record, is none."""
-    return value is not None and value == value
+    """Whether there is a number; what a training that diverged may have left, NaN or beyond all numbers, is none."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def plural(number: int, noun: str) -> str:
@@ -156,7 +157,7 @@ def duration(seconds: float | None) -> str:
 
 def cell(value: Any) -> str:
     """Any value of a table: a hyperparameter, a name, a flag."""
-    if not _is_known(value):
+    if value is None or value != value:  # a limit that is infinite is a value
         return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"

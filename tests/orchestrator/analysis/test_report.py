@@ -251,3 +251,19 @@ def test_a_heading_of_numbers_is_no_wider_than_it_need_be() -> None:
     heads = parameters_table(scores).right
     assert max(map(len, heads)) <= 24
     assert all(any(f"-{number}-" in head for head in heads) for number in range(3))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_training_that_diverged_has_its_place_in_the_report(synthetic: Any, tmp_path: Path, value: float) -> None:
+    rows = synthetic.scored({"method": "layernorm", "learning_rate": 1e-3}, [0.8, 0.9])
+    rows += synthetic.scored({"method": "layernorm", "learning_rate": 1.0}, [value, value], test_score=value)
+    results = synthetic.results(rows)
+    epochs = results.epochs()
+    losses = pa.array([value] * len(epochs))
+    epochs = epochs.set_column(epochs.column_names.index("train/loss"), "train/loss", losses)
+    write_report(Results(results.trials(), epochs), tmp_path, title="t")
+    page = (tmp_path / "report.html").read_text()
+    assert "layernorm learning_rate 1, seed 0" in page  # its curve
+    assert not re.search(
+        r"\b(NaN|Infinity|nan|inf)\b", re.sub(r"<script>.*?</script>|src=\"[^\"]*\"", "", page, flags=re.DOTALL)
+    )

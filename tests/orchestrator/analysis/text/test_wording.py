@@ -106,9 +106,11 @@ def test_an_engine_is_a_line(status: EngineStatus, text: str) -> None:
 
 
 def test_no_number_is_shown_as_one() -> None:
-    nan = float("nan")
-    for word in (wording.score, wording.signed, wording.percent, wording.p_value, wording.points, wording.count):
-        assert word(nan) == wording.UNKNOWN
-    for word in (wording.rate, wording.duration, wording.cell):
-        assert word(nan) == wording.UNKNOWN
-    assert wording.score(0.5, nan) == "0.500"
+    for value in (float("nan"), float("inf")):
+        for word in (wording.score, wording.signed, wording.percent, wording.p_value, wording.points, wording.count):
+            assert word(value) == wording.UNKNOWN
+        for word in (wording.rate, wording.duration):
+            assert word(value) == wording.UNKNOWN
+        assert wording.score(0.5, value) == "0.500"
+    assert wording.cell(float("nan")) == wording.UNKNOWN
+    assert wording.cell(float("inf")) == "inf"  # a limit may be
