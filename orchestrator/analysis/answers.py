@@ -69,18 +69,17 @@ def _recommended(results: Results, recommended: pa.Table) -> list[Block]:
 def _best(results: Results, best: pa.Table) -> list[Block]:
     if not len(best):
         return []
-    table = tables.best_table(best, results.searched(), results.backbone_names())
-    return [Shown(table=table) if len(table.rows) <= _MOST_UNFOLDED else _folded(table)]
+    return [_shown(tables.best_table(best, results.searched(), results.backbone_names()))]
 
 
 def _compared(results: Results, pairs: pa.Table) -> list[Block]:
     several = pairs.filter(pc.greater(pairs["num_tasks"], 1))  # one task has no spread over tasks, and no p below 1
-    return [Shown(table=tables.comparison_table(several, results.backbone_names()))] if len(several) else []
+    return [_shown(tables.comparison_table(several, results.backbone_names()))] if len(several) else []
 
 
 def _optimism(results: Results, optimism: pa.Table) -> list[Block]:
     several = any(number > 1 for number in optimism["num_compared"].to_pylist())
-    return [Shown(table=trust_tables.optimism_table(optimism, results.backbone_names()))] if several else []
+    return [_shown(trust_tables.optimism_table(optimism, results.backbone_names()))] if several else []
 
 
 def _ask_calibration(results: Results) -> pa.Table:
@@ -91,7 +90,7 @@ def _ask_calibration(results: Results) -> pa.Table:
 
 
 def _calibration(results: Results, bins: pa.Table) -> list[Block]:
-    return [Shown(table=trust_tables.calibration_table(bins, results.backbone_names()))] if len(bins) else []
+    return [_shown(trust_tables.calibration_table(bins, results.backbone_names()))] if len(bins) else []
 
 
 def _points(results: Results) -> tuple[pa.Table, str | None]:
@@ -151,7 +150,7 @@ def _budget(results: Results, spent: pa.Table) -> list[Block]:
     if not len(spent):
         return []
     said = [Paragraph(text=" ".join(words))] if (words := sentences(spent)) else []
-    return [*said, Shown(table=tables.budget_table(spent, results.backbone_names()))]
+    return [*said, _shown(tables.budget_table(spent, results.backbone_names()))]
 
 
 def _epochs(results: Results, epochs: pa.Table) -> list[Block]:
@@ -176,8 +175,13 @@ def _left_out(all_of_them: pa.Table, shown: pa.Table, noun: str) -> list[Block]:
     return [Paragraph(text=f"{note} are here; {noun}s.csv has all.")]
 
 
+def _shown(table: tables.TextTable) -> Shown:
+    return Shown(table=table) if len(table.rows) <= _MOST_UNFOLDED else _folded(table)
+
+
 def _folded(table: tables.TextTable) -> Shown:
-    return Shown(table=table, summary=f"{table.title} ({len(table.rows):,} rows)")
+    named = table.title.partition(". ")[0]
+    return Shown(table=table, summary=f"{named} ({len(table.rows):,} rows)")
 
 
 def _glue(results: Results, scores: pa.Table) -> list[Block]:
@@ -188,7 +192,7 @@ def _glue(results: Results, scores: pa.Table) -> list[Block]:
         "correlations, of MNLI both its halves. Measured on validation, where configurations were chosen too, so no "
         "score of the leaderboard."
     )
-    return [Paragraph(text=note), Shown(table=tables.glue_table(scores, results.backbone_names()))]
+    return [Paragraph(text=note), _shown(tables.glue_table(scores, results.backbone_names()))]
 
 
 def _draw_ablations(results: Results, ablations: pa.Table) -> dict[str, Any]:
@@ -232,15 +236,15 @@ def _data_warnings(results: Results, warnings: pa.Table) -> list[Block]:
 def _inference(results: Results, costs: pa.Table) -> list[Block]:
     if not len(costs):
         return []
-    return [Shown(table=cost_tables.inference_table(costs, results.backbone_names()))]
+    return [_shown(cost_tables.inference_table(costs, results.backbone_names()))]
 
 
 def _scores(results: Results, scores: pa.Table) -> list[Block]:
-    return [Shown(table=side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
+    return [_shown(side_by_side.scores_table(scores, results.parameter_table()))] if len(scores) else []
 
 
 def _parameters(results: Results, parameters: pa.Table) -> list[Block]:
-    return [Shown(table=side_by_side.parameters_table(parameters))] if len(parameters) else []
+    return [_shown(side_by_side.parameters_table(parameters))] if len(parameters) else []
 
 
 def _draw(figure: str) -> Callable[[Results, pa.Table], dict[str, Any]]:

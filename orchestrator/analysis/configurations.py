@@ -305,6 +305,21 @@ def higher_is_better(metric: str | None) -> bool:
     return metric is None or metrics.get(metric).mode == "max"
 
 
+def gain(ours: float, theirs: float, metric: str | None) -> float:
+    """How much better the first score is than the second, in the metric's unit: positive is better, 0 never -0."""
+    return ours - theirs if higher_is_better(metric) else theirs - ours
+
+
+def interval_of_scores(low: float, high: float, metric: str | None) -> str:
+    """0.951 to 1.000: an interval of a score in words.
+
+    Student's, of two seeds above all, may go past the best score there is, and is cut there: at 1, where higher is
+    better and scores are not in a unit of their own.
+    """
+    ends_at_one = higher_is_better(metric) and (low + high) / 2 <= 1
+    return f"{low:.3f} to {min(high, 1.0) if ends_at_one else high:.3f}"
+
+
 class Scored(Protocol):
     """What choosing looks at of a configuration."""
 

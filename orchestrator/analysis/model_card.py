@@ -15,9 +15,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from orchestrator.analysis.configurations import interval_of_scores
 from orchestrator.analysis.statistics.intervals import estimate_over_seeds_and_rows, mean_and_standard_error, t_interval
 from orchestrator.analysis.text import wording
-from trainables import metrics
 from trainables.packaged import PACKAGED, packaged_folder
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", flags=re.DOTALL)
@@ -155,11 +155,7 @@ def _scores(standing: Standing) -> str:
 
 
 def _interval(bounds: tuple[float, float] | None, metric: str) -> str:
-    """Of two seeds it may go past the best score there is, and is cut there."""
-    if bounds is None:
-        return wording.UNKNOWN
-    low, high = bounds if metrics.get(metric).mode == "min" else (bounds[0], min(bounds[1], 1.0))
-    return f"{low:.3f} to {high:.3f}"
+    return wording.UNKNOWN if bounds is None else interval_of_scores(*bounds, metric)
 
 
 def _rows_by_split(trial: Mapping[str, Any]) -> dict[str, int]:

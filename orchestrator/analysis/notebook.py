@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from orchestrator.analysis.text import wording
+from orchestrator.analysis.text.visible import visible
 
 if TYPE_CHECKING:
     from orchestrator.analysis.results import Results
@@ -57,9 +58,10 @@ def results_html(results: Results) -> str:
 
 
 def text_table_html(table: TextTable) -> str:
-    """A table of text under its title."""
+    """A table of text under its title, and below it what a reader must know to read it fairly."""
     aligned = [_LEFT] * len(table.left) + [""] * len(table.right)
-    return _table([*table.left, *table.right], table.rows, aligned, caption=table.title)
+    shown = _table([*table.left, *table.right], table.rows, aligned, caption=table.title)
+    return f"{shown}<p>{_text(table.note)}</p>" if table.note else shown
 
 
 def table_html(table: pa.Table) -> str:
@@ -90,13 +92,18 @@ def _cell(value: Any) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
+def _text(text: str) -> str:
+    """As HTML that shows it, control characters and turned directions of writing as escapes."""
+    return html.escape(visible(text))
+
+
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]], aligned: Sequence[str], *, caption: str) -> str:
-    head = "".join(f"<th scope=col{style}>{html.escape(name)}</th>" for name, style in zip(names, aligned, strict=True))
+    head = "".join(f"<th scope=col{style}>{_text(name)}</th>" for name, style in zip(names, aligned, strict=True))
     body = "".join(
-        f"<tr>{''.join(f'<td{style}>{html.escape(cell)}</td>' for cell, style in zip(row, aligned, strict=True))}</tr>"
+        f"<tr>{''.join(f'<td{style}>{_text(cell)}</td>' for cell, style in zip(row, aligned, strict=True))}</tr>"
         for row in rows
     )
-    label = f"<caption{_LEFT}>{html.escape(caption)}</caption>"
+    label = f"<caption{_LEFT}>{_text(caption)}</caption>"
     return (
         f'<div style="overflow-x:auto"><table>{label}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis import replicates
+from orchestrator.analysis.arguments import as_list, name_faults
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -29,6 +30,7 @@ from orchestrator.analysis.configurations import (
     hyperparameter_columns,
     varying_hyperparameters,
 )
+from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.robustness import robustness
 from orchestrator.analysis.paper.score_table import score_table
@@ -338,9 +340,11 @@ class Results:
         differ, with a chance of at most alpha that any does not. A pair without a task in common has no row.
         """
         known = sorted({c.method for c in self._configurations})
-        chosen = known if methods is None else list(methods)
+        chosen = known if methods is None else as_list(methods)
         terms = Terms(equalise=equalise, split=split)
-        faults = [unknown_name("method of this sweep", name, known) for name in chosen if known and name not in known]
+        faults = [fault for name in chosen if known for fault in name_faults("method of this sweep", name, known)]
+        if methods is not None and not faults and len(set(chosen)) < 2:
+            faults.append(f"methods: must name at least two to compare, but got {chosen!r}")
         if faults := [*faults, *terms.faults(())]:
             raise FaultsError("comparisons", faults)
         rows = compare_pairs(self._configurations, list(dict.fromkeys(chosen)), terms)
@@ -396,7 +400,8 @@ class Results:
         expected_calibration_error, the mean over seeds of that of each trained model, with its s.e.m.,
         expected_calibration_error_sem; then of the bin, over the rows of all seeds: bin, counted from 1;
         bin_confidence, their mean confidence; bin_accuracy, the share that is right; bin_rows, how many, each seed's
-        for itself. Groups whose predictions are not kept, or are no classes, are left out.
+        for itself. Groups whose predictions are not kept, or are no classes, are left out and named
+        (`orchestrator.analysis.missing.missing_of`).
 
         Raises `FaultsError` where that leaves nothing, and on what cannot be asked.
         """
@@ -409,7 +414,8 @@ class Results:
         if winners and not rows:
             raise FaultsError("calibration", [calibration.why_none(winners, self._trials, self._predictions)])
         described = [{**_describe(each), **row} for each, row in rows]
-        return self._table(described, [*columns, *IDENTITY, "config_id", *calibration.COLUMNS], with_options=False)
+        table = self._table(described, [*columns, *IDENTITY, "config_id", *calibration.COLUMNS], with_options=False)
+        return with_missing(table, calibration.left_out(winners, rows))
 
     def optimism(self, per: Sequence[str] = ("task", "method")) -> pa.Table:
         """How much better the best of each group looks on validation, where it was chosen, than on test.
@@ -441,8 +447,8 @@ class Results:
         """
         if trial_id is None:
             return self._ablations
-        if trial_id not in (known := set(self._ablations["trial_id"].to_pylist())):
-            raise FaultsError("ablation", [unknown_name("ablated trial", trial_id, known)])
+        if faults := name_faults("ablated trial", trial_id, set(self._ablations["trial_id"].to_pylist())):
+            raise FaultsError("ablation", faults)
         return self._ablations.filter(pc.equal(self._ablations["trial_id"], trial_id))
 
     def predictions(self, trial_id: str, split: str | None = None) -> pa.Table:
@@ -466,7 +472,7 @@ class Results:
         `FaultsError` as `predictions` does, and where trials were evaluated on different rows.
         """
         planned = frozenset(() if self._plan is None else self._plan["trial_id"].to_pylist())
-        return predictions_of_trials(self._predictions, self._trials, planned, list(trial_ids), split)
+        return predictions_of_trials(self._predictions, self._trials, planned, as_list(trial_ids), split)
 
     def glue_score(self) -> pa.Table:
         """The GLUE score as the benchmark's server computes it, on validation, a row per backbone and method.
@@ -564,8 +570,8 @@ class Results:
         `FaultsError` on an unknown task.
         """
         known = set(self._trials["task"].to_pylist())
-        if task is not None and task not in known:
-            raise FaultsError("importance", [unknown_name("task", task, known)])
+        if task is not None and (faults := name_faults("task", task, known)):
+            raise FaultsError("importance", faults)
         return importance(self._configurations, self.searched(), task)
 
     def expected_validation(self, split: str | None = None) -> pa.Table:
@@ -580,7 +586,7 @@ class Results:
         one that is best on validation. Arguments and errors as in `score_table`.
         """
         split = self._check_split("expected_validation", split)
-        return expected_validation(self._trials, self._configurations, split)
+        return expected_validation(self._configurations, split)
 
     def trade_off(self, cost: str = "trained_params") -> pa.Table:
         """Which configurations no other beats at the same or a lower cost, a row per configuration in `tried`.
@@ -591,14 +597,12 @@ class Results:
         the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost,
         and on one that was not measured.
         """
+        if faults := name_faults("cost", cost, [*COST_COLUMNS, *inference_cost.INFERENCE_COSTS]):
+            raise FaultsError("trade_off", faults)
         if cost in inference_cost.INFERENCE_COSTS:
             known, tried = inference_cost.milliseconds(self._inference_costs, cost), self.tried()
             values = [known.get(config_id) for config_id in tried["config_id"].to_pylist()]
             return trade_off(tried.append_column(cost, pa.array(values, pa.float64())), cost)
-        if cost not in COST_COLUMNS:
-            raise FaultsError(
-                "trade_off", [unknown_name("cost", cost, [*COST_COLUMNS, *inference_cost.INFERENCE_COSTS])]
-            )
         return trade_off(self.tried(), cost)
 
     def profile(self, split: str | None = None) -> pa.Table:
@@ -627,11 +631,8 @@ class Results:
         give. Raises `FaultsError` on an unknown method or split.
         """
         known = {c.method for c in self._configurations}
-        faults = (
-            [unknown_name("method of this sweep", reference, known)] if reference and reference not in known else []
-        )
-        if split is not None and split not in SPLITS:
-            faults.append(unknown_name("split to score on", split, SPLITS))
+        faults = [] if reference is None else name_faults("method of this sweep", reference, known)
+        faults += [] if split is None else name_faults("split to score on", split, SPLITS)
         if faults:
             raise FaultsError("paired_differences", faults)
         return paired_differences(self._configurations, reference or usual_reference(self._configurations), split)
@@ -656,8 +657,8 @@ class Results:
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without
 
-        if figure not in figures.FIGURES:
-            raise FaultsError("draw", [unknown_name("figure", figure, figures.FIGURES)])
+        if faults := name_faults("figure", figure, figures.FIGURES):
+            raise FaultsError("draw", faults)
         drawn = figures.FIGURES[figure]
         return drawn.draw(getattr(self, drawn.asks)(**arguments))
 
@@ -716,24 +717,23 @@ class Results:
 
     def _price(self, question: str, cost: str) -> Price:
         """What a configuration costs. Raises `FaultsError` on a cost that is unknown or not measured."""
+        if faults := name_faults("cost", cost, [*COSTS, *inference_cost.INFERENCE_COSTS]):
+            raise FaultsError(question, faults)
         if cost in inference_cost.INFERENCE_COSTS:
             known = inference_cost.milliseconds(self._inference_costs, cost)
             return lambda configuration: known.get(configuration.config_id)
-        if cost not in COSTS:
-            raise FaultsError(question, [unknown_name("cost", cost, [*COSTS, *inference_cost.INFERENCE_COSTS])])
         return recorded_price(cost)
 
     def _check_per(self, per: Sequence[str], question: str = "best") -> list[str]:
         """The grouping columns without repetition. Raises `FaultsError`."""
-        names = [per] if isinstance(per, str) else list(dict.fromkeys(per))
-        known = self._groupable()
-        faults = [unknown_name("column to group by", name, known) for name in names if name not in known]
+        names, known = as_list(per), self._groupable()
+        faults = [fault for name in names for fault in name_faults("column to group by", name, known)]
         if "task" not in names:
             rule = "per: must contain 'task', since scores of different tasks cannot be compared to choose among them"
             faults.append(f"{rule}, but got {names!r}")
         if faults:
             raise FaultsError(question, faults)
-        return names
+        return list(dict.fromkeys(names))
 
     def _check_split(self, question: str, split: str | None) -> str | None:
         """Raises `FaultsError`."""
@@ -743,7 +743,7 @@ class Results:
 
     def _ask_curve(self, quantiles: Sequence[float], normalize_to: str | None, split: str | None) -> CurveRequest:
         """Raises `FaultsError`. A sweep that has not completed any trial yet is not asked for a reference."""
-        request = CurveRequest(quantiles=tuple(quantiles), normalize_to=normalize_to, split=split)
+        request = CurveRequest(quantiles=tuple(as_list(quantiles)), normalize_to=normalize_to, split=split)
         scored = any(c.validation is not None for c in self._configurations)
         known = {c.method for c in self._configurations} if scored else None
         if faults := request.faults(known_methods=known):

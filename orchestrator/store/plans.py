@@ -238,8 +238,9 @@ class Plans:
         if not self.exist():
             remedy = f"name the folder or bucket that `adaptune run` named, such as sweeps/NAME; {SPEC} lies in it"
             return FaultsError(f"store {self._shown}", [f"there is no sweep stored here; {remedy}"])
-        name = next(iter(str(error).splitlines()))
-        return FaultsError(f"store {self._shown}", [f"there is no sweep stored here: {name} is missing"])
+        named = re.search(r"'([^']+)'", str(error))  # in whatever the file system says of it
+        what = named[1] if named else next(iter(str(error).splitlines()), "a file")
+        return FaultsError(f"store {self._shown}", [f"{what} must be there, as adaptune wrote it, but is missing"])
 
     def _odd(self, place: str, error: object) -> FaultsError:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

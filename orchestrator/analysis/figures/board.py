@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from orchestrator.analysis.figures.style import new_figure
-from orchestrator.analysis.figures.text import fitted, folded, width_of
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.figures.text import fitted, fitted_apart, folded, width_of
+from orchestrator.analysis.text.visible import one_line
 
 _EDGE = 0.15  # inches from the sheet's edge to anything
 _MOST_NOTES = 8
@@ -62,7 +62,7 @@ def board(
     frames_width = across * panel[0] + (across - 1) * gaps[0]
     frames_height = down * panel[1] + (down - 1) * (gaps[1] + head)
     width = max(margins[0] + frames_width + gutter + _EDGE + legend_width, 4.8, 2 * _EDGE + width_of(title, 13, "bold"))
-    captions = folded(visible(caption), width - 2 * _EDGE, 9)
+    captions = folded(one_line(caption), width - 2 * _EDGE, 9)
     told = _notes(notes, width)
     top = 0.45 + 0.165 * len(captions) + head
     foot = margins[1] + (0.08 + 0.155 * len(told) if told else 0.0)
@@ -89,13 +89,16 @@ def board(
     return Board(figure=figure, panels=tuple(panels), across=across, panel_width=panel[0], panel_height=panel[1])
 
 
-def entitle(on: Board, axes: Axes, title: str, below: str = "") -> None:
-    """A panel's own title, cut in the middle where the panel is narrower, and in grey what is measured."""
-    shown = fitted(visible(title), on.panel_width, 9.5, "bold")
+def entitle(on: Board, axes: Axes, title: str, below: str = "", *, among: Sequence[str] = ()) -> None:
+    """A panel's own title, cut where the panel is narrower, and in grey what is measured.
+
+    `among`: the titles of all panels, from which this one is told apart.
+    """
+    shown = fitted_apart([*among, title], on.panel_width, 9.5, "bold")[title]
     axes.set_title(shown, loc="left", fontsize=9.5, fontweight="bold", color="#222222", pad=17 if below else 6)
     if below:
         axes.text(
-            0, 1 + 0.06 / on.panel_height, fitted(visible(below), on.panel_width, 8), transform=axes.transAxes,
+            0, 1 + 0.06 / on.panel_height, fitted(one_line(below), on.panel_width, 8), transform=axes.transAxes,
             fontsize=8, color="#666666", va="bottom",
         )  # fmt: skip
 
@@ -107,6 +110,6 @@ def _notes(notes: Sequence[str], width: float) -> list[str]:
         shown.append(f"and {len(notes) - _MOST_NOTES} more, in the table")
     lines = []
     for index, note in enumerate(shown):
-        text = f"{'Missing: ' if not index else ''}{visible(note)}"
+        text = f"{'Missing: ' if not index else ''}{one_line(note)}"
         lines += folded(text, width - 2 * _EDGE, 8.5)
     return lines

@@ -94,7 +94,9 @@ def tasks_figure(points: pa.Table) -> Figure:
                 _draw_means(axes, series, looks[key])
             parameter_axis(axes, [row["trained_params"] for row in rows], margin=1.6, dense=False)
             axes.margins(y=0.12)
-            entitle(sheet, axes, task, f"{own[0]['split']} {(own[0]['metric'] or 'score').replace('_', ' ')}")
+            entitle(
+                sheet, axes, task, f"{own[0]['split']} {(own[0]['metric'] or 'score').replace('_', ' ')}", among=tasks
+            )
             axes.tick_params(labelsize=8)
             if not sheet.is_lowest(index):
                 axes.set_xlabel("")

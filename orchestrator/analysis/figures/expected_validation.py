@@ -49,7 +49,9 @@ def expected_validation_figure(expected: pa.Table) -> Figure:
                 axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.count_tick(value)))
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-            entitle(sheet, axes, task, f"expected validation {(own[0]['metric'] or 'score').replace('_', ' ')}")
+            entitle(
+                sheet, axes, task, f"expected validation {(own[0]['metric'] or 'score').replace('_', ' ')}", among=tasks
+            )
             axes.tick_params(labelsize=8)
             axes.margins(x=0.05, y=0.1)
             if sheet.is_lowest(index):

@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from orchestrator.analysis.figures.board import NOTHING, board
 from orchestrator.analysis.figures.looks import Look, edge, key_of, looks_of, names_of
 from orchestrator.analysis.figures.style import style
-from orchestrator.analysis.figures.text import fitted
+from orchestrator.analysis.figures.text import fitted, fitted_apart
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.visible import visible
 
 _ROW = 0.185  # inches a line
 _NAMES = 2.0  # inches for the names of tasks and methods, and on the other side for numbers
@@ -31,6 +30,7 @@ def forest_figure(differences: pa.Table) -> Figure:
     reference = rows[0]["reference"].replace("_", " ") if rows else ""
     looks, names = looks_of(rows), names_of(rows)
     is_single = len(overall) == 1
+    tasks = fitted_apart([row["task"] for row in rows if row["task"] is not None], _NAMES, 8.5)
     lines: list[dict[str, Any]] = []
     for one in overall:
         if is_single:
@@ -62,7 +62,7 @@ def forest_figure(differences: pa.Table) -> Figure:
                     [100 * each["difference"] for each in own], [y - 0.3] * len(own), linestyle="none", marker="o",
                     markersize=4, color="#9A9A9A", alpha=0.55, markeredgewidth=0, zorder=2,
                 )  # fmt: skip
-            name = visible(row["task"]) if row["task"] is not None else names[key_of(row)]
+            name = tasks[row["task"]] if row["task"] is not None else names[key_of(row)]
             name = f"mean of {name}" if row["task"] is None and is_single else name
             _draw_row(axes, row, y, look, name, is_mean=row["task"] is None)
         return sheet.figure

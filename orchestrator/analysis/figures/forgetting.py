@@ -18,7 +18,7 @@ from orchestrator.analysis.figures.style import headline, new_figure, style
 from orchestrator.analysis.figures.text import fitted, folded, width_of
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.forgetting import by_method, kind, points, task_names
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
 
 # Inches: of a cell, around and between the panels, between them and the headline, below them for names of tasks.
 _CELL, _LEFT, _GAP, _RIGHT, _TOP, _BOTTOM = 0.72, 0.2, 0.35, 1.0, 0.72, 0.62
@@ -40,7 +40,7 @@ def forgetting_figure(matrix: pa.Table, measures: pa.Table) -> Figure:
     cell = _CELL if num_tasks <= 8 else max(0.32, 6.0 / num_tasks)
     side = cell * num_tasks
     names = {
-        method: {place: visible(name) for place, name in task_names(rows).items()} for method, rows in panels.items()
+        method: {place: one_line(name) for place, name in task_names(rows).items()} for method, rows in panels.items()
     }
     label = min(1.75, 0.15 + max(width_of(name, _SIZE) for own in names.values() for name in own.values()))
     words = {method: folded(_words(rows, measures), side, 9) for method, rows in panels.items()}
@@ -56,7 +56,7 @@ def forgetting_figure(matrix: pa.Table, measures: pa.Table) -> Figure:
             axes = figure.add_axes((left / width, _BOTTOM / height, side / width, side / height))
             _draw_cells(axes, rows, num_tasks, scale, inches=cell)
             _name_tasks(axes, names[method], cell, label if number == 0 else 0.0)
-            title = fitted(visible(method.replace("_", " ")), side, 10.5, "bold")
+            title = fitted(one_line(method.replace("_", " ")), side, 10.5, "bold")
             above = 1 + (0.14 + _LINE * lines) / side
             axes.text(0, above, title, transform=axes.transAxes, fontsize=10.5, fontweight="bold", color="#222222")
             axes.text(

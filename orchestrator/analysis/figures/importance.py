@@ -13,7 +13,7 @@ from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import fitted
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
 
 _NAMES, _ROW = 1.35, 0.24
 
@@ -48,7 +48,7 @@ def importance_figure(importance: pa.Table) -> Figure:
                 y, [row["importance"] for row in own], height=0.62, color=looks[key].color, xerr=spread,
                 error_kw={"ecolor": "#333333", "elinewidth": 0.9},
             )  # fmt: skip
-            axes.set_yticks(y, [fitted(visible(row["hyperparameter"].replace("_", " ")), _NAMES, 8) for row in own])
+            axes.set_yticks(y, [fitted(one_line(row["hyperparameter"].replace("_", " ")), _NAMES, 8) for row in own])
             axes.set(ylim=(-0.6, most - 0.4), xlim=(0, 1.08))
             axes.xaxis.set_major_formatter(PercentFormatter(1.0))
             axes.tick_params(labelsize=8, length=0)

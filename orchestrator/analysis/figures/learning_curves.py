@@ -43,7 +43,7 @@ def learning_curves_figure(curves: pa.Table) -> Figure:
                     x, y, color=look.color, linestyle=look.dashes, linewidth=1.5, marker=look.marker, markersize=4.5,
                     markeredgecolor=edge(look), markeredgewidth=0.6, markevery=max(1, len(x) // 8),
                 )  # fmt: skip
-            entitle(sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}")
+            entitle(sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}", among=tasks)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
             axes.tick_params(labelsize=8)
             axes.margins(x=0.04, y=0.08)

@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.palette import KNOWN, REFERENCE
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
+from orchestrator.analysis.text.visible import shortened as told_apart
 from orchestrator.spec.backbones import apart
 
 Row = Mapping[str, Any]
@@ -88,7 +88,7 @@ def _shade(color: str, place: int) -> str:
 def name_of(row: Row, *, backbones: Mapping[str, str]) -> str:
     """How a figure calls the method of a row; see `wording.method`."""
     name, own = wording.method(row, backbones={}).replace("_", " "), row["backbone"]
-    return visible(f"{name} on {backbones[own]}" if backbones else name)
+    return one_line(f"{name} on {backbones[own]}" if backbones else name)
 
 
 def names_of(rows: Sequence[Row]) -> dict[Key, str]:
@@ -98,11 +98,12 @@ def names_of(rows: Sequence[Row]) -> dict[Key, str]:
 
 
 def handles(looks: Mapping[Key, Look], names: Mapping[Key, str], *, most: int = 34) -> list[Line2D]:
-    """What a legend shows, an entry a method, names of more than `most` characters shortened in the middle."""
+    """What a legend shows, an entry a method, names of more than `most` characters shortened."""
+    short = told_apart(names.values(), most)
     return [
         Line2D(
             [], [], color=look.color, linestyle=look.dashes, linewidth=1.8, marker=look.marker, markersize=6,
-            markeredgecolor=edge(look), label=shortened(names[key], most),
+            markeredgecolor=edge(look), label=short[names[key]],
         )
         for key, look in looks.items()
     ]  # fmt: skip

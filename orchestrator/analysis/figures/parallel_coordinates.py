@@ -20,7 +20,7 @@ from orchestrator.analysis.figures.text import shortened, wrapped
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.questions.tried import searched_of
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
 
 _APART = 1.35  # inches between two axes
 _NOT_APPLICABLE = wording.UNKNOWN  # where a method does not have a hyperparameter
@@ -82,7 +82,7 @@ def _draw(axes: Axes, rows: Sequence[dict[str, Any]], columns: Sequence[tuple[st
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(False)
-    axes.set_xticks(x, [wrapped(visible(name), 14, 2) for name, _ in columns], fontsize=8.5)
+    axes.set_xticks(x, [wrapped(one_line(name), 14, 2) for name, _ in columns], fontsize=8.5)
     axes.tick_params(length=0, pad=6)
     for index in range(len(columns)):
         axes.axvline(index, color="#777777", linewidth=0.9, zorder=3, ymin=0.0, ymax=1.0)
@@ -95,7 +95,7 @@ def _scale(axes: Axes, index: int, values: Sequence[Any], *, is_last: bool) -> l
         height, ticks = _numbers(known)
     else:
         height = {value: place / max(1, len(known) - 1) for place, value in enumerate(reversed(known))}
-        ticks = [(height[value], shortened(visible(wording.cell(value)), 22 if index == 0 else 9)) for value in known]
+        ticks = [(height[value], shortened(one_line(wording.cell(value)), 22 if index == 0 else 9)) for value in known]
     if any(value is None for value in values):
         ticks = [(-0.1, _NOT_APPLICABLE), *ticks]
     side = 1 if is_last else -1

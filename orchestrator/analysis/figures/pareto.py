@@ -62,7 +62,9 @@ def pareto_figure(trade_off: pa.Table) -> Figure:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.margins(x=0.06, y=0.1)
             better = "" if higher_is_better(own[0]["metric"]) else ", lower is better"
-            entitle(sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}{better}")
+            entitle(
+                sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}{better}", among=tasks
+            )
             axes.tick_params(labelsize=8)
             if sheet.is_lowest(index):
                 axes.set_xlabel(cost, fontsize=9)

@@ -17,7 +17,7 @@ from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.text import wording
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
 
 _MOST_TICKS = 5
 
@@ -53,7 +53,7 @@ def robustness_figure(table: pa.Table) -> Figure:
                     x, y, color=look.color, linestyle=look.dashes, linewidth=1.5, marker=look.marker, markersize=5,
                     markeredgecolor=edge(look), markeredgewidth=0.7,
                 )  # fmt: skip
-            entitle(sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}")
+            entitle(sheet, axes, task, f"validation {(own[0]['metric'] or 'score').replace('_', ' ')}", among=tasks)
             value_axis(axes, values)
             axes.tick_params(labelsize=8)
             axes.margins(y=0.1)
@@ -75,7 +75,7 @@ def is_logarithmic(values: list[Any]) -> bool:
 def value_axis(axes: Axes, values: list[Any]) -> None:
     """An x axis of the values tried: logarithmic where they span a decade, places side by side where they are words."""
     if not is_numeric(values):
-        axes.set_xticks(range(len(values)), [shortened(visible(wording.cell(value)), 10) for value in values])
+        axes.set_xticks(range(len(values)), [shortened(one_line(wording.cell(value)), 10) for value in values])
         axes.set_xlim(-0.5, len(values) - 0.5)
         return
     if is_logarithmic(values):

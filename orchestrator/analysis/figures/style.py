@@ -10,6 +10,8 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.figure import Figure
 
+from orchestrator.analysis.figures.text import without_warnings_of_letters
+
 _DPI = 200
 
 _STYLE: dict[Any, Any] = {
@@ -55,7 +57,7 @@ def render(figure: Figure, kind: Kind) -> bytes:
 
 @contextmanager
 def style() -> Iterator[None]:
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), without_warnings_of_letters():
         yield
 
 

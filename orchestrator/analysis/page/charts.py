@@ -131,12 +131,14 @@ def tasks_chart(points: pa.Table, *, picture: str | None, backbones: Names | Non
     rows = [row for row in points.to_pylist() if row["trained_params"]]
     series, methods = name_series(rows, backbones=backbones)
     panels = shortened(sorted({row["task"] for row in rows}), _PANEL)
+    places = {task: place for place, task in enumerate(panels)}
     data = [
         {
             "task": row["task"],
             **_backbone(row, backbones),
             "method": row["method"],
             "panel": panels[row["task"]],
+            "place": places[row["task"]],
             "series": name,
             "params": row["trained_params"],
             "score": round(row["score"], 5),
@@ -173,6 +175,7 @@ def settings_chart(settings: pa.Table, searched: Sequence[str], backbones: Names
     rows = settings.to_pylist()
     series, methods = name_series(rows, backbones=backbones)
     panels = shortened(sorted({row["task"] for row in rows}), _PANEL)
+    places = {task: place for place, task in enumerate(panels)}
     fields = {name: f"h{number}" for number, name in enumerate(searched)}
     data = [
         {
@@ -180,6 +183,7 @@ def settings_chart(settings: pa.Table, searched: Sequence[str], backbones: Names
             **_backbone(row, backbones),
             "method": row["method"],
             "panel": panels[row["task"]],
+            "place": places[row["task"]],
             "series": name,
             "params": row["trained_params"],
             "seconds": _rounded(row["engine_seconds_per_trial"]),
@@ -239,7 +243,8 @@ def _panels(x: Mapping[str, Any], spoken: Sequence[Mapping[str, Any]], *, lines:
         line = {"mark": {"type": "line", "strokeWidth": 1.6}, "encoding": {"x": x, "y": y, "color": color}}
         layers.insert(1, line)
     return {
-        "facet": {"field": "panel", "type": "nominal", "title": None},
+        # In the order of the tasks, by a number: what is shown of their names may have another order.
+        "facet": {"field": "panel", "type": "nominal", "title": None, "sort": {"field": "place", "op": "min"}},
         "spec": {"height": 170, "layer": layers},
         "resolve": {"scale": {"y": "independent"}},
     }

@@ -24,6 +24,7 @@ def ranks(table: pa.Table, *, score: str = "validation_score") -> dict[int, int]
     groups: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     columns = (table[name].to_pylist() for name in ("task", "backbone", "method", "metric", score))
     for index, (task, backbone, method, metric, value) in enumerate(zip(*columns, strict=True)):
-        loss = float("inf") if value is None else -value if higher_is_better(metric) else value
+        is_scored = value is not None and value == value  # one that diverged has no number
+        loss = float("inf") if not is_scored else -value if higher_is_better(metric) else value
         groups.setdefault((task, backbone, method), []).append((loss, index))
     return {index: rank for group in groups.values() for rank, (_, index) in enumerate(sorted(group))}

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -150,8 +151,11 @@ def _json(value: Any) -> str:
 
 
 def _seen(value: Any) -> Any:
+    """What the page's script may be given: a loss that grew beyond all numbers is none, and JSON has no word for it."""
     if isinstance(value, str):
         return visible(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, Mapping):
         return {key: _seen(item) for key, item in value.items()}
     return [_seen(item) for item in value] if isinstance(value, list | tuple) else value

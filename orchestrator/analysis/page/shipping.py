@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.configurations import backbone_names, higher_is_better
+from orchestrator.analysis.configurations import backbone_names, higher_is_better, interval_of_scores
 from orchestrator.analysis.questions.settings import seconds_per_configuration
 from orchestrator.analysis.text import wording
 
@@ -74,7 +74,7 @@ def _scored(row: Row) -> str:
     score = wording.score(row[f"{split}_mean"], row[f"{split}_sem"])
     said = f"{split.capitalize()} {metric} {score} over {wording.replicates(row['num_seeds'], row['num_folds'])}"
     if tested and row["test_low"] is not None:
-        said += f" (95 % interval {row['test_low']:.3f} to {row['test_high']:.3f})"
+        said += f" (95 % interval {interval_of_scores(row['test_low'], row['test_high'], row['metric'])})"
     if row["num_seeds"] == 1:
         said += f", so how far {'seeds scatter' if row['num_folds'] is None else 'folds scatter'} is not known"
     if not tested:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
+from orchestrator.analysis.configurations import Configuration, contenders, gain, group_by, higher_is_better
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names
 
@@ -36,7 +36,7 @@ def robustness(configurations: Sequence[Configuration], hyperparameter: str, kin
                     "value": value,
                     "validation_mean": score.mean,
                     "validation_sem": score.sem,
-                    "loss_to_best": (top - score.mean) * (1 if higher else -1),
+                    "loss_to_best": gain(top, score.mean, configuration.metric),
                     "num_seeds": score.num_seeds,
                     "num_folds": score.num_folds,
                     "num_configs_tried": sum(c.hyperparameters[hyperparameter] == value for c in group),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.analysis.text.visible import visible
+from orchestrator.analysis.text.visible import one_line
 
 _MOST_UPRIGHT = 6  # columns whose headings are not turned
 _LATEX = {
@@ -28,7 +28,9 @@ _LATEX = {
     "\N{EN DASH}": "--",
 }
 _NO_WIDER_THAN_TEXT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~])")
+# What begins a row so is read as an argument of the line end or rule before it.
+_OF_THE_LINE_BEFORE = ("[", "*")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +56,12 @@ class PrintedTable:
 
 def latex_text(text: str) -> str:
     """Any text as LaTeX that prints it; line ends become spaces."""
-    return "".join(_LATEX.get(character, character) for character in visible(" ".join(text.split())))
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def markdown_text(text: str) -> str:
     """Any text as Markdown that shows it, on one line."""
-    return _MARKDOWN.sub(r"\\\1", visible(" ".join(text.split())))
+    return _MARKDOWN.sub(r"\\\1", one_line(text))
 
 
 def latex(table: PrintedTable) -> str:
@@ -70,6 +72,7 @@ def latex(table: PrintedTable) -> str:
         heads = [heads[0], *(rf"\rotatebox{{90}}{{{head}}}" for head in heads[1:])]
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
+        *(["% has letters for which pdfLaTeX needs more; LuaLaTeX and XeLaTeX take them"] if _is_beyond(table) else []),
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{latex_text(_with_notes(table))}}}",
@@ -81,7 +84,7 @@ def latex(table: PrintedTable) -> str:
     ]
     for group in table.groups:
         lines.append(r"\midrule")
-        lines += [f"{' & '.join(map(_latex_cell, row))} \\\\" for row in group]
+        lines += [_latex_row(row) for row in group]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", "}", r"\end{table}", ""])
 
 
@@ -97,6 +100,17 @@ def markdown(table: PrintedTable) -> str:
 
 def _with_notes(table: PrintedTable) -> str:
     return " ".join([table.caption, *([f"Missing: {'; '.join(table.notes)}."] if table.notes else [])])
+
+
+def _is_beyond(table: PrintedTable) -> bool:
+    """Whether it has letters that are not of the Latin alphabet."""
+    texts = [*table.head, _with_notes(table), *(cell.text for row in table.rows() for cell in row)]
+    return any(character > "\u024f" and character not in _LATEX for text in texts for character in text)
+
+
+def _latex_row(row: Sequence[Cell]) -> str:
+    cells = " & ".join(map(_latex_cell, row))
+    return f"{'{}' if cells.startswith(_OF_THE_LINE_BEFORE) else ''}{cells} \\\\"
 
 
 def _latex_cell(cell: Cell) -> str:

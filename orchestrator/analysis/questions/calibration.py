@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.arguments import is_whole, name_faults
 from orchestrator.analysis.configurations import Configuration
 from orchestrator.analysis.questions.curve import SPLITS
 from orchestrator.analysis.questions.predictions import PredictionSource
@@ -16,7 +17,8 @@ from orchestrator.analysis.row_outcomes import KeptRows, RowOutcomes
 from orchestrator.analysis.statistics.calibration import Binning, reliability_of
 from orchestrator.analysis.statistics.intervals import mean_and_standard_error
 from trainables import metrics
-from trainables.faults import unknown_name
+
+_MOST_BINS = 10_000  # more than any split has rows worth telling apart
 
 COLUMNS = {
     "split": pa.string(),
@@ -31,13 +33,11 @@ COLUMNS = {
 def faults_of(split: str | None, num_bins: int, binning: str) -> list[str]:
     """Every fault of what is asked, a sentence each."""
     faults = []
-    if split is not None and split not in SPLITS:
-        faults.append(unknown_name("split to look at", split, SPLITS))
-    if isinstance(num_bins, bool) or not isinstance(num_bins, int) or num_bins < 1:
-        faults.append(f"num_bins: must be a whole number >= 1, but got {num_bins!r}")
-    if binning not in get_args(Binning):
-        faults.append(f"binning: {unknown_name('binning', binning, get_args(Binning))}")
-    return faults
+    if split is not None:
+        faults += name_faults("split to look at", split, SPLITS)
+    if not (is_whole(num_bins) and 1 <= num_bins <= _MOST_BINS):
+        faults.append(f"num_bins: must be a whole number from 1 to {_MOST_BINS:,}, but got {num_bins!r}")
+    return [*faults, *(f"binning: {fault}" for fault in name_faults("binning", binning, get_args(Binning)))]
 
 
 def calibration_rows(
@@ -46,6 +46,7 @@ def calibration_rows(
     """A row per configuration and bin that holds any row; none of a configuration without kept probabilities."""
     asked = [(c, split or ("test" if c.test else "validation")) for c in configurations if _predicts_classes(c)]
     kept.load(asked)
+    num_bins = int(num_bins)
     rows = []
     for configuration, chosen in asked:
         found = kept.of(configuration, chosen)
@@ -74,6 +75,23 @@ def _bins(found: RowOutcomes, num_bins: int, binning: Binning) -> list[dict[str,
     return [
         {**shared, **dict(zip(names, values, strict=True))}
         for values in zip(*(np.asarray(column).tolist() for column in columns), strict=True)
+    ]
+
+
+def left_out(
+    configurations: Sequence[Configuration], rows: Sequence[tuple[Configuration, dict[str, Any]]]
+) -> list[str]:
+    """A sentence for each of the configurations of which there is no row."""
+    shown = {configuration.config_id for configuration, _ in rows}
+    return [
+        f"{c.method} on {c.task}: "
+        + (
+            "no probabilities are kept of all its seeds"
+            if _predicts_classes(c)
+            else "has no single class a row to predict"
+        )
+        for c in configurations
+        if c.config_id not in shown
     ]
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis.configurations import Configuration, contenders, group_by, higher_is_better
+from orchestrator.analysis.arguments import is_number, is_whole, name_faults
+from orchestrator.analysis.configurations import Configuration, contenders, gain, group_by, higher_is_better
 from orchestrator.analysis.questions.curve import SPLITS
 from orchestrator.analysis.replicates import FOLDS, SEEDS, common_folds, paired_over_folds, with_rows
 from orchestrator.analysis.row_outcomes import KeptRows, Mixture
@@ -72,14 +73,15 @@ class Terms:
     def faults(self, known_tasks: Collection[str]) -> list[str]:
         """Every fault of it, a sentence each."""
         faults = []
-        if self.split is not None and self.split not in SPLITS:
-            faults.append(unknown_name("split to score on", self.split, SPLITS))
-        if self.margin is not None and not (_is_number(self.margin) and 0 < self.margin < math.inf):
+        if self.split is not None:
+            faults += name_faults("split to score on", self.split, SPLITS)
+        if self.margin is not None and not (is_number(self.margin) and 0 < self.margin < math.inf):
             faults.append(f"margin: must be a number > 0 in the metric's unit, but got {self.margin!r}")
+        if not isinstance(self.test_rows, Mapping | None):
+            return [*faults, f"test_rows: must be the number of test rows by task, but got {self.test_rows!r}"]
         for task, number in (self.test_rows or {}).items():
-            if task not in known_tasks:
-                faults.append(f"test_rows: {unknown_name('task', task, known_tasks)}")
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            faults += [f"test_rows: {fault}" for fault in name_faults("task", task, known_tasks)]
+            if not (is_whole(number) and number >= 1):
                 faults.append(f"test_rows: must be a whole number >= 1 for {task}, but got {number!r}")
         return faults
 
@@ -114,12 +116,17 @@ def group_faults(
         return unknown
     faults = []
     for column, values in _allowed(group).items():
-        there = list({c.value(column) for c in configurations} - {None})
-        faults += [
-            f"{name}: {unknown_name(f'{column} of this sweep', str(value), map(str, there))}"
-            for value in values
-            if there and value not in there
-        ]
+        there = sorted({c.value(column) for c in configurations} - {None})
+        for value in values if there else ():
+            if value in there:
+                continue
+            if isinstance(there[0], str):
+                faults.append(f"{name}: {unknown_name(f'{column} of this sweep', value, there)}")
+            else:
+                listed = ", ".join(map(str, there))
+                faults.append(f"{name}: unknown {column} of this sweep {value!r}. Known: {listed}")
+    if not faults and configurations and not _members(configurations, group):
+        faults.append(f"{name}: no configuration of this sweep has all of {label(group)}")
     return faults
 
 
@@ -260,7 +267,7 @@ def _on_task(task: str, a: Side, b: Side, pair: _Pair, terms: Terms, kept: KeptR
     shared["budgets_differ"] = _differ(shared)
     if not len(ours) or not len(theirs):
         return {**shared, "difference": None}
-    difference = sign * (intervals.mean(ours) - intervals.mean(theirs))
+    difference = gain(intervals.mean(ours), intervals.mean(theirs), metric)
     on_rows = kept and kept.compare(pair.a, pair.b, split)
     num_rows = (terms.test_rows or {}).get(task) if metric == "accuracy" and split == "test" else None
     first, second = ([(getattr(c, split), weight) for c, weight in mixture] for mixture in (pair.a, pair.b))
@@ -403,7 +410,3 @@ def _common(values: Any) -> Any:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return intervals.mean(known) if known else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, group_by, higher_is_better
+from orchestrator.analysis.arguments import is_number, name_faults
+from orchestrator.analysis.configurations import Configuration, SeedSummary, contenders, gain, group_by
 from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.reported import Method, gaps, method_names, methods_of
 from orchestrator.analysis.statistics.aggregates import percentiles
 from orchestrator.analysis.statistics.intervals import mean
 from orchestrator.analysis.text import wording
 from orchestrator.spec.backbones import apart
-from trainables.faults import unknown_name
 
 SPLITS = ("validation", "test")
 
@@ -53,15 +53,15 @@ class CurveRequest:
         faults = [
             f"quantiles: each must be a number in [0, 1], but got {quantile!r}"
             for quantile in self.quantiles
-            if isinstance(quantile, bool) or not isinstance(quantile, int | float) or not 0 <= quantile <= 1
+            if not is_number(quantile) or not 0 <= quantile <= 1
         ]
         if not faults and len({quantile_column(q) for q in self.quantiles}) < len(self.quantiles):
             faults.append(f"quantiles: must differ from each other, but got {self.quantiles!r}")
-        if self.normalize_to is not None and known_methods is not None and self.normalize_to not in known_methods:
-            fault = unknown_name("method of this sweep to normalize to", self.normalize_to, known_methods)
-            faults.append(f"{fault}; or None for the scores themselves")
-        if self.split is not None and self.split not in SPLITS:
-            faults.append(unknown_name("split to score on", self.split, SPLITS))
+        if self.normalize_to is not None and known_methods is not None:
+            found = name_faults("method of this sweep to normalize to", self.normalize_to, known_methods)
+            faults += [f"{fault}; or None for the scores themselves" for fault in found]
+        if self.split is not None:
+            faults += name_faults("split to score on", self.split, SPLITS)
         return faults
 
 
@@ -143,7 +143,6 @@ def curve_percentiles(points: pa.Table, request: CurveRequest) -> pa.Table:
 
 
 def _point(chosen: Configuration, split: str, score: SeedSummary, reference: float | None) -> dict[str, Any]:
-    sign = 1 if higher_is_better(chosen.metric) else -1
     return {
         **{name: chosen.value(name) for name in _POINTS.names[:7]},
         "split": split,
@@ -152,7 +151,7 @@ def _point(chosen: Configuration, split: str, score: SeedSummary, reference: flo
         "num_seeds": score.num_seeds,
         "num_folds": score.num_folds,
         "reference": reference,
-        "delta": None if reference is None else sign * (score.mean - reference),
+        "delta": None if reference is None else gain(score.mean, reference, chosen.metric),
     }
 
 

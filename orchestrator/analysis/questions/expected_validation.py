@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import Configuration, group_by, higher_is_better
 from orchestrator.analysis.missing import with_missing
@@ -23,14 +22,8 @@ _EXPECTED = pa.schema(
 )
 
 
-def expected_validation(
-    trials: pa.Table, configurations: Sequence[Configuration], split: str | None = None
-) -> pa.Table:
+def expected_validation(configurations: Sequence[Configuration], split: str | None = None) -> pa.Table:
     """A row per task, method and number of configurations; `Results.expected_validation` has the columns."""
-    seconds: dict[str, float] = {}
-    own = trials.filter(pc.is_valid(trials["duration_s"]))
-    for config_id, duration in zip(own["config_id"].to_pylist(), own["duration_s"].to_pylist(), strict=True):
-        seconds[config_id] = seconds.get(config_id, 0.0) + duration
     split_of = splits(configurations, split)
     rows: list[dict[str, object]] = []
     tried: dict[Method, int] = {}
@@ -47,7 +40,7 @@ def expected_validation(
         known = [other.mean for other in others if other is not None]
         is_reported = len(known) == len(scored)
         expected = expected_best(validation, budgets, reported=known) if is_reported else None
-        spent = [seconds[c.config_id] for c, _ in scored if c.config_id in seconds]
+        spent = [c.engine_seconds for c, _ in scored if c.engine_seconds is not None]
         each = float(np.mean(spent)) if spent else None
         tried[Method(backbone, name)] = max(tried.get(Method(backbone, name), 0), len(scored))
         for place, budget in enumerate(budgets.tolist()):

@@ -45,6 +45,9 @@ def importance(configurations: Sequence[Configuration], names: Sequence[str], ta
         if len(covered) < _FEWEST:
             notes.append(f"{name}: {len(covered)} configurations with equal seeds, of at least {_FEWEST}")
             continue
+        if not np.ptp(scores, axis=1).any():
+            notes.append(f"{name}: every configuration scored the same, so nothing to share")
+            continue
         for found in fanova(varying, scores, num_trees=NUM_TREES):
             rows.append(
                 {
@@ -70,6 +73,6 @@ def _comparable(group: Sequence[Configuration]) -> tuple[list[Configuration], np
     tasks = np.array([c.task for c in covered])
     for task in np.unique(tasks):
         own = scores[:, tasks == task]
-        spread = own.std()
-        scores[:, tasks == task] = (own - own.mean()) / (spread if spread > 0 else 1.0)
+        # Of equal scores the mean may be off in its last digit, which is no spread to divide by.
+        scores[:, tasks == task] = (own - own.mean()) / own.std() if np.ptp(own) > 0 else 0.0
     return covered, scores

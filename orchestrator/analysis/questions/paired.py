@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.analysis import replicates
-from orchestrator.analysis.configurations import Configuration
+from orchestrator.analysis.configurations import Configuration, gain
 from orchestrator.analysis.missing import with_missing
 from orchestrator.analysis.reported import Method, Reported, gaps, method_names, methods_of, reported, tasks_of
 from orchestrator.analysis.statistics import intervals
@@ -87,7 +87,7 @@ def _difference(ours: Reported, theirs: Reported) -> dict[str, Any]:
         "reference": theirs.method.name,
         "metric": ours.configuration.metric,
         "split": ours.split,
-        "difference": ours.sign * (ours.score.mean - theirs.score.mean),
+        "difference": gain(ours.score.mean, theirs.score.mean, ours.configuration.metric),
         "low": low,
         "high": high,
         "num_tasks": 1,

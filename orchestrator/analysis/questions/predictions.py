@@ -51,7 +51,11 @@ def predictions_of_trials(
     """
     rows = {row["trial_id"]: row for row in trials.select(list(_ASKED)).to_pylist()}
     faults = [] if trial_ids else ["trial_ids: must name at least one trial, but got none"]
-    for trial_id in dict.fromkeys(trial_ids):
+    if split is not None and not isinstance(split, str):
+        faults.append(f"split: must be the name of one, but got {split!r}")
+    if unnamed := [each for each in trial_ids if not isinstance(each, str)]:
+        faults += [unknown_name("trial", each, rows) for each in unnamed]
+    for trial_id in dict.fromkeys(each for each in trial_ids if isinstance(each, str)):
         if trial_ids.count(trial_id) > 1:
             faults.append(f"trial_ids: every trial must stand once, but {trial_id} stands twice")
         if trial_id in rows:

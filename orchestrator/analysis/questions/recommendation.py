@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.analysis import replicates
+from orchestrator.analysis.arguments import is_number, is_whole, name_faults
 from orchestrator.analysis.configurations import (
     C,
     Configuration,
@@ -25,10 +26,10 @@ from orchestrator.analysis.statistics.non_inferiority import non_inferiority_of
 from orchestrator.analysis.statistics.selection import selection_stability
 from orchestrator.analysis.text import wording
 from orchestrator.spec.backbones import apart
-from trainables.faults import unknown_name
 
 # Replicates are drawn again so many times to see how often the recommended configuration is recommended.
 RESAMPLES = 200
+_ROUNDING = 1e-12  # what a difference of two scores may be off by
 
 
 def _seconds_rank(configuration: Configuration) -> float:
@@ -51,14 +52,11 @@ class Wish:
     def faults(self) -> list[str]:
         """Every fault of it, a sentence each."""
         faults = []
-        is_number = isinstance(self.within, int | float) and not isinstance(self.within, bool)
-        if self.within is not None and not (is_number and 0 <= self.within < math.inf):
+        if self.within is not None and not (is_number(self.within) and 0 <= self.within < math.inf):
             faults.append(f"within: must be a number >= 0 in the metric's unit, such as 0.01, but got {self.within!r}")
-        is_whole = isinstance(self.max_params, int) and not isinstance(self.max_params, bool)
-        if self.max_params is not None and not (is_whole and self.max_params > 0):
+        if self.max_params is not None and not (is_whole(self.max_params) and self.max_params > 0):
             faults.append(f"max_params: must be a whole number > 0, but got {self.max_params!r}")
-        if self.prefer not in PREFERENCES:
-            faults.append(f"prefer: {unknown_name('preference', self.prefer, PREFERENCES)}")
+        faults += [f"prefer: {fault}" for fault in name_faults("preference", self.prefer, PREFERENCES)]
         return faults
 
 
@@ -111,11 +109,10 @@ def recommend(group: Sequence[Configuration], wish: Wish, kept: KeptRows) -> Rec
         return None
     fitting = _fitting(tried, wish)
     if not fitting:
-        smallest = min(tried, key=size_rank)
-        why = (
-            f"None of {wording.plural(len(tried), 'configuration')} has at most {wish.max_params:,} trained "
-            f"parameters; the smallest has {wording.cell(smallest.trained_params)}."
-        )
+        smallest = min(tried, key=size_rank).trained_params
+        known = "how many they have is not recorded" if smallest is None else f"the smallest has {smallest:,}"
+        among = wording.plural(len(tried), "configuration")
+        why = f"None of {among} has at most {wish.max_params:,.0f} trained parameters; {known}."
         return Recommendation(chosen=None, best=tried[0], difference=None, share_kept=None, why=why)
     chosen = cheapest_as_good(fitting, wish)
     difference = _difference(chosen, tried[0], kept)
@@ -135,8 +132,8 @@ def cheapest_as_good(candidates: Sequence[C], wish: Wish) -> C:
     tolerance = best.sem if wish.within is None else wish.within
     if tolerance is None:
         return candidates[0]
-    # Nobody is better than the best, so the distance needs no direction.
-    as_good = [c for c in candidates if abs(_validation(c).mean - best.mean) <= tolerance]
+    # Nobody is better than the best, so the distance needs no direction. 0.90 less 0.89 is a little over 0.01.
+    as_good = [c for c in candidates if abs(_validation(c).mean - best.mean) <= tolerance + _ROUNDING]
     return min(as_good, key=PREFERENCES[wish.prefer])  # of equal costs the first, which is the better one
 
 
@@ -157,7 +154,7 @@ def _share_kept(candidates: Sequence[Configuration], chosen: int, wish: Wish) ->
             tolerance = winners.std(axis=1, ddof=1, keepdims=True) / math.sqrt(num_seeds)
         else:
             tolerance = np.full((len(drawn), 1), wish.within)
-        as_good = means >= means.max(axis=1, keepdims=True) - tolerance - 1e-12
+        as_good = means >= means.max(axis=1, keepdims=True) - tolerance - _ROUNDING
         price = np.where(as_good, costs, np.inf)
         cheapest = as_good & (price == price.min(axis=1, keepdims=True))
         return np.asarray(np.where(cheapest, means, -np.inf).argmax(axis=1))
@@ -198,7 +195,7 @@ def _reasons(
     own, best = _validation(chosen), _validation(fitting[0])
     among = wording.plural(len(fitting), "configuration")
     if wish.max_params is not None:
-        among += f" with at most {wish.max_params:,} trained parameters"
+        among += f" with at most {wish.max_params:,.0f} trained parameters"
     score, cheaper = wording.score(own.mean, own.sem), _CHEAPER[wish.prefer]
     reach = "one standard error" if wish.within is None else f"{wish.within:g}"
     if chosen is fitting[0]:

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis.configurations import SIZES, Configuration, higher_is_better
+from orchestrator.analysis.configurations import SIZES, Configuration, gain, higher_is_better
 from orchestrator.analysis.statistics import intervals
+from orchestrator.record import TrialStatus
 
 
 def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequence[str]) -> pa.Table:
@@ -18,7 +19,8 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
     `Results.tried` has the columns.
     """
     seconds: dict[str, list[float]] = {}
-    own = trials.filter(pc.is_valid(trials["duration_s"]))
+    completed = pc.equal(trials["status"], TrialStatus.COMPLETED.value)  # one that failed took no time to train
+    own = trials.filter(pc.and_(completed, pc.is_finite(trials["duration_s"])))
     for config_id, duration in zip(own["config_id"].to_pylist(), own["duration_s"].to_pylist(), strict=True):
         seconds.setdefault(config_id, []).append(duration)
     scored = [c for c in configurations if c.validation is not None]
@@ -28,7 +30,6 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
         best[configuration.task] = (max if higher else min)(best.get(configuration.task, score), score)
     rows: list[dict[str, Any]] = []
     for c in scored:
-        sign = 1 if higher_is_better(c.metric) else -1
         rows.append(
             {
                 **{name: c.value(name) for name in ("task", "backbone", "method", "config_id", "metric", *SIZES)},
@@ -36,7 +37,7 @@ def tried(trials: pa.Table, configurations: Sequence[Configuration], names: Sequ
                 "validation_sem": c.validation and c.validation.sem,
                 "test_mean": c.test and c.test.mean,
                 "test_sem": c.test and c.test.sem,
-                "loss_to_best": sign * (best[c.task] - _mean(c)),
+                "loss_to_best": gain(best[c.task], _mean(c), c.metric),
                 "num_seeds": c.validation and c.validation.num_seeds,
                 "num_folds": c.validation and c.validation.num_folds,
                 "duration_s": intervals.mean(seconds[c.config_id]) if c.config_id in seconds else None,

@@ -54,6 +54,8 @@ def mean_and_standard_error(scores: Sequence[float]) -> tuple[float, float | Non
     centre = math.fsum(scores) / n
     if n < 2:
         return centre, None
+    if min(scores) == max(scores):  # from which the rounded mean may differ in its last digit
+        return centre, 0.0
     return centre, math.sqrt(math.fsum([(score - centre) ** 2 for score in scores]) / (n - 1) / n)
 
 
@@ -124,16 +126,13 @@ def welch_with_rows(first: npt.ArrayLike, second: npt.ArrayLike, num_rows: int) 
     """As `welch`, of accuracies that are all on the same `num_rows` test rows, for other seeds and other rows.
 
     To the variance of `welch` p (1 - p) / num_rows is added for each side, p being its mean, as if the two sides got
-    independent rows wrong. Two models of one task mostly get the same rows wrong, so the interval is wider than it need
-    be; `difference_over_rows` is not.
+    independent rows wrong; where p is 0 or 1, that of `unseen_on`. Two models of one task mostly get the same rows
+    wrong, so the interval is wider than it need be; `difference_over_rows` is not.
     """
     seeds = welch(first, second)
     if seeds is None:
         return None
-    rows = [
-        (binomial_standard_error(min(max(mean(side), 0.0), 1.0), num_rows) ** 2, max(num_rows - 1.0, 1.0))
-        for side in (first, second)
-    ]
+    rows = [(_error_of_rows(mean(side), num_rows) ** 2, max(num_rows - 1.0, 1.0)) for side in (first, second)]
     return _combine(seeds.mean, [(seeds.standard_error**2, seeds.degrees_of_freedom), *rows])
 
 
@@ -147,6 +146,12 @@ def binomial_standard_error(accuracy: float, num_rows: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / num_rows)
 
 
+def _error_of_rows(accuracy: float, num_rows: int) -> float:
+    """As `binomial_standard_error`, which of an accuracy of 0 or 1 knows no spread; see `unseen_on`."""
+    share = min(max(accuracy, 0.0), 1.0)
+    return binomial_standard_error(share, num_rows) or unseen_on(num_rows, share).standard_error
+
+
 def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Estimate | None:
     """The mean of `(num_seeds,)` accuracies, all on the same `num_rows` test rows, for other seeds and other rows.
 
@@ -156,14 +161,15 @@ def estimate_over_seeds_and_rows(accuracies: npt.ArrayLike, num_rows: int) -> Es
     the number of seeds, as they share the rows. Assumes that rows are independent draws and seeds too. It is exact
     where all seeds get the same rows wrong, and too wide otherwise, since what seeds disagree on is then counted in
     both parts: where which rows are wrong is pure chance, the variance comes out (num_seeds + 1) times too large. With
-    the outcome of every row use `estimate_over_rows`, which does not count it twice. Degrees of freedom are
+    the outcome of every row use `estimate_over_rows`, which does not count it twice. Where p is 0 or 1, the second part
+    is that of `unseen_on`. Degrees of freedom are
     Satterthwaite's, of num_seeds - 1 and num_rows - 1. None where there is one seed: its spread is unknown.
     """
     error = standard_error(accuracies)
     if error is None:
         return None
     centre = mean(accuracies)
-    rows = binomial_standard_error(min(max(centre, 0.0), 1.0), num_rows) ** 2
+    rows = _error_of_rows(centre, num_rows) ** 2
     return _combine(centre, [(error**2, np.size(accuracies) - 1), (rows, max(num_rows - 1, 1))])
 
 
@@ -184,12 +190,17 @@ def estimate_over_rows(outcomes: npt.ArrayLike, num_folds: int | None = None) ->
     Models that were trained without one of `num_folds` folds each are not independent. What they scatter by has its
     variance widened as in `corrected_over_folds`. Of two methods, let outcomes be the differences on the same fold.
 
+    Where every outcome is the same, such as right, the table shows no spread, and other rows have some all the same:
+    see `unseen_on`.
+
     Source: Searle, Casella and McCulloch (1992), "Variance Components", chapter 4; Satterthwaite (1946).
     """
     values = matrix(outcomes, "outcomes")
     num_seeds, num_rows = values.shape
     if num_seeds < 2 or num_rows < 2:
         return None
+    if values.min() == values.max():
+        return unseen_on(num_rows, float(values[0, 0]))
     centre, by_seed, by_row = values.mean(), values.mean(axis=1), values.mean(axis=0)
     rest = values - by_seed[:, None] - by_row[None, :] + centre
     cells = num_seeds * num_rows
@@ -217,13 +228,16 @@ def difference_over_rows(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimat
     with the squared standard error of each side's means over seeds, that of the per-row difference of both sides' means
     over rows, and MS_rest / (num_seeds num_rows) of each side, which is in the seeds' part and in the rows' part and
     must be counted once. It is unbiased; a part of the seeds or of the rows that would be negative is 0. Degrees of
-    freedom are Satterthwaite's, as in `welch`. None where either side has one seed, or there is one row.
+    freedom are Satterthwaite's, as in `welch`. Where the models of each side agree on every row and no row tells the
+    sides further apart than another, see `unseen_on`. None where either side has one seed, or there is one row.
     """
     ours, theirs = matrix(first, "first"), matrix(second, "second")
     same_length(ours[0], theirs[0], "rows")
     if min(len(ours), len(theirs), ours.shape[1]) < 2:
         return None
     differences = ours.mean(axis=0) - theirs.mean(axis=0)
+    if (ours == ours[0]).all() and (theirs == theirs[0]).all() and np.ptp(ours[0] - theirs[0]) == 0:
+        return unseen_on(ours.shape[1], float(differences[0]))
     rows = float(differences.var(ddof=1)) / len(differences)
     tables = [_seeds_and_rest(side) for side in (ours, theirs)]
     seeds_parts, rest_parts = [seeds for seeds, _ in tables], [rest for _, rest in tables]
@@ -234,6 +248,20 @@ def difference_over_rows(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimat
     elif rows <= both:
         parts = seeds_parts
     return _combine(float(ours.mean() - theirs.mean()), parts)
+
+
+def unseen_on(num_rows: int, mean: float) -> Estimate:
+    """What is known of other rows where on all of `num_rows` rows the same was seen: no error, or no disagreement.
+
+    That is no proof that there is none. What has a chance of e a row is not seen on any of n rows with a chance of
+    (1 - e)^n, which is above 0.025 as long as e < 1 - 0.025^(1/n), or about 3.7 / n. The standard error is such that
+    the 95 % interval, by the normal distribution, ends there. It is meant for outcomes between 0 and 1, in which one
+    more error costs at most one.
+
+    Source: Clopper and Pearson (1934), at an observed 0; one-sided this is the rule of three, 3 / n.
+    """
+    most = -math.expm1(math.log(0.025) / num_rows)
+    return Estimate(mean=mean, standard_error=most / student_quantile(math.inf, 0.975), degrees_of_freedom=math.inf)
 
 
 def _seeds_and_rest(values: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -10,6 +10,9 @@ from orchestrator.analysis.paper.printed import printed_parameters, printed_scor
 from orchestrator.analysis.paper.typeset import PrintedTable
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.tables import Names, TextTable
+from orchestrator.analysis.text.visible import shortened
+
+_MOST_OF_A_HEAD = 24  # characters; a column of numbers need be no wider
 
 
 def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:
@@ -21,12 +24,12 @@ def enough(table: pa.Table, *, methods: int = 1, tasks: int = 1) -> pa.Table:
 
 def scores_table(scores: pa.Table, parameters: pa.Table) -> TextTable:
     """`Results.score_table` as the paper's Table 2."""
-    return _text(printed_scores(scores, parameters), "What each method scores on each task")
+    return _text(printed_scores(scores, parameters), "What each method scores on each task", first="task")
 
 
 def parameters_table(parameters: pa.Table) -> TextTable:
     """`Results.parameter_table` as the paper's Table 1."""
-    return _text(printed_parameters(parameters), "What it costs to serve all tasks")
+    return _text(printed_parameters(parameters), "What it costs to serve all tasks", first="method")
 
 
 def differences_table(differences: pa.Table, backbones: Names | None = None) -> TextTable:
@@ -53,11 +56,13 @@ def differences_table(differences: pa.Table, backbones: Names | None = None) -> 
     )
 
 
-def _text(printed: PrintedTable, title: str) -> TextTable:
+def _text(printed: PrintedTable, title: str, *, first: str) -> TextTable:
+    """`first`: what the first column holds, whose heading is left empty in print."""
+    heads = shortened(printed.head[1:], _MOST_OF_A_HEAD)
     return TextTable(
         title=f"{title}. {printed.caption}",
-        left=(printed.head[0] or "task",),
-        right=printed.head[1:],
+        left=(printed.head[0] or first,),
+        right=tuple(heads[name] for name in printed.head[1:]),
         rows=tuple(tuple(cell.text for cell in row) for row in printed.rows()),
     )
 

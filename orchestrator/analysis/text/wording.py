@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.record import TrialStatus
 
+T = TypeVar("T")
+
 UNKNOWN = "\N{EN DASH}"
 _FINISHED_FIRST = (TrialStatus.COMPLETED, TrialStatus.PRUNED, TrialStatus.FAILED, TrialStatus.CANCELLED)
+
+
+def _is_known(value: T | None) -> TypeGuard[T]:
+    """Whether there is a number; what a training that diverged may have left, NaN or beyond all numbers, is none."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def plural(number: int, noun: str) -> str:
@@ -51,9 +59,9 @@ def most_folds(numbers: Iterable[int | None]) -> int | None:
 
 def score(mean: float | None, sem: float | None = None, num_seeds: int | None = None) -> str:
     """0.946 ± 0.003 (n=3); three decimals, as many as the noise between seeds ever leaves meaningful."""
-    if mean is None:
+    if not _is_known(mean):
         return UNKNOWN
-    spread = "" if sem is None else f" ± {sem:.3f}"
+    spread = f" ± {sem:.3f}" if _is_known(sem) else ""
     return f"{mean:.3f}{spread}{'' if num_seeds is None else f' (n={num_seeds})'}"
 
 
@@ -76,33 +84,33 @@ def method(row: Mapping[str, Any], *, backbones: Mapping[str, str]) -> str:
 
 def signed(value: float | None) -> str:
     """+0.012 or -0.004, with a minus sign as wide as the plus."""
-    if value is None:
+    if not _is_known(value):
         return UNKNOWN
     return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float) -> str:
     """A change in per cent: +0.4, -12.3 with a minus sign as wide as the plus, 0.0; a dash where it is NaN."""
-    if value != value:
+    if not _is_known(value):
         return UNKNOWN
     return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(value: float | None) -> str:
     """As it stands after "p": = 0.031, = 0.25, < 0.001; a dash where it is unknown."""
-    if value is None:
+    if not _is_known(value):
         return UNKNOWN
     return "< 0.001" if value < 0.001 else f"= {value:.3f}" if value < 0.1 else f"= {value:.2f}"
 
 
 def points(value: float | None) -> str:
     """A score in points, 0 to 100: 80.3, as leaderboards print it."""
-    return UNKNOWN if value is None else f"{value:.1f}"
+    return f"{value:.1f}" if _is_known(value) else UNKNOWN
 
 
 def count(number: int | float | None) -> str:
     """Three significant digits with k, M or B: 849, 2.38M, 109M."""
-    if number is None:
+    if not _is_known(number):
         return UNKNOWN
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= 0.9995 * size:
@@ -118,7 +126,7 @@ def share(part: int | None, whole: int | None) -> str:
 
 def rate(per_second: float | None) -> str:
     """Examples a second: 1,240; 812; 3.4."""
-    if per_second is None:
+    if not _is_known(per_second):
         return UNKNOWN
     return f"{per_second:,.0f}" if per_second >= 9.95 else f"{per_second:.1f}"
 
@@ -137,7 +145,7 @@ def engine(status: EngineStatus) -> str:
 
 def duration(seconds: float | None) -> str:
     """42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds is None:
+    if not _is_known(seconds):
         return UNKNOWN
     whole = round(seconds)
     if whole < 60:
@@ -149,7 +157,7 @@ def duration(seconds: float | None) -> str:
 
 def cell(value: Any) -> str:
     """Any value of a table: a hyperparameter, a name, a flag."""
-    if value is None:
+    if value is None or value != value:  # a limit that is infinite is a value
         return UNKNOWN
     if isinstance(value, bool):
         return "yes" if value else "no"

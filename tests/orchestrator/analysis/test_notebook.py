@@ -45,3 +45,11 @@ def test_results_show_how_far_it_is_and_what_to_ship(finished: Results) -> None:
     assert "144 trials: 142 completed, 2 failed." in page
     assert "Recommended" in page
     assert page.count("<table>") == 2
+    assert "Methods were chosen from 1 to 6 configurations" in page  # without which the table is not read fairly
+
+
+def test_what_would_turn_or_hide_text_is_shown_as_an_escape() -> None:
+    page = table_html(pa.table({"a\u202eb": ["\x1b[31mred", "c\u202ed"]}))
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert "\\x1b[31mred" in page

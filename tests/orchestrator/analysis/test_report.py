@@ -16,6 +16,7 @@ import pytest
 from orchestrator.analysis.answers import ANSWERS
 from orchestrator.analysis.report import write_report
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text.side_by_side import parameters_table
 from trainables.faults import FaultsError
 
 
@@ -219,3 +220,50 @@ def test_reading_results_needs_no_heavy_library() -> None:
     code = f"import sys, {modules}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_long_table_is_folded_and_each_is_headed_by_what_its_rows_are(synthetic: Any, tmp_path: Path) -> None:
+    rows = [
+        row
+        for number in range(16)
+        for options in ({"method": "layernorm", "learning_rate": rate} for rate in (1e-3, 1e-2, 1e-1))
+        for row in synthetic.scored(options, [0.8, 0.9], task=f"t{number}")
+    ] + [
+        row
+        for number in range(16)
+        for row in synthetic.scored({"method": "full_finetuning", "learning_rate": 1e-4}, [0.8, 0.9], task=f"t{number}")
+    ]
+    write_report(synthetic.results(rows), tmp_path, title="t")
+    page = (tmp_path / "report.html").read_text()
+    assert "How much better the best looks on validation, where it was chosen, than on test (32 rows)</summary>" in page
+    head = r"[^<]*</span></caption>\s*<thead><tr>\s*<th scope=\"col\">(\w+)"
+    heads = re.findall(rf"<caption><span>(What each method scores|What it costs){head}", page)
+    assert heads == [("What each method scores", "task"), ("What it costs", "method")]
+
+
+def test_a_heading_of_numbers_is_no_wider_than_it_need_be() -> None:
+    tasks = [f"a-task-with-a-really-quite-long-name-{number}-as-folders-have" for number in range(3)]
+    scores = pa.table({"backbone": ["b"], "method": ["m"], "size": pa.nulls(1, pa.string())})
+    for name in ("total_multiple", "trained_percent", "trained_percent_of_encoder", "average"):
+        scores = scores.append_column(name, pa.array([0.5]))
+    for task in tasks:
+        scores = scores.append_column(f"score/{task}", pa.array([0.5]))
+    heads = parameters_table(scores).right
+    assert max(map(len, heads)) <= 24
+    assert all(any(f"-{number}-" in head for head in heads) for number in range(3))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_training_that_diverged_has_its_place_in_the_report(synthetic: Any, tmp_path: Path, value: float) -> None:
+    rows = synthetic.scored({"method": "layernorm", "learning_rate": 1e-3}, [0.8, 0.9])
+    rows += synthetic.scored({"method": "layernorm", "learning_rate": 1.0}, [value, value], test_score=value)
+    results = synthetic.results(rows)
+    epochs = results.epochs()
+    losses = pa.array([value] * len(epochs))
+    epochs = epochs.set_column(epochs.column_names.index("train/loss"), "train/loss", losses)
+    write_report(Results(results.trials(), epochs), tmp_path, title="t")
+    page = (tmp_path / "report.html").read_text()
+    assert "layernorm learning_rate 1, seed 0" in page  # its curve
+    assert not re.search(
+        r"\b(NaN|Infinity|nan|inf)\b", re.sub(r"<script>.*?</script>|src=\"[^\"]*\"", "", page, flags=re.DOTALL)
+    )

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
+from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.resampled_metrics import paired_p_value, row_outcomes
 from orchestrator.analysis.results import Results
 from orchestrator.analysis.statistics import intervals, significance
@@ -338,6 +339,12 @@ class TestCalibration:
             assert sum(rows_of_bins) == own[0]["num_rows"] * own[0]["num_seeds"]
             assert right / sum(rows_of_bins) == pytest.approx(best[config_id]["test_mean"])
             assert [row["bin"] for row in own] == sorted({row["bin"] for row in own})
+
+    def test_names_what_it_leaves_out(self, results: Results) -> None:
+        told = missing_of(results.calibration())
+        assert "adapter on old: no probabilities are kept of all its seeds" in told
+        others = {row["task"] for row in results.best().to_pylist()} - {"topics"}
+        assert {sentence.partition(" on ")[2].partition(":")[0] for sentence in told} == others
 
     def test_takes_other_groups_splits_and_bins(self, results: Results) -> None:
         rows = results.calibration("task", split="validation", num_bins=4, binning="equal_mass").to_pylist()

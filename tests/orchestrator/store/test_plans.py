@@ -194,7 +194,7 @@ class TestOddStores:
             with pytest.raises(FaultsError, match=r"plan.parquet must be as adaptune wrote it"):
                 store.plan_table()
         (tmp_path / "plan.parquet").unlink()
-        with pytest.raises(FaultsError, match=r"plan.parquet"):
+        with pytest.raises(FaultsError, match=r"plan.parquet must be there, as adaptune wrote it, but is missing"):
             store.plan_table()
         (tmp_path / "plan.parquet").mkdir()
         with pytest.raises(FaultsError, match="must be readable"):

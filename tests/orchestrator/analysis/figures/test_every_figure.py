@@ -184,3 +184,23 @@ def test_many_notes_are_counted() -> None:
     table = with_missing(results_of("gaps").paired_differences(), [f"note {number}" for number in range(40)])
     said = " ".join(text.get_text() for text in forest_figure(table).texts)
     assert "and 33 more, in the table" in said
+
+
+@pytest.mark.parametrize("name", ["tasks", "pareto", "forest"])
+def test_tasks_that_differ_in_their_middle_are_told_apart(name: str) -> None:
+    tasks = [f"a-task-with-a-really-quite-long-name-{number}-as-folders-have" for number in range(2)]
+    rows = [{**row, "task": task} for task in tasks for row in large_rows(TASKS[:1], ("adapter", "full_finetuning"))]
+    rows = [{**r, **{key: f"{r['task']}{r[key]}" for key in ("config_id", "trial_id")}} for r in rows]
+    figure = large_results(rows).draw(name)
+    texts = [axes._left_title.get_text() for axes in figure.axes] + [t.get_text() for a in figure.axes for t in a.texts]
+    named = [text for text in texts if "as-folders" in text]
+    assert sorted(named) == sorted(set(named))
+    assert len(named) == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_other_scripts_and_of_two_lines_take_one_line_and_warn_of_nothing() -> None:
+    rows = [{**row, "task": "\u65e5\u672c\nb\tc"} for row in large_rows(TASKS[:1], ("adapter", "full_finetuning"))]
+    figure = large_results(rows).draw("tasks")
+    assert [axes._left_title.get_text() for axes in figure.axes] == ["\u65e5\u672c b c"]
+    assert figures.render(figure, "png")

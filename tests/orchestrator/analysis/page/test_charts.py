@@ -79,3 +79,15 @@ def test_many_methods_have_looks_of_their_own() -> None:
     assert len({(look.dark, look.shape) for look in found.values()}) == 22
     assert found["adapter"] == looks(["adapter"])["adapter"]
     assert turned("circle", 8) == "circle" != turned("circle", 1)
+
+
+def test_panels_are_in_the_order_of_the_tasks_whatever_is_shown_of_their_names(synthetic: Any) -> None:
+    tasks = [f"a-task-with-a-really-quite-long-name-{number}-as-folders-have" for number in range(2)] + ["b"]
+    options = {"method": "layernorm", "learning_rate": 1e-3}
+    results = synthetic.results([row for task in tasks for row in synthetic.scored(options, [0.8, 0.9], task=task)])
+    chart = tasks_chart(results.points(None), picture=None)
+    drawn = vl_convert.vegalite_to_svg({**chart.spec, "width": 400, "data": {"values": [*chart.rows]}})
+    panels = list(dict.fromkeys(row["panel"] for row in chart.rows))
+    assert len(panels) == 3
+    places = [drawn.index(f">{panel}<") for panel in panels]
+    assert places == sorted(places)

@@ -31,3 +31,9 @@ def test_backbones_are_ranked_apart() -> None:
 
 def test_a_table_that_fits_is_whole() -> None:
     assert leading(TABLE, 6) is TABLE
+
+
+def test_what_is_not_a_number_comes_after_all_scores() -> None:
+    nan = float("nan")
+    table = TABLE.slice(0, 3).set_column(1, "backbone", [["x"] * 3]).set_column(2, "method", [["m"] * 3])
+    assert ranks(table.set_column(4, "validation_score", [[nan, 0.1, 0.9]])) == {2: 0, 1: 1, 0: 2}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from orchestrator.analysis.page.shipping import overview, per_task
 from orchestrator.analysis.results import Results
 
@@ -45,3 +47,14 @@ def test_the_overview_says_what_all_of_them_train(finished: Results) -> None:
     words = overview(finished.recommend())
     assert words.startswith("One setting for each of 4 tasks, training ")
     assert "% of the model, and at the median scoring" in words
+
+
+@pytest.mark.parametrize(
+    ("scores", "end"), [([0.99, 0.97], "to 1.000)"), ([0.5, 0.7], "to 1.000)"), ([30.0, 40.0], "to 98.5")]
+)
+def test_an_interval_ends_at_the_best_score_there_is(synthetic: Any, scores: list[float], end: str) -> None:
+    rows = synthetic.scored({"method": "layernorm", "learning_rate": 1e-3}, scores)
+    rows = [{**row, "test_score": score} for row, score in zip(rows, scores, strict=True)]
+    results = synthetic.results(rows)
+    ((_, said),) = per_task(results.recommend(), results.trials(), [])
+    assert end in said

@@ -24,7 +24,28 @@ def test_neither_a_new_line_nor_a_control_character_gets_through() -> None:
 
 
 def test_no_special_character_of_markdown_is_left_bare() -> None:
-    assert not re.search(r"(?<!\\)[`*_{}\[\]<>#|~]", markdown_text(NASTY).replace("\\\\", ""))
+    assert not re.search(r"(?<!\\)[`*_{}\[\]<>#|~&$]", markdown_text(NASTY).replace("\\\\", ""))
+
+
+def test_a_row_is_no_argument_of_the_line_before_it() -> None:
+    """LaTeX looks past the end of a line for the bracket or the star that a line end or a rule may have."""
+    names = ("[2pt] spam", "*starred", "plain [x]")
+    rows = tuple((Cell(text=name), Cell(text="1")) for name in names)
+    lines = latex(PrintedTable(label="t", caption="c", head=("", "x"), groups=(rows,))).splitlines()
+    assert [line.partition(" & ")[0] for line in lines if " & 1" in line] == [
+        "{}[2pt] spam",
+        "{}*starred",
+        "plain [x]",
+    ]
+
+
+def test_letters_that_pdflatex_does_not_have_are_said() -> None:
+    table = PrintedTable(
+        label="t", caption="c", head=("", "x"), groups=(((Cell(text="é \N{EN DASH} ±"), Cell(text="1")),),)
+    )
+    other = PrintedTable(label="t", caption="c", head=("", "\u65e5"), groups=table.groups)
+    assert "LuaLaTeX" not in latex(table)
+    assert "LuaLaTeX" in latex(other)
 
 
 def test_a_table_has_as_many_cells_in_every_row_and_its_rules() -> None:

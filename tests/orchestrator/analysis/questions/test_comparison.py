@@ -164,7 +164,7 @@ def test_every_fault_of_a_comparison_is_told_at_once(finished: Results) -> None:
         assert expected in told
     with pytest.raises(FaultsError, match="must be the name of a method, or columns with their values"):
         finished.compare("adapter", {})
-    with pytest.raises(FaultsError, match="unknown adapter_size of this sweep '7'") as refusal:
+    with pytest.raises(FaultsError, match="unknown adapter_size of this sweep 7") as refusal:
         finished.compare({"method": "adaptor", "adapter_size": [8, 7]}, {"task": ["trec"], "learning_rate": {}})
     assert len(refusal.value.faults) == 3
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,3 +29,15 @@ def test_it_is_the_mean_of_the_best_over_all_subsets() -> None:
 def test_unequal_budgets_are_named() -> None:
     table = large_results(large_rows(TASKS[:1], ("lora", "layernorm"))).expected_validation()
     assert missing_of(table) == ["equal budgets: beyond 3 configurations there is nothing of layernorm"]
+
+
+def test_trials_that_train_together_share_their_engine(synthetic: Any) -> None:
+    rows = [
+        row
+        for rate in (3e-4, 1e-3)
+        for row in synthetic.scored(
+            {"method": "adapter", "adapter_size": 8, "learning_rate": rate}, [0.8, 0.9], duration_s=40.0, pack_size=4.0
+        )
+    ]
+    found = synthetic.results(rows).expected_validation().to_pylist()
+    assert [row["engine_seconds"] for row in found] == [20.0, 40.0]  # of two seeds each

@@ -39,3 +39,11 @@ def test_a_method_of_which_one_hyperparameter_varies_is_named() -> None:
     assert missing_of(results.importance()) == ["layernorm: only learning_rate varies, so nothing to share"]
     with pytest.raises(FaultsError, match="trek"):
         results.importance(task="trek")
+
+
+@pytest.mark.parametrize("score", [0.5, 0.7, 0.1])
+def test_where_all_score_the_same_nothing_is_shared(score: float) -> None:
+    rows = [{**row, "validation_score": score} for row in large_rows(TASKS[:2], ("adapter",))]
+    found = large_results(rows).importance()
+    assert not len(found)
+    assert missing_of(found) == ["adapter: every configuration scored the same, so nothing to share"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -38,3 +40,12 @@ def test_one_method_has_no_rank() -> None:
     table = large_results(large_rows(TASKS[:2], ("adapter",))).ranks()
     assert len(table) == 0
     assert "a second method to compare with" in missing_of(table)
+
+
+def test_equal_scores_tie_in_whatever_order_the_seeds_have_them(synthetic: Any) -> None:
+    rows = [
+        *synthetic.scored({"method": "layernorm", "learning_rate": 1e-3}, [0.1, 0.2, 0.3], test_score=None),
+        *synthetic.scored({"method": "full_finetuning", "learning_rate": 1e-4}, [0.3, 0.2, 0.1], test_score=None),
+    ]
+    found = synthetic.results(rows).ranks().to_pylist()
+    assert [row["mean_rank"] for row in found] == [1.5, 1.5]

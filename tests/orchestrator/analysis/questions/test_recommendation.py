@@ -57,6 +57,14 @@ def test_a_distance_takes_the_place_of_the_standard_error(results: Results) -> N
     assert exact["why"].startswith("The best of 3 configurations on validation (0.950 ± 0.006). Nothing smaller is")
 
 
+@pytest.mark.parametrize(("best", "near", "within"), [(0.9, 0.89, 0.01), (0.889, 0.839, 0.05), (0.3, 0.1, 0.2)])
+def test_a_score_at_just_the_distance_is_within_it(synthetic: Any, best: float, near: float, within: float) -> None:
+    """Whatever the difference of the two is rounded to."""
+    rows = [*synthetic.scored(FULL, [best] * 3), *synthetic.scored(SMALL, [near] * 3)]
+    assert one(synthetic.results(rows).recommend(within=within))["method"] == "adapter"
+    assert one(synthetic.results(rows).recommend(within=within - 1e-9))["method"] == "full_finetuning"
+
+
 def test_the_fastest_can_be_preferred(results: Results) -> None:
     row = one(results.recommend(within=0.02, prefer="seconds"))
     assert row["adapter_size"] == 64

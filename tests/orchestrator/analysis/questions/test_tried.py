@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,5 +33,12 @@ def test_of_an_error_the_lowest_is_the_best(monkeypatch: pytest.MonkeyPatch) -> 
     rows = [{**row, "metric": "error_rate"} for row in large_rows(TASKS[:1], ("adapter",))]
     table = large_results(rows).tried().to_pylist()
     best = min(table, key=lambda row: row["validation_mean"])
-    assert best["loss_to_best"] == 0
+    assert str(best["loss_to_best"]) == "0.0"  # and not -0.0, which tables would show
     assert all(row["loss_to_best"] >= 0 for row in table)
+
+
+def test_a_trial_that_failed_took_no_time_to_train(synthetic: Any) -> None:
+    first, second, third = synthetic.scored({"method": "layernorm", "learning_rate": 1e-3}, [0.8, 0.9, 0.7])
+    rows = [{**first, "duration_s": 40.0}, {**second, "duration_s": 60.0}, synthetic.fail({**third, "duration_s": 1.0})]
+    (row,) = synthetic.results(rows).tried().to_pylist()
+    assert row["duration_s"] == 50.0

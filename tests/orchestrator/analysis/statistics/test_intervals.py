@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -196,9 +197,34 @@ def test_where_rows_do_not_matter_the_difference_is_welchs_and_where_seeds_do_no
     same = intervals.difference_over_rows(*(np.tile(side, (3, 1)) for side in rows))
     assert same is not None
     assert same.standard_error == pytest.approx(stats.sem(rows[0].astype(float) - rows[1]))
-    equal = intervals.difference_over_rows(np.tile(rows[0], (3, 1)), np.tile(rows[0], (2, 1)))
-    assert equal is not None
-    assert equal.interval() == pytest.approx((0, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_rows", [2, 40, 3000])
+def test_what_no_row_has_shown_is_not_ruled_out_on_other_rows(num_rows: int) -> None:
+    right = np.ones((3, num_rows))
+    rows = np.random.default_rng(5).random(num_rows) < 0.7
+    most = stats.binomtest(0, num_rows).proportion_ci(0.95).high
+    for found, mean in (
+        (intervals.estimate_over_rows(right), 1.0),
+        (intervals.estimate_over_rows(right - right, 5), 0.0),
+        (intervals.difference_over_rows(right, right[:2]), 0.0),
+        (intervals.difference_over_rows(np.tile(rows, (3, 1)), np.tile(rows, (2, 1))), 0.0),
+        (intervals.difference_over_rows(right, 0 * right), 1.0),
+    ):
+        assert found is not None
+        assert found.interval() == pytest.approx((mean - most, mean + most))
+    # From the number of rows alone, with degrees of freedom of their own.
+    for one, width in (
+        (intervals.estimate_over_seeds_and_rows([1.0, 1.0], num_rows), most),
+        (intervals.welch_with_rows([1.0, 1.0], [0.0, 0.0], num_rows), math.sqrt(2) * most),
+    ):
+        assert one is not None
+        assert 1.96 * one.standard_error == pytest.approx(width, rel=1e-3)
+
+
+def test_equal_scores_have_no_spread_whatever_their_mean_is_rounded_to() -> None:
+    for score in (0.7, 0.1, 1 / 3):
+        assert intervals.standard_error([score] * 3) == 0
 
 
 def test_one_seed_or_other_rows_give_no_difference() -> None:

@@ -103,3 +103,14 @@ def test_rates_are_rounded_to_what_is_steady(rate: float | None, text: str) -> N
 )
 def test_an_engine_is_a_line(status: EngineStatus, text: str) -> None:
     assert wording.engine(status) == text
+
+
+def test_no_number_is_shown_as_one() -> None:
+    for value in (float("nan"), float("inf")):
+        for word in (wording.score, wording.signed, wording.percent, wording.p_value, wording.points, wording.count):
+            assert word(value) == wording.UNKNOWN
+        for word in (wording.rate, wording.duration):
+            assert word(value) == wording.UNKNOWN
+        assert wording.score(0.5, value) == "0.500"
+    assert wording.cell(float("nan")) == wording.UNKNOWN
+    assert wording.cell(float("inf")) == "inf"  # a limit may be
