@@ -25,7 +25,16 @@ from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json_lines, read_json_list
 from trainables.data.label_folders import Labels, find_label_folders, read_label_folders, text_files
 from trainables.data.label_sets import from_flags
-from trainables.data.layout import ENDINGS, Layout, ending_of, files_below, find_layout, split_files
+from trainables.data.layout import (
+    ENDINGS,
+    Layout,
+    ending_of,
+    files_below,
+    find_layout,
+    misplaced,
+    remedy,
+    split_files,
+)
 from trainables.data.paths import existing_path
 from trainables.data.reading import LINE, Format, Rows
 from trainables.data.rows import Declared, make_task
@@ -79,7 +88,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
         layout = Layout(files=folders, notes=said_of_folders, faults=layout.faults)
     if declared.kind in (None, "extractive_qa") and _are_questions(folder, layout.files):
         return squad.load_squad(folder, names, declared, [*faults, *layout.faults], files=layout.files)
-    faults += layout.faults
+    faults += [*layout.faults, *misplaced(folder)]
     notes, held, tables = list(layout.notes), {}, {}
     hints: list[str] = []
     readings: list[Reading] = []
@@ -117,7 +126,10 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     for split in ("train", "validation") if WHOLE not in layout.files else ():
         if split not in layout.files and not (split == "validation" and cut_validation):
             listed = ", ".join(names[:10]) or "nothing"
-            faults.append(f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}")
+            faults.append(
+                f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}, but {folder} holds {listed}"
+                + (remedy(folder, names) if not layout.files else "")
+            )
     flagged = (asked.columns or {}).get("label")
     if not isinstance(flagged, list):
         flagged = None if declared.kind in (None, "multilabel") else []
@@ -185,11 +197,16 @@ def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
     parts = [_read_file(folder / file, asked) for file in files]
     if len(parts) == 1:
         return parts[0]
-    differ = [file for file, part in zip(files, parts, strict=True) if part.table.schema != parts[0].table.schema]
+    # Lines count within a part, so rows of several have only their number.
+    tables = [part.table.select([name for name in part.table.column_names if name != LINE]) for part in parts]
+    names = [set(table.column_names) for table in tables]
+    differ = [file for file, held in zip(files, names, strict=True) if held != names[0]]
+    try:
+        table = pa.concat_tables(map(_plain, tables), promote_options="permissive")
+    except pa.ArrowException as fault:
+        differ = differ or [f"some do: {' '.join(str(fault).split())}"]
     if differ:
         raise ValueError(f"all parts must have the columns and types of the first, but {', '.join(differ[:5])} differ")
-    # Lines count within a part, so rows of several have only their number.
-    table = pa.concat_tables([part.table.select([n for n in part.table.column_names if n != LINE]) for part in parts])
     return Rows(
         table=table,
         names=parts[0].names,
@@ -202,9 +219,15 @@ def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
     )
 
 
+def _plain(table: pa.Table) -> pa.Table:
+    """A table without dictionaries, whose values several tables may number differently."""
+    fields = [pa.field(f.name, f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))
+
+
 def _read_file(path: Path, asked: Format) -> Rows:
     ending = ending_of(path.name)
-    if ending in (".parquet", ".arrow"):
+    if ending in (".parquet", ".arrow", ".feather"):
         return _read_arrow(path, asked)
     if ending in spreadsheet.ENDINGS:
         return spreadsheet.read_spreadsheet(path, asked)
@@ -216,7 +239,7 @@ def _read_file(path: Path, asked: Format) -> Rows:
         )
     elif ending in (".jsonl", ".ndjson"):
         rows = read_json_lines(lines, asked)
-    elif ending == ".txt" and next((line for line in lines if line.strip()), "").startswith(PREFIX):
+    elif next((line for line in lines if line.strip()), "").startswith(PREFIX):
         rows = read_fasttext(lines, asked)
     else:
         rows = read_delimited(lines, asked, "," if ending == ".csv" else "\t")
@@ -231,10 +254,12 @@ def _read_arrow(path: Path, asked: Format) -> Rows:
     with path.open("rb") as content:
         if content.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError("is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository")
-    if path.suffix == ".arrow":
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            schema = stream.schema
-            table = stream.read_all()
+    if path.suffix.lower() in (".gz", ".zip"):
+        raise ValueError(f"is a packed {ending_of(path.name)} file, which is compressed as it is: unpack it")
+    if ending_of(path.name) != ".parquet":
+        with pa.memory_map(str(path)) as source:
+            table = _read_ipc(source)
+        schema = table.schema
         columns = find_columns(schema.names, asked.columns)
     else:
         # Not read_table: it would take a folder called "a=b" on the way for a column.
@@ -251,6 +276,14 @@ def _read_arrow(path: Path, asked: Format) -> Rows:
         class_names=_class_names(schema, label) if label is not None else (),
         format={"columns": {ours: schema.names[place] for ours, place in columns.places.items()}},
     )
+
+
+def _read_ipc(source: pa.NativeFile) -> pa.Table:
+    """A file of Arrow's, which Feather is too, or a stream."""
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as reader:
+        return reader.read_all()
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
