@@ -22,7 +22,6 @@ PAIRS = (
     ("question1", "question2"),
     ("question", "sentence"),
     ("question", "passage"),
-    ("question", "answer"),
     ("query", "passage"),
     ("query", "document"),
     ("text1", "text2"),
@@ -142,9 +141,7 @@ def suggestion(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     label = min(labels, key=lambda name: labels[name]) if labels else "..."
     called = next((name for name in labels if _plain(name) in LABELS), label)
     others = [name for name in filled if name not in (text, called) and _is_text_like(filled[name])]
-    pair = (
-        f'; where {shown(others)} holds text too and rows are pairs, with "text_b": "{others[0]}"' if others else ""
-    )
+    pair = f'; where {shown(others)} holds text too and rows are pairs, with "text_b": "{others[0]}"' if others else ""
     return f'say in task.json which column is which, as "columns": {{"text_a": "{text}", "label": "{called}"}}{pair}'
 
 

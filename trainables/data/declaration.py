@@ -86,12 +86,12 @@ _FORMAT: dict[str, _Rule] = {
 }
 # What keys that mean the same are called elsewhere, without underscores.
 _ELSEWHERE = {
-    **dict.fromkeys(("id2label", "label2id", "labels", "classes", "classnames", "names", "lables"), ["label_names"]),
-    **dict.fromkeys(("numclasses", "nclasses", "nlabels"), ["num_labels"]),
-    **dict.fromkeys(("sep", "separator"), ["delimiter"]),
-    **dict.fromkeys(("tasktype", "type", "task", "problemtype"), ["kind"]),
-    **dict.fromkeys(("textcolumn", "labelcolumn", "text", "label", "texta", "textb"), ["columns"]),
-    **dict.fromkeys(("kfolds", "numfolds", "nfolds", "cv"), ["folds"]),
+    **dict.fromkeys(("id2label", "label2id", "labels", "classes", "classnames", "names"), "label_names"),
+    **dict.fromkeys(("numclasses", "nclasses", "nlabels"), "num_labels"),
+    **dict.fromkeys(("sep", "separator"), "delimiter"),
+    **dict.fromkeys(("tasktype", "type", "task", "problemtype"), "kind"),
+    **dict.fromkeys(("textcolumn", "labelcolumn", "text", "label", "texta", "textb"), "columns"),
+    **dict.fromkeys(("kfolds", "numfolds", "nfolds", "cv"), "folds"),
 }
 # Remarks for people. Anything else is a slip of the pen, or something that would be left undone without a word.
 _REMARKS = (
@@ -127,9 +127,9 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
             values = {}
     known = {**_TASK, **_FORMAT}
     for key in values.keys() - known.keys() - set(_REMARKS):
-        near = _ELSEWHERE.get(key.lower().replace("_", ""), []) or difflib.get_close_matches(
-            key.lower(), [*known, *_REMARKS], n=1, cutoff=0.7
-        )
+        same = _ELSEWHERE.get(key.lower().replace("_", ""))
+        near = difflib.get_close_matches(key.lower(), [*known, *_REMARKS], n=1, cutoff=0.7)
+        near = [same] if same else near
         hint = f"; did you mean {near[0]!r}?" if near else "."
         faults.append(
             f"task.json: unknown key {key!r}{hint} Known: {', '.join(known)}; and for remarks {', '.join(_REMARKS)}"
