@@ -101,6 +101,15 @@ def find_columns(names: Sequence[str], declared: Mapping[str, str | Sequence[str
     )
 
 
+def names_columns(values: Sequence[str], declared: Mapping[str, str | Sequence[str]] | None = None) -> bool:
+    """Whether values are names of columns, those of texts and labels among them."""
+    try:
+        found = find_columns(values, declared)
+    except ValueError as fault:  # names enough to be in doubt about, unless those declared are absent
+        return declared is None and "could be" in str(fault)
+    return {"text_a", "label"} <= found.places.keys() or bool(declared and found.flags)
+
+
 def _declared(declared: Mapping[str, str | Sequence[str]]) -> set[str]:
     return {name for named in declared.values() for name in ([named] if isinstance(named, str) else named)}
 

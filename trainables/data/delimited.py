@@ -19,13 +19,12 @@ from itertools import islice
 
 import numpy as np
 
-from trainables.data.columns import Columns, find_columns, suggestion
+from trainables.data.columns import Columns, find_columns, names_columns, suggestion
 from trainables.data.first_lines import (
     DELIMITERS,
     LOOKED_AT,
     beginning,
     find_dialect,
-    names_columns,
     read_header,
     with_unnamed,
 )

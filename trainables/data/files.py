@@ -17,15 +17,16 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from trainables.data import spreadsheet, squad
-from trainables.data.columns import find_columns
+from trainables.data.columns import find_columns, suggestion
 from trainables.data.declaration import read_declaration
 from trainables.data.delimited import read_delimited
 from trainables.data.encoding import LFS_POINTER, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
-from trainables.data.json_rows import read_json_lines, read_json_list
+from trainables.data.json_rows import read_json, whole_rows
 from trainables.data.label_folders import Labels, find_label_folders, read_label_folders, text_files
 from trainables.data.label_sets import from_flags
 from trainables.data.layout import (
+    CALLED,
     ENDINGS,
     Layout,
     ending_of,
@@ -40,9 +41,11 @@ from trainables.data.reading import LINE, Format, Rows
 from trainables.data.rows import Declared, make_task
 from trainables.data.splitting import WHOLE
 from trainables.faults import FaultsError
-from trainables.task import Reading, Task
+from trainables.task import SPLITS, Reading, Task, in_order
 
 logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 200  # rows that tell which column is which
 
 
 def load_folder(folder: Path, *, name: str | None = None) -> Task:
@@ -77,9 +80,9 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     """`stamp` is what the folder held; a changed file is another call."""
     declared, asked, faults = read_declaration(folder, name)
     names = [entry[0] for entry in stamp]
-    if _is_squad(folder, names, declared):
+    if _is_squad(folder, names, declared, asked):
         return squad.load_squad(folder, names, declared, faults)
-    layout, labelled = find_layout(names), dict[str, Labels]()
+    layout, labelled = _with_sheets(folder, find_layout(names)), dict[str, Labels]()
     if not layout.files and not layout.others:
         labelled, said_of_folders = find_label_folders(names)
         folders = {
@@ -101,7 +104,9 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
         called = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
         try:
             rows = (
-                read_label_folders(folder, labelled[split], asked) if split in labelled else _read(folder, files, asked)
+                read_label_folders(folder, labelled[split], asked)
+                if split in labelled
+                else _read(folder, files, asked, layout.sheets.get(split))
             )
         except (pa.ArrowException, OSError, ValueError, RecursionError, EOFError, zlib.error) as fault:
             faults.append(f"{split}: {called} cannot be read: {' '.join(str(fault).split())}")
@@ -171,30 +176,50 @@ def _are_questions(folder: Path, files: Mapping[str, Sequence[str]]) -> bool:
         return False  # and a fault for whoever reads it
 
 
-def _is_squad(folder: Path, names: Sequence[str], declared: Declared) -> bool:
+def _is_squad(folder: Path, names: Sequence[str], declared: Declared, asked: Format) -> bool:
     """Whether a folder is one of questions and answers: said so, or its only rows are objects as SQuAD has them."""
     if split_files(names) or declared.kind not in (None, "extractive_qa"):
         return declared.kind == "extractive_qa" and not _are_questions(folder, find_layout(names).files)
     files = squad.split_files(names)
-    return any(not _holds_rows(folder / candidates[0]) for candidates in files.values())
+    return any(not _holds_rows(folder / candidates[0], asked) for candidates in files.values())
 
 
-def _holds_rows(path: Path) -> bool:
-    """Whether a .json file is a list of rows or a row a line, and no one object that holds all."""
+def _holds_rows(path: Path, asked: Format) -> bool:
+    """Whether a .json file holds rows, as a list or a line each or otherwise, and no articles."""
     try:
-        with path.open(encoding="utf-8-sig") as content:
-            first = next((line for line in content if line.strip()), "").strip()
-            more = next((line for line in content if line.strip()), "")
+        lines, _ = read_lines(path)
+        first = next((line for line in lines if line.strip()), "").strip()
         if first.startswith("["):
             return True
-        return isinstance(row := json.loads(first), dict) and ("data" not in row or more != "")
+        rows = whole_rows(lines, asked)
+        row = json.loads(first) if rows is None else next(iter(rows), None)
+        return isinstance(row, dict) and "data" not in row and "paragraphs" not in row
     except (OSError, ValueError, RecursionError):
         return False
 
 
-def _read(folder: Path, files: Sequence[str], asked: Format) -> Rows:
+def _with_sheets(folder: Path, layout: Layout) -> Layout:
+    """A layout in which the sheets of the one file there is are splits, where they are called so."""
+    file = next(iter(layout.files.get(WHOLE, ())), "")
+    if len(layout.files) != 1 or ending_of(file) not in spreadsheet.ENDINGS:
+        return layout
+    called = {sheet: CALLED.get(sheet.strip().lower()) for sheet in spreadsheet.sheet_names(folder / file)}
+    splits = {split: sheet for sheet, split in called.items() if split in SPLITS}
+    if "train" not in splits or len(splits) < 2 or len(splits) < len([s for s in called.values() if s in SPLITS]):
+        return layout
+    others = [repr(sheet) for sheet in called if sheet not in splits.values()]
+    notes = [f"{split} is the sheet {sheet!r} of {file}" for split, sheet in splits.items()]
+    return dataclasses.replace(
+        layout,
+        files={split: [file] for split in in_order(splits)},
+        sheets=splits,
+        notes=[*notes, f"not read of its sheets: {', '.join(others)}"] if others else notes,
+    )
+
+
+def _read(folder: Path, files: Sequence[str], asked: Format, sheet: str | None = None) -> Rows:
     """The rows of a split's file, or of its parts one after the other."""
-    parts = [_read_file(folder / file, asked) for file in files]
+    parts = [_read_file(folder / file, asked, sheet) for file in files]
     if len(parts) == 1:
         return parts[0]
     # Lines count within a part, so rows of several have only their number.
@@ -225,20 +250,15 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _read_file(path: Path, asked: Format) -> Rows:
+def _read_file(path: Path, asked: Format, sheet: str | None = None) -> Rows:
     ending = ending_of(path.name)
     if ending in (".parquet", ".arrow", ".feather"):
         return _read_arrow(path, asked)
     if ending in spreadsheet.ENDINGS:
-        return spreadsheet.read_spreadsheet(path, asked)
+        return spreadsheet.read_spreadsheet(path, asked, sheet)
     lines, encoding = read_lines(path, asked.encoding)
-    if ending == ".json":
-        first = next((line for line in lines if line.strip()), "")
-        rows = (
-            read_json_list("".join(lines), asked) if first.lstrip().startswith("[") else read_json_lines(lines, asked)
-        )
-    elif ending in (".jsonl", ".ndjson"):
-        rows = read_json_lines(lines, asked)
+    if ending in (".json", ".jsonl", ".ndjson"):
+        rows = read_json(lines, asked)
     elif next((line for line in lines if line.strip()), "").startswith(PREFIX):
         rows = read_fasttext(lines, asked)
     else:
@@ -274,8 +294,20 @@ def _read_arrow(path: Path, asked: Format) -> Rows:
         names=schema.names,
         notes=columns.notes,
         class_names=_class_names(schema, label) if label is not None else (),
+        hint="" if {"text_a", "label"} <= columns.places.keys() else _hint(path, schema),
         format={"columns": {ours: schema.names[place] for ours, place in columns.places.items()}},
     )
+
+
+def _hint(path: Path, schema: pa.Schema) -> str:
+    """Which columns to declare, by the values of some rows of a file of Parquet; nothing of lists and structs."""
+    if ending_of(path.name) != ".parquet":
+        return ""
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    with pa.parquet.ParquetFile(path) as file:
+        batch = next(file.iter_batches(batch_size=_LOOKED_AT, columns=plain), None)
+    rows = [] if batch is None else batch.to_pylist()
+    return suggestion(plain, [["" if row[name] is None else str(row[name]) for name in plain] for row in rows])
 
 
 def _read_ipc(source: pa.NativeFile) -> pa.Table:

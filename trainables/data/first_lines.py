@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
-from trainables.data.columns import find_columns
+from trainables.data.columns import find_columns, names_columns
 from trainables.data.parsing import Dialect
 from trainables.data.reading import Format, at_lines
 
@@ -76,15 +76,6 @@ def _tells(lines: Sequence[str], start: int, asked: Format, usual: str) -> bool:
     except ValueError:
         return False
     return names_columns(names, asked.columns)
-
-
-def names_columns(row: Sequence[str], declared: Mapping[str, str | list[str]] | None = None) -> bool:
-    """Whether the fields of a line are names of columns, texts and labels among them."""
-    try:
-        found = find_columns(row, declared)
-    except ValueError as fault:  # names enough to be in doubt about, unless those declared are absent
-        return declared is None and "could be" in str(fault)
-    return {"text_a", "label"} <= found.places.keys() or bool(declared and found.flags)
 
 
 def read_header(lines: Sequence[str], start: int, dialect: Dialect, asked: Format) -> tuple[list[str], int]:

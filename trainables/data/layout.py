@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.data import spreadsheet
@@ -43,6 +43,9 @@ class Layout:
     notes: Sequence[str] = ()
     faults: Sequence[str] = ()
     others: Sequence[str] = ()  # files of rows, by their names, that are of no split
+    sheets: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of a split -> the sheet of its file, where splits share one
 
 
 def files_below(folder: Path) -> list[Path]:

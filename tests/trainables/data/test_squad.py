@@ -129,7 +129,7 @@ class TestFaults:
             (document(qa("a"), context=" "), "non-empty text `context`, but 1 does not: data[0].paragraphs[0]"),
             (
                 document(qa(""), qa("b")),
-                "must have an `id`, a non-empty text, but 1 does not: data[0].paragraphs[0].qas[0]",
+                "must have an `id`, a non-empty text or a whole number, but 1 does not: data[0].paragraphs[0].qas[0]",
             ),
             (
                 document(qa("a"), qa("a"), qa("a")),
