@@ -119,6 +119,7 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
         except UnicodeDecodeError as fault:
             faults.append(f"task.json cannot be read: save it as UTF-8, which it is not ({fault})")
         except UnicodeEncodeError:
+            values = {}
             faults.append("task.json: every text must be of whole characters, but one has half of a surrogate pair")
         except (OSError, ValueError, RecursionError) as fault:
             faults.append(f"task.json cannot be read: {fault}")

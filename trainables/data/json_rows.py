@@ -202,7 +202,7 @@ def _hint(rows: Callable[[_Misses], Iterator[tuple[int, dict[str, Any]]]], names
     some = [row for _, row in islice(rows(_Misses()), _LOOKED_AT)]
     plain = [name for name in names if not any(isinstance(row.get(name), dict | list) for row in some)]
     cells = [["" if row.get(name) is None else str(row[name]) for name in plain] for row in some]
-    return suggestion(plain, cells)
+    return suggestion(plain, cells) if len(plain) == len(names) or len(plain) > 1 else ""
 
 
 def _refuse_few_lists(values: list[list[Any]], label: int, numbers: list[int], misses: _Misses) -> None:
