@@ -49,7 +49,7 @@ def whole_rows(lines: Sequence[str], asked: Format) -> list[Any] | None:
     try:
         json.loads(first)
     except (ValueError, RecursionError):
-        is_whole = first[:1] in ("[", "{") and _values(lines[:1]) is None
+        is_whole = first[:1] in ("[", "{")
     else:
         is_whole = is_alone
     values = _values(lines) if is_whole else None

@@ -130,6 +130,14 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
     values = labels.drop_null()
     numbers = pc.match_substring_regex(values, _NUMBER)
     count = pc.sum(numbers).as_py() or 0
+    written = pc.or_(pc.match_substring_regex(values, _WRITTEN_NUMBER), numbers)
+    if pc.any(pc.match_substring_regex(values, "[0-9][.][0-9]")).as_py() and pc.all(written).as_py():
+        odd = pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True))
+        came = _some([repr(value) for value in pc.unique(labels.filter(odd)).to_pylist()], 3)
+        return (
+            f"labels are numbers, but not all are written as such ({came} in {where(odd, lines)}): {PLAIN}; or say "
+            f'"kind": "classification" in task.json if all labels are names'
+        )
     with_point = pc.any(pc.and_(numbers, pc.match_substring(values, "."))).as_py()
     if with_point and 2 * count > len(values):
         stray = pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True))
@@ -138,16 +146,7 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
             f"labels are numbers that are not whole, but {came} in {where(stray, lines)}. Mend or take out these "
             f'rows; or say "kind": "classification" in task.json if all labels are names'
         )
-    written = pc.match_substring_regex(values, _WRITTEN_NUMBER)
     commas = pc.match_substring(values, ",")
-    with_point = pc.match_substring_regex(values, "[0-9][.][0-9]")
-    if pc.any(with_point).as_py() and pc.all(pc.or_(written, numbers)).as_py():
-        odd = values.filter(pc.invert(numbers))
-        came = _some([repr(value) for value in pc.unique(odd).to_pylist()], 3)
-        return (
-            f"labels are numbers that are not written as numbers ({came}): {PLAIN}; or say "
-            f'"kind": "classification" in task.json if all labels are names'
-        )
     if pc.any(commas).as_py() and pc.all(pc.match_substring_regex(values, _WITH_COMMAS)).as_py():
         came = _some([repr(value) for value in pc.unique(values.filter(commas)).to_pylist()], 3)
         return (
