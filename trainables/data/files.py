@@ -141,6 +141,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
     tables, flags = from_flags(tables, flagged, faults, notes)
     if flags:
         hints = []
+        readings = [_with_flags(reading, flags) for reading in readings]
         declared = dataclasses.replace(
             declared, kind=declared.kind or "multilabel", label_names=declared.label_names or flags
         )
@@ -165,6 +166,14 @@ def _reading(split: str, files: Sequence[str], rows: Rows) -> Reading:
         skipped=rows.skipped,
         format=rows.format,
     )
+
+
+def _with_flags(reading: Reading, flags: Sequence[str]) -> Reading:
+    """A reading that says which of its columns are a label each, where it has them."""
+    if not set(flags) <= set(reading.columns):
+        return reading
+    columns = {**reading.format.get("columns", {}), "label": list(flags)}
+    return dataclasses.replace(reading, format={**reading.format, "columns": columns})
 
 
 def _are_questions(folder: Path, files: Mapping[str, Sequence[str]]) -> bool:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables import tasks
+from trainables.data.audit.suggestion import suggest
 from trainables.data.label_sets import with_lists
 from trainables.faults import FaultsError
 from trainables.predictions import label_values
@@ -240,3 +241,11 @@ def test_lists_of_0_and_1_that_stand_once_are_labels(tmp_path: Path) -> None:
     assert sets_of(task) == [["0", "1"], ["1", "2"], ["0", "1"]]
     task = load(tmp_path / "both", json_lines([[0], [1], [0, 1]]), "jsonl")
     assert sets_of(task) == [["0"], ["1"], ["0", "1"]]
+
+
+def test_the_suggested_task_json_names_the_columns_that_are_a_label_each(tmp_path: Path) -> None:
+    content = "comment,toxic,threat\n" + "".join(f"text {n},{n % 2},{int(n % 3 == 0)}\n" for n in range(12))
+    task = load(tmp_path / "task", content, "csv")
+    said = suggest(task, {})
+    assert said["columns"] == {"text_a": "comment", "label": ["toxic", "threat"]}
+    assert load(tmp_path / "again", content, "csv", **said).fingerprint == task.fingerprint
