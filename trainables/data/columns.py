@@ -200,7 +200,7 @@ def _plain(name: str) -> str:
 
 def _bare(name: str) -> str:
     """A name without what surrounds it and cannot be seen."""
-    return name.strip().strip(_INVISIBLE).strip()
+    return name.strip().strip(_INVISIBLE).strip().removeprefix("# ")
 
 
 def _once(names: Sequence[str], name: str) -> int:

@@ -45,10 +45,12 @@ def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
         start, asked, begun = beginning(lines, asked, delimiter)
         dialect = find_dialect(lines, start, asked, delimiter)
         names, first = read_header(lines, start, dialect, asked)
-        names = with_unnamed(lines, names, first, dialect)
+        named, names = names, with_unnamed(lines, names, first, dialect)
         columns = find_columns(names, asked.columns)
         parsed, dialect, notes, faults = _parse_best(lines, first, dialect, asked, names, columns)
     notes = [*columns.notes, *begun, *notes]
+    if names[1:] == named:
+        notes.append("the numbers before the first column that has a name are those of rows, and are not read")
     if parsed.empty:
         notes.append(f"not read, since nothing is in them: {at_lines(parsed.empty)}")
     if dialect.delimiter != delimiter and asked.delimiter is None:
@@ -179,7 +181,8 @@ def _parse_tabs(
 
 def _is_all_in_marks(line: str) -> bool:
     """Whether all texts of a line are in marks, and every backslash is there for a mark."""
-    return _ALL_IN_MARKS.fullmatch(line.rstrip("\r\n")) is not None and not _OTHER_BACKSLASH.search(line)
+    other = "\\\\" in line or _OTHER_BACKSLASH.search(line)
+    return _ALL_IN_MARKS.fullmatch(line.rstrip("\r\n")) is not None and not other
 
 
 def _is_written(line: str, quotes_all: bool) -> bool:

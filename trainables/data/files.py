@@ -200,7 +200,10 @@ def _holds_rows(path: Path, asked: Format) -> bool:
         first = next((line for line in lines if line.strip()), "").strip()
         if first.startswith("["):
             return True
-        rows = whole_rows(lines, asked)
+        try:
+            rows = whole_rows(lines, asked)
+        except ValueError:  # a fault for whoever reads the rows
+            return True
         row = json.loads(first) if rows is None else next(iter(rows), None)
         return isinstance(row, dict) and "data" not in row and "paragraphs" not in row
     except (OSError, ValueError, RecursionError):
@@ -214,8 +217,12 @@ def _with_sheets(folder: Path, layout: Layout) -> Layout:
         return layout
     called = {sheet: CALLED.get(sheet.strip().lower()) for sheet in spreadsheet.sheet_names(folder / file)}
     splits = {split: sheet for sheet, split in called.items() if split in SPLITS}
-    if "train" not in splits or len(splits) < 2 or len(splits) < len([s for s in called.values() if s in SPLITS]):
+    if "train" not in splits or len(splits) < 2:
         return layout
+    if len(splits) < len([split for split in called.values() if split in SPLITS]):
+        rivals = ", ".join(repr(sheet) for sheet, split in called.items() if split in SPLITS)
+        fault = f"{file}: one sheet may hold a split, but there are {rivals}"
+        return dataclasses.replace(layout, faults=[*layout.faults, fault])
     others = [repr(sheet) for sheet in called if sheet not in splits.values()]
     notes = [f"{split} is the sheet {sheet!r} of {file}" for split, sheet in splits.items()]
     return dataclasses.replace(

@@ -110,8 +110,8 @@ def _blank_follows(lines: Sequence[str], delimiter: str, *, has_header: bool) ->
 def with_unnamed(lines: Sequence[str], names: Sequence[str], first: int, dialect: Dialect) -> list[str]:
     """The names of all columns that rows have, the empty text for those that the header leaves out.
 
-    These are the numbers of rows that R writes before them, and nothing at all after a delimiter at the end of lines.
-    What some rows alone have stays a fault.
+    These are the numbers of rows that R writes before them, in any order below a header in quotation marks, and nothing
+    at all after a delimiter at the end of lines. What some rows alone have stays a fault.
     """
 
     def rows(at_most: int | None = None) -> list[list[str]]:
@@ -127,7 +127,9 @@ def with_unnamed(lines: Sequence[str], names: Sequence[str], first: int, dialect
         if not any(row[-1].strip() for row in found):
             return [*names, ""]
         numbers = [row[0].strip('"') for row in found]
-        if all(map(str.isdecimal, numbers)) and len(set(numbers)) == len(numbers):
+        counted = [[str(n) for n in range(begin, begin + len(numbers))] for begin in (0, 1)]
+        is_of_r = first > 0 and lines[first - 1].startswith('"') and all(map(str.isdecimal, numbers))
+        if numbers in counted or (is_of_r and len(set(numbers)) == len(numbers)):
             return ["", *names]
     if {len(row) for row in found} == {width - 1} and not names[-1].strip():
         return list(names[:-1])

@@ -62,14 +62,26 @@ def whole_rows(lines: Sequence[str], asked: Format) -> list[Any] | None:
 
 def _values(lines: Sequence[str]) -> list[Any] | None:
     """The values that stand one after the other, with commas between them or not; None where anything else stands."""
-    text, decoder, place = "".join(lines), json.JSONDecoder(), 0
+    text, place = "".join(lines), 0
+    twice: list[str] = []
     found = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.append(next(key for key in keys if keys.count(key) > 1))
+        return values
+
+    decoder = json.JSONDecoder(object_pairs_hook=note)
     while place := _next(text, place):
         try:
             value, place = decoder.raw_decode(text, place - 1)
         except (ValueError, RecursionError):
             return None
         found.append(value)
+    if twice:
+        raise ValueError(f"every object must have a key once, but {len(twice):,} have one twice (such as {twice[0]!r})")
     return found
 
 

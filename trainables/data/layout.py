@@ -60,7 +60,7 @@ def files_below(folder: Path) -> list[Path]:
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(_HIDDEN)]
     for inner in folders:
         if split_of_folder(inner.name) is not None:
-            files += [path for path in _inside(inner) if _is_rows(path.name)]
+            files += [path for path in _inside(inner) if _is_rows(path.name) or _is_part(path.name)]
     layout = find_layout([path.relative_to(folder).as_posix() for path in files])
     if not layout.files and not layout.others:
         nested = [inner for inner in folders if inner.name != "data" and _makes_splits(inner)]
@@ -217,7 +217,8 @@ def _apart(name: str, ending: str) -> tuple[str, str]:
 def _split_of(name: str, ending: str, *, part: str) -> tuple[str | None, str]:
     """The split a file is of, if any, and what its parts have in common."""
     path = Path(name)
-    of_folder = split_of_folder(path.parent.name) if len(path.parts) == 2 and _is_rows(name) else None
+    is_part = len(path.parts) == 2 and (_is_rows(name) or _is_part(path.name))
+    of_folder = split_of_folder(path.parent.name) if is_part else None
     if of_folder is not None:  # files that differ in numbers alone are parts of one
         return of_folder, f"{path.parent}/{_NUMBER.sub('#', path.name.lower())}"
     base = path.name[: path.name.lower().rindex(ending)] if ending in path.name.lower() else path.name
@@ -248,3 +249,8 @@ def _missing_parts(split: str, files: Sequence[str]) -> str | None:
 def _is_rows(name: str) -> bool:
     endings = (*ENDINGS, ".ndjson", ".feather", ".arrow", *spreadsheet.ENDINGS)
     return ending_of(name) in endings and not Path(name).name.startswith(_HIDDEN)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file in a folder of a split holds rows as JSON, which other files beside them may be too."""
+    return ending_of(name) == ".json" and (name.startswith("part-") or name.lower().partition(".")[0] in CALLED)

@@ -20,6 +20,7 @@ from trainables.data.reading import LINE, Quoting
 
 _CHUNK = 20_000  # rows made into Arrow at a time
 _NOTHING = " \t\r\n\v\f\0\x1a\u00a0"  # what a field may be of that holds nothing; DOS ends files with \x1a
+_RULE = "-=:+"  # what a rule is made of
 _FEW = 50  # labels, beyond which numbers are taken for scores
 
 
@@ -172,7 +173,7 @@ class Parser:
         return self._escaped.fullmatch(record) is not None
 
     def _keep(self, rows: list[list[str]], starts: np.ndarray) -> None:
-        odd = [at for at, row in enumerate(rows) if not row[0].strip(_NOTHING) or row == self._names]
+        odd = [at for at, row in enumerate(rows) if not row[0].strip(_NOTHING + _RULE) or row == self._names]
         repeated = [at for at in odd if rows[at] == self._names]
         empty = [at for at in odd if _is_blank(rows[at])]
         if repeated or empty:
@@ -247,7 +248,9 @@ class Parser:
 
 
 def _is_blank(row: Sequence[str]) -> bool:
-    return not any(value.strip(_NOTHING) for value in row)
+    """Whether a row holds nothing, or only the rule that tables written as text have below their header."""
+    filled = [text for value in row if (text := value.strip(_NOTHING))]
+    return all(len(text) > 2 and not text.strip(_RULE) for text in filled)
 
 
 def is_number(text: str) -> bool:

@@ -35,6 +35,8 @@ def cells(rows: Rows) -> list[tuple[str, str]]:
         ('"text","label"\n"1","one, text","no"\n"2","two","yes"\n"3","three","no"\n', ""),
         ('label, text\nno, "one, text"\nyes, two\nno, three\n', ""),
         ('"label", "text"\n"no", "one, text"\n"yes", "two"\n"no", "three"\n', ""),
+        ("| text | label |\n|---|:---|\n|one, text|no|\n|two|yes|\n|three|no|\n", "since nothing is in them: line 2"),
+        ("# text\tlabel\none, text\tno\ntwo\tyes\nthree\tno\n", ""),
         ("\u200btext\u00a0, label\n" + BODY, ""),
     ],
 )
@@ -56,7 +58,10 @@ def test_a_blank_that_only_some_delimiters_have_is_of_the_texts() -> None:
     assert cells(read("text, label\none, a\ntwo,b\n")) == [("one", " a"), ("two", "b")]
 
 
-@pytest.mark.parametrize("content", ["text,label\none,a,\ntwo,b\n", "text,label\n1,one,a\n1,two,b\n", "#a,b\nx,y,z\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["text,label\none,a,\ntwo,b\n", "text,label\n1,one,a\n1,two,b\n", "text,label\n12,345,a\n7,1,b\n", "#a,b\nx,y,z\n"],
+)
 def test_columns_that_not_all_rows_have_or_that_are_no_numbers_stay_faults(content: str) -> None:
     assert any("every row must have" in fault for fault in read(content).faults)
 

@@ -49,6 +49,11 @@ def test_several_lists_of_rows_are_refused_with_a_remedy() -> None:
         read(json.dumps({"train": ROWS, "test": ROWS}))
 
 
+def test_a_key_that_stands_twice_in_a_list_is_refused_as_in_a_line() -> None:
+    with pytest.raises(ValueError, match="every object must have a key once, but 1 have one twice"):
+        read('[{"text": "one", "label": "no", "label": "yes"}]')
+
+
 @pytest.mark.parametrize(
     ("row", "hint"),
     [

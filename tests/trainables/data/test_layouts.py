@@ -228,6 +228,7 @@ class TestFoldersOfParts:
             "{split}/data.csv",
             "{split}/{split}.csv",
             "{split}.csv/part-00000-0a1b-c000.csv",
+            "{split}/part-00000-0a1b-c000.json",
             "plain_text/{split}-00000-of-00001.csv",
             "data/{split}-00000-of-00001-1a2b3c4d5e6f7a8b.csv",
             "unpacked/{split}.csv",
@@ -236,7 +237,11 @@ class TestFoldersOfParts:
         ],
     )
     def test_splits_are_found_where_programs_put_them(self, called: str, tmp_path: Path) -> None:
-        files = {called.format(split=split): CSV for split in ("train", "validation", "test")}
+        rows = "".join(
+            json.dumps({"text": text, "label": label}) + "\n" for text, label in (("one", 0), ("two", 1)) * 2
+        )
+        content = rows[: rows.rindex("{")] if called.endswith(".json") else CSV
+        files = {called.format(split=split): content for split in ("train", "validation", "test")}
         written = lay_out(tmp_path, {**files, "train/_SUCCESS": "", ".DS_Store": b"\0", "._train.csv": b"\0\5"})
         task = tasks.load(written)
         assert {split: table.num_rows for split, table in task.splits.items()} == dict.fromkeys(

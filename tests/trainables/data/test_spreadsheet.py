@@ -95,6 +95,12 @@ def test_sheets_that_are_called_as_splits_are_splits(tmp_path: Path) -> None:
     assert "not read of its sheets: 'notes'" in task.notes
 
 
+def test_two_sheets_for_one_split_are_refused(tmp_path: Path) -> None:
+    write_xlsx(tmp_path / "reviews.xlsx", train=ROWS, dev=ROWS[:9], val=ROWS[:9])
+    with pytest.raises(FaultsError, match="one sheet may hold a split, but there are 'train', 'dev', 'val'"):
+        tasks.load(str(tmp_path))
+
+
 def test_a_column_a_label_and_rows_of_blanks_are_read_as_in_csv(tmp_path: Path) -> None:
     rows = [
         ["text", "toxic", "threat"],
