@@ -273,16 +273,33 @@ def _read_file(path: Path, asked: Format, sheet: str | None = None) -> Rows:
     if ending in spreadsheet.ENDINGS:
         return spreadsheet.read_spreadsheet(path, asked, sheet)
     lines, encoding = read_lines(path, asked.encoding)
+    first = next((line for line in lines if line.strip()), "").strip()
     if ending in (".json", ".jsonl", ".ndjson"):
         rows = read_json(lines, asked)
-    elif next((line for line in lines if line.strip()), "").startswith(PREFIX):
+    elif first.startswith(PREFIX):
         rows = read_fasttext(lines, asked)
     else:
+        if what := _is_no_table(first):
+            raise ValueError(what)
         rows = read_delimited(lines, asked, "," if ending == ".csv" else "\t")
     notes = rows.notes
     if asked.encoding is None and encoding not in ("utf-8", "utf-8-sig"):
         notes = [f"is read as {encoding}", *notes]
     return dataclasses.replace(rows, notes=notes, format={"encoding": encoding, **rows.format})
+
+
+def _is_no_table(first: str) -> str:
+    """What a file is by its first line, where that can be no header; empty where it can be one."""
+    if first.lower().startswith(("<!doctype html", "<html")):
+        return "is a web page, as servers give in place of a file that they do not: fetch it again"
+    if first[:1] in ("{", "["):
+        try:
+            is_json = first in ("{", "[") or isinstance(json.loads(first), dict | list)
+        except (ValueError, RecursionError):
+            is_json = False
+        if is_json:
+            return "holds JSON, so call it .jsonl, or .json where all of it is one value"
+    return ""
 
 
 def _read_arrow(path: Path, asked: Format) -> Rows:

@@ -290,6 +290,18 @@ class TestWhatIsCalledAsRows:
         with pytest.raises(FaultsError, match=r"Task.json: must be called task.json"):
             tasks.load(lay_out(tmp_path, {"train.csv": CSV, "validation.csv": CSV, "Task.json": "{}"}))
 
+    @pytest.mark.parametrize(
+        ("content", "what"),
+        [
+            ('{"text": "one", "label": "no"}\n', "holds JSON, so call it .jsonl"),
+            ("[\n", "holds JSON, so call it .jsonl"),
+            ("<!DOCTYPE html>\n<html>", "is a web page"),
+        ],
+    )
+    def test_what_can_be_no_table_is_said(self, content: str, what: str, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match=f"train.csv cannot be read: {what}"):
+            tasks.load(lay_out(tmp_path, {"train.csv": content, "validation.csv": CSV}))
+
     @pytest.mark.parametrize("content", [b"PAR1\0\0", b"PK\x03\x04\0", b"\x1f\x8b\x08\0"])
     def test_another_format_by_the_name_of_a_text_says_which(self, content: bytes, tmp_path: Path) -> None:
         with pytest.raises(FaultsError, match=r"train.csv cannot be read: is no text but .*so call it"):
