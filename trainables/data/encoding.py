@@ -62,17 +62,31 @@ def opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
             yield content
     elif path.suffix.lower() == ".zip":
         try:
-            with zipfile.ZipFile(path) as archive:
-                held = [member for member in archive.namelist() if _is_content(member)]
-                if len(held) != 1:
-                    raise ValueError(f"a .zip must hold one file, but holds {', '.join(held[:5]) or 'none'}")
-                with archive.open(held[0]) as content:
-                    yield content
+            with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as content:
+                yield content
         except (zipfile.BadZipFile, NotImplementedError) as fault:
             raise ValueError(f"is no .zip that can be read: {fault}") from None
     else:
         with path.open("rb") as content:
             yield content
+
+
+def packed_ending(path: Path) -> str:
+    """The ending, in small letters, of the one file that a .zip holds; empty for any other. Raises `ValueError`."""
+    if path.suffix.lower() != ".zip":
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Path(_member(archive).lower()).suffix
+    except zipfile.BadZipFile as fault:
+        raise ValueError(f"is no .zip that can be read: {fault}") from None
+
+
+def _member(archive: zipfile.ZipFile) -> str:
+    held = [member for member in archive.namelist() if _is_content(member)]
+    if len(held) != 1:
+        raise ValueError(f"a .zip must hold one file, but holds {', '.join(held[:5]) or 'none'}")
+    return held[0]
 
 
 def _is_content(member: str) -> bool:

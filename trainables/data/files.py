@@ -20,7 +20,7 @@ from trainables.data import spreadsheet, squad
 from trainables.data.columns import find_columns, suggestion
 from trainables.data.declaration import read_declaration
 from trainables.data.delimited import read_delimited
-from trainables.data.encoding import LFS_POINTER, read_lines
+from trainables.data.encoding import LFS_POINTER, packed_ending, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json, whole_rows
 from trainables.data.label_folders import Labels, find_label_folders, read_label_folders, text_files
@@ -267,7 +267,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 
 def _read_file(path: Path, asked: Format, sheet: str | None = None) -> Rows:
-    ending = ending_of(path.name)
+    ending = ending_of(path.name) or packed_ending(path)
     if ending in (".parquet", ".arrow", ".feather"):
         return _read_arrow(path, asked)
     if ending in spreadsheet.ENDINGS:

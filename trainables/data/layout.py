@@ -18,7 +18,7 @@ from trainables.task import FURTHER_SPLIT, SPLITS, in_order
 
 ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")  # of a split's own files
 # Endings of files that a split without one of those may have; the later ones only where no earlier is there.
-_FURTHER_ENDINGS = (*ENDINGS, ".ndjson", ".json", ".feather", ".arrow"), (".txt",), spreadsheet.ENDINGS
+_FURTHER_ENDINGS = (*ENDINGS, ".ndjson", ".json", ".feather", ".arrow"), (".txt",), spreadsheet.ENDINGS, (".zip",)
 _PACKED = (".gz", ".zip")
 _ARCHIVES = (*_PACKED, ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
 CALLED = {
@@ -201,8 +201,11 @@ def _further(names: Sequence[str], *, part: str = "") -> dict[str, list[list[str
 
 
 def _ending(name: str, part: str) -> str:
-    """As `ending_of`; what ends in the name of a split, as fastText's `cooking.train`, is a text."""
-    ending = ending_of(name)
+    """As `ending_of`; what ends in the name of a split, as fastText's `cooking.train`, is a text.
+
+    The ending of what a file such as `train.zip` holds is known when it is read.
+    """
+    ending = ending_of(name) or Path(name.lower()).suffix
     return ".txt" if part == "end" and ending[1:] in CALLED else ending
 
 

@@ -80,6 +80,10 @@ class TestNamesOfSplits:
         assert list(task.splits) == ["train", "validation"]
         assert "test has no labels and counts as absent" in task.notes
 
+    def test_the_archive_that_a_file_came_in_is_no_rival(self, tmp_path: Path) -> None:
+        files: dict[str, str | bytes] = {"Train.csv": CSV, "Train.zip": b"PK", "Dev.csv": CSV}
+        assert list(tasks.load(lay_out(tmp_path, files)).splits) == ["train", "validation"]
+
 
 class TestSplitsThatAreCut:
     def test_validation_is_cut_off_train_where_there_is_none(self, tmp_path: Path) -> None:
@@ -329,9 +333,10 @@ def test_rows_that_datasets_saved_without_splits_are_cut(tmp_path: Path) -> None
     assert [split.num_rows for split in task.splits.values()] == [38, 5, 5]
 
 
-def test_a_zip_may_hold_folders_and_what_systems_leave(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".csv.zip", ".zip"])
+def test_a_zip_may_hold_folders_and_what_systems_leave(ending: str, tmp_path: Path) -> None:
     for split in ("train", "validation"):
-        with zipfile.ZipFile(tmp_path / f"{split}.csv.zip", "w") as archive:
+        with zipfile.ZipFile(tmp_path / f"{split}{ending}", "w") as archive:
             for name, content in {"data/": "", f"data/{split}.csv": CSV, "data/.DS_Store": "x"}.items():
                 archive.writestr(name, content)
     assert tasks.load(str(tmp_path)).splits["train"].num_rows == 3
