@@ -178,12 +178,19 @@ def _how(reading: Reading) -> str:
         said.append("no line holds the names of columns")
     columns = form.get("columns", {})
     if columns:
-        said.append(", ".join(f"{ours} is {theirs!r}" if ours != theirs else ours for ours, theirs in columns.items()))
-    unused = [repr(name) if name.strip() else "an unnamed column" for name in reading.columns]
-    unused = [name for name, own in zip(unused, reading.columns, strict=True) if own not in columns.values()]
+        said.append(", ".join(_named(ours, theirs) for ours, theirs in columns.items()))
+    used = {name for theirs in columns.values() for name in ([theirs] if isinstance(theirs, str) else theirs)}
+    unused = [repr(name) if name.strip() else "an unnamed column" for name in reading.columns if name not in used]
     if columns and unused:
         said.append(f"not used: {', '.join(unused[:6])}{', ...' if len(unused) > 6 else ''}")
     return "; ".join(said)
+
+
+def _named(ours: str, theirs: str | Sequence[str]) -> str:
+    if isinstance(theirs, str):
+        return f"{ours} is {theirs!r}" if ours != theirs else ours
+    some = ", ".join(map(repr, theirs[:_MOST_CLASSES])) + (", ..." if len(theirs) > _MOST_CLASSES else "")
+    return f"{ours}s are the columns {some}"
 
 
 def _table(found: Examination) -> Table:

@@ -246,7 +246,7 @@ TEXTS = {
     "blank jsonl": train("train.jsonl", "\n \n\n", "train: "),
     "garbage after a good line": train("train.jsonl", JSONL + "oops\n", "line 5 is not JSON"),
     "a torn jsonl": train("train.jsonl", JSONL[:-9], "line 4 is not JSON"),
-    "a JSON list": train("train.jsonl", json.dumps([{"text_a": "x", "label": 0}]), "line 1: must be an object"),
+    "a JSON list": train("train.jsonl", json.dumps([{"text_a": "x", "label": 0}, 3]), "row 2: must be an object"),
     "a JSON text": train("train.jsonl", '"x"\n', "line 1: must be an object, but is str"),
     "JSON nulls": train("train.jsonl", JSONL + "null\n", "line 5: must be an object, but is NoneType"),
     "indented JSON": train("train.jsonl", json.dumps({"text_a": "x", "label": 0}, indent=1), "line 1 is not JSON"),

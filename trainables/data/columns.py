@@ -22,6 +22,8 @@ PAIRS = (
     ("question1", "question2"),
     ("question", "sentence"),
     ("question", "passage"),
+    ("query", "passage"),
+    ("query", "document"),
     ("text1", "text2"),
     ("sentence_a", "sentence_b"),
     ("#1_string", "#2_string"),  # the published files of MRPC
@@ -43,6 +45,7 @@ LABELS = ("label", "labels", "gold_label", "target", "category", "class", "score
 
 
 _NUMBERING = ("id", "idx", "index")
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # what may stand around a name and is no blank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,7 @@ def find_columns(names: Sequence[str], declared: Mapping[str, str | Sequence[str
     as label are a label each; without a label, any other column may be one, which only its values tell.
     """
     if declared:
+        names = [name if name in _declared(declared) else _bare(name) for name in names]
         each = {ours: [theirs] if isinstance(theirs, str) else theirs for ours, theirs in declared.items()}
         absent = [theirs for listed in each.values() for theirs in listed if theirs not in names]
         if absent:
@@ -95,6 +99,19 @@ def find_columns(names: Sequence[str], declared: Mapping[str, str | Sequence[str
         notes=(f"columns: {', '.join(found)}",) if found else (),
         flags={} if "label" in places or "text_a" not in places else _flags(names, set(places.values())),
     )
+
+
+def names_columns(values: Sequence[str], declared: Mapping[str, str | Sequence[str]] | None = None) -> bool:
+    """Whether values are names of columns, those of texts and labels among them."""
+    try:
+        found = find_columns(values, declared)
+    except ValueError as fault:  # names enough to be in doubt about, unless those declared are absent
+        return declared is None and "could be" in str(fault)
+    return {"text_a", "label"} <= found.places.keys() or bool(declared and found.flags)
+
+
+def _declared(declared: Mapping[str, str | Sequence[str]]) -> set[str]:
+    return {name for named in declared.values() for name in ([named] if isinstance(named, str) else named)}
 
 
 def shown(names: Sequence[str], at_most: int = 12) -> str:
@@ -131,7 +148,16 @@ def suggestion(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     }
     labels = {name: count for name, count in counts.items() if 1 < count < len(rows)}
     label = min(labels, key=lambda name: labels[name]) if labels else "..."
-    return f'say in task.json which column is which, as "columns": {{"text_a": "{text}", "label": "{label}"}}'
+    called = next((name for name in labels if _plain(name) in LABELS), label)
+    others = [name for name in filled if name not in (text, called) and _is_text_like(filled[name])]
+    pair = f'; where {shown(others)} holds text too and rows are pairs, with "text_b": "{others[0]}"' if others else ""
+    return f'say in task.json which column is which, as "columns": {{"text_a": "{text}", "label": "{called}"}}{pair}'
+
+
+def _is_text_like(values: Sequence[str]) -> bool:
+    """Whether values look like texts: of several words, and hardly any twice."""
+    several = sum(len(value.split()) > 2 for value in values)
+    return 2 * several > len(values) and 2 * len(set(values)) > len(values)
 
 
 def _texts(names: Sequence[str], called: Mapping[str, list[int]]) -> dict[str, int]:
@@ -169,7 +195,12 @@ def _flags(names: Sequence[str], taken: set[int]) -> dict[str, int]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().casefold())
+    return re.sub(r"[\s-]+", "_", _bare(name).casefold())
+
+
+def _bare(name: str) -> str:
+    """A name without what surrounds it and cannot be seen."""
+    return name.strip().strip(_INVISIBLE).strip().removeprefix("# ")
 
 
 def _once(names: Sequence[str], name: str) -> int:

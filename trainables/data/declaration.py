@@ -24,6 +24,7 @@ def _is_columns(value: Any) -> bool:
         and "text_a" in value
         and value.keys() <= set(OURS)
         and all(isinstance(column, str) or (ours == "label" and _is_flags(column)) for ours, column in value.items())
+        and len(_columns_in(value)) == sum(1 if isinstance(column, str) else len(column) for column in value.values())
     )
 
 
@@ -71,7 +72,7 @@ _TASK: dict[str, _Rule] = {
 _FORMAT: dict[str, _Rule] = {
     "columns": (
         'an object like {"text_a": "review", "label": "stars"}, text_b being the third key; a list of columns as label '
-        "where each is a label",
+        "where each is a label; no column twice",
         _is_columns,
     ),
     "delimiter": ("one character", lambda v: isinstance(v, str) and len(v) == 1 and v not in '"\r\n'),
@@ -83,6 +84,15 @@ _FORMAT: dict[str, _Rule] = {
     ),
     "skip_bad_rows": ("true or false", lambda v: isinstance(v, bool)),
 }
+# What keys that mean the same are called elsewhere, without underscores.
+_ELSEWHERE = {
+    **dict.fromkeys(("id2label", "label2id", "labels", "classes", "classnames", "names"), "label_names"),
+    **dict.fromkeys(("numclasses", "nclasses", "nlabels"), "num_labels"),
+    **dict.fromkeys(("sep", "separator"), "delimiter"),
+    **dict.fromkeys(("tasktype", "type", "task", "problemtype"), "kind"),
+    **dict.fromkeys(("textcolumn", "labelcolumn", "text", "label", "texta", "textb"), "columns"),
+    **dict.fromkeys(("kfolds", "numfolds", "nfolds", "cv"), "folds"),
+}
 # Remarks for people. Anything else is a slip of the pen, or something that would be left undone without a word.
 _REMARKS = (
     "notes", "description", "comment", "source", "url", "homepage", "license", "citation", "language", "version",
@@ -90,12 +100,27 @@ _REMARKS = (
 )  # fmt: skip
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys must differ: Python would take the last value of each."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"every key must stand once, but {next(key for key in keys if keys.count(key) > 1)} does not")
+    return values
+
+
 def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, list[str]]:
     """What task.json says, where there is one, and its faults; a faulty value counts as not said."""
     path, values, faults = folder / "task.json", {}, []
     if path.exists():
         try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeDecodeError as fault:
+            faults.append(f"task.json cannot be read: save it as UTF-8, which it is not ({fault})")
+        except UnicodeEncodeError:
+            values = {}
+            faults.append("task.json: every text must be of whole characters, but one has half of a surrogate pair")
         except (OSError, ValueError, RecursionError) as fault:
             faults.append(f"task.json cannot be read: {fault}")
         if not isinstance(values, dict):
@@ -103,7 +128,9 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
             values = {}
     known = {**_TASK, **_FORMAT}
     for key in values.keys() - known.keys() - set(_REMARKS):
+        same = _ELSEWHERE.get(key.lower().replace("_", ""))
         near = difflib.get_close_matches(key.lower(), [*known, *_REMARKS], n=1, cutoff=0.7)
+        near = [same] if same else near
         hint = f"; did you mean {near[0]!r}?" if near else "."
         faults.append(
             f"task.json: unknown key {key!r}{hint} Known: {', '.join(known)}; and for remarks {', '.join(_REMARKS)}"

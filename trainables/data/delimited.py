@@ -19,12 +19,21 @@ from itertools import islice
 
 import numpy as np
 
-from trainables.data.columns import Columns, find_columns, suggestion
+from trainables.data.columns import Columns, find_columns, names_columns, suggestion
+from trainables.data.first_lines import (
+    DELIMITERS,
+    LOOKED_AT,
+    beginning,
+    find_dialect,
+    read_header,
+    with_unnamed,
+)
 from trainables.data.parsing import Dialect, Parsed, Parser, is_number, long_fields
 from trainables.data.reading import SKIP, Format, Quoting, Rows, at_lines
 
-DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
-_LOOKED_AT = 200  # rows that tell which delimiter a file without a telling header has
+_IN_MARKS = r'(?:"(?:[^"\\]|\\.)*"|[-+.\deE]*|NA|TRUE|FALSE)'
+_ALL_IN_MARKS = re.compile(f"{_IN_MARKS}(?:\t{_IN_MARKS})*")  # as R writes a row: numbers alone have no marks
+_OTHER_BACKSLASH = re.compile(r'(?<!\\)(\\\\)*\\[^"\\]')  # that is before no mark
 
 
 def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
@@ -33,27 +42,32 @@ def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
     Raises `ValueError` where the file as a whole cannot be read; what is wrong with its rows is in the result.
     """
     with long_fields():
-        start = next((number for number, line in enumerate(lines) if line.strip("\r\n")), None)
-        if start is None:
-            raise ValueError("has no header and no rows")
-        dialect = _dialect(lines, start, asked, delimiter)
-        names, first = _header(lines, start, dialect, asked)
+        start, asked, begun = beginning(lines, asked, delimiter)
+        dialect = find_dialect(lines, start, asked, delimiter)
+        names, first = read_header(lines, start, dialect, asked)
+        named, names = names, with_unnamed(lines, names, first, dialect)
         columns = find_columns(names, asked.columns)
-        parsed, dialect, notes, faults = _parse_best(lines, first, dialect, asked, len(names), columns)
-    notes = [*columns.notes, *notes]
+        parsed, dialect, notes, faults = _parse_best(lines, first, dialect, asked, names, columns)
+    notes = [*columns.notes, *begun, *notes]
+    if names[1:] == named:
+        notes.append("the numbers before the first column that has a name are those of rows, and are not read")
+    if parsed.empty:
+        notes.append(f"not read, since nothing is in them: {at_lines(parsed.empty)}")
     if dialect.delimiter != delimiter and asked.delimiter is None:
         notes.insert(0, f"its columns are separated by {DELIMITERS[dialect.delimiter]}")
     faults += _faults(parsed, dialect, len(names), skip=asked.skip_bad_rows)
     faults += _bare_returns(lines, parsed)
-    if asked.skip_bad_rows and parsed.bad:
-        notes.append(f"left out {_count(len(parsed.bad), 'broken row')}: {at_lines([b.line for b in parsed.bad])}")
+    skipped = sorted([*(bad.line for bad in parsed.bad), *parsed.repeated]) if asked.skip_bad_rows else []
+    if skipped:
+        notes.append(f"left out {_count(len(skipped), 'broken row')}: {at_lines(skipped)}")
+    faults += _repeated(parsed, lines, dialect, asked)
     hint = "" if {"text_a", "label"} <= columns.places.keys() else _hint(lines, first, dialect, names)
     return Rows(
         table=parsed.table(columns),
         names=names,
         faults=faults,
         notes=notes,
-        skipped=len(parsed.bad) if asked.skip_bad_rows else 0,
+        skipped=len(skipped),
         format={
             "delimiter": dialect.delimiter,
             "quoting": dialect.quoting,
@@ -64,53 +78,8 @@ def read_delimited(lines: Sequence[str], asked: Format, delimiter: str) -> Rows:
     )
 
 
-def _dialect(lines: Sequence[str], start: int, asked: Format, usual: str) -> Dialect:
-    """The delimiter of a file and whether blanks follow it; its quoting is looked at later."""
-    spaced = asked.quoting != "none" and asked.header is None and re.search(r'[,;|\t] +"', lines[start]) is not None
-    candidates = [asked.delimiter] if asked.delimiter else [usual, *(d for d in DELIMITERS if d != usual)]
-
-    def of(delimiter: str) -> Dialect:
-        quoting = asked.quoting or ("none" if delimiter == "\t" else "standard")
-        return Dialect(delimiter=delimiter, quoting=quoting, blank_after_delimiter=spaced)
-
-    telling, regular = [], []
-    for delimiter in candidates:
-        dialect = of(delimiter)
-        try:
-            names, first = _header(lines, start, dialect, asked)
-        except ValueError:
-            continue
-        if asked.header is None:
-            try:
-                found = find_columns(names, asked.columns)
-                if {"text_a", "label"} <= found.places.keys() or (asked.columns and found.flags):
-                    telling.append(dialect)
-            except ValueError:
-                telling.append(dialect)  # names enough to be in doubt about
-        reader = csv.reader(islice(lines, first, first + _LOOKED_AT), **{**dialect.options(), "strict": False})
-        widths = {len(row) for row in reader if row}
-        if len(names) > 1 and widths <= {len(names)}:
-            regular.append(dialect)
-    good = [dialect for dialect in telling if dialect in regular] or telling or regular
-    return next((dialect for dialect in good if dialect.delimiter == usual), good[0] if good else of(candidates[0]))
-
-
-def _header(lines: Sequence[str], start: int, dialect: Dialect, asked: Format) -> tuple[list[str], int]:
-    """The names of the columns, and the place of the first line of rows."""
-    if asked.header is not None:
-        return list(asked.header), start
-    # Where a file's texts need no quoting its names may still have it, as R writes them.
-    options = dialect.options() if '"' not in lines[start] else {**dialect.options(), "quoting": csv.QUOTE_MINIMAL}
-    reader = csv.reader(map(lines.__getitem__, range(start, len(lines))), **options)
-    try:
-        names = next(reader)
-    except csv.Error as fault:
-        raise ValueError(f"line {start + 1}, the header: {fault}") from None
-    return names, start + reader.line_num
-
-
 def _parse_best(
-    lines: Sequence[str], first: int, dialect: Dialect, asked: Format, width: int, columns: Columns
+    lines: Sequence[str], first: int, dialect: Dialect, asked: Format, names: Sequence[str], columns: Columns
 ) -> tuple[Parsed, Dialect, list[str], list[str]]:
     """The rows under the quoting that was asked for, else under the one that the file speaks for; notes; faults."""
 
@@ -118,7 +87,7 @@ def _parse_best(
         chosen = Dialect(
             delimiter=dialect.delimiter, quoting=quoting, blank_after_delimiter=dialect.blank_after_delimiter
         )
-        return Parser(lines, chosen, width, columns, settled=asked.quoting is not None).parse(first), chosen
+        return Parser(lines, chosen, names, columns, settled=asked.quoting is not None).parse(first), chosen
 
     if asked.quoting is not None:
         return *parse(asked.quoting), [], []
@@ -133,7 +102,7 @@ def _parse_best(
         return parsed, chosen, _rescue_note(parsed), []
     if parsed.is_clean:
         return parsed, chosen, [], [_backslash_doubt(marked)]
-    others = [n for n, line in enumerate(lines[first:], start=first + 1) if re.search(r'(?<!\\)(\\\\)*\\[^"\\]', line)]
+    others = [n for n, line in enumerate(lines[first:], start=first + 1) if _OTHER_BACKSLASH.search(line)]
     if not others:
         return escaped, backslash, ["quotation marks within texts have a backslash before them, which is taken off"], []
     return (
@@ -164,6 +133,8 @@ def _parse_tabs(
     if marked:
         escaped, backslash = parse("backslash")
         if escaped.is_clean and plain.bad:
+            return escaped, backslash, ["quotation marks have a backslash before them, which is taken off"], []
+        if escaped.is_clean and first > 0 and all(map(_is_all_in_marks, lines[first - 1 :])):
             return escaped, backslash, ["quotation marks have a backslash before them, which is taken off"], []
         if escaped.is_clean and not escaped.table(columns).equals(plain.table(columns)):
             return plain, none, [], [_backslash_doubt(marked)]
@@ -206,6 +177,12 @@ def _parse_tabs(
             ],
         )
     return plain, none, [], []
+
+
+def _is_all_in_marks(line: str) -> bool:
+    """Whether all texts of a line are in marks, and every backslash is there for a mark."""
+    other = "\\\\" in line or _OTHER_BACKSLASH.search(line)
+    return _ALL_IN_MARKS.fullmatch(line.rstrip("\r\n")) is not None and not other
 
 
 def _is_written(line: str, quotes_all: bool) -> bool:
@@ -259,6 +236,24 @@ def _faults(parsed: Parsed, dialect: Dialect, width: int, *, skip: bool) -> list
     return faults
 
 
+def _repeated(parsed: Parsed, lines: Sequence[str], dialect: Dialect, asked: Format) -> list[str]:
+    """The fault of rows that are the names of the columns: of files put together, or where no line was said to be."""
+    if asked.header is not None:
+        first = min([*parsed.repeated, *(int(starts[0]) for starts in parsed.starts if len(starts))], default=0)
+        row = next(csv.reader(lines[first - 1 : first], **{**dialect.options(), "strict": False}), [])
+        if first in parsed.repeated or names_columns(row):
+            return [
+                f"its first line ({', '.join(row)[:80]}) names the columns, though header in task.json says that no "
+                f"line does. Take header out, and say by columns which is which"
+            ]
+    if not parsed.repeated or asked.skip_bad_rows:
+        return []
+    return [
+        f"the names of the columns stand again in {at_lines(parsed.repeated)}, as in files put together. Take them "
+        f"out, or leave them out by {SKIP}"
+    ]
+
+
 def _bare_returns(lines: Sequence[str], parsed: Parsed) -> list[str]:
     """The fault of a carriage return outside of quotation marks in a file whose lines end with a line feed."""
     if not lines[0].endswith("\n"):
@@ -284,7 +279,7 @@ def _rescue_note(parsed: Parsed) -> list[str]:
 
 
 def _hint(lines: Sequence[str], first: int, dialect: Dialect, names: Sequence[str]) -> str:
-    reader = csv.reader(islice(lines, first, first + _LOOKED_AT), **{**dialect.options(), "strict": False})
+    reader = csv.reader(islice(lines, first, first + LOOKED_AT), **{**dialect.options(), "strict": False})
     return suggestion(names, [row for row in reader if len(row) == len(names)])
 
 

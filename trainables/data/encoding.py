@@ -18,6 +18,8 @@ from typing import IO
 
 from charset_normalizer import from_bytes
 
+from trainables.data.reading import at_lines
+
 _MARKS = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -36,6 +38,20 @@ _ELSEWHERE = {
 _SAMPLE = 1 << 16  # bytes
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 COMPRESSIONS = (".gz", ".zip")
+_BYTE_ORDER_MARK = "\ufeff"
+_OTHER_FORMATS = {  # how files of other formats begin, and what they are
+    b"PAR1": "Parquet, so call it .parquet",
+    b"ARROW1": "Arrow or Feather, so call it .feather",
+    b"PK\x03\x04": "a zip archive or a spreadsheet, so call it .zip (.csv.zip) or .xlsx",
+    b"\x1f\x8b": "packed by gzip, so call it .gz (.csv.gz)",
+    b"BZh": "packed by bzip2: unpack it",
+    b"\xfd7zXZ\x00": "packed by xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of old Excel, so call it .xls",
+    b"SQLite format 3": "a data base of SQLite: export its table as .csv",
+    b"%PDF": "a PDF: save its rows as .csv",
+    b"ORC": "ORC: save its rows as .parquet",
+}
 
 
 @contextmanager
@@ -46,12 +62,8 @@ def opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
             yield content
     elif path.suffix.lower() == ".zip":
         try:
-            with zipfile.ZipFile(path) as archive:
-                held = [member for member in archive.namelist() if not member.startswith("__MACOSX/")]
-                if len(held) != 1:
-                    raise ValueError(f"a .zip must hold one file, but holds {', '.join(held[:5]) or 'none'}")
-                with archive.open(held[0]) as content:
-                    yield content
+            with zipfile.ZipFile(path) as archive, archive.open(_member(archive)) as content:
+                yield content
         except (zipfile.BadZipFile, NotImplementedError) as fault:
             raise ValueError(f"is no .zip that can be read: {fault}") from None
     else:
@@ -59,9 +71,34 @@ def opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
             yield content
 
 
+def packed_ending(path: Path) -> str:
+    """The ending, in small letters, of the one file that a .zip holds; empty for any other. Raises `ValueError`."""
+    if path.suffix.lower() != ".zip":
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return Path(_member(archive).lower()).suffix
+    except zipfile.BadZipFile as fault:
+        raise ValueError(f"is no .zip that can be read: {fault}") from None
+
+
+def _member(archive: zipfile.ZipFile) -> str:
+    held = [member for member in archive.namelist() if _is_content(member)]
+    if len(held) != 1:
+        raise ValueError(f"a .zip must hold one file, but holds {', '.join(held[:5]) or 'none'}")
+    return held[0]
+
+
+def _is_content(member: str) -> bool:
+    """Whether a member of an archive is a file, and none that a system leaves beside others."""
+    hidden = member.startswith("__MACOSX/") or member.rpartition("/")[2].startswith((".", "Thumbs.db"))
+    return not hidden and not member.endswith("/")
+
+
 def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]:
     """The lines of a text file with their ends (\\n, \\r\\n or \\r), and its encoding: the one given, or found.
 
+    Byte order marks at the beginning of lines, as files have that were put together of several, are taken off.
     Raises `ValueError` where there is doubt, saying what to do, and `OSError` where there is no such file.
     """
     given = encoding
@@ -69,6 +106,9 @@ def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]
         head = content.read(1 << 12)
         if head.startswith(LFS_POINTER):
             raise ValueError("is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository")
+    for begin, what in _OTHER_FORMATS.items():
+        if head.startswith(begin) and (b"\0" in head or not begin.isalpha()):
+            raise ValueError(f"is no text but {what}")
     encoding = given or _marked(head) or "utf-8"
     try:
         return _decoded(path, encoding), encoding
@@ -97,7 +137,7 @@ def _marked(head: bytes) -> str | None:
 def _decoded(path: Path, encoding: str) -> list[str]:
     # Line by line, since one emoji would make a text of the whole file take four bytes a character.
     with opened(path) as content, io.TextIOWrapper(content, encoding=encoding, newline="") as text:
-        return list(text)
+        return [line.lstrip(_BYTE_ORDER_MARK) if line[0] == _BYTE_ORDER_MARK else line for line in text]
 
 
 def _speaks_against(text: str) -> bool:
@@ -108,16 +148,22 @@ def _speaks_against(text: str) -> bool:
 
 def _guess(path: Path) -> str:
     """The encoding of a file that is not UTF-8. Raises `ValueError` with the remedy where there is doubt."""
-    sample, first, number = bytearray(), 0, 0
+    sample, others, sound = bytearray(), list[int](), 0
     with opened(path) as content:
         for number, line in enumerate(content, start=1):
             try:
                 line.decode("utf-8")
+                sound += not line.isascii()
             except UnicodeDecodeError:
-                first = first or number
+                others.append(number)
             if not line.isascii() and len(sample) < _SAMPLE:
                 sample += line
         whole = bytes(sample)
+    if sound and b"\0" not in whole:  # hardly any line of another encoding is UTF-8 by chance
+        raise ValueError(
+            f"is UTF-8 in {sound:,} of its lines with other letters than ASCII's, but not in {at_lines(others)}. Write "
+            f'these in UTF-8 too, or say in task.json which encoding all lines are in, as "encoding": "cp1252"'
+        )
     # Its words of caution are its own log's, and ours is the fault.
     matches = list(from_bytes(whole)) if whole else []
     possible = [match.encoding for match in matches]
@@ -132,6 +178,6 @@ def _guess(path: Path) -> str:
     likely = ", ".join(possible[:3]) or "none that is known"
     shown = f'"encoding": "{possible[0]}"' if possible else '"encoding": "cp1252"'
     raise ValueError(
-        f"is not UTF-8 (line {first}), and its bytes leave doubt which encoding it is in (likely: {likely}). "
-        f"Save it as UTF-8, or say which in task.json, as {shown}"
+        f"is not UTF-8 (line {others[0] if others else 1}), and its bytes leave doubt which encoding it is in (likely: "
+        f"{likely}). Save it as UTF-8, or say which in task.json, as {shown}"
     )

@@ -1,7 +1,8 @@
-"""Lines in fastText's format: `__label__`, a label, a blank and the text."""
+"""Lines in fastText's format: `__label__`, a label, a blank or a tab, and the text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -17,15 +18,14 @@ def read_fasttext(lines: Sequence[str], asked: Format) -> Rows:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        first, _, rest = line.strip("\r\n").partition(" ")
+        first, rest = _first_word(line)
         if not first.startswith(PREFIX) or first == PREFIX:
             bare.append(number)
         else:
-            of_line, text = [first.removeprefix(PREFIX)], rest.strip()
-            while text.startswith(PREFIX) and not text.startswith(f"{PREFIX} ") and text != PREFIX:
-                first, _, text = text.partition(" ")
+            of_line, text = [first.removeprefix(PREFIX)], rest
+            while text.startswith(PREFIX) and _first_word(text)[0] != PREFIX:
+                first, text = _first_word(text)
                 of_line.append(first.removeprefix(PREFIX))
-                text = text.strip()
             labels.append(of_line)
             texts.append(text)
             numbers.append(number)
@@ -50,3 +50,9 @@ def read_fasttext(lines: Sequence[str], asked: Format) -> Rows:
         notes=notes + ([f"left out {len(left_out)} broken rows: {at_lines(left_out)}"] if left_out else []),
         skipped=len(left_out),
     )
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """What is before the first blank or tab of a text, and what is after it."""
+    first, *rest = re.split(r"[ \t]", text.strip("\r\n"), maxsplit=1)
+    return first, rest[0].strip() if rest else ""

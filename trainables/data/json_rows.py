@@ -1,21 +1,23 @@
-"""Rows as JSON: an object a line, or one list of objects."""
+"""Rows as JSON: an object a line, one list of objects, or one object that holds rows or columns."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
-from trainables.data.columns import find_columns
+from trainables.data.columns import find_columns, names_columns, suggestion
 from trainables.data.label_sets import FLAG
 from trainables.data.labels import SEVERAL
 from trainables.data.reading import LINE, SKIP, Format, Rows, at_lines
 
 _CHUNK = 20_000  # rows made into Arrow at a time
+_LOOKED_AT = 200  # rows that tell which column is which
 
 
 @dataclass(kw_only=True)
@@ -28,6 +30,93 @@ class _Misses:
     def add(self, rule: str, number: int, came: str) -> None:
         self.where.setdefault(rule, []).append(number)
         self.first.setdefault(rule, came)
+
+
+def read_json(lines: Sequence[str], asked: Format) -> Rows:
+    """The rows of a file, however it holds them. Raises `ValueError` where it holds none."""
+    rows = whole_rows(lines, asked)
+    return read_json_lines(lines, asked) if rows is None else read_json_list(rows, asked)
+
+
+def whole_rows(lines: Sequence[str], asked: Format) -> list[Any] | None:
+    """The rows of a file that is one value, or values of several lines each; None where each line is a value.
+
+    One value is a list of rows, or an object: of columns as pandas writes it, by row or as lists; of rows by their
+    number; or with one list of rows among its values. Raises `ValueError` where it has several.
+    """
+    filled = (line for line in lines if line.strip())
+    first, is_alone = next(filled, "").strip(), next(filled, None) is None
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        is_whole = first[:1] in ("[", "{")
+    else:
+        is_whole = is_alone
+    values = _values(lines) if is_whole else None
+    if values is None or len(values) != 1:
+        return values
+    if isinstance(values[0], list):
+        return values[0]
+    return _rows_of(values[0], asked) if isinstance(values[0], dict) else None
+
+
+def _values(lines: Sequence[str]) -> list[Any] | None:
+    """The values that stand one after the other, with commas between them or not; None where anything else stands."""
+    text, place = "".join(lines), 0
+    twice: list[str] = []
+    found = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice.append(next(key for key in keys if keys.count(key) > 1))
+        return values
+
+    decoder = json.JSONDecoder(object_pairs_hook=note)
+    while place := _next(text, place):
+        try:
+            value, place = decoder.raw_decode(text, place - 1)
+        except (ValueError, RecursionError):
+            return None
+        found.append(value)
+    if twice:
+        raise ValueError(f"every object must have a key once, but {len(twice):,} have one twice (such as {twice[0]!r})")
+    return found
+
+
+def _next(text: str, place: int) -> int:
+    """The place after the next character that is no blank; 0 where there is none."""
+    match = re.compile(r"[\s,]*").match(text, place)
+    return match.end() + 1 if match is not None and match.end() < len(text) else 0
+
+
+def _rows_of(value: Mapping[str, Any], asked: Format) -> list[Any] | None:
+    """The rows that one object holds; None where it is a row itself."""
+    inner = list(value.values())
+    if names_columns(list(value), asked.columns):
+        if all(isinstance(column, dict) for column in inner):
+            places = list(dict.fromkeys(place for column in inner for place in column))
+            return [{name: column.get(place) for name, column in value.items()} for place in places]
+        if all(isinstance(column, list) and len(column) == len(inner[0]) for column in inner):
+            return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
+        return None
+    columns, data = value.get("columns"), value.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
+        return [dict(zip(map(str, columns), row, strict=False)) for row in data]
+    if inner and all(isinstance(row, dict) and names_columns(list(row), asked.columns) for row in inner):
+        return inner
+    lists = {name: rows for name, rows in value.items() if isinstance(rows, list) and _are_objects(rows)}
+    if len(lists) > 1:
+        raise ValueError(
+            f"is one object with several lists of rows ({', '.join(lists)}): save each as a file of its own, such as "
+            f"{next(iter(lists))}.json"
+        )
+    return next(iter(lists.values()), None)
+
+
+def _are_objects(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, dict) for value in values)
 
 
 def read_json_lines(lines: Sequence[str], asked: Format) -> Rows:
@@ -52,14 +141,8 @@ def read_json_lines(lines: Sequence[str], asked: Format) -> Rows:
     return _table(rows, asked, lines)
 
 
-def read_json_list(text: str, asked: Format) -> Rows:
-    """One list of objects. Raises `ValueError` where it is none."""
-    try:
-        values = json.loads(text)
-    except RecursionError:
-        raise ValueError("is too deep") from None
-    if not isinstance(values, list):
-        raise ValueError(f"must be a list of objects, but is {_kind(values)}")
+def read_json_list(values: Sequence[Any], asked: Format) -> Rows:
+    """Objects, a row each."""
 
     def rows(misses: _Misses) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in enumerate(values, start=1):
@@ -122,7 +205,16 @@ def _table(
         notes=notes,
         skipped=len(skipped) if asked.skip_bad_rows else 0,
         format={"columns": dict(zip(keys, theirs, strict=True))},
+        hint="" if {"text_a", "label"} <= columns.places.keys() else _hint(rows, list(names)),
     )
+
+
+def _hint(rows: Callable[[_Misses], Iterator[tuple[int, dict[str, Any]]]], names: Sequence[str]) -> str:
+    """Which columns to declare, by the values of some rows; nothing where these hold objects or lists."""
+    some = [row for _, row in islice(rows(_Misses()), _LOOKED_AT)]
+    plain = [name for name in names if not any(isinstance(row.get(name), dict | list) for row in some)]
+    cells = [["" if row.get(name) is None else str(row[name]) for name in plain] for row in some]
+    return suggestion(plain, cells) if len(plain) == len(names) or len(plain) > 1 else ""
 
 
 def _refuse_few_lists(values: list[list[Any]], label: int, numbers: list[int], misses: _Misses) -> None:

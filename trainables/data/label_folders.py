@@ -51,7 +51,9 @@ def find_label_folders(names: Sequence[str]) -> tuple[dict[str, Labels], list[st
     for split, labels in splits.items():
         for label in [label for label in labels if label.lower() in _UNLABELLED]:
             notes.append(f"{split}: {len(labels.pop(label)):,} texts in {label} have no label and are not read")
-    found: dict[str, Labels] = {split: splits[split] for split in in_order(splits) if len(splits[split]) > 1}
+    found: dict[str, Labels] = {}
+    if any(len(labels) > 1 for labels in splits.values()):  # of which others may have rows of one alone
+        found = {split: splits[split] for split in in_order(splits) if splits[split]}
     if not found and len(whole) > 1:
         found[WHOLE] = whole
     for split, chosen in found.items():

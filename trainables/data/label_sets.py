@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,47 @@ def with_lists(
     return found
 
 
+def from_places(tables: Mapping[str, pa.Table], notes: list[str]) -> tuple[dict[str, pa.Table], int]:
+    """The splits with lists of labels in place of lists that have a 0 or a 1 for each; and how many labels there are.
+
+    Lists are taken for such where all are of one length and hold 0 and 1 alone, some of them twice or more: a label
+    stands once. Else the splits come back as they are, and 0. A label is called by its place, counted from 0.
+    """
+    columns = {split: table["label"] for split, table in tables.items() if "label" in table.column_names}
+    has = {split: _flags_of_lists(column) for split, column in columns.items()}
+    widths = {flags.shape[1] for flags in has.values() if flags is not None}
+    known = [flags for flags in has.values() if flags is not None]
+    if len(known) < len(has) or len(widths) != 1 or not any(_is_twice(flags) for flags in known):
+        return dict(tables), 0
+    found, width = dict(tables), widths.pop()
+    for split, column in columns.items():
+        flags, is_null = has[split], np.asarray(pc.is_null(column).to_numpy())
+        assert flags is not None
+        counts = np.zeros(len(column), np.int64)
+        counts[~is_null] = flags.sum(axis=1)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        labels = pa.ListArray.from_arrays(offsets, pa.array(np.nonzero(flags)[1]), mask=pa.array(is_null))
+        found[split] = found[split].set_column(found[split].column_names.index("label"), "label", labels)
+    notes.append(f"labels are lists of {width} numbers of 0 and 1, one for each label")
+    return found, width
+
+
+def _flags_of_lists(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Lists of one length as truth values (rows that have one, length); None where they hold anything but 0 and 1."""
+    rows = column.combine_chunks().drop_null()
+    lengths, values = pc.unique(pc.list_value_length(rows)).to_pylist(), rows.flatten()
+    if len(lengths) != 1 or lengths[0] < 2 or values.null_count:
+        return None
+    flags = _flags(pa.chunked_array([values]))
+    return None if flags is None else flags.reshape(-1, lengths[0])
+
+
+def _is_twice(flags: np.ndarray) -> bool:
+    """Whether some row has a value twice."""
+    yes = flags.sum(axis=1)
+    return bool(((yes > 1) | (flags.shape[1] - yes > 1)).any())
+
+
 def from_flags(
     tables: Mapping[str, pa.Table], asked: Sequence[str] | None, faults: list[str], notes: list[str]
 ) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
@@ -153,18 +195,32 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+_PLAIN = (str, int)  # and no bool
+_IN_MARKS = r"(?:'[^'\\]*'|\"[^\"\\]*\")"
+_OF_NUMPY = re.compile(rf"\[\s*(?:{_IN_MARKS}(?:\s+{_IN_MARKS})+|-?\d+(?:\s+-?\d+)+)\s*\]")  # no commas between values
+
+
 def _written_list(text: str) -> list[str] | None:
-    """The labels of a list written as JSON or as Python writes it, `['joy', 'love']`; None where a text is no list."""
+    """The labels of a list written as JSON, as Python writes it, a tuple or a set too, or as numpy does.
+
+    That is `["joy", "love"]`, `['joy', 'love']`, `('joy',)` or `['joy' 'love']`. None where a text is no list.
+    """
     text = text.strip()
-    if not (text.startswith("[") and text.endswith("]")):
+    if text[:1] + text[-1:] not in ("[]", "()", "{}"):
         return None
+    if text == "set()":
+        return []
+    if _OF_NUMPY.fullmatch(text):
+        return [part.strip("'\"") for part in re.findall(rf"{_IN_MARKS}|-?\d+", text)]
     for read in (json.loads, ast.literal_eval):
         try:
             values = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        plain = isinstance(values, list) and all(type(value) in (str, int) for value in values)
-        return [str(value) for value in values] if plain else None
+        plain = isinstance(values, list | tuple | set) and all(type(value) in (str, int) for value in values)
+        return (
+            sorted(map(str, values)) if plain and isinstance(values, set) else list(map(str, values)) if plain else None
+        )
     return None
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from trainables.faults import unknown_name
 from trainables.metrics import TaskKind
 
+PLAIN = "write decimals with a point, and no signs of thousands, percent or currency"
 SEVERAL = '"kind": "multilabel" in task.json'
 _MANY = 50  # whole numbers that are not 0..n-1: beyond it they may be scores
 
@@ -19,6 +20,16 @@ _MANY = 50  # whole numbers that are not 0..n-1: beyond it they may be scores
 _LEADING_ZERO = r"^[+-]?0[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _WITH_COMMAS = r"^[+-]?[0-9]+(,[0-9]+)*$"
+# Numbers as people and spreadsheets write them: "1,000.5", "12.5%", "$3.50", a minus that is no hyphen.
+_SIGN, _UNIT = r"[+\x{2212}\x{2013}-]", r"[$\x{20ac}\x{a3}\x{a5}%\x{2030}]"
+_DIGITS = r"(?:[0-9]{1,3}(?:[, '\x{a0}\x{202f}][0-9]{3})+(?:[.][0-9]+)?|[0-9]+(?:[.,][0-9]+)?)"
+_WRITTEN_NUMBER = f"^{_SIGN}?{_UNIT}? ?{_DIGITS} ?{_UNIT}?$"
+_HEXADECIMAL = r"^[+-]?0[xX]"
+# What stands for a label that is not given away.
+_NO_LABELS = (
+    *("?", "-", "--", "na", "n/a", "#n/a", "nan", "null", "none", "\\n"),
+    *("unknown", "unlabeled", "unlabelled", "hidden"),
+)
 
 
 def parse(column: pa.ChunkedArray) -> pa.Array:
@@ -43,7 +54,7 @@ def parse(column: pa.ChunkedArray) -> pa.Array:
         return pc.if_else(labels, "True", "False")
     labels = as_text(labels)
     if not is_text(labels.type):
-        several = f" (several labels a text are of {SEVERAL})" if pa.types.is_nested(labels.type) else ""
+        several = f" (several labels a text are of {SEVERAL})" if pa.types.is_list(labels.type) else ""
         raise ValueError(f"label: must be whole numbers, numbers or names, but is {labels.type}{several}")
     labels = labels.cast(pa.string())
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
@@ -53,12 +64,28 @@ def read_numbers(labels: Mapping[str, pa.Array], names: Sequence[str], *, scores
     """The labels of all splits, those of a split that are numbers written as text made numbers, as in a csv file.
 
     They stay names where all of them are among the declared `names`, and where one of any split has a leading zero
-    ("007"), unless they are `scores`.
+    ("007"), unless they are `scores`. Blanks around a number do not count.
     """
     texts = {split: values for split, values in labels.items() if pa.types.is_string(values.type)}
+    if any(pc.any(pc.match_substring_regex(values, _HEXADECIMAL)).as_py() for values in texts.values()):
+        return dict(labels)
     if not scores and any(pc.any(pc.match_substring_regex(values, _LEADING_ZERO)).as_py() for values in texts.values()):
         return dict(labels)
     return {**labels, **{split: _number(values, names) for split, values in texts.items()}}
+
+
+def without_blanks(labels: Mapping[str, pa.Array], names: Sequence[str]) -> dict[str, pa.Array]:
+    """The labels of all splits, names without the blanks around them, where no two names are one without.
+
+    Where some are, as " pos" and "pos", all stay as they are: which is meant is for a warning to ask. So do names that
+    are declared in `names`.
+    """
+    texts = {split: values for split, values in labels.items() if pa.types.is_string(values.type)}
+    written = {name for values in texts.values() for name in pc.unique(values.drop_null()).to_pylist()}
+    bare = {name.strip() for name in written}
+    if bare == written or len(bare) < len(written) or not written.isdisjoint(names) or "" in bare:
+        return dict(labels)
+    return {**labels, **{split: pc.utf8_trim_whitespace(values) for split, values in texts.items()}}
 
 
 def read_names(
@@ -87,9 +114,10 @@ def read_names(
 def _number(labels: pa.Array, names: Sequence[str]) -> pa.Array:
     if names and pc.all(pc.is_in(labels.drop_null(), pa.array(names, pa.string()))).as_py():
         return labels
+    bare = pc.utf8_trim_whitespace(labels)
     for number in (pa.int64(), pa.float64()):
         try:
-            return labels.cast(number)
+            return bare.cast(number)
         except pa.ArrowInvalid:
             continue
     return labels
@@ -102,6 +130,14 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
     values = labels.drop_null()
     numbers = pc.match_substring_regex(values, _NUMBER)
     count = pc.sum(numbers).as_py() or 0
+    written = pc.or_(pc.match_substring_regex(values, _WRITTEN_NUMBER), numbers)
+    if pc.any(pc.match_substring_regex(values, "[0-9][.][0-9]")).as_py() and pc.all(written).as_py():
+        odd = pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True))
+        came = _some([repr(value) for value in pc.unique(labels.filter(odd)).to_pylist()], 3)
+        return (
+            f"labels are numbers, but not all are written as such ({came} in {where(odd, lines)}): {PLAIN}; or say "
+            f'"kind": "classification" in task.json if all labels are names'
+        )
     with_point = pc.any(pc.and_(numbers, pc.match_substring(values, "."))).as_py()
     if with_point and 2 * count > len(values):
         stray = pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True))
@@ -114,19 +150,23 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
     if pc.any(commas).as_py() and pc.all(pc.match_substring_regex(values, _WITH_COMMAS)).as_py():
         came = _some([repr(value) for value in pc.unique(values.filter(commas)).to_pylist()], 3)
         return (
-            f"labels hold numbers with commas ({came}): write decimals with a point. Where these are several labels a "
+            f"labels hold numbers with commas ({came}): {PLAIN}. Where these are several labels a "
             f'text, say {SEVERAL} and "label_separator": ","; where they are names, "kind": "classification"'
         )
     return None
 
 
 def hidden(labels: pa.Array, known: pa.Array | None = None) -> bool:
-    """Whether a split gives no labels away, as the test splits of GLUE: every label null, or -1 where none of the
-    `known` ones of train is."""
+    """Whether a split gives no labels away, as the test splits of GLUE: every label null, or -1 or a word such as "?"
+    where none of the `known` ones of train is."""
     if labels.null_count == len(labels):
         return True
     if pa.types.is_string(labels.type):
-        return False
+        if known is None or not pa.types.is_string(known.type):
+            known = pa.array([], pa.string())
+        written = pc.unique(labels.drop_null())
+        is_word = written.to_pylist()[0].strip().lower() in _NO_LABELS
+        return len(written) == 1 and is_word and not pc.any(pc.is_in(known, written)).as_py()
     if known is not None and not pa.types.is_string(known.type) and pc.any(pc.equal(known, -1)).as_py():
         return False
     return pc.all(pc.equal(labels.drop_null(), -1)).as_py() is not False
@@ -190,13 +230,19 @@ def to_classes(
     if not pc.any(outside).as_py():
         return labels, []
     values = pc.unique(labels.filter(outside)).sort().to_pylist()
-    return labels, [f"labels must be in 0..{num_labels - 1}, but got {_some(values)} in {where(outside, lines)}"]
+    fault = f"labels must be in 0..{num_labels - 1}, but got {_some(values)} in {where(outside, lines)}"
+    if names:
+        fault += ". label_names are those of 0, 1, ... in order; as an object, they say which label each is for: "
+        fault += f'{{"{values[0]}": "{names[-1]}", ...}}'
+    return labels, [fault]
 
 
 def to_scores(labels: pa.Array, lines: pa.Array | None = None) -> tuple[pa.Array, list[str]]:
     """Regression targets (float64) and the faults of those that are no finite number."""
     if pa.types.is_string(labels.type):
-        return labels, [f"labels of a regression must be numbers, but got {_some(pc.unique(labels).to_pylist())}"]
+        stray = labels.filter(pc.invert(pc.fill_null(pc.match_substring_regex(labels, _NUMBER), True)))
+        where_from = [repr(value) for value in pc.unique(stray).to_pylist()]
+        return labels, [f"labels of a regression must be numbers, but got {_some(where_from)}: {PLAIN}"]
     labels = labels.cast(pa.float64())
     infinite = pc.invert(pc.is_finite(labels))
     return labels, [f"labels must be finite, but {where(infinite, lines)} are not"] if pc.any(infinite).as_py() else []
@@ -234,7 +280,12 @@ def is_text(kind: pa.DataType) -> bool:
 def as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Bytes as the text they are in UTF-8, as older writers of Parquet leave it; anything else as it is."""
     kind = column.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+    if (
+        pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+    ):
         try:
             return column.cast(pa.binary()).cast(pa.string())
         except pa.ArrowInvalid:

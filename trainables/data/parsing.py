@@ -19,6 +19,8 @@ from trainables.data.columns import Columns
 from trainables.data.reading import LINE, Quoting
 
 _CHUNK = 20_000  # rows made into Arrow at a time
+_NOTHING = " \t\r\n\v\f\0\x1a\u00a0"  # what a field may be of that holds nothing; DOS ends files with \x1a
+_RULE = "-=:+"  # what a rule is made of
 _FEW = 50  # labels, beyond which numbers are taken for scores
 
 
@@ -60,6 +62,8 @@ class Parsed:
     rescued: list[int] = field(default_factory=list)  # lines of rows with a mark that opens nothing
     several: list[tuple[int, int, int, int]] = field(default_factory=list)  # first and last line, and their fields
     doubtful: list[tuple[int, int]] = field(default_factory=list)  # first and last line
+    empty: list[int] = field(default_factory=list)  # lines of rows whose every field is blank, which are not kept
+    repeated: list[int] = field(default_factory=list)  # lines of rows that are the names of the columns, not kept
 
     @property
     def is_clean(self) -> bool:
@@ -75,8 +79,11 @@ class Parsed:
 class Parser:
     """Cuts lines into rows under one dialect; `settled` where the user said which, and there is no doubt."""
 
-    def __init__(self, lines: Sequence[str], dialect: Dialect, width: int, columns: Columns, *, settled: bool) -> None:
-        self._lines, self._dialect, self._width, self._settled = lines, dialect, width, settled
+    def __init__(
+        self, lines: Sequence[str], dialect: Dialect, names: Sequence[str], columns: Columns, *, settled: bool
+    ) -> None:
+        self._lines, self._dialect, self._names, self._settled = lines, dialect, list(names), settled
+        self._width = len(names)
         self._places = list(columns.kept.values())
         self._label = columns.places.get("label")
         self._label_at = self._places.index(self._label) if self._label is not None else None
@@ -94,6 +101,8 @@ class Parser:
         while place < len(self._lines):
             place = self._chunk(place)
         self._judge()
+        self._parsed.empty.sort()
+        self._parsed.repeated.sort()
         return self._parsed
 
     def _reader(self, place: int) -> Any:
@@ -133,6 +142,9 @@ class Parser:
             before = reader.line_num
             if not row:
                 continue
+            if len(row) != self._width and _is_blank(row):
+                self._parsed.empty.append(line + 1)
+                continue
             if len(row) != self._width:
                 self._parsed.bad.append(Bad(line=line + 1, columns=len(row), text=self._lines[line], torn=False))
                 continue
@@ -161,6 +173,15 @@ class Parser:
         return self._escaped.fullmatch(record) is not None
 
     def _keep(self, rows: list[list[str]], starts: np.ndarray) -> None:
+        odd = [at for at, row in enumerate(rows) if not row[0].strip(_NOTHING + _RULE) or row == self._names]
+        repeated = [at for at in odd if rows[at] == self._names]
+        empty = [at for at in odd if _is_blank(rows[at])]
+        if repeated or empty:
+            self._parsed.repeated += starts[repeated].tolist()
+            self._parsed.empty += starts[empty].tolist()
+            kept = np.ones(len(rows), bool)
+            kept[[*repeated, *empty]] = False
+            rows, starts = [rows[at] for at in np.flatnonzero(kept)], starts[kept]
         self._parsed.batches.append([pa.array([row[place] for row in rows], pa.string()) for place in self._places])
         self._parsed.starts.append(starts)
 
@@ -224,6 +245,12 @@ class Parser:
             return len(row) == width and (row[label] in values or (scores and is_number(row[label])))
 
         return known
+
+
+def _is_blank(row: Sequence[str]) -> bool:
+    """Whether a row holds nothing, or only the rule that tables written as text have below their header."""
+    filled = [text for value in row if (text := value.strip(_NOTHING))]
+    return all(len(text) > 2 and not text.strip(_RULE) for text in filled)
 
 
 def is_number(text: str) -> bool:

@@ -129,6 +129,9 @@ def make_task(
         declared = dataclasses.replace(declared, kind="multilabel")
         before = len(faults)
         tables = label_sets.with_lists(tables, declared.label_separator, faults, notes)
+        tables, width = label_sets.from_places(tables, notes)
+        if width and not declared.label_names:
+            declared = dataclasses.replace(declared, num_labels=declared.num_labels or width)
         incomplete = tables if len(faults) > before else incomplete
     if declared.skip_bad_rows:
         tables = {split: _without_bad_rows(split, table, declared, notes) for split, table in tables.items()}
@@ -297,6 +300,7 @@ def _parse_labels(
             faults.append(f"{split}: {fault}")
     names = declared.label_names or ()
     labels = label_columns.read_numbers(labels, names, scores=_is_regression(declared))
+    labels = label_columns.without_blanks(labels, names)
     if names or declared.kind is not None:
         return labels
     strange = {split: label_columns.strange_names(values, lines[split]) for split, values in labels.items()}

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from trainables import metrics
+from trainables.data.encoding import COMPRESSIONS, opened
+from trainables.data.layout import CALLED, ending_of
 from trainables.data.rows import Declared, declaration_faults, metric_faults
 from trainables.faults import FaultsError
 from trainables.task import FURTHER_SPLIT, SPLITS, Reading, Task, TaskInfo, fingerprint, in_order
@@ -32,15 +34,18 @@ SCHEMA = pa.schema(
     }
 )
 # What the authors of SQuAD call the files of a split.
-OFFICIAL_NAMES = {"train-v1.1.json": "train", "dev-v1.1.json": "validation", "test-v1.1.json": "test"}
+OFFICIAL_NAMES = {
+    f"{called}-{version}.json": split
+    for version in ("v1.1", "v2.0")
+    for called, split in (("train", "train"), ("dev", "validation"), ("test", "test"))
+}
 
-_FLAT = (".jsonl", ".parquet")
 _COLUMNS = {"question", "context", "answers"}
 
 # What a file must keep to; a fault names the rule and the places that do not.
 OBJECTS = "every {} must be a list of objects"
 CONTEXT = "every paragraph must have a non-empty text `context`"
-ID = "every question must have an `id`, a non-empty text"
+ID = "every question must have an `id`, a non-empty text or a whole number"
 UNIQUE = "every id must differ from all others of the split"
 QUESTION = "every question must have a text `question`"
 ANSWERED = "every question must have an answer (those that have none are of SQuAD v2.0, another task)"
@@ -53,10 +58,17 @@ Misses = dict[str, list[str]]  # rule -> the places that do not keep it
 def split_files(names: Sequence[str]) -> dict[str, list[str]]:
     """The files of a folder in this format, by split: one a split if all is well."""
     found: dict[str, list[str]] = {}
+    others: dict[str, list[str]] = {}
     for name in sorted(names):
-        split = OFFICIAL_NAMES.get(name, name.removesuffix(".json"))
-        if name.endswith(".json") and (split in SPLITS or FURTHER_SPLIT.fullmatch(split)):
+        called = name.removesuffix(Path(name).suffix) if Path(name).suffix in COMPRESSIONS else name
+        split = OFFICIAL_NAMES.get(called, called.removesuffix(".json"))
+        if not called.endswith(".json"):
+            continue
+        if split in SPLITS or FURTHER_SPLIT.fullmatch(split):
             found.setdefault(split, []).append(name)
+        elif (other := CALLED.get(split.lower())) in SPLITS:
+            others.setdefault(other, []).append(name)
+    found = {**others, **found}
     return {split: found[split] for split in in_order(found)}
 
 
@@ -90,7 +102,7 @@ def load_squad(
             splits[split] = table
     for split in ("train", "validation"):
         if split not in files:
-            known = [f"{split}.json", *(name for name, of in OFFICIAL_NAMES.items() if of == split)]
+            known = [f"{split}.json", *[name for name, of in OFFICIAL_NAMES.items() if of == split][:1]]
             held = ", ".join(names[:10]) or "nothing"
             faults.append(f"{split}: needs a file {' or '.join(known)}, but {folder} holds {held}")
     if faults:
@@ -116,10 +128,12 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
 
     With `answers_optional` the table of a file without a single answer is None, and that is no fault.
     """
-    flat = path.suffix in _FLAT
     try:
-        document = _nested(path) if flat else json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as fault:
+        flat = is_flat(path)
+        document = _nested(path) if flat else json.loads(_text(path))
+    except UnicodeDecodeError as fault:
+        return None, [f"cannot be read: save it as UTF-8, which it is not ({fault})"]
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as fault:
         return None, [f"cannot be read: {' '.join(str(fault).split())}"]
     if not isinstance(document, dict):
         return None, [f"must be an object with a list `data`, but is {type(document).__name__}"]
@@ -145,25 +159,36 @@ def read_squad(path: Path, *, answers_optional: bool = False) -> tuple[pa.Table 
 
 def is_flat(path: Path) -> bool:
     """Whether the rows of a file are questions, one a row, with their contexts. Raises what reading it raises."""
-    if path.suffix == ".parquet":
+    if ending_of(path.name) == ".parquet":
         with pa.parquet.ParquetFile(path) as file:
             return set(file.schema_arrow.names) >= _COLUMNS
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8-sig") as lines:
-            row = json.loads(next((line for line in lines if line.strip()), "null"))
-        return isinstance(row, dict) and row.keys() >= _COLUMNS
-    return False
+    if ending_of(path.name) not in (".jsonl", ".ndjson", ".json"):
+        return False
+    with opened(path) as content:
+        first = next((line for line in content if line.strip()), b"null").decode("utf-8-sig")
+    try:
+        row = json.loads(first)
+    except ValueError:  # of several lines
+        row = json.loads(_text(path)) if first.lstrip().startswith("[") else None
+    row = row[0] if isinstance(row, list) and row else row
+    return isinstance(row, dict) and row.keys() >= _COLUMNS
+
+
+def _text(path: Path) -> str:
+    with opened(path) as content:
+        return content.read().decode("utf-8-sig")
 
 
 def _nested(path: Path) -> dict[str, Any]:
     """The rows of a flat file as the one object that SQuAD's own files are, a paragraph a row."""
     rows: list[Any]
-    if path.suffix == ".parquet":
+    if ending_of(path.name) == ".parquet":
         with pa.parquet.ParquetFile(path) as file:
             rows = file.read().to_pylist()
+    elif (text := _text(path)).lstrip().startswith("["):
+        rows = json.loads(text)
     else:
-        with path.open(encoding="utf-8-sig") as lines:
-            rows = [json.loads(line) for line in lines if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     paragraphs = []
     for row in rows:
         if not isinstance(row, dict):
@@ -198,6 +223,7 @@ def _questions(document: Mapping[str, Any], misses: Misses) -> Iterator[dict[str
             context = None
         for question, place in _objects(paragraph, "qas", f"{here}.", misses):
             name = question.get("id")
+            name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
             if not _is_text(name) or not name:
                 _miss(misses, ID, place)
                 name = None

@@ -55,8 +55,12 @@ ODD: dict[str, tuple[Task, str]] = {
         "3 of 4 labels look like others (' good', 'Good ', 'good')",
     ),
     "null-words-as-labels": (
-        task_of(labels=dict.fromkeys(SIZES, ["None", "good"] * 60)),
-        "'None' is taken for the name of a class, in 120 rows",
+        task_of(labels=dict.fromkeys(SIZES, ["None", "good", "-"] * 40)),
+        "'-', 'None' are taken for names of classes, in 160 rows",
+    ),
+    "several-labels-in-one": (
+        task_of(labels=dict.fromkeys(SIZES, ["joy|love", "joy", "love|fear", "fear|joy"] * 30)),
+        "3 of 4 classes are several others with '|' between them ('fear|joy', 'joy|love', 'love|fear')",
     ),
     "many-classes": (
         task_of(labels={"train": [f"id{n}" for n in range(120)], "validation": ["id1"] * 60, "test": ["id2"] * 60}),

@@ -64,3 +64,17 @@ def test_lines_keep_their_ends_and_end_nowhere_else(tmp_path: Path) -> None:
 def test_a_compressed_file_is_unpacked(tmp_path: Path) -> None:
     path = write(tmp_path, gzip.compress("größe\n".encode("cp1252")), "train.csv.gz")
     assert read_lines(path) == (["größe\n"], "cp1252")
+
+
+def test_lines_in_two_encodings_are_named_and_not_read_as_one(tmp_path: Path) -> None:
+    content = "text,label\ncafé,a\n".encode() + "thé,b\n".encode("cp1252")
+    with pytest.raises(
+        ValueError, match="is UTF-8 in 1 of its lines with other letters than ASCII's, but not in line 3"
+    ):
+        read_lines(write(tmp_path, content))
+    assert read_lines(write(tmp_path, content), "cp1252")[0][2] == "thé,b\n"
+
+
+def test_byte_order_marks_of_files_put_together_are_no_text(tmp_path: Path) -> None:
+    content = "a,b\n".encode("utf-8-sig")
+    assert read_lines(write(tmp_path, b"\xef\xbb\xbf" + content + content))[0] == ["a,b\n", "a,b\n"]

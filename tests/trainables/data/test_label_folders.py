@@ -68,3 +68,8 @@ def test_rows_in_files_go_before_folders(tmp_path: Path) -> None:
         "text_a,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(20)), encoding="utf-8"
     )
     assert tasks.load(folder).splits["train"].num_rows == 18
+
+
+def test_a_split_may_have_rows_of_one_label_alone(tmp_path: Path) -> None:
+    task = tasks.load(write(tmp_path, train__neg=12, train__pos=12, test__pos=3))
+    assert task.splits["test"]["label"].to_pylist() == [1, 1, 1]

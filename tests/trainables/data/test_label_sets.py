@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables import tasks
+from trainables.data.audit.suggestion import suggest
 from trainables.data.label_sets import with_lists
 from trainables.faults import FaultsError
 from trainables.predictions import label_values
@@ -208,3 +209,43 @@ def test_labels_are_a_matrix_for_whoever_trains() -> None:
     column = pa.FixedSizeListArray.from_arrays(pa.array([True, False, False, True, True, True]), 2)
     assert label_values(column).tolist() == [[True, False], [False, True], [True, True]]
     assert label_values(pa.array([3, 1])).tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["['joy' 'love']", "['love']"],
+        ["('joy', 'love')", "('love',)"],
+        ["{'love', 'joy'}", "{'love'}"],
+    ],
+)
+def test_lists_are_read_as_numpy_and_python_write_them(labels: list[str], tmp_path: Path) -> None:
+    task = load(tmp_path / "task", csv_of(labels), "csv")
+    assert sets_of(task) == [["joy", "love"], ["love"]]
+
+
+@pytest.mark.parametrize(
+    "written", [[1, 0, 1, 0], [1.0, 0.0, 1.0, 0.0], [True, False, True, False], ["1", "0", "1", "0"]]
+)
+@pytest.mark.parametrize("said", [{}, {"label_names": ["a", "b", "c", "never"]}])
+def test_lists_of_0_and_1_are_a_place_a_label(written: list[Any], said: dict[str, Any], tmp_path: Path) -> None:
+    none = [type(written[0])(0)] * 4
+    task = load(tmp_path / "task", json_lines([written, none, written[::-1]]), "jsonl", **said)
+    names = said.get("label_names", ["0", "1", "2", "3"])
+    assert sets_of(task) == [[names[0], names[2]], [], [names[1], names[3]]]
+    assert any("lists of 4 numbers of 0 and 1" in note for note in task.notes)
+
+
+def test_lists_of_0_and_1_that_stand_once_are_labels(tmp_path: Path) -> None:
+    task = load(tmp_path / "task", json_lines([[0, 1], [2, 1], [1, 0]]), "jsonl")
+    assert sets_of(task) == [["0", "1"], ["1", "2"], ["0", "1"]]
+    task = load(tmp_path / "both", json_lines([[0], [1], [0, 1]]), "jsonl")
+    assert sets_of(task) == [["0"], ["1"], ["0", "1"]]
+
+
+def test_the_suggested_task_json_names_the_columns_that_are_a_label_each(tmp_path: Path) -> None:
+    content = "comment,toxic,threat\n" + "".join(f"text {n},{n % 2},{int(n % 3 == 0)}\n" for n in range(12))
+    task = load(tmp_path / "task", content, "csv")
+    said = suggest(task, {})
+    assert said["columns"] == {"text_a": "comment", "label": ["toxic", "threat"]}
+    assert load(tmp_path / "again", content, "csv", **said).fingerprint == task.fingerprint

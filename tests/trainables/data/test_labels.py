@@ -105,3 +105,41 @@ def test_a_test_split_of_minus_one_is_hidden_unless_train_has_that_class(tmp_pat
         folder = Path(write(tmp_path / name, "csv", train))
         (folder / "test.csv").write_text("text_a,label\nx,-1\ny,-1\n")
         assert len(tasks.load(str(folder)).splits) == splits
+
+
+@pytest.mark.parametrize(
+    ("labels", "read"),
+    [
+        ([" 0", "1 ", " 1", "0"], [0, 1, 1, 0]),
+        ([" 0.5 ", "1.5", " 2", "1"], [0.5, 1.5, 2.0, 1.0]),
+        (["neg  ", "pos  ", "neg  "], ["neg", "pos", "neg"]),
+        (["pos ", "pos", "neg"], ["pos ", "pos", "neg"]),
+        (["0x10", "0x0f", "0x10"], ["0x10", "0x0f", "0x10"]),
+    ],
+)
+def test_blanks_around_labels_do_not_count_unless_labels_differ_in_them(
+    labels: list[str], read: list[Any], tmp_path: Path
+) -> None:
+    task = tasks.load(write(tmp_path / "task", "tsv", labels))
+    values = task.splits["train"]["label"].to_pylist()
+    assert [task.info.label_names[v] for v in values] if task.info.label_names else values == read
+
+
+@pytest.mark.parametrize("label", ["1,000.5", "12.5%", "$3.50", "\u22120.5", "1 000.5"])
+@pytest.mark.parametrize("said", [{}, {"kind": "regression"}])
+def test_numbers_that_are_written_for_people_are_no_classes(label: str, said: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(FaultsError) as refusal:
+        tasks.load(write(tmp_path / "task", "tsv", [label, "0.5", "2"], **said))
+    assert f"({label!r} in 1 row (line 2))" in str(refusal.value) or f"got {label!r}" in str(refusal.value)
+    assert "write decimals with a point, and no signs of thousands, percent or currency" in str(refusal.value)
+
+
+def test_a_test_split_of_question_marks_counts_as_absent(tmp_path: Path) -> None:
+    folder = write(tmp_path / "task", "csv", ["no", "yes", "no"])
+    (tmp_path / "task" / "test.csv").write_text("text_a,label\nx,?\ny,?\n", encoding="utf-8")
+    assert list(tasks.load(folder).splits) == ["train", "validation"]
+
+
+def test_names_for_labels_that_do_not_begin_at_0_are_to_be_an_object(tmp_path: Path) -> None:
+    with pytest.raises(FaultsError, match=r'as an object, they say which label each is for: \{"3": "good", ...\}'):
+        tasks.load(write(tmp_path / "task", "csv", [1, 2, 3], label_names=["bad", "so-so", "good"]))

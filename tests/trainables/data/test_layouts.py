@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,6 +79,10 @@ class TestNamesOfSplits:
         task = tasks.load(lay_out(tmp_path, {**files, "dev.tsv": files["train.tsv"]}))
         assert list(task.splits) == ["train", "validation"]
         assert "test has no labels and counts as absent" in task.notes
+
+    def test_the_archive_that_a_file_came_in_is_no_rival(self, tmp_path: Path) -> None:
+        files: dict[str, str | bytes] = {"Train.csv": CSV, "Train.zip": b"PK", "Dev.csv": CSV}
+        assert list(tasks.load(lay_out(tmp_path, files)).splits) == ["train", "validation"]
 
 
 class TestSplitsThatAreCut:
@@ -218,3 +223,128 @@ def test_every_fault_of_every_file_is_in_one_message(tmp_path: Path) -> None:
         "test: test.tsv cannot be read: every row must have 2 columns as the header has, but line 2 of 1 row has not",
     ):
         assert said in str(refusal.value)
+
+
+class TestFoldersOfParts:
+    @pytest.mark.parametrize(
+        "called",
+        [
+            "{split}/data.csv",
+            "{split}/{split}.csv",
+            "{split}.csv/part-00000-0a1b-c000.csv",
+            "{split}/part-00000-0a1b-c000.json",
+            "plain_text/{split}-00000-of-00001.csv",
+            "data/{split}-00000-of-00001-1a2b3c4d5e6f7a8b.csv",
+            "unpacked/{split}.csv",
+            "{split}-v2.csv",
+            "{split}_reviews.csv",
+        ],
+    )
+    def test_splits_are_found_where_programs_put_them(self, called: str, tmp_path: Path) -> None:
+        rows = "".join(
+            json.dumps({"text": text, "label": label}) + "\n" for text, label in (("one", 0), ("two", 1)) * 2
+        )
+        content = rows[: rows.rindex("{")] if called.endswith(".json") else CSV
+        files = {called.format(split=split): content for split in ("train", "validation", "test")}
+        written = lay_out(tmp_path, {**files, "train/_SUCCESS": "", ".DS_Store": b"\0", "._train.csv": b"\0\5"})
+        task = tasks.load(written)
+        assert {split: table.num_rows for split, table in task.splits.items()} == dict.fromkeys(
+            ("train", "validation", "test"), 3
+        )
+
+    def test_parts_of_one_type_or_another_are_put_together(self, tmp_path: Path) -> None:
+        other = pa.table({"text": pa.array(["four"], pa.large_string()), "label": pa.array([1], pa.int32())})
+        files = {"train/part-0.parquet": parquet(TABLE), "train/part-1.parquet": parquet(other)}
+        task = tasks.load(lay_out(tmp_path, {**files, "validation.parquet": parquet(TABLE)}))
+        assert task.splits["train"].to_pydict() == {"text_a": ["one", "two", "three", "four"], "label": [0, 1, 0, 1]}
+
+    @pytest.mark.parametrize("other", ["train/clean.csv", "train/train.parquet", "train/train.csv.gz"])
+    def test_files_that_are_no_parts_of_one_are_refused(self, other: str, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match="train: one file may hold a split, but there are"):
+            tasks.load(lay_out(tmp_path, {"train/train.csv": CSV, other: CSV, "validation.csv": CSV}))
+
+    def test_several_folders_that_could_be_a_task_are_named(self, tmp_path: Path) -> None:
+        files = {f"{language}/{split}.csv": CSV for language in ("de", "en") for split in ("train", "validation")}
+        with pytest.raises(FaultsError, match="each of its folders de, en could be a task: name one"):
+            tasks.load(lay_out(tmp_path, files))
+
+    def test_a_folder_with_a_declaration_of_its_own_is_to_be_named(self, tmp_path: Path) -> None:
+        files = {"mine/train.csv": CSV, "mine/validation.csv": CSV, "mine/task.json": "{}"}
+        with pytest.raises(FaultsError, match="each of its folders mine could be a task"):
+            tasks.load(lay_out(tmp_path, files))
+
+    @pytest.mark.parametrize("name", ["data.zip", "data.tar.gz", "train.gz", "train.csv.bz2"])
+    def test_what_is_packed_otherwise_is_to_be_unpacked(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match=f"; unpack {name}, or pack one file each"):
+            tasks.load(lay_out(tmp_path, {name: b"packed"}))
+
+
+class TestWhatIsCalledAsRows:
+    def test_a_link_to_nothing_is_no_absent_split(self, tmp_path: Path) -> None:
+        (tmp_path / "validation.csv").symlink_to("/nowhere/validation.csv")
+        with pytest.raises(FaultsError, match=r"validation.csv: must be a file, but is a link to /nowhere/validation"):
+            tasks.load(lay_out(tmp_path, {"train.csv": MANY}))
+
+    def test_nor_is_an_empty_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "validation.csv").mkdir()
+        with pytest.raises(FaultsError, match=r"validation.csv: must be a file, or a folder with the parts of one"):
+            tasks.load(lay_out(tmp_path, {"train.csv": MANY}))
+
+    def test_a_declaration_in_capitals_is_not_left_unread(self, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match=r"Task.json: must be called task.json"):
+            tasks.load(lay_out(tmp_path, {"train.csv": CSV, "validation.csv": CSV, "Task.json": "{}"}))
+
+    @pytest.mark.parametrize(
+        ("content", "what"),
+        [
+            ('{"text": "one", "label": "no"}\n', "holds JSON, so call it .jsonl"),
+            ("[\n", "holds JSON, so call it .jsonl"),
+            ("<!DOCTYPE html>\n<html>", "is a web page"),
+        ],
+    )
+    def test_what_can_be_no_table_is_said(self, content: str, what: str, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match=f"train.csv cannot be read: {what}"):
+            tasks.load(lay_out(tmp_path, {"train.csv": content, "validation.csv": CSV}))
+
+    @pytest.mark.parametrize("content", [b"PAR1\0\0", b"PK\x03\x04\0", b"\x1f\x8b\x08\0"])
+    def test_another_format_by_the_name_of_a_text_says_which(self, content: bytes, tmp_path: Path) -> None:
+        with pytest.raises(FaultsError, match=r"train.csv cannot be read: is no text but .*so call it"):
+            tasks.load(lay_out(tmp_path, {"train.csv": content, "validation.csv": CSV}))
+
+
+def test_the_matched_half_of_mnli_is_its_validation(tmp_path: Path) -> None:
+    files = {"train.csv": CSV, "dev_matched.csv": CSV, "dev_mismatched.csv": CSV}
+    assert list(tasks.load(lay_out(tmp_path, files)).splits) == ["train", "validation", "validation_mismatched"]
+
+
+def test_arrow_and_feather_are_read_as_files_and_as_streams(tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, TABLE.schema) as file:
+        file.write_table(TABLE)
+    files = {"train.feather": sink.getvalue().to_pybytes(), "validation.arrow": arrow_stream(TABLE)}
+    splits = tasks.load(lay_out(tmp_path, files)).splits
+    assert splits["train"].equals(splits["validation"])
+
+
+def test_rows_that_datasets_saved_without_splits_are_cut(tmp_path: Path) -> None:
+    table = pa.concat_tables([TABLE] * 8)
+    files = {f"data-0000{part}-of-00002.arrow": arrow_stream(table) for part in (0, 1)}
+    task = tasks.load(lay_out(tmp_path, {**files, "state.json": "{}", "dataset_info.json": "{}"}))
+    assert [split.num_rows for split in task.splits.values()] == [38, 5, 5]
+
+
+@pytest.mark.parametrize("ending", [".csv.zip", ".zip"])
+def test_a_zip_may_hold_folders_and_what_systems_leave(ending: str, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        with zipfile.ZipFile(tmp_path / f"{split}{ending}", "w") as archive:
+            for name, content in {"data/": "", f"data/{split}.csv": CSV, "data/.DS_Store": "x"}.items():
+                archive.writestr(name, content)
+    assert tasks.load(str(tmp_path)).splits["train"].num_rows == 3
+
+
+def test_fasttext_may_have_tabs_and_endings_of_its_own(tmp_path: Path) -> None:
+    content = "__label__no\tone text\n__label__yes two\n__label__no\tthree\n"
+    files = {f"cooking.{split}": content for split in ("train", "valid")}
+    task = tasks.load(lay_out(tmp_path, files))
+    assert task.info.label_names == ("no", "yes")
+    assert task.splits["train"]["text_a"].to_pylist() == ["one text", "two", "three"]

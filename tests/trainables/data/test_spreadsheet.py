@@ -85,3 +85,29 @@ def test_what_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "train.xlsx").write_bytes(b"PK2")
     with pytest.raises(FaultsError, match=r"pip install 'adaptune\[xlsx\]'"):
         tasks.load(str(tmp_path))
+
+
+def test_sheets_that_are_called_as_splits_are_splits(tmp_path: Path) -> None:
+    write_xlsx(tmp_path / "reviews.xlsx", Train=ROWS, dev=ROWS[:9], notes=[["by me"]])
+    task = tasks.load(str(tmp_path))
+    assert {split: table.num_rows for split, table in task.splits.items()} == {"train": 24, "validation": 8}
+    assert "validation is the sheet 'dev' of reviews.xlsx" in task.notes
+    assert "not read of its sheets: 'notes'" in task.notes
+
+
+def test_two_sheets_for_one_split_are_refused(tmp_path: Path) -> None:
+    write_xlsx(tmp_path / "reviews.xlsx", train=ROWS, dev=ROWS[:9], val=ROWS[:9])
+    with pytest.raises(FaultsError, match="one sheet may hold a split, but there are 'train', 'dev', 'val'"):
+        tasks.load(str(tmp_path))
+
+
+def test_a_column_a_label_and_rows_of_blanks_are_read_as_in_csv(tmp_path: Path) -> None:
+    rows = [
+        ["text", "toxic", "threat"],
+        *([f"text {row}", row % 2, int(row % 3 == 0)] for row in range(12)),
+        [" ", "", ""],
+    ]
+    for split in ("train", "validation"):
+        write_xlsx(tmp_path / f"{split}.xlsx", Sheet1=rows)
+    task = tasks.load(str(tmp_path))
+    assert (task.info.label_names, task.splits["train"].num_rows) == (("toxic", "threat"), 12)

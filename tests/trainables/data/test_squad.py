@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ class TestFaults:
             (document(qa("a"), context=" "), "non-empty text `context`, but 1 does not: data[0].paragraphs[0]"),
             (
                 document(qa(""), qa("b")),
-                "must have an `id`, a non-empty text, but 1 does not: data[0].paragraphs[0].qas[0]",
+                "must have an `id`, a non-empty text or a whole number, but 1 does not: data[0].paragraphs[0].qas[0]",
             ),
             (
                 document(qa("a"), qa("a"), qa("a")),
@@ -217,3 +218,17 @@ def test_a_blank_question_and_a_byte_order_mark_are_taken_as_they_are(tmp_path: 
     assert faults == []
     assert table is not None
     assert table["text_a"].to_pylist() == ["  "]
+
+
+@pytest.mark.parametrize("ending", [".json", ".json.gz", ".jsonl.gz", "-v2.0.json"])
+def test_questions_are_found_in_any_file_of_json(ending: str, tmp_path: Path) -> None:
+    row = {"id": 1, "question": "Who?", "context": "a b c", "answers": {"text": ["b"], "answer_start": [2]}}
+    nested = {"id": "1", "question": "Who?", "answers": [{"text": "b", "answer_start": 2}]}
+    articles = json.dumps({"data": [{"paragraphs": [{"context": "a b c", "qas": [nested]}]}]})
+    contents = {".json": json.dumps([row], indent=1), ".json.gz": articles, "-v2.0.json": articles}
+    content = contents.get(ending, json.dumps(row) + "\n").encode()
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}{ending}").write_bytes(gzip.compress(content) if ending.endswith(".gz") else content)
+    task = tasks.load(str(tmp_path))
+    assert (task.info.kind, list(task.splits)) == ("extractive_qa", ["train", "validation"])
+    assert task.splits["train"]["text_b"].to_pylist() == ["a b c"]

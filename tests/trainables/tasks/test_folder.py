@@ -202,7 +202,7 @@ class TestRows:
             ({"label_names": ["a", "b"]}, ["a", "bb", "b"], "unknown label 'bb'"),
             ({"num_labels": 2}, [0.0, 0.5, 1.0], "labels of a classification must be whole, but 1 row (2) are not"),
             ({"kind": "regression"}, [0.0, float("nan"), 1.5], "labels must be finite, but 1 row (2) are not"),
-            ({"kind": "regression"}, ["x", "y", "z"], "labels of a regression must be numbers, but got x, y, z"),
+            ({"kind": "regression"}, ["x", "y", "z"], "labels of a regression must be numbers, but got 'x', 'y', 'z'"),
         ],
     )
     def test_labels_that_do_not_fit_are_refused(

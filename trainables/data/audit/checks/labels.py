@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from trainables.data.audit.checks.texts import NULL_WORDS
 from trainables.data.audit.view import View
+from trainables.data.label_sets import SEPARATORS
 
+_NO_LABELS = NULL_WORDS | {"?", "-", "--", "\\n"}
 _MAJORITY = 0.8  # share of the most frequent class from which on accuracy tells little
 _FEW_OF_A_CLASS = 5
 _FEW_ROWS = 50
@@ -17,10 +20,11 @@ _SHIFT = 0.15  # half the summed differences of shares
 
 
 def alike_labels(view: View) -> Iterator[str]:
-    """Names of labels that differ in capitals, blanks, hyphens or underscores alone."""
+    """Names of labels that differ in capitals, blanks, hyphens, underscores or the coding of a letter alone."""
     groups: dict[str, list[int]] = {}
     for label, name in enumerate(view.info.label_names):
-        plain = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", name.strip()).casefold()
+        composed = unicodedata.normalize("NFKC", name.strip())
+        plain = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", composed).casefold()
         groups.setdefault(plain, []).append(label)
     alike = [labels for labels in groups.values() if len(labels) > 1]
     if not alike:
@@ -35,13 +39,27 @@ def alike_labels(view: View) -> Iterator[str]:
 
 def null_words_as_labels(view: View) -> Iterator[str]:
     """Labels that some programs write where a label is missing."""
-    words = [label for label, name in enumerate(view.info.label_names) if name.strip().casefold() in NULL_WORDS]
+    words = [label for label, name in enumerate(view.info.label_names) if name.strip().casefold() in _NO_LABELS]
     if words:
         rows = sum(int(counts[words].sum()) for counts in view.counts.values())
         yield (
             f"{view.classes(words)} {_is_a_class(words)}, in {rows:,} rows. If the label is missing there, take these "
             f"rows out"
         )
+
+
+def several_labels_in_one(view: View) -> Iterator[str]:
+    """Names of classes that are names of other classes with a separator between them."""
+    names = view.info.label_names if view.is_classification else ()
+    for separator in SEPARATORS:
+        joined = [label for label, name in enumerate(names) if separator in name]
+        parts = {name: {part.strip() for part in name.split(separator)} for name in names}
+        of_joined = set().union(*(parts[names[label]] for label in joined))
+        if joined and all(sum(part in held for held in parts.values()) > 1 for part in of_joined):
+            yield (
+                f"{len(joined)} of {len(names)} classes are several others with {separator!r} between them "
+                f'({view.classes(joined)}). Where texts have several labels, say "kind": "multilabel" in task.json'
+            )
 
 
 def many_classes(view: View) -> Iterator[str]:
