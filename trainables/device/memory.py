@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import torch
@@ -57,6 +58,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def let_go_of(error: BaseException) -> None:
+    """Free what the calls that an error broke hold, such as the activations of a step, while it is still handled.
+
+    An error keeps the frames of those calls, and with them all their variables. Its traceback can be told afterwards as
+    before.
+    """
+    broke: BaseException | None = error
+    while broke is not None:
+        traceback.clear_frames(broke.__traceback__)
+        broke = broke.__cause__ or broke.__context__
 
 
 def _reset_peak() -> bool:

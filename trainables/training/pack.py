@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from trainables.data.tokenized import TokenizedSplit
-from trainables.device.memory import is_out_of_memory, release_unused
+from trainables.device.memory import is_out_of_memory, let_go_of, release_unused
 from trainables.device.pace import Pace
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.dropout import StepKeys
@@ -182,6 +182,7 @@ class Pack:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            let_go_of(error)  # or what is tried next would have to fit beside what did not
             # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
