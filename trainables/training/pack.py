@@ -421,7 +421,7 @@ class Pack:
         if not self._keeps_states(trials):
             return None
         states = self._prefixes.states(self._data[split], view.num_frozen_layers)
-        return lambda laid: states.batch(laid, self.weights.device)
+        return None if states is None else lambda laid: states.batch(laid, self.weights.device)
 
     def _keeps_states(self, trials: Sequence[RunningTrial]) -> bool:
         """Whether hidden states above frozen layers are kept instead of computed, for these to train or for all."""
