@@ -13,6 +13,26 @@ from trainables.faults import FaultsError
 Device = torch.device
 
 
+class DeviceLostError(RuntimeError):
+    """A GPU answers this process no more, whatever it is asked: another process may still use it."""
+
+
+def raise_if_lost(device: torch.device, error: BaseException | None) -> None:
+    """Raise `DeviceLostError`, from this error, where a device does nothing more for this process.
+
+    Some errors of CUDA, such as an illegal access, an assertion in a kernel or a fault of the card, come again with
+    every call that follows: whatever broke first, it is no fault of what is tried next.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError:
+        return
+    except RuntimeError as lost:
+        raise DeviceLostError(f"{device} does nothing more for this process: {lost}") from error
+
+
 def default_device() -> Device:
     """What an engine takes that is told of none: the first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.hardware import DeviceLostError, raise_if_lost
 from trainables.device.memory import (
     PeakMemory,
     free_bytes,
@@ -67,6 +69,14 @@ class PackStatus:
     examples_per_second: float | None  # of all its trials together, training alone, at the last step
 
 
+def tell(job: Job, outcome: TrialOutcome) -> None:
+    """Hand an outcome over; whoever cannot take it does no harm to other trials."""
+    try:
+        job.done(outcome)
+    except Exception:
+        logger.exception("nobody took the outcome of %s", job.config)
+
+
 class PackRun:
     """Trains the trials of one pack until it is empty, taking up more from an inbox as it has room.
 
@@ -120,7 +130,10 @@ class PackRun:
         )
 
     def run(self) -> None:
-        """Train until no trial is left."""
+        """Train until no trial is left.
+
+        Raises `DeviceLostError` where the device is lost meanwhile; the trials of the pack have then not ended.
+        """
         try:
             while self._pack.trials or self._suspended:
                 self._drop_cancelled()
@@ -129,10 +142,12 @@ class PackRun:
                 if self._pack.trials:
                     self._step()
                     self._settle()
+        except DeviceLostError:
+            raise
         except Exception:  # whoever handed a trial in hears of its end, even where the pack itself is what broke
             logger.exception("a pack broke with %d trials", len(self._pack.trials) + len(self._suspended))
             for trial in [*self._pack.trials, *(trial for trial, _ in self._suspended)]:
-                self._tell(trial.job, self._unstarted())
+                tell(trial.job, self._unstarted())
 
     def _drop_cancelled(self) -> None:
         for trial in list(self._pack.trials):
@@ -185,7 +200,7 @@ class PackRun:
             if self._pack.trials or count > 1:
                 self.sizer.shrink(len(self._pack.trials) or count // 2)
                 return False
-            self._tell(returning[0][0].job, self._unstarted())
+            tell(returning[0][0].job, self._unstarted())
         self._suspended = self._suspended[count:]
         return True
 
@@ -197,7 +212,7 @@ class PackRun:
                 weights = class_weights(job.config.class_weights, context.task, train.labels)
                 newcomers.append(RunningTrial(job, len(train), context.rows_of, weights))
             except Exception:
-                self._tell(job, self._unstarted())
+                tell(job, self._unstarted())
         if not newcomers:
             return
         try:
@@ -212,7 +227,7 @@ class PackRun:
                     self._inbox.put(trial.job)  # for when there is room
                 return
             if len(newcomers) == 1:
-                self._tell(newcomers[0].job, self._unstarted())
+                tell(newcomers[0].job, self._unstarted())
                 return
         for trial in newcomers:  # one of them may be what broke it
             self._admit([trial.job])
@@ -309,23 +324,18 @@ class PackRun:
         """Take trials out of the pack and tell what came of them."""
         if not trials:
             return
+        if status is OutcomeStatus.FAILED:
+            raise_if_lost(self._device, sys.exception())
         self._note_peak()
         outcomes = [self._outcome(trial, status, error) for trial in trials]
         self._pack.leave(trials)
         for trial, outcome in zip(trials, outcomes, strict=True):
-            self._tell(trial.job, outcome)
+            tell(trial.job, outcome)
 
     def _unstarted(self) -> TrialOutcome:
         """The outcome of a trial that fails by the error at hand before anything of it could be measured."""
+        raise_if_lost(self._device, sys.exception())
         return unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance)
-
-    @staticmethod
-    def _tell(job: Job, outcome: TrialOutcome) -> None:
-        """Hand an outcome over; whoever cannot take it does not harm the rest of the pack."""
-        try:
-            job.done(outcome)
-        except Exception:
-            logger.exception("nobody took the outcome of %s", job.config)
 
     def _note_peak(self) -> None:
         if (peak := self._peak.read()) is not None:

@@ -33,7 +33,7 @@ from trainables.nn.pieces import Pieces
 from trainables.outcome import EpochReport
 from trainables.predictions import predictions_from
 from trainables.training.captured_step import CapturedSteps, CudaCapture
-from trainables.training.device_data import Course, TrialCourse, on_device
+from trainables.training.device_data import Course, DeviceSplit, TrialCourse, on_device
 from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.fit import fit_head
 from trainables.training.loss import TrainingDivergedError, example_losses, trial_losses, weight_matrix
@@ -94,6 +94,7 @@ class Pack:
         self._weights: TrainedWeights | None = None
         self._courses: dict[RunningTrial, TrialCourse] = {}
         self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
+        self._rows_there: DeviceSplit | None = None  # of train, on the device, where batches are gathered there
         self._way: tuple[int, bool] | None = None  # whether these gather; and the same version
         self._class_weights: tuple[int, Tensor | None] | None = None  # of these, (K, C); and the same version
         self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
@@ -277,11 +278,12 @@ class Pack:
                 trial: courses.get(trial) or TrialCourse.of(trial, split.lengths, device) for trial in self.trials
             }
             self._course = version, Course(self.trials, list(self._courses.values()), device)
+            self._rows_there = on_device(split, device)  # held, since recorded steps read it where it lies
             self.weights.reserve_gradients()
         return self._course[1]
 
     def _forget_course(self) -> None:
-        self._course, self._courses = None, {}
+        self._course, self._courses, self._rows_there = None, {}, None
         if self.captured is not None:
             self.captured.forget()
 
@@ -301,8 +303,8 @@ class Pack:
         course = self._current_course()
         self.weights.forget_gradients(first, last)  # of a step that could not be captured
         rows_S = course.rows_S(first, last)
-        data = on_device(self._data["train"], self.weights.device)
-        pieces, labels_S = data.batch(rows_S, last - first, rows_per_trial, longest)
+        assert self._rows_there is not None  # which came with the course
+        pieces, labels_S = self._rows_there.batch(rows_S, last - first, rows_per_trial, longest)
         keys = course.keys(first, last, pieces)
         self._learn(first, last, pieces, labels_S, keys, course.numbers(first, last))
         course.advance(first, last)
