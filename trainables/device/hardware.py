@@ -7,6 +7,7 @@ import platform
 
 import torch
 
+from trainables.device import container
 from trainables.device.dtype import compute_dtype
 from trainables.faults import FaultsError
 
@@ -71,6 +72,12 @@ def describe_devices() -> list[str]:
     ]
 
 
+def num_cores() -> int:
+    """The CPU cores of this machine, or of its container where that is given the time of fewer."""
+    cores, given = os.cpu_count() or 1, container.num_cpus()
+    return cores if given is None else min(cores, given)
+
+
 def count_devices() -> int:
     """How many engines this machine would run: one a GPU, or one a CPU core."""
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return torch.cuda.device_count() or num_cores()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from trainables.device import container
+
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -41,10 +43,14 @@ def used_bytes(device: torch.device) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free for trials now: the device's, or the machine's; None where the system cannot tell."""
+    """Memory that is free for trials now: the device's, or the machine's and no more than its container leaves.
+
+    None where the system cannot tell.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _read_kilobytes("/proc/meminfo", "MemAvailable")
+    known = (_read_kilobytes("/proc/meminfo", "MemAvailable"), container.free_memory())
+    return min((each for each in known if each is not None), default=None)
 
 
 def wait_for(device: torch.device) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import gc
 import logging
-import os
 import platform
 import sys
 import traceback
@@ -22,7 +21,7 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.device.dtype import compute_dtype
-from trainables.device.hardware import DeviceLostError, device_named, raise_if_lost
+from trainables.device.hardware import DeviceLostError, device_named, num_cores, raise_if_lost
 from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
 from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
@@ -80,7 +79,7 @@ class Engine:
         self._load_task = load_task
         if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
-            self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
+            self._memory_bytes = free * torch.get_num_threads() // num_cores()
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
         self._prefixes: dict[Encoder, PrefixCache] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}

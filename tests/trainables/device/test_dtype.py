@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainables.device.dtype import compute_dtype
-from trainables.device.hardware import count_devices, describe_devices, device_name
+from trainables.device.hardware import count_devices, describe_devices, device_name, num_cores
 
 
 class TestPrecision:
@@ -53,7 +53,7 @@ class TestDescription:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Some Processor"})
         assert describe_devices() == [f"cpu: Some Processor x{os.cpu_count()}, float32"]
-        assert count_devices() == os.cpu_count()
+        assert count_devices() == num_cores()
 
     def test_each_gpu_is_described_and_has_an_engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
