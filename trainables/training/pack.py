@@ -253,10 +253,13 @@ class Pack:
     def _gathers(self) -> bool:
         """Whether the device can gather its batches itself.
 
-        A body of a method's own may ask the host about its batch, modules that follow a step look at its gradients,
-        and states of frozen layers are kept on the host.
+        A body of a method's own and a model in transformers' classes may ask the host about their batch, modules that
+        follow a step look at its gradients, and states of frozen layers are kept on the host.
         """
-        if not self.gathers_on_device or self.model.encoder.body is not None or self.model.followers:
+        encoder = self.model.encoder
+        if not self.gathers_on_device or encoder.body is not None or encoder.library is not None:
+            return False
+        if self.model.followers:
             return False
         return not self._has_features and not self._keeps_states(self.trials)
 

@@ -118,3 +118,10 @@ class TestWithoutKernels:
         assert not fresh()
         assert "no header stdint.h" in caplog.text
         assert [file.name for file in (tmp_path / "cache" / "native").iterdir()] == []
+
+    def test_no_home_for_a_cache(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """As of a user that a container is run for, and that its image does not know."""
+        monkeypatch.delenv("ADAPTUNE_CACHE")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        assert not fresh()
+        assert "home directory" in caplog.text
