@@ -117,7 +117,11 @@ class Method(Protocol):
         ...
 
     def trained_params(self, shape: EncoderShape, options: Any) -> int:
-        """The closed formula of the trained parameters of one trial, head left out."""
+        """The closed formula of the trained parameters of one trial, head left out.
+
+        `shape` is that of what is computed: it has a pooler only where the head reads that. What is recorded is counted
+        from the tensors; the contract test of methods holds the two against each other.
+        """
         ...
 
     def stack_key(self, options: Any) -> Hashable:
@@ -218,11 +222,6 @@ def read_pooling(options: Any, shape: EncoderShape) -> str:
     asked = getattr(options, "pooling", AUTO)
     pooling = shape.pooling if asked == AUTO else str(asked)
     return "first" if pooling == "pooler" and not shape.has_pooler else pooling
-
-
-def shape_as_read(options: Any, shape: EncoderShape) -> EncoderShape:
-    """The shape of what is computed: without the pooler, unless the head reads it."""
-    return shape if read_pooling(options, shape) == "pooler" else dataclasses.replace(shape, has_pooler=False)
 
 
 def _pooling_faults(options: Any) -> list[str]:
