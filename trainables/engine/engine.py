@@ -26,7 +26,7 @@ from trainables.device.memory import free_bytes, keep_freed_memory, release_unus
 from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_run import PackContext, PackRun, PackStatus, tell
-from trainables.engine.pack_size import PackSizer
+from trainables.engine.pack_size import SAFETY, PackSizer
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.saved_adapter import load
 from trainables.inference.saved_scores import SavedScores, load_with_head, score_saved
@@ -36,7 +36,7 @@ from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
 from trainables.predictions import SplitRows, rows_of
 from trainables.training.device_data import let_go_of_splits
 from trainables.training.model import stack_key
-from trainables.training.prefix_cache import PrefixCache
+from trainables.training.prefix_cache import DEFAULT_BYTES, PrefixCache
 from trainables.training.running_trial import Job
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class Engine:
         device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
         num_threads: CPU threads of this engine's products; None leaves torch's choice.
         cache_dir: where tokenised tasks are kept; None is `$ADAPTUNE_CACHE` or `~/.cache/adaptune`.
-        memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
-            the threads' share of the machine's.
+        memory_bytes: what its packs may use beside the backbone, and on a CPU what is kept of frozen layers; None takes
+            a GPU's free memory when a pack begins, or the threads' share of the machine's.
         share: of what is free on a GPU when a pack begins, where several engines have one card.
         load_task: how a trial's task is read; it must keep what it has read.
 
@@ -80,6 +80,9 @@ class Engine:
         if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
             self._memory_bytes = free * torch.get_num_threads() // num_cores()
+        self._kept_bytes = DEFAULT_BYTES
+        if self._memory_bytes is not None and self.device.type == "cpu":
+            self._kept_bytes = min(self._kept_bytes, int(self._memory_bytes * (1 - SAFETY)))  # what packs leave of it
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
         self._prefixes: dict[Encoder, PrefixCache] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
@@ -211,7 +214,7 @@ class Engine:
             task=task.info,
             metric=metrics.get(task.info.metric),
             data=self._tokenized(task, backbone, config),
-            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder)),
+            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder, self._kept_bytes)),
             provenance=self._provenance(config),
             rows_of=functools.partial(self._rows_of, task),
         )

@@ -113,6 +113,9 @@ class Method(Protocol):
         What is trained requires gradients and is float32. It has a leading trial axis, but where the method packs no
         trials. A module sees K anew at each step from the tensors it finds. Initial values of trial k are drawn
         from generators[k] on the CPU, so that they are the same on every device.
+
+        What stays frozen computes what the backbone does: below everything trained it is computed once for all trials
+        of a backbone. A method that changes that without training it, such as one that leaves layers out, sets a body.
         """
         ...
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -266,6 +267,17 @@ class TestLostDevice:
         outcome = engine.run(config())
         assert outcome.status is OutcomeStatus.FAILED
         assert "the device is gone" in str(outcome.error)
+
+
+@pytest.mark.parametrize(("memory_bytes", "is_in_memory"), [(1000, False), (2**30, True)])
+def test_what_is_kept_of_frozen_layers_fits_beside_packs_into_the_engine_s_memory(
+    memory_bytes: int, is_in_memory: bool, config: MakeConfig, cache_dir: Path
+) -> None:
+    """An engine a core, of which each kept a gigabyte, would together take more than there is."""
+    engine = Engine(device="cpu", cache_dir=cache_dir, memory_bytes=memory_bytes)
+    context = engine._prepare(config(method="feature_based", method_options={}))
+    features = context.prefixes.features(context.data["train"], context.backbone.encoder)
+    assert isinstance(features.values, np.memmap) == (not is_in_memory)
 
 
 def test_an_outcome_that_nobody_takes_does_no_harm_to_other_trials(engine: Engine, config: MakeConfig) -> None:
