@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import torch
 
+from trainables.config import PRECISIONS
+from trainables.faults import FaultsError, unknown_name
+
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere."""
+    """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere.
+
+    Raises `FaultsError` where there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise FaultsError("precision", [f"precision: {unknown_name('precision', precision, PRECISIONS)}"])
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trainables.backbones import checkpoint_names, prefix_of
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.foreign_folder import max_length_of, notes_faults, sound_tensors
@@ -130,8 +130,8 @@ def load_adapters_folder(folder: Path, *, device: str, precision: str, backbone:
     """
     files = _read(folder)
     if backbone is None:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        backbone = load_backbone(files.backbone, device=device_named(device), compute_dtype=dtype)
+        place = device_named(device)
+        backbone = load_backbone(files.backbone, device=place, compute_dtype=compute_dtype(precision, place))
     shape, fingerprint = backbone.info.shape, files.notes.get("backbone_fingerprint")
     try:
         if fingerprint not in (None, backbone.info.fingerprint):

@@ -23,6 +23,7 @@ from torch import Tensor
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.predictor import Predictor
@@ -56,7 +57,7 @@ class AdapterBank:
     Args:
         backbone: a packaged encoder, a local folder, a hub id, or one that is loaded.
         device: "cpu", "cuda", "cuda:1".
-        precision: of products, "fp32" or "bf16".
+        precision: of products, "fp32", "bf16", or "auto": bf16 where the device computes in it.
 
     Adapters of any size and of every method that leaves the backbone's weights as they are may stand side by side
     (`adapter`, `lora`, `bitfit`, `layernorm`, `linear_probe` among them), with heads of any size. What a task answers
@@ -66,8 +67,8 @@ class AdapterBank:
 
     def __init__(self, backbone: str | Backbone, *, device: str = "cpu", precision: str = "fp32") -> None:
         if isinstance(backbone, str):
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-            backbone = load_backbone(backbone, device=device_named(device), compute_dtype=dtype)
+            place = device_named(device)
+            backbone = load_backbone(backbone, device=place, compute_dtype=compute_dtype(precision, place))
         self.backbone = backbone
         try:
             self._mixed = MixedEncoder(backbone.encoder)

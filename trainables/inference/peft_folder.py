@@ -21,6 +21,7 @@ from torch import Tensor
 from trainables.backbones import checkpoint_names, prefix_of
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.config import Scalar, TrialConfig
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.foreign_folder import max_length_of, notes_faults, sound_tensors
@@ -89,8 +90,8 @@ def load_peft_folder(folder: Path, *, device: str, precision: str, backbone: Bac
         raise fault(*faults)
     reference = _backbone_of(about)
     if backbone is None:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        backbone = load_backbone(reference, device=device_named(device), compute_dtype=dtype)
+        place = device_named(device)
+        backbone = load_backbone(reference, device=place, compute_dtype=compute_dtype(precision, place))
     shape, fingerprint = backbone.info.shape, notes.get("backbone_fingerprint")
     if fingerprint not in (None, backbone.info.fingerprint):
         raise fault(f"an adapter fits only the weights it was trained on, but they are {backbone.info.fingerprint}")

@@ -122,9 +122,8 @@ def _answered(task: TaskInfo, answers: list[Any], outputs: np.ndarray) -> dict[s
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> TextModel:
     """What MLflow calls. Raises `FaultsError` as `adaptune.load` does."""
     # Here: whoever writes a model needs its columns and no torch.
-    import torch
-
     from trainables.backbones.loading import load_backbone
+    from trainables.device.dtype import compute_dtype
     from trainables.device.hardware import device_named
     from trainables.inference.saved_adapter import load
 
@@ -135,6 +134,6 @@ def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) 
     named = settings["backbone"] or (str(carried) if carried.is_dir() else None)
     backbone = None
     if named:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        backbone = load_backbone(str(named), device=device_named(device), compute_dtype=dtype)
+        place = device_named(device)
+        backbone = load_backbone(str(named), device=place, compute_dtype=compute_dtype(precision, place))
     return TextModel(load(folder / ADAPTER, device=device, precision=precision, backbone=backbone))

@@ -24,6 +24,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
+from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError
 from trainables.inference.adapters_folder import (
@@ -122,7 +123,7 @@ def load(
     Args:
         path: the folder.
         device: "cpu", "cuda", "cuda:1".
-        precision: of products, "fp32" or "bf16".
+        precision: of products, "fp32", "bf16", or "auto": bf16 where the device computes in it.
         backbone: one that is loaded already, in place of device and precision; by default the one that the adapter
             was trained on is found by its name.
 
@@ -141,8 +142,8 @@ def load(
     if not reads_backbone:
         backbone = stand_in(device_named(device))
     elif backbone is None:
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        backbone = load_backbone(config.backbone, device=device_named(device), compute_dtype=dtype)
+        place = device_named(device)
+        backbone = load_backbone(config.backbone, device=place, compute_dtype=compute_dtype(precision, place))
     if reads_backbone and backbone.info.fingerprint != saved.backbone_fingerprint:
         rule = "an adapter fits only the weights it was trained on"
         name = backbone.info.name or config.backbone

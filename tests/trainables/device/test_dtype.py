@@ -9,6 +9,7 @@ import torch
 
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import count_devices, describe_devices, device_name, num_cores
+from trainables.faults import FaultsError
 
 
 class TestPrecision:
@@ -42,6 +43,10 @@ class TestPrecision:
     def test_a_gpu_computes_in_bf16_where_it_has_it(self, has_bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
         assert compute_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if has_bf16 else torch.float32)
+
+    def test_another_precision_is_refused_with_those_there_are(self) -> None:
+        with pytest.raises(FaultsError, match=r"unknown precision 'fp16'.* Known: auto, bf16, fp32"):
+            compute_dtype("fp16", torch.device("cpu"))
 
 
 class TestDescription:
