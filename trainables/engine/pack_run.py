@@ -136,9 +136,9 @@ class PackRun:
         """
         try:
             while self._pack.trials or self._suspended:
-                self._drop_cancelled()
                 if self.sizer is not None:
                     self._fill(self.sizer.limit - len(self._pack.trials))
+                self._drop_cancelled()
                 if self._pack.trials:
                     self._step()
                     self._settle()

@@ -93,10 +93,11 @@ class Pack:
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
         self._courses: dict[RunningTrial, TrialCourse] = {}
-        self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
+        # Each with the version of the weights that it belongs to: other trials have another.
+        self._course: tuple[int, Course] | None = None
+        self._is_gathering: tuple[int, bool] | None = None  # what `_gathers` says
+        self._class_weights: tuple[int, Tensor | None] | None = None  # (K, C)
         self._rows_there: DeviceSplit | None = None  # of train, on the device, where batches are gathered there
-        self._way: tuple[int, bool] | None = None  # whether these gather; and the same version
-        self._class_weights: tuple[int, Tensor | None] | None = None  # of these, (K, C); and the same version
         self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
 
     @property
@@ -246,9 +247,9 @@ class Pack:
 
     def _gathers_now(self) -> bool:
         """`_gathers`, asked once for as long as the trials are the same."""
-        if self._way is None or self._way[0] != self.weights.version:
-            self._way = self.weights.version, self._gathers()
-        return self._way[1]
+        if self._is_gathering is None or self._is_gathering[0] != self.weights.version:
+            self._is_gathering = self.weights.version, self._gathers()
+        return self._is_gathering[1]
 
     def _gathers(self) -> bool:
         """Whether the device can gather its batches itself.

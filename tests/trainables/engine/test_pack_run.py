@@ -206,6 +206,17 @@ class TestEndingEarly:
         assert (outcome.examples_per_second, outcome.pack_size, outcome.validation_score) == (None, None, None)
         assert outcome.trained_params is not None
 
+    def test_one_that_is_taken_up_is_asked_before_its_first_step_too(
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps = stepped(monkeypatch)
+        outcomes: list[TrialOutcome] = []
+        inbox = Inbox()
+        inbox.put(Job(config=brief_config(seed=1), done=outcomes.append, cancelled=lambda: True))
+        PackRun(context(), Job(config=brief_config(num_epochs=1), done=outcomes.append), inbox, lambda job: True).run()
+        assert [len(trials) for trials in steps] == [1] * STEPS
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED, OutcomeStatus.COMPLETED]
+
     def test_the_speed_of_a_trial_is_that_of_its_steps_evaluation_left_out(
         self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
