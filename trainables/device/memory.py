@@ -72,8 +72,10 @@ def let_go_of(error: BaseException) -> None:
     An error keeps the frames of those calls, and with them all their variables. Its traceback can be told afterwards as
     before.
     """
+    told: set[int] = set()
     broke: BaseException | None = error
-    while broke is not None:
+    while broke is not None and id(broke) not in told:
+        told.add(id(broke))
         traceback.clear_frames(broke.__traceback__)
         broke = broke.__cause__ or broke.__context__
 

@@ -95,7 +95,7 @@ def convert(path: str | Path, to: str, out: str | Path) -> Path:
         if fault is not None:
             raise ValueError(fault)
         if folder.exists():  # and is empty; it may be where one stands
-            for each in fresh.iterdir():
+            for each in list(fresh.iterdir()):
                 each.rename(folder / each.name)
         else:
             fresh.rename(folder)
