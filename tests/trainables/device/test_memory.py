@@ -99,14 +99,13 @@ def test_what_an_error_holds_is_let_go_of_and_its_traceback_is_told_as_before() 
         except MemoryError as first:
             raise RuntimeError("and so this") from first
 
-    try:
+    with pytest.raises(RuntimeError) as broke:
         breaks_again()
-    except RuntimeError as error:
-        before = traceback.format_exception(error)
-        assert made[0]() is not None
-        let_go_of(error)
-        assert made[0]() is None
-        assert traceback.format_exception(error) == before
+    before = traceback.format_exception(broke.value)
+    assert made[0]() is not None
+    let_go_of(broke.value)
+    assert made[0]() is None
+    assert traceback.format_exception(broke.value) == before
 
 
 def test_the_cpu_s_own_refusal_is_understood() -> None:
