@@ -1,4 +1,4 @@
-"""Batches of word pieces laid end to end, made of what is easier to write down: padded rows of each sequence."""
+"""Batches of word pieces laid end to end, made of what is easier to write down, and places in an encoder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from trainables.nn.dropout import StepKeys
+from trainables.nn.encoder import Encoder
+from trainables.nn.layers import SublayerOutput
 from trainables.nn.pieces import Pieces, lay, pieces_of
 from trainables.training.model import AdaptedModel
 
@@ -34,3 +36,8 @@ def drop_out(
 ) -> None:
     """Let a model drop out in this batch as it does in training."""
     model.drop_out(StepKeys(seeds, [step] * len(seeds), [None] * len(seeds) if rates is None else rates, pieces))
+
+
+def sublayer_outputs(encoder: Encoder) -> list[SublayerOutput]:
+    """The 2L ends of sub-layers, where adapters stand: attention's, then feed-forward's, bottom layer first."""
+    return [module for module in encoder.layers.modules() if isinstance(module, SublayerOutput)]

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        config = _read_config(given.config) if given.config is not None else _config(given)
-        _check(config, given.predictions)
+        config = _config(given) if given.config is None else _read_config(given, parser)
+        _check(config, given.predictions, given.save)
         config = _used_alone(config)
     except FaultsError as error:
         print(error, file=sys.stderr)
@@ -58,14 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read_config(path: Path) -> TrialConfig:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # what is no text or no JSON is a ValueError
-        raise FaultsError("command line", [f"--config: must be a JSON file, but {error}"]) from None
-    return TrialConfig.from_dict(values)
-
-
 def _write_predictions(path: Path, outcome: TrialOutcome) -> None:
     import pyarrow.parquet
 
@@ -74,8 +66,8 @@ def _write_predictions(path: Path, outcome: TrialOutcome) -> None:
     pyarrow.parquet.write_table(predictions_table(outcome.predictions), path, compression="zstd")
 
 
-def _check(config: TrialConfig, predictions: Path | None) -> None:
-    """Raise one `FaultsError` with every fault of the task, the backbone, the method and the file to write."""
+def _check(config: TrialConfig, predictions: Path | None, save: Path | None) -> None:
+    """Raise one `FaultsError` with every fault of the task, the backbone, the method and the files to write."""
     from trainables import tasks
     from trainables.backbones.loading import STAND_IN_SHAPE, describe_backbone
     from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
@@ -102,6 +94,8 @@ def _check(config: TrialConfig, predictions: Path | None) -> None:
         faults += error.faults
     if predictions is not None and not predictions.parent.is_dir():
         faults.append(f"--predictions: must be a file in a folder that exists, but got {predictions}")
+    if save is not None and (file := next((each for each in (save, *save.parents) if each.is_file()), None)):
+        faults.append(f"--save: must be a folder or a new one, but {file} is a file")
     if shape is not None and config.max_length > shape.max_length:
         rule = f"must be at most {shape.max_length}, the backbone's positions"
         faults.append(f"max_length: {rule}, but got {config.max_length}")
@@ -140,6 +134,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", type=_device, help="cpu, cuda, cuda:1; the first GPU by default")
     parser.add_argument("--threads", type=_threads, help="CPU threads")
     return parser
+
+
+def _read_config(given: argparse.Namespace, parser: argparse.ArgumentParser) -> TrialConfig:
+    """The configuration in a file, which must be all that is said of the trial. Raises `FaultsError`."""
+    try:
+        values = json.loads(given.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FaultsError("command line", [f"--config: must be a JSON file that can be read, but {error}"]) from None
+    if not isinstance(values, dict):
+        raise FaultsError("command line", ["--config: must be a JSON object, a key for each value of the trial"])
+    names = ("task", "backbone", "method", "option", "seed", "folds", "fold", *HYPERPARAMETERS)
+    if beside := [name for name in names if getattr(given, name) != parser.get_default(name)]:
+        listed = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in beside))
+        raise FaultsError("command line", [f"--config: must be all there is of the trial, but got {listed} too"])
+    return TrialConfig.from_dict(values)
 
 
 def _config(given: argparse.Namespace) -> TrialConfig:

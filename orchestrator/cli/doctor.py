@@ -19,6 +19,7 @@ from rich.text import Text
 
 from orchestrator.cli.screen import console
 from orchestrator.secrets import masked
+from trainables.device import container
 from trainables.faults import FaultsError
 
 PACKAGES = ("adaptune", "ray", "torch", "transformers", "datasets", "optuna", "mlflow", "pyarrow")
@@ -104,6 +105,8 @@ def _memory() -> list[Finding]:
     if meminfo.exists():  # counts what the page cache would give back
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         available = int(lines["MemAvailable"].split()[0]) * 1024
+    if (left := container.free_memory()) is not None:
+        available = min(available, left)
     disk = shutil.disk_usage(Path.cwd()).free
     return [
         Finding(what="free memory", found=f"{available / 2**30:.1f} GiB", ok=available >= ENOUGH_MEMORY),

@@ -67,7 +67,8 @@ def export_adapter(
     target = Path(out) if out is not None else Path(opened.path) / "adapters" / name
     if to is not None:
         check_target("export", to, target)
-    folder = target if to is None else target.with_name(f".{target.name}.saved")
+    whole = target.absolute()  # "." has no name
+    folder = target if to is None else whole.with_name(f".{whole.name}.saved")
     screen = console(stderr=as_json)
     try:
         origin, scores = "kept", {name: chosen[name] for name in _SCORES}

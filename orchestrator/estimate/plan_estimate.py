@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -124,12 +123,13 @@ def gather(
 
 def _measurements(calibration: Calibration | None, throughputs: Sequence[Throughput], device: Device) -> Measurements:
     """What was measured, the calibration first; this device's own rate is measured only where that tells nothing."""
+    from trainables.device.hardware import num_cores
     from trainables.device.memory import free_bytes
     from trainables.estimate.flops import measure_device
 
     free = free_bytes(device)
     if free is not None and device.type == "cpu":  # a core's share
-        free //= os.cpu_count() or 1
+        free //= num_cores()
     return Measurements(
         throughputs=[*(calibration.throughputs if calibration else ()), *throughputs],
         rate_of=lambda precision: measure_device(precision, num_threads=1),

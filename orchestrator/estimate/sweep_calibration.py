@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -25,11 +24,11 @@ FAR_APART = 1.02
 def calibrate_sweep(
     left: Sequence[PlannedTrial], costs: Sequence[TrialCost], device: Device, note: Callable[[str], None]
 ) -> Calibration:
-    from trainables.device.hardware import count_devices
+    from trainables.device.hardware import count_devices, num_cores
     from trainables.estimate.calibration import calibrate
     from trainables.estimate.calibration_file import keep_calibration
 
-    resources = {"CPU": os.cpu_count() or 1, "GPU": count_devices() if device.type == "cuda" else 0}
+    resources = {"CPU": num_cores(), "GPU": count_devices() if device.type == "cuda" else 0}
     layout = lay_out({name: float(count) for name, count in resources.items()})
     together = max(1, layout.concurrent_trials(len(left)) // layout.count)
     samples = representatives(left, costs, together)

@@ -352,6 +352,8 @@ class EngineActor:
         return pack is None or pack.num_trials == 1
 
     def _train(self) -> None:
+        from trainables.device.hardware import DeviceLostError
+
         while self._inbox.wait():
             try:
                 self._engine.work(self._inbox)
@@ -360,6 +362,10 @@ class EngineActor:
                     for run in self._unended:
                         if not run.ended.is_set() and run.job not in self._inbox:
                             run.end(error)
+                if isinstance(error, DeviceLostError):  # every trial to come would fail; Ray starts the process again
+                    logger.error("this engine ends: %s", error)
+                    time.sleep(LAST_ANSWERS_S)
+                    os._exit(1)
 
 
 def _in_ray(weights: WeightFiles) -> WeightFiles | None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.fixtures import CHECKPOINT_VARIANTS
-from tests.pieces import laid_out
+from tests.pieces import laid_out, sublayer_outputs
 from trainables.backbones import checkpoint_names, families, map_tensors, shape_of
 from trainables.backbones.loading import describe_backbone, load_backbone
 from trainables.nn.encoder import Encoder
@@ -166,4 +166,4 @@ class TestTensors:
         assert shape.bias_params == sum(t.numel() for name, t in encoder.named_parameters() if name.endswith(".bias"))
         of_distances = shape.relative is not None and shape.relative.has_layernorm
         assert len(encoder.layernorm_names()) == 2 * shape.num_distinct_layers() + 1 + of_distances
-        assert len(encoder.sublayer_outputs()) == 2 * shape.num_layers
+        assert len(sublayer_outputs(encoder)) == 2 * shape.num_layers

@@ -143,15 +143,38 @@ class TestFaults:
     def test_a_task_is_required(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "task: must be a non-empty string" in self.refused([], capsys)
 
-    @pytest.mark.parametrize("content", [None, "{", '{"task": "toy/sentiment"}', "[]"])
+    @pytest.mark.parametrize(
+        "content",
+        [None, "{", '{"task": "toy/sentiment"}', "[]", "null", "7", "[" * 100_000, '{"task": "\udcff"}'],
+    )
     def test_a_faulty_configuration_file_is_refused(
         self, content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = tmp_path / "trial.json"
         if content is not None:
-            path.write_text(content, encoding="utf-8")
+            path.write_text(content, encoding="utf-8", errors="surrogateescape")
         text = self.refused(["--config", str(path)], capsys)
-        assert content not in (None, "{") or "command line: 1 fault\n  - --config: must be a JSON file, but " in text
+        assert (
+            content not in (None, "{")
+            or "command line: 1 fault\n  - --config: must be a JSON file that can be read, but " in text
+        )
+
+    def test_what_stands_beside_a_configuration_file_is_refused_instead_of_dropped(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "trial.json"
+        path.write_text(json.dumps({"task": arguments[1], "backbone": arguments[3], "method": "layernorm"}))
+        given = ["--config", str(path), "--seed", "3", "--learning-rate", "1e-3", "--option", "pooling=mean"]
+        text = self.refused(given, capsys)
+        assert "must be all there is of the trial, but got --learning-rate, --option, --seed too" in text
+
+    def test_a_place_where_nothing_can_be_saved_is_refused_before_anything_is_trained(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").write_text("in the way")
+        for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+            text = self.refused([*arguments, "--save", str(place)], capsys)
+            assert f"--save: must be a folder or a new one, but {tmp_path / 'file'} is a file" in text
 
 
 def test_help_needs_no_torch() -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from trainables.config import PRECISIONS
 from trainables.faults import FaultsError, unknown_name
-
-_NAMED = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype of products: "auto" is bf16 where the device computes in it, float32 elsewhere.
 
-    Raises `FaultsError` for another precision than "auto", "bf16" and "fp32".
+    Raises `FaultsError` where there is no such precision.
     """
+    if precision not in PRECISIONS:
+        raise FaultsError("precision", [f"precision: {unknown_name('precision', precision, PRECISIONS)}"])
     if precision == "auto":
         precision = "bf16" if _has_bf16(device) else "fp32"
-    if precision not in _NAMED:
-        raise FaultsError("precision", [unknown_name("precision", precision, ("auto", *_NAMED))])
-    return _NAMED[precision]
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
 
 
 def _has_bf16(device: torch.device) -> bool:

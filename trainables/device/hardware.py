@@ -7,10 +7,31 @@ import platform
 
 import torch
 
+from trainables.device import container
 from trainables.device.dtype import compute_dtype
 from trainables.faults import FaultsError
 
 Device = torch.device
+
+
+class DeviceLostError(RuntimeError):
+    """A GPU answers this process no more, whatever it is asked: another process may still use it."""
+
+
+def raise_if_lost(device: torch.device, error: BaseException | None) -> None:
+    """Raise `DeviceLostError`, from this error, where a device does nothing more for this process.
+
+    Some errors of CUDA, such as an illegal access, an assertion in a kernel or a fault of the card, come again with
+    every call that follows: whatever broke first, it is no fault of what is tried next.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError:
+        return
+    except RuntimeError as lost:
+        raise DeviceLostError(f"{device} does nothing more for this process: {lost}") from error
 
 
 def default_device() -> Device:
@@ -51,6 +72,12 @@ def describe_devices() -> list[str]:
     ]
 
 
+def num_cores() -> int:
+    """The CPU cores of this machine, or of its container where that is given the time of fewer."""
+    cores, given = os.cpu_count() or 1, container.num_cpus()
+    return cores if given is None else min(cores, given)
+
+
 def count_devices() -> int:
     """How many engines this machine would run: one a GPU, or one a CPU core."""
-    return torch.cuda.device_count() or os.cpu_count() or 1
+    return torch.cuda.device_count() or num_cores()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
+import traceback
 from pathlib import Path
 
 import torch
+
+from trainables.device import container
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -40,10 +43,14 @@ def used_bytes(device: torch.device) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free for trials now: the device's, or the machine's; None where the system cannot tell."""
+    """Memory that is free for trials now: the device's, or the machine's and no more than its container leaves.
+
+    None where the system cannot tell.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _read_kilobytes("/proc/meminfo", "MemAvailable")
+    known = (_read_kilobytes("/proc/meminfo", "MemAvailable"), container.free_memory())
+    return min((each for each in known if each is not None), default=None)
 
 
 def wait_for(device: torch.device) -> None:
@@ -57,6 +64,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def let_go_of(error: BaseException) -> None:
+    """Free what the calls that an error broke hold, such as the activations of a step, while it is still handled.
+
+    An error keeps the frames of those calls, and with them all their variables. Its traceback can be told afterwards as
+    before.
+    """
+    told: set[int] = set()
+    broke: BaseException | None = error
+    while broke is not None and id(broke) not in told:
+        told.add(id(broke))
+        traceback.clear_frames(broke.__traceback__)
+        broke = broke.__cause__ or broke.__context__
 
 
 def _reset_peak() -> bool:

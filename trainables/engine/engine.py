@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import gc
 import logging
-import os
 import platform
+import sys
 import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
 from trainables.device.dtype import compute_dtype
-from trainables.device.hardware import device_named
+from trainables.device.hardware import DeviceLostError, device_named, num_cores, raise_if_lost
 from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
 from trainables.device.provenance import provenance
 from trainables.engine.inbox import Inbox
-from trainables.engine.pack_run import PackContext, PackRun, PackStatus
-from trainables.engine.pack_size import PackSizer
+from trainables.engine.pack_run import PackContext, PackRun, PackStatus, tell
+from trainables.engine.pack_size import SAFETY, PackSizer
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.saved_adapter import load
 from trainables.inference.saved_scores import SavedScores, load_with_head, score_saved
@@ -34,8 +34,9 @@ from trainables.methods import kind_faults, tokenized_by_method, uses_backbone
 from trainables.nn.encoder import Encoder
 from trainables.outcome import OutcomeStatus, Report, TrialOutcome, unstarted
 from trainables.predictions import SplitRows, rows_of
+from trainables.training.device_data import let_go_of_splits
 from trainables.training.model import stack_key
-from trainables.training.prefix_cache import PrefixCache
+from trainables.training.prefix_cache import DEFAULT_BYTES, PrefixCache
 from trainables.training.running_trial import Job
 
 logger = logging.getLogger(__name__)
@@ -50,8 +51,8 @@ class Engine:
         device: "cpu", "cuda", "cuda:1"; None takes the first GPU, else the CPU.
         num_threads: CPU threads of this engine's products; None leaves torch's choice.
         cache_dir: where tokenised tasks are kept; None is `$ADAPTUNE_CACHE` or `~/.cache/adaptune`.
-        memory_bytes: what its packs may use beside the backbone; None takes a GPU's free memory when a pack begins, or
-            the threads' share of the machine's.
+        memory_bytes: what its packs may use beside the backbone, and on a CPU what is kept of frozen layers; None takes
+            a GPU's free memory when a pack begins, or the threads' share of the machine's.
         share: of what is free on a GPU when a pack begins, where several engines have one card.
         load_task: how a trial's task is read; it must keep what it has read.
 
@@ -78,7 +79,10 @@ class Engine:
         self._load_task = load_task
         if memory_bytes is None and self.device.type == "cpu" and (free := free_bytes(self.device)) is not None:
             # Its threads' share: an engine a core would else plan with the memory of all the others.
-            self._memory_bytes = free * torch.get_num_threads() // (os.cpu_count() or 1)
+            self._memory_bytes = free * torch.get_num_threads() // num_cores()
+        self._kept_bytes = DEFAULT_BYTES
+        if self._memory_bytes is not None and self.device.type == "cpu":
+            self._kept_bytes = min(self._kept_bytes, int(self._memory_bytes * (1 - SAFETY)))  # what packs leave of it
         self._backbones: dict[tuple[str, torch.dtype], Backbone] = {}
         self._prefixes: dict[Encoder, PrefixCache] = {}
         self._data: dict[tuple[str, str, int], Mapping[str, TokenizedSplit]] = {}
@@ -126,11 +130,17 @@ class Engine:
                 keep_weights=keep_weights,
             )
         )
-        self.work(inbox)
+        try:
+            self.work(inbox)
+        except DeviceLostError:  # which may be the trial's doing
+            return unstarted(OutcomeStatus.FAILED, traceback.format_exc(), {})
         return outcomes[0]
 
     def run_all(self, configs: Sequence[TrialConfig]) -> list[TrialOutcome]:
-        """Train several trials, packed as they fit; the outcomes in the order of the configurations."""
+        """Train several trials, packed as they fit; the outcomes in the order of the configurations.
+
+        Raises as `work` does.
+        """
         outcomes: dict[int, TrialOutcome] = {}
         inbox = Inbox()
         for index, config in enumerate(configs):
@@ -142,13 +152,17 @@ class Engine:
         """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while.
 
         The oldest come first, but those of the backbone that is loaded before all others.
+
+        Raises `DeviceLostError` where a GPU does nothing more for this process: trials that were taken up and not told
+        of should be trained by another one.
         """
         while jobs := inbox.take(1, self._holds) or inbox.take(1, lambda job: True):
             try:
                 self._train_pack(jobs[0], inbox)
             finally:
                 self._pack = None
-                release_unused()
+            let_go_of_splits()
+            release_unused()
 
     def evaluate(self, config: TrialConfig, split: str, folder: Path, *, head: Path | None = None) -> SavedScores:
         """What a saved adapter scores on a split of the task of its configuration, over the backbone held here.
@@ -174,8 +188,9 @@ class Engine:
             sizer = None if key is None else self._sizers.get(key)
             run = PackRun(context, lead, inbox, _joins(key), memory_bytes=self._planned_memory(), sizer=sizer)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
+            raise_if_lost(self.device, sys.exception())
             logger.warning("trial failed: %s", lead.config, exc_info=True)
-            lead.done(unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
+            tell(lead, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
             return
         self._pack = run
         run.run()
@@ -199,7 +214,7 @@ class Engine:
             task=task.info,
             metric=metrics.get(task.info.metric),
             data=self._tokenized(task, backbone, config),
-            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder)),
+            prefixes=self._prefixes.setdefault(backbone.encoder, PrefixCache(backbone.encoder, self._kept_bytes)),
             provenance=self._provenance(config),
             rows_of=functools.partial(self._rows_of, task),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 
 from trainables.backbones.loading import Backbone
 from trainables.data.tokenized import TokenizedSplit
-from trainables.device.memory import PeakMemory, free_bytes, is_out_of_memory, release_unused, used_bytes, wait_for
+from trainables.device.hardware import DeviceLostError, raise_if_lost
+from trainables.device.memory import (
+    PeakMemory,
+    free_bytes,
+    is_out_of_memory,
+    let_go_of,
+    release_unused,
+    used_bytes,
+    wait_for,
+)
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_size import MemoryModel, PackSizer, batch_tokens, piece_bytes
 from trainables.inference.saved_adapter import save, saved_files
@@ -57,6 +67,14 @@ class PackStatus:
     num_trials: int  # that train together now
     limit: int  # that may
     examples_per_second: float | None  # of all its trials together, training alone, at the last step
+
+
+def tell(job: Job, outcome: TrialOutcome) -> None:
+    """Hand an outcome over; whoever cannot take it does no harm to other trials."""
+    try:
+        job.done(outcome)
+    except Exception:
+        logger.exception("nobody took the outcome of %s", job.config)
 
 
 class PackRun:
@@ -112,19 +130,24 @@ class PackRun:
         )
 
     def run(self) -> None:
-        """Train until no trial is left."""
+        """Train until no trial is left.
+
+        Raises `DeviceLostError` where the device is lost meanwhile; the trials of the pack have then not ended.
+        """
         try:
             while self._pack.trials or self._suspended:
-                self._drop_cancelled()
                 if self.sizer is not None:
                     self._fill(self.sizer.limit - len(self._pack.trials))
+                self._drop_cancelled()
                 if self._pack.trials:
                     self._step()
                     self._settle()
+        except DeviceLostError:
+            raise
         except Exception:  # whoever handed a trial in hears of its end, even where the pack itself is what broke
             logger.exception("a pack broke with %d trials", len(self._pack.trials) + len(self._suspended))
             for trial in [*self._pack.trials, *(trial for trial, _ in self._suspended)]:
-                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
+                tell(trial.job, self._unstarted())
 
     def _drop_cancelled(self) -> None:
         for trial in list(self._pack.trials):
@@ -156,11 +179,30 @@ class PackRun:
     def _fill(self, room: int) -> None:
         """Take up trials for the room there is: first those that had to give way, then the oldest that wait."""
         if room > 0 and self._suspended:
-            returning, self._suspended = self._suspended[:room], self._suspended[room:]
-            self._pack.resume(*zip(*returning, strict=True))
+            returning = self._suspended[:room]
+            if not self._take_back(returning):
+                return
             room -= len(returning)
         if room > 0:
             self._admit(self._inbox.take(room, self._accept))
+
+    def _take_back(self, returning: list[tuple[RunningTrial, TrialState]]) -> bool:
+        """Let trials that had to give way go on; False where they cannot, and wait on for as long as that may help."""
+        count = len(returning)
+        try:
+            self._pack.resume(*zip(*returning, strict=True))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            let_go_of(error)
+            release_unused()
+            assert self.sizer is not None  # by whose limit there is room
+            if self._pack.trials or count > 1:
+                self.sizer.shrink(len(self._pack.trials) or count // 2)
+                return False
+            tell(returning[0][0].job, self._unstarted())
+        self._suspended = self._suspended[count:]
+        return True
 
     def _admit(self, jobs: list[Job]) -> None:
         context, train = self._context, self._context.data["train"]
@@ -170,20 +212,25 @@ class PackRun:
                 weights = class_weights(job.config.class_weights, context.task, train.labels)
                 newcomers.append(RunningTrial(job, len(train), context.rows_of, weights))
             except Exception:
-                self._tell(job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
+                tell(job, self._unstarted())
         if not newcomers:
             return
         try:
             self._pack.join(newcomers)
+            return
         except Exception as error:
+            let_go_of(error)
             release_unused()
             if is_out_of_memory(error) and self._pack.trials and self.sizer is not None:
                 self.sizer.shrink(len(self._pack.trials))
                 for trial in newcomers:
                     self._inbox.put(trial.job)  # for when there is room
                 return
-            for trial in newcomers:
-                self._tell(trial.job, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance))
+            if len(newcomers) == 1:
+                tell(newcomers[0].job, self._unstarted())
+                return
+        for trial in newcomers:  # one of them may be what broke it
+            self._admit([trial.job])
 
     def _step(self) -> None:
         trials = list(self._pack.trials)
@@ -209,6 +256,7 @@ class PackRun:
     def _recover(self, error: Exception) -> None:
         """Go on after a step that broke: with half the trials where memory did not suffice, else with none of them."""
         trials = self._pack.trials
+        let_go_of(error)
         if is_out_of_memory(error) and len(trials) > 1 and self.sizer is not None:
             self._settle()  # who took the step before memory ran out may have ended an epoch with it
             trials = self._pack.trials
@@ -243,7 +291,8 @@ class PackRun:
         """Evaluate and report the epochs that trials have ended, and let go of those that do not go on."""
         try:
             reports = self._pack.end_epochs(ended, self._context.metric)
-        except Exception:
+        except Exception as error:
+            let_go_of(error)
             if len(ended) > 1:  # one of them may be what broke it
                 for trial in ended:
                     self._end_epochs([trial])
@@ -275,19 +324,18 @@ class PackRun:
         """Take trials out of the pack and tell what came of them."""
         if not trials:
             return
+        if status is OutcomeStatus.FAILED:
+            raise_if_lost(self._device, sys.exception())
         self._note_peak()
         outcomes = [self._outcome(trial, status, error) for trial in trials]
         self._pack.leave(trials)
         for trial, outcome in zip(trials, outcomes, strict=True):
-            self._tell(trial.job, outcome)
+            tell(trial.job, outcome)
 
-    @staticmethod
-    def _tell(job: Job, outcome: TrialOutcome) -> None:
-        """Hand an outcome over; whoever cannot take it does not harm the rest of the pack."""
-        try:
-            job.done(outcome)
-        except Exception:
-            logger.exception("nobody took the outcome of %s", job.config)
+    def _unstarted(self) -> TrialOutcome:
+        """The outcome of a trial that fails by the error at hand before anything of it could be measured."""
+        raise_if_lost(self._device, sys.exception())
+        return unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._context.provenance)
 
     def _note_peak(self) -> None:
         if (peak := self._peak.read()) is not None:

@@ -19,7 +19,8 @@ MAX_TRIALS = 32
 STEPS_PER_JUDGEMENT = 16
 # A pack twice as large has to take this much less time an example, or it only takes memory.
 WORTHWHILE = 0.97
-# Share of the free memory that is planned with; the rest is for what the arithmetic leaves out.
+# Share of the free memory that is planned with; the rest is for what the arithmetic leaves out, and on a CPU for what
+# an engine keeps of frozen layers.
 SAFETY = 0.8
 # What a method without a backbone keeps of a piece of text: some vectors and filter responses of a few hundred numbers.
 BYTES_WITHOUT_BACKBONE = 8192

@@ -23,7 +23,6 @@ from trainables import metrics, tasks
 from trainables.backbones.loading import describe_backbone, meta_encoder
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
-from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.predictor import Predictor
@@ -76,9 +75,7 @@ def ablate_saved(
     `trainables.engine.engine.Engine`, `precision` is that of `TrialConfig`. Raises `FaultsError` where the folder, its
     backbone or its task cannot be had, the task has no such split, or there are no adapters.
     """
-    place = device_named(device)
-    dtype = compute_dtype(precision, place)
-    predictor = load(folder, device=str(place), precision="bf16" if dtype is torch.bfloat16 else "fp32")
+    predictor = load(folder, device=str(device_named(device)), precision=precision)
     check_ablation(predictor.config, split)
     return ablate(predictor.model, _rows(predictor, split, cache_dir), metrics.get(predictor.task.metric))
 

@@ -57,7 +57,7 @@ class AdapterBank:
     Args:
         backbone: a packaged encoder, a local folder, a hub id, or one that is loaded.
         device: "cpu", "cuda", "cuda:1".
-        precision: of products, "fp32" or "bf16".
+        precision: of products, "fp32", "bf16", or "auto": bf16 where the device computes in it.
 
     Adapters of any size and of every method that leaves the backbone's weights as they are may stand side by side
     (`adapter`, `lora`, `bitfit`, `layernorm`, `linear_probe` among them), with heads of any size. What a task answers

@@ -122,7 +122,6 @@ def _answered(task: TaskInfo, answers: list[Any], outputs: np.ndarray) -> dict[s
 def _load_pyfunc(data_path: str, model_config: Mapping[str, Any] | None = None) -> TextModel:
     """What MLflow calls. Raises `FaultsError` as `adaptune.load` does."""
     # Here: whoever writes a model needs its columns and no torch.
-
     from trainables.backbones.loading import load_backbone
     from trainables.device.dtype import compute_dtype
     from trainables.device.hardware import device_named

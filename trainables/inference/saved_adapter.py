@@ -123,7 +123,7 @@ def load(
     Args:
         path: the folder.
         device: "cpu", "cuda", "cuda:1".
-        precision: of products, "fp32" or "bf16".
+        precision: of products, "fp32", "bf16", or "auto": bf16 where the device computes in it.
         backbone: one that is loaded already, in place of device and precision; by default the one that the adapter
             was trained on is found by its name.
 

@@ -113,11 +113,18 @@ class Method(Protocol):
         What is trained requires gradients and is float32. It has a leading trial axis, but where the method packs no
         trials. A module sees K anew at each step from the tensors it finds. Initial values of trial k are drawn
         from generators[k] on the CPU, so that they are the same on every device.
+
+        What stays frozen computes what the backbone does: below everything trained it is computed once for all trials
+        of a backbone. A method that changes that without training it, such as one that leaves layers out, sets a body.
         """
         ...
 
     def trained_params(self, shape: EncoderShape, options: Any) -> int:
-        """The closed formula of the trained parameters of one trial, head left out."""
+        """The closed formula of the trained parameters of one trial, head left out.
+
+        `shape` is that of what is computed: it has a pooler only where the head reads that. What is recorded is counted
+        from the tensors; the contract test of methods holds the two against each other.
+        """
         ...
 
     def stack_key(self, options: Any) -> Hashable:
@@ -218,11 +225,6 @@ def read_pooling(options: Any, shape: EncoderShape) -> str:
     asked = getattr(options, "pooling", AUTO)
     pooling = shape.pooling if asked == AUTO else str(asked)
     return "first" if pooling == "pooler" and not shape.has_pooler else pooling
-
-
-def shape_as_read(options: Any, shape: EncoderShape) -> EncoderShape:
-    """The shape of what is computed: without the pooler, unless the head reads it."""
-    return shape if read_pooling(options, shape) == "pooler" else dataclasses.replace(shape, has_pooler=False)
 
 
 def _pooling_faults(options: Any) -> list[str]:

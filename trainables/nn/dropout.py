@@ -8,7 +8,9 @@ Suffixes: K trials, N rows, S sequences, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +88,17 @@ class StepKeys:
         """Every trial's rate at a site; None where nothing is dropped."""
         return self._rates.at(default, is_fixed=is_fixed)
 
-    def seed_and_step(self, place: int) -> tuple[int, int]:
-        """Of one of the trials; waits for the device where only it knows them."""
-        return int(self.seeds[place]), int(self.steps[place])
+    @contextmanager
+    def in_global_generator(self, place: int, device: torch.device) -> Iterator[None]:
+        """Let torch's global generator draw for one of the trials, in code that draws from no other.
+
+        What it draws follows from the trial's seed and step, and afterwards it goes on where it stood. Waits for the
+        device where only that knows the step.
+        """
+        drawn_from = f"{int(self.seeds[place])}:{int(self.steps[place])}"
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(int.from_bytes(hashlib.sha256(drawn_from.encode()).digest()[:8], "big") >> 2)
+            yield
 
     def own_rate(self, place: int) -> float | None:
         """The rate of one of the trials, None for each site's."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layernorm import LayerNorm
-from trainables.nn.layers import Embeddings, EncoderLayer, SublayerOutput, layernorm_of
+from trainables.nn.layers import Embeddings, EncoderLayer, layernorm_of
 from trainables.nn.library import LibraryBody
 from trainables.nn.linear import Linear
 from trainables.nn.pieces import Pieces
@@ -182,10 +182,6 @@ class Encoder(nn.Module):
         self.body, self.width = body, width
         self.layers, self.final_norm = nn.ModuleList(), None
         del self.embeddings
-
-    def sublayer_outputs(self) -> list[SublayerOutput]:
-        """The 2L ends of sub-layers, where adapters stand: attention's, then feed-forward's, bottom layer first."""
-        return [module for module in self.layers.modules() if isinstance(module, SublayerOutput)]
 
     def layernorm_names(self) -> list[str]:
         """Every LayerNorm of the model: 2 a layer and the embeddings' (2L + 1), one that layers share once.

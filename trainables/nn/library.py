@@ -8,11 +8,10 @@ Suffixes: S sequences, L length, N rows (word pieces), D hidden width.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -131,15 +130,8 @@ class LibraryBody(nn.Module):
         for module, name, _ in held if rate is not None else []:
             setattr(module, name, rate)
         try:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                if keys is not None:
-                    torch.manual_seed(_step_seed(*keys.seed_and_step(0)))
+            with nullcontext() if keys is None else keys.in_global_generator(0, device):
                 yield
         finally:
             for module, name, value in held:
                 setattr(module, name, value)
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """The global generator's seed at a step of a trial."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:8], "big") >> 2

@@ -114,9 +114,11 @@ class CudaCapture:
         """On the stream that records, since libraries make themselves ready for each stream anew."""
         stream, current = self._own_stream(), torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            step()
-        current.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                step()
+        finally:  # a step that broke may have asked for much, which must not come after what is put back
+            current.wait_stream(stream)
 
     def record(self, step: Step) -> Step:
         stream, current = self._own_stream(), torch.cuda.current_stream(self._device)

@@ -56,7 +56,7 @@ _ON_DEVICE: weakref.WeakKeyDictionary[TokenizedSplit, dict[torch.device, DeviceS
 
 
 def on_device(split: TokenizedSplit, device: torch.device) -> DeviceSplit:
-    """A split on a device, brought there once for as long as it lives."""
+    """A split on a device, brought there once for as long as it lives, or until it is let go of."""
     known = _ON_DEVICE.setdefault(split, {})
     if device not in known:
         labels = split.labels if split.labels.dtype == np.int64 else split.labels.astype(np.float32)
@@ -70,6 +70,14 @@ def on_device(split: TokenizedSplit, device: torch.device) -> DeviceSplit:
             labels=_upload(labels, device),
         )
     return known[device]
+
+
+def let_go_of_splits() -> None:
+    """Free what splits have on devices, which another task's may want: whoever asks brings a split there again.
+
+    Whoever still uses one must hold it.
+    """
+    _ON_DEVICE.clear()
 
 
 @torch.inference_mode(False)  # whoever asks first may be an evaluation, and then a training

@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from trainables.data.tokenized import TokenizedSplit
-from trainables.device.memory import is_out_of_memory, release_unused
+from trainables.device.memory import is_out_of_memory, let_go_of, release_unused
 from trainables.device.pace import Pace
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.dropout import StepKeys
@@ -33,7 +33,7 @@ from trainables.nn.pieces import Pieces
 from trainables.outcome import EpochReport
 from trainables.predictions import predictions_from
 from trainables.training.captured_step import CapturedSteps, CudaCapture
-from trainables.training.device_data import Course, TrialCourse, on_device
+from trainables.training.device_data import Course, DeviceSplit, TrialCourse, on_device
 from trainables.training.evaluation import PrefixOf, pick, predict_stacked, score, to_device
 from trainables.training.fit import fit_head
 from trainables.training.loss import TrainingDivergedError, example_losses, trial_losses, weight_matrix
@@ -93,9 +93,11 @@ class Pack:
         self._model: AdaptedModel | None = None
         self._weights: TrainedWeights | None = None
         self._courses: dict[RunningTrial, TrialCourse] = {}
-        self._course: tuple[int, Course] | None = None  # and the version of the weights it belongs to
-        self._way: tuple[int, bool] | None = None  # whether these gather; and the same version
-        self._class_weights: tuple[int, Tensor | None] | None = None  # of these, (K, C); and the same version
+        # Each with the version of the weights that it belongs to: other trials have another.
+        self._course: tuple[int, Course] | None = None
+        self._is_gathering: tuple[int, bool] | None = None  # what `_gathers` says
+        self._class_weights: tuple[int, Tensor | None] | None = None  # (K, C)
+        self._rows_there: DeviceSplit | None = None  # of train, on the device, where batches are gathered there
         self._sums: dict[RunningTrial, float] | None = None  # losses, where they were read since the last step
 
     @property
@@ -182,6 +184,7 @@ class Pack:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            let_go_of(error)  # or what is tried next would have to fit beside what did not
             # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
@@ -244,17 +247,20 @@ class Pack:
 
     def _gathers_now(self) -> bool:
         """`_gathers`, asked once for as long as the trials are the same."""
-        if self._way is None or self._way[0] != self.weights.version:
-            self._way = self.weights.version, self._gathers()
-        return self._way[1]
+        if self._is_gathering is None or self._is_gathering[0] != self.weights.version:
+            self._is_gathering = self.weights.version, self._gathers()
+        return self._is_gathering[1]
 
     def _gathers(self) -> bool:
         """Whether the device can gather its batches itself.
 
-        A body of a method's own may ask the host about its batch, modules that follow a step look at its gradients,
-        and states of frozen layers are kept on the host.
+        A body of a method's own and a model in transformers' classes may ask the host about their batch, modules that
+        follow a step look at its gradients, and states of frozen layers are kept on the host.
         """
-        if not self.gathers_on_device or self.model.encoder.body is not None or self.model.followers:
+        encoder = self.model.encoder
+        if not self.gathers_on_device or encoder.body is not None or encoder.library is not None:
+            return False
+        if self.model.followers:
             return False
         return not self._has_features and not self._keeps_states(self.trials)
 
@@ -276,11 +282,12 @@ class Pack:
                 trial: courses.get(trial) or TrialCourse.of(trial, split.lengths, device) for trial in self.trials
             }
             self._course = version, Course(self.trials, list(self._courses.values()), device)
+            self._rows_there = on_device(split, device)  # held, since recorded steps read it where it lies
             self.weights.reserve_gradients()
         return self._course[1]
 
     def _forget_course(self) -> None:
-        self._course, self._courses = None, {}
+        self._course, self._courses, self._rows_there = None, {}, None
         if self.captured is not None:
             self.captured.forget()
 
@@ -300,8 +307,8 @@ class Pack:
         course = self._current_course()
         self.weights.forget_gradients(first, last)  # of a step that could not be captured
         rows_S = course.rows_S(first, last)
-        data = on_device(self._data["train"], self.weights.device)
-        pieces, labels_S = data.batch(rows_S, last - first, rows_per_trial, longest)
+        assert self._rows_there is not None  # which came with the course
+        pieces, labels_S = self._rows_there.batch(rows_S, last - first, rows_per_trial, longest)
         keys = course.keys(first, last, pieces)
         self._learn(first, last, pieces, labels_S, keys, course.numbers(first, last))
         course.advance(first, last)
@@ -420,7 +427,7 @@ class Pack:
         if not self._keeps_states(trials):
             return None
         states = self._prefixes.states(self._data[split], view.num_frozen_layers)
-        return lambda laid: states.batch(laid, self.weights.device)
+        return None if states is None else lambda laid: states.batch(laid, self.weights.device)
 
     def _keeps_states(self, trials: Sequence[RunningTrial]) -> bool:
         """Whether hidden states above frozen layers are kept instead of computed, for these to train or for all."""

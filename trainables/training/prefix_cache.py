@@ -8,6 +8,7 @@ Suffixes: N rows (of a split, or word pieces of a batch), S sequences of a batch
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from trainables.data.tokenized import TokenizedSplit
 from trainables.nn.encoder import Encoder, Prefix
 from trainables.nn.pieces import Laid
 from trainables.training.evaluation import MAX_TOKENS, to_device
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 4096
 DEFAULT_BYTES = 2**30
@@ -75,32 +78,58 @@ def _to_device(values: np.ndarray, dtype: torch.dtype, device: torch.device) -> 
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
+def _in_a_file(values: np.ndarray) -> np.ndarray:
+    """The same values, mapped from a file that has lost its name: its space is free again when nobody reads it."""
+    with tempfile.TemporaryDirectory(prefix="adaptune-prefix-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "features"
+        values.tofile(path)
+        # Nobody writes to it, but torch warns of arrays that cannot be written to.
+        return np.memmap(path, values.dtype, mode="c", shape=values.shape)
+
+
 class PrefixCache:
     """The prefix states of one encoder, kept as long as the store.
 
     Args:
         encoder: the frozen backbone.
-        max_bytes: what may be kept in memory; what comes after that goes to files, of which the store leaves nothing.
+        max_bytes: what may be kept in memory, states and features together; what comes after that goes to files, of
+            which the store leaves nothing. Where files cannot be written, features stay in memory and states are not
+            kept.
     """
 
     def __init__(self, encoder: Encoder, max_bytes: int = DEFAULT_BYTES) -> None:
         self._encoder = encoder
         self._free_bytes = max_bytes
-        self._states: dict[tuple[int, int], PrefixStates] = {}
+        # Both hold their splits, so that an id stays its split's own; None: there is no room for the states.
+        self._states: dict[tuple[int, int], tuple[TokenizedSplit, PrefixStates | None]] = {}
         self._features: dict[tuple[int, str], Features] = {}
 
-    def states(self, split: TokenizedSplit, num_layers: int) -> PrefixStates:
-        """The hidden states of a split above the lowest `num_layers` layers, computed at the first call."""
-        key = (id(split), num_layers)  # the states hold the split, so its id stays its own
+    def states(self, split: TokenizedSplit, num_layers: int) -> PrefixStates | None:
+        """The hidden states of a split above the lowest `num_layers` layers, computed at the first call.
+
+        None where there is room for them neither in memory nor in a file: whoever asks computes them with each batch.
+        """
+        key = (id(split), num_layers)
         if key not in self._states:
-            width, dtype = self._encoder.shape.hidden_size, self._encoder.compute_dtype
-            size = int(split.offsets[-1]) * width * dtype.itemsize
-            fits = size <= self._free_bytes
-            self._free_bytes -= size if fits else 0
-            computed = self._compute(split, num_layers)
+            self._states[key] = split, self._kept_states(split, num_layers)
+        return self._states[key][1]
+
+    def _kept_states(self, split: TokenizedSplit, num_layers: int) -> PrefixStates | None:
+        width, dtype = self._encoder.shape.hidden_size, self._encoder.compute_dtype
+        fits = self._take(int(split.offsets[-1]) * width * dtype.itemsize)
+        computed = self._compute(split, num_layers)
+        try:
             chunks = list(computed) if fits else self._spill(computed)
-            self._states[key] = PrefixStates(num_layers=num_layers, chunks=chunks, split=split, dtype=dtype)
-        return self._states[key]
+        except OSError as error:
+            logger.warning("states of frozen layers are computed anew for each batch, having no place: %s", error)
+            return None
+        return PrefixStates(num_layers=num_layers, chunks=chunks, split=split, dtype=dtype)
+
+    def _take(self, size: int) -> bool:
+        """Whether there is room in memory for so many bytes, which then count as taken."""
+        fits = size <= self._free_bytes
+        self._free_bytes -= size if fits else 0
+        return fits
 
     @torch.inference_mode()
     def features(self, split: TokenizedSplit, view: Encoder) -> Features:
@@ -113,6 +142,11 @@ class PrefixCache:
             for rows in evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[encoder.device.type]):
                 _, pieces, _ = to_device(split, rows, 1, encoder.device)
                 values[rows] = encoder(pieces).view(stored).cpu().numpy()
+            if not self._take(values.nbytes):
+                try:
+                    values = _in_a_file(values)
+                except OSError as error:
+                    logger.warning("features take more memory than was planned, having no other place: %s", error)
             self._features[key] = Features(
                 values=values, num_layers=encoder.shape.num_layers, split=split, dtype=encoder.compute_dtype
             )

@@ -75,7 +75,11 @@ class TrainedWeights:
     @property
     def rows(self) -> Tensor:
         """All there is of the pack's trials (K, P + Q), float32."""
-        return torch.cat([self.trained, self.statistics], dim=1) if self._statistics else self.trained
+        return self._rows_of(self.trained, self.statistics)
+
+    def _rows_of(self, trained: Tensor, statistics: Tensor) -> Tensor:
+        """Of some trials or one, what is trained and its statistics as rows."""
+        return torch.cat([trained, statistics], dim=-1) if self._statistics else trained
 
     @property
     def bytes_per_trial(self) -> int:
@@ -131,13 +135,13 @@ class TrainedWeights:
         kept = list(places)
         moments = self._moments
         moments = None if moments is None else (moments[0][kept], moments[1][kept])
-        self._take(self.rows[kept], moments, self.loss_sums[kept])
+        self._take(self._rows_of(self.trained[kept], self.statistics[kept]), moments, self.loss_sums[kept])
 
     def state(self, place: int) -> TrialState:
         """A copy of what a trial has, on the host."""
         moments = self._moments
         return TrialState(
-            row=_on_host(self.rows[place]),
+            row=self._rows_of(_on_host(self.trained[place]), _on_host(self.statistics[place])),
             moments=None if moments is None else (_on_host(moments[0][place]), _on_host(moments[1][place])),
             loss_sum=_on_host(self.loss_sums[place]),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineActor, EngineLeavesError, EngineLostError
 from tests.factories import epoch_report, outcome, trial_config
 from trainables.config import TrialConfig
+from trainables.device.hardware import DeviceLostError
 from trainables.engine.inbox import Inbox
 from trainables.engine.pack_run import PackStatus
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
@@ -35,7 +37,7 @@ class FakeEngine:
 
     def __init__(self, num_threads: int, share: float, device: str | None) -> None:
         self.go = threading.Semaphore(0)
-        self.breaks = False
+        self.breaks: BaseException | None = None
         self.pack: dict[Job, int] = {}
 
     @property
@@ -57,9 +59,9 @@ class FakeEngine:
             self._end(job, OutcomeStatus.CANCELLED)
         if not self.go.acquire(timeout=0.01):
             return
-        if self.breaks:
-            self.breaks, self.pack = False, {}
-            raise SystemExit
+        if self.breaks is not None:
+            error, self.breaks, self.pack = self.breaks, None, {}
+            raise error
         for job in list(self.pack):
             self.pack[job] += 1
             job.report(epoch(self.pack[job]))
@@ -276,7 +278,7 @@ def test_a_trial_that_is_left_alone_waits_for_the_verdicts_on_all_its_epochs(act
 def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_waited(actor: EngineActor) -> None:
     start_all(actor, "t", "u", training=2)
     actor.start("v", OTHER)
-    fake(actor).breaks = True
+    fake(actor).breaks = SystemExit()
     fake(actor).go.release()
     for trial in ("t", "u"):
         with pytest.raises(EngineLostError, match=f"broke while it trained {trial}"):
@@ -286,6 +288,21 @@ def test_an_engine_that_breaks_tells_those_it_trained_and_trains_those_that_wait
     outcome = end_of(actor, "v")
     assert outcome is not None
     assert outcome.status is OutcomeStatus.COMPLETED
+
+
+def test_an_engine_that_lost_its_device_ends_after_it_has_told_those_it_trained(
+    actor: EngineActor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray starts its process again; trials to come would only fail by what is no fault of theirs."""
+    ends: queue.SimpleQueue[int] = queue.SimpleQueue()
+    monkeypatch.setattr("os._exit", ends.put)
+    monkeypatch.setattr("orchestrator.scheduling.engine_actor.LAST_ANSWERS_S", 0.0)
+    start_all(actor, "t", training=1)
+    fake(actor).breaks = DeviceLostError("cuda:0 does nothing more for this process")
+    fake(actor).go.release()
+    with pytest.raises(EngineLostError, match="broke while it trained t"):
+        actor.next("t")
+    assert ends.get(timeout=WAIT_S) == 1
 
 
 def test_a_trial_is_asked_for_predictions_only_where_they_are_wanted(actor: EngineActor) -> None:

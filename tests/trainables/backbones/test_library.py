@@ -42,6 +42,17 @@ def inputs(padding: int) -> tuple[Tensor, Tensor]:
     return ids.masked_fill(~is_word, padding), is_word
 
 
+def rows() -> TokenizedSplit:
+    """Sixteen texts of four word pieces, of two classes."""
+    ids = np.tile(np.array([[2, 4, 9, 3], [2, 5, 9, 3]], np.int32), (8, 1))
+    return TokenizedSplit(
+        offsets=np.arange(17) * 4,
+        input_ids=ids.ravel(),
+        token_type_ids=np.zeros(64, np.int8),
+        labels=np.arange(16) % 2,
+    )
+
+
 @pytest.fixture(params=KINDS)
 def folder(request: pytest.FixtureRequest, checkpoint: Checkpoint) -> Path:
     return checkpoint(request.param)
@@ -84,13 +95,7 @@ def test_a_trial_learns_and_leaves_the_backbone_as_it_is(
 ) -> None:
     encoder = load(checkpoint("roformer"), dtype)
     before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
-    ids = np.tile(np.array([[2, 4, 9, 3], [2, 5, 9, 3]], np.int32), (8, 1))
-    split = TokenizedSplit(
-        offsets=np.arange(17) * 4,
-        input_ids=ids.ravel(),
-        token_type_ids=np.zeros(64, np.int8),
-        labels=np.arange(16) % 2,
-    )
+    split = rows()
     config = trial_config(method, method_options={}, learning_rate=1e-2, num_epochs=8, batch_size=8)
     pack = Pack(encoder, {"train": split, "validation": split}, 2)
     trial = RunningTrial(Job(config=config, done=lambda outcome: None), len(split))
@@ -123,6 +128,15 @@ def test_dropout_is_the_trial_s_own_and_follows_from_its_step(checkpoint: Checkp
     assert not torch.allclose(outputs(None, 1), first)
     assert torch.equal(outputs(0.0, 1), outputs(0.0, 2))
     assert torch.equal(outputs(0.0, 1), model.eval()(pieces))
+
+
+def test_batches_of_a_model_that_asks_the_host_are_laid_out_there_on_a_gpu_too(checkpoint: Checkpoint) -> None:
+    """Its dropout is seeded by the host at each step, which a recorded step could not be."""
+    config = trial_config("full_finetuning", method_options={}, batch_size=4)
+    pack = Pack(load(checkpoint(KINDS[0])), {"train": rows()}, 2)
+    pack.join([RunningTrial(Job(config=config, done=lambda outcome: None), len(rows()))])
+    pack.gathers_on_device = True  # as on a GPU
+    assert not pack._gathers()
 
 
 @pytest.mark.parametrize("method", ["adapter", "lora", "top_layers", "layernorm", "bitfit"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from trainables.device.memory import (
     free_bytes,
     is_out_of_memory,
     keep_freed_memory,
+    let_go_of,
     release_unused,
     used_bytes,
 )
@@ -62,6 +65,7 @@ def test_free_memory_is_the_machine_s(monkeypatch: pytest.MonkeyPatch, tmp_path:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("".join(f"{name}:    {value} kB\n" for name, value in lines.items()))
     real = memory._read_kilobytes
+    monkeypatch.setattr(memory.container, "free_memory", lambda: None)
     monkeypatch.setattr(memory, "_read_kilobytes", lambda path, name: real(str(meminfo), name))
     assert free_bytes(CPU) == 500 * 1024  # what caches would give back counts as free
     meminfo.unlink()
@@ -79,6 +83,29 @@ def test_free_memory_is_the_machine_s(monkeypatch: pytest.MonkeyPatch, tmp_path:
 )
 def test_only_a_lack_of_memory_is_one(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
+
+
+def test_what_an_error_holds_is_let_go_of_and_its_traceback_is_told_as_before() -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def breaks() -> None:
+        tensor = torch.ones(3)
+        made.append(weakref.ref(tensor))
+        raise MemoryError("not enough")
+
+    def breaks_again() -> None:
+        try:
+            breaks()
+        except MemoryError as first:
+            raise RuntimeError("and so this") from first
+
+    with pytest.raises(RuntimeError) as broke:
+        breaks_again()
+    before = traceback.format_exception(broke.value)
+    assert made[0]() is not None
+    let_go_of(broke.value)
+    assert made[0]() is None
+    assert traceback.format_exception(broke.value) == before
 
 
 def test_the_cpu_s_own_refusal_is_understood() -> None:

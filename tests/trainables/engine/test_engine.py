@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -16,9 +17,14 @@ import torch
 from tests.factories import brief_config
 from trainables import tasks
 from trainables.config import OUTCOME_VERSION, TrialConfig
+from trainables.device.hardware import DeviceLostError
 from trainables.engine import engine as module
 from trainables.engine.engine import Engine
+from trainables.engine.inbox import Inbox
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
+from trainables.training.device_data import on_device
+from trainables.training.pack import Pack
+from trainables.training.running_trial import Job
 
 MakeConfig = Callable[..., TrialConfig]
 
@@ -212,6 +218,93 @@ class TestEnding:
 
         with pytest.raises(KeyboardInterrupt):
             engine.run(config(), cancelled=interrupt)
+
+
+class TestLostDevice:
+    """A GPU that fails every call after the first error must not be the end of all trials that are still to come."""
+
+    @pytest.fixture
+    def lost(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Where something is written, the device is lost."""
+        found: list[str] = []
+
+        def raise_if_lost(device: torch.device, error: BaseException | None) -> None:
+            if found:
+                raise DeviceLostError(found[0]) from error
+
+        monkeypatch.setattr("trainables.engine.pack_run.raise_if_lost", raise_if_lost)
+        monkeypatch.setattr("trainables.engine.engine.raise_if_lost", raise_if_lost)
+        return found
+
+    def break_at(self, method: str, lost: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*given: Any) -> None:
+            lost.append("the device is gone")
+            raise RuntimeError("CUDA error")
+
+        monkeypatch.setattr(Pack, method, broken)
+
+    @pytest.mark.parametrize("method", ["step", "end_epochs", "join", "diverged"])
+    def test_no_trial_is_told_that_it_failed_and_those_that_wait_go_on_waiting(
+        self, method: str, engine: Engine, config: MakeConfig, lost: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.break_at(method, lost, monkeypatch)
+        inbox, told = Inbox(), list[TrialOutcome]()
+        jobs = [
+            Job(config=config(seed=0), done=told.append),
+            Job(config=config(method="layernorm", method_options={}), done=told.append),
+        ]
+        for job in jobs:
+            inbox.put(job)
+        with pytest.raises(DeviceLostError, match="the device is gone"):
+            engine.work(inbox)
+        assert not told
+        assert inbox.take(2, lambda job: True) == jobs[1:]
+
+    def test_one_that_is_trained_alone_fails_with_it(
+        self, engine: Engine, config: MakeConfig, lost: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.break_at("step", lost, monkeypatch)
+        outcome = engine.run(config())
+        assert outcome.status is OutcomeStatus.FAILED
+        assert "the device is gone" in str(outcome.error)
+
+
+@pytest.mark.parametrize(("memory_bytes", "is_in_memory"), [(1000, False), (2**30, True)])
+def test_what_is_kept_of_frozen_layers_fits_beside_packs_into_the_engine_s_memory(
+    memory_bytes: int, is_in_memory: bool, config: MakeConfig, cache_dir: Path
+) -> None:
+    """An engine a core, of which each kept a gigabyte, would together take more than there is."""
+    engine = Engine(device="cpu", cache_dir=cache_dir, memory_bytes=memory_bytes)
+    context = engine._prepare(config(method="feature_based", method_options={}))
+    features = context.prefixes.features(context.data["train"], context.backbone.encoder)
+    assert isinstance(features.values, np.memmap) == (not is_in_memory)
+
+
+def test_an_outcome_that_nobody_takes_does_no_harm_to_other_trials(engine: Engine, config: MakeConfig) -> None:
+    def refuse(outcome: TrialOutcome) -> None:
+        raise RuntimeError("nobody is there")
+
+    inbox, told = Inbox(), list[TrialOutcome]()
+    inbox.put(Job(config=config(task="no/such"), done=refuse))  # which fails before its pack begins
+    inbox.put(Job(config=config(num_epochs=1), done=refuse))
+    inbox.put(Job(config=config(seed=1, num_epochs=1), done=told.append))
+    engine.work(inbox)
+    assert [outcome.status for outcome in told] == [OutcomeStatus.COMPLETED]
+
+
+def test_what_a_task_has_on_the_device_goes_with_its_pack(
+    engine: Engine, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = list[weakref.ref[torch.Tensor]]()
+
+    def gathers(self: Pack) -> bool:
+        held.append(weakref.ref(on_device(self._data["train"], self.weights.device).labels))
+        return False
+
+    monkeypatch.setattr(Pack, "_gathers", gathers)
+    assert engine.run(config(num_epochs=1)).status is OutcomeStatus.COMPLETED
+    assert held
+    assert not any(each() is not None for each in held)
 
 
 def test_a_backbone_and_a_task_are_loaded_once(

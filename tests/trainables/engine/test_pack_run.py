@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,17 @@ class TestEndingEarly:
         assert (outcome.examples_per_second, outcome.pack_size, outcome.validation_score) == (None, None, None)
         assert outcome.trained_params is not None
 
+    def test_one_that_is_taken_up_is_asked_before_its_first_step_too(
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps = stepped(monkeypatch)
+        outcomes: list[TrialOutcome] = []
+        inbox = Inbox()
+        inbox.put(Job(config=brief_config(seed=1), done=outcomes.append, cancelled=lambda: True))
+        PackRun(context(), Job(config=brief_config(num_epochs=1), done=outcomes.append), inbox, lambda job: True).run()
+        assert [len(trials) for trials in steps] == [1] * STEPS
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.CANCELLED, OutcomeStatus.COMPLETED]
+
     def test_the_speed_of_a_trial_is_that_of_its_steps_evaluation_left_out(
         self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -257,6 +270,121 @@ class TestMemory:
             assert [epoch.step for epoch in ours.epochs] == [STEPS]
             assert ours.epochs[0].train_loss == pytest.approx(expected.epochs[0].train_loss, abs=1e-5)
             assert ours.validation["loss"] == pytest.approx(expected.validation["loss"], abs=1e-5)
+
+    def test_who_gave_way_and_still_does_not_fit_waits_on_and_hears_of_its_end(
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, originally, refusals = Pack.step, Pack.resume, []
+
+        def step(self: Pack) -> None:
+            if len(self.trials) == 4:
+                raise torch.OutOfMemoryError("out of memory")
+            original(self)
+
+        def resume(self: Pack, *given: Any) -> None:
+            if self.trials or len(given[0]) > 1:
+                refusals.append((len(self.trials), len(given[0])))
+                raise torch.OutOfMemoryError("out of memory")
+            originally(self, *given)
+
+        monkeypatch.setattr(Pack, "step", step)
+        monkeypatch.setattr(Pack, "resume", resume)
+        outcomes = train(context(), *(brief_config(seed=seed, num_epochs=1 + (seed == 1)) for seed in range(4)))
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.COMPLETED] * 4
+        assert refusals == [(1, 1)]  # from then on one at a time
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), RuntimeError("the device is gone")])
+    def test_who_cannot_come_back_at_all_fails(
+        self, context: MakeContext, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        original = Pack.step
+
+        def step(self: Pack) -> None:
+            if len(self.trials) > 1:
+                raise torch.OutOfMemoryError("out of memory")
+            original(self)
+
+        def resume(self: Pack, *given: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(Pack, "step", step)
+        monkeypatch.setattr(Pack, "resume", resume)
+        outcomes = train(context(), *(brief_config(seed=seed, num_epochs=1) for seed in range(3)))
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.COMPLETED] + [OutcomeStatus.FAILED] * 2
+        assert all(str(error) in str(outcome.error) for outcome in outcomes[1:])
+
+
+class TestAdmission:
+    def test_one_that_cannot_begin_takes_nobody_with_it(self, context: MakeContext) -> None:
+        """Several are taken up at once, of which the second starts from what cannot be read."""
+
+        def gone() -> Any:
+            raise FileNotFoundError("what it starts from is gone")
+
+        outcomes: dict[int, TrialOutcome] = {}
+        inbox = Inbox()
+        jobs = [
+            Job(
+                config=brief_config(seed=seed, num_epochs=1),
+                done=functools.partial(outcomes.__setitem__, seed),
+                start=gone if seed == 2 else None,
+            )
+            for seed in range(4)
+        ]
+        for job in jobs[1:]:
+            inbox.put(job)
+        PackRun(context(), jobs[0], inbox, lambda job: True).run()
+        statuses = [outcomes[seed].status for seed in range(4)]
+        assert statuses == [OutcomeStatus.COMPLETED] * 2 + [OutcomeStatus.FAILED, OutcomeStatus.COMPLETED]
+        assert "what it starts from is gone" in str(outcomes[2].error)
+
+
+class Ballast:
+    """What a step has made so far, such as its activations."""
+
+
+class TestWhatBroke:
+    """What a step that ran out of memory has made is gone before anything is tried again."""
+
+    def test_before_trials_give_way(self, context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[weakref.ref[Ballast]] = []
+        left: list[int] = []
+        original, originally = Pack.step, Pack.suspend
+
+        def step(self: Pack) -> None:
+            if len(self.trials) > 1:
+                ballast = Ballast()
+                made.append(weakref.ref(ballast))
+                raise torch.OutOfMemoryError("out of memory")
+            original(self)
+
+        def suspend(self: Pack, *given: Any) -> Any:
+            left.append(sum(each() is not None for each in made))
+            return originally(self, *given)
+
+        monkeypatch.setattr(Pack, "step", step)
+        monkeypatch.setattr(Pack, "suspend", suspend)
+        outcomes = train(context(), brief_config(num_epochs=1), brief_config(num_epochs=1, seed=1))
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.COMPLETED] * 2
+        assert left == [0]
+
+    def test_before_each_is_evaluated_by_itself(self, context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[weakref.ref[Ballast]] = []
+        left: list[int] = []
+        original = Pack.end_epochs
+
+        def end_epochs(self: Pack, ended: Any, metric: Any) -> Any:
+            left.append(sum(each() is not None for each in made))
+            if len(ended) > 1:
+                ballast = Ballast()
+                made.append(weakref.ref(ballast))
+                raise torch.OutOfMemoryError("out of memory")
+            return original(self, ended, metric)
+
+        monkeypatch.setattr(Pack, "end_epochs", end_epochs)
+        outcomes = train(context(), brief_config(num_epochs=1), brief_config(num_epochs=1, seed=1))
+        assert [outcome.status for outcome in outcomes] == [OutcomeStatus.COMPLETED] * 2
+        assert left == [0, 0, 0]
 
 
 def test_a_status_tells_what_trains_now(context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,14 @@ def test_everything_wrong_with_texts_is_said_at_once(saved: Save, bank: AdapterB
         bank.remove("none")
 
 
+def test_a_precision_that_there_is_not_is_refused_wherever_one_is_named(saved: Save, tiny_bert: Path) -> None:
+    folder = saved("adapter", 1)
+    for ask in (trainables.load, lambda path, precision: adaptune.AdapterBank(str(tiny_bert), precision=precision)):
+        with pytest.raises(FaultsError, match="unknown precision 'half'"):
+            ask(folder, precision="half")
+        ask(folder, precision="auto")
+
+
 def test_an_adapter_of_another_backbone_is_refused(saved: Save, checkpoint: Callable[[str], Path]) -> None:
     bank = AdapterBank(str(checkpoint("electra")))
     with pytest.raises(FaultsError, match="fits only the weights it was trained on"):

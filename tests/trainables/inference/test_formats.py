@@ -143,6 +143,18 @@ def test_transformers_opens_a_checkpoint_of_merged_weights(
     assert config["problem_type"] == "single_label_classification"
 
 
+def test_the_folder_may_be_the_one_that_one_stands_in(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    folder = saved("bert", "linear_probe", {"pooling": "pooler"})
+    written = convert(folder, "transformers", ".")
+    assert {"config.json", "model.safetensors"} <= {path.name for path in Path.cwd().iterdir()}
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")] == []
+    assert written.samefile(tmp_path / "here")
+
+
 @pytest.mark.parametrize(
     ("to", "family", "method", "options", "reason"),
     [

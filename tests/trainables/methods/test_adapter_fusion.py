@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.factories import trial_config
+from tests.pieces import sublayer_outputs
 from trainables.backbones.loading import Backbone
 from trainables.config import Scalar
 from trainables.estimate.preview import complete_options
@@ -50,7 +51,7 @@ def build(backbone: Backbone, **options: Scalar) -> AdaptedModel:
 
 
 def fusion(model: AdaptedModel) -> Fusion:
-    module = model.encoder.sublayer_outputs()[1].adapter
+    module = sublayer_outputs(model.encoder)[1].adapter
     assert isinstance(module, Fusion)
     return module
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.factories import trial_config
+from tests.pieces import sublayer_outputs
 from trainables.backbones import shape_of
 from trainables.backbones.loading import PUBLISHED_CONFIGS, Backbone
 from trainables.config import Scalar
@@ -145,11 +146,11 @@ class TestWhere:
     def test_each_placement_stands_where_it_should(
         self, backbone: Backbone, placement: str, places: list[bool]
     ) -> None:
-        ends = self.model(backbone, placement=placement).encoder.sublayer_outputs()
+        ends = sublayer_outputs(self.model(backbone, placement=placement).encoder)
         assert [end.adapter is not None for end in ends] == places * backbone.info.shape.num_layers
 
     def test_only_the_named_layers_carry_adapters(self, backbone: Backbone) -> None:
-        ends = self.model(backbone, layers="1").encoder.sublayer_outputs()
+        ends = sublayer_outputs(self.model(backbone, layers="1").encoder)
         assert [end.adapter is not None for end in ends] == [False, False, True, True]
 
     def test_layernorms_are_trained_or_not(self, backbone: Backbone) -> None:

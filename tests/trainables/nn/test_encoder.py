@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.pieces import laid_out
+from tests.pieces import laid_out, sublayer_outputs
 from trainables.backbones.loading import Backbone, load_backbone, meta_encoder
 from trainables.nn.dropout import StepKeys, number_sites
 from trainables.nn.encoder import Encoder
@@ -91,7 +91,7 @@ class TestAgainstTransformers:
         assert shape.pooler_params == count(encoder.pooler)
         assert shape.layernorm_params == sum(count(encoder.get_submodule(name)) for name in encoder.layernorm_names())
         assert len(encoder.layernorm_names()) == 2 * shape.num_layers + 1
-        assert len(encoder.sublayer_outputs()) == 2 * shape.num_layers
+        assert len(sublayer_outputs(encoder)) == 2 * shape.num_layers
 
     def test_the_longest_sequence_is_the_one_its_positions_allow(
         self, family: str, checkpoint: Callable[[str], Path]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.factories import trial_config
-from tests.pieces import laid_out
+from tests.pieces import laid_out, sublayer_outputs
 from trainables.backbones.loading import load_backbone
 from trainables.nn.adapters import PLACEMENTS
 from trainables.nn.encoder import Encoder
@@ -102,7 +102,7 @@ class TestSharedWeights:
 
     def test_a_layer_s_adapters_are_its_own(self, checkpoint: Checkpoint) -> None:
         model = adapted(load(checkpoint("albert-groups")))
-        adapters = {id(end.adapter) for end in model.encoder.sublayer_outputs()}
+        adapters = {id(end.adapter) for end in sublayer_outputs(model.encoder)}
         assert len(adapters) == 6
         assert layer_of(model, 0).attention.qkv is layer_of(model, 1).attention.qkv
         assert layer_of(model, 0).attention.qkv is not layer_of(model, 2).attention.qkv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from tests.trainables.training.packable import make_config, make_pack, make_running
 from tests.trainables.training.tape import TapeCapture
-from trainables.training.captured_step import CapturedSteps, Step
+from trainables.training.captured_step import CapturedSteps, CudaCapture, Step
 
 ADAPTER = {"adapter_size": 4}
 
@@ -131,3 +132,29 @@ def test_out_of_memory_drops_the_graphs_and_if_that_does_not_do_halves_the_slice
     for _ in range(2):
         undisturbed.step()
     torch.testing.assert_close(pack.weights.rows, undisturbed.weights.rows, rtol=0, atol=1e-6)
+
+
+def test_a_step_that_breaks_while_it_warms_up_is_over_before_anything_else_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it asked of its own stream may still write to statistics that are put back meanwhile."""
+    waits: list[tuple[str, str]] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            waits.append((self.name, other.name))
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("current"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("own"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+
+    def broken() -> None:
+        assert waits == [("own", "current")]
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        CudaCapture(torch.device("cuda")).warm_up(broken)
+    assert waits == [("own", "current"), ("current", "own")]

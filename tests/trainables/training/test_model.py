@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.pieces import drop_out, laid_out
+from tests.pieces import drop_out, laid_out, sublayer_outputs
 from trainables.backbones.loading import Backbone
 from trainables.config import Scalar, TrialConfig
 from trainables.methods import method_names
@@ -105,7 +105,7 @@ def test_an_adapter_sees_the_dropped_out_projection(backbone: Backbone) -> None:
     model = build(backbone).train()
     pieces = laid_out(torch.full((2, 50), 5))
     drop_out(model, pieces)
-    output = model.encoder.sublayer_outputs()[0]
+    output = sublayer_outputs(model.encoder)[0]
     seen: list[Tensor] = []
     output.adapter.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
     hidden, residual = torch.randn(100, 16), torch.randn(100, 16)
@@ -165,7 +165,7 @@ def test_dropout_is_the_backbone_s_own_unless_a_trial_has_its_own(backbone: Back
         model = build(backbone).train()
         drop_out(model, batch(), rates=[rate])
         seen: list[Tensor] = []
-        model.encoder.sublayer_outputs()[0].adapter.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        sublayer_outputs(model.encoder)[0].adapter.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         model(batch())
         return (seen[0] == 0).float().mean().item()
 
@@ -215,8 +215,8 @@ def test_trials_that_cannot_share_a_pack_are_refused(backbone: Backbone) -> None
 def test_trials_that_differ_in_numbers_alone_share_a_pack(backbone: Backbone) -> None:
     pack = [config(init_std=0.1), config(seed=4, init_std=0.0, dropout=0.3)]
     assert stack_key(pack[0]) == stack_key(pack[1])
-    first, second = build(backbone, *pack).encoder.sublayer_outputs()[0].adapter.down_proj
-    alone = build(backbone, pack[0]).encoder.sublayer_outputs()[0].adapter.down_proj[0]
+    first, second = sublayer_outputs(build(backbone, *pack).encoder)[0].adapter.down_proj
+    alone = sublayer_outputs(build(backbone, pack[0]).encoder)[0].adapter.down_proj[0]
     assert torch.equal(first, alone)
     assert first.any()
     assert not second.any()

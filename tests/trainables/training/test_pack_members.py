@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -185,3 +187,33 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(
     pack = join(splits(), *trials())
     with pytest.raises(RuntimeError, match="do not fit"):
         pack.step()
+
+
+class Activations:
+    """What a step has made before memory ran out."""
+
+
+@pytest.mark.parametrize("held_graphs", [False, True])
+def test_what_a_step_made_is_gone_before_it_is_taken_again(
+    held_graphs: bool, splits: MakeSplits, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded steps give their memory back first, and then the whole slice tries once more."""
+    pack = join(splits(), *trials(2))
+    original = Pack.train_slice
+    made: list[weakref.ref[Activations]] = []
+    left: list[int] = []
+
+    def train_slice(self: Pack, first: int, last: int, batches: Any) -> None:
+        left.append(sum(each() is not None for each in made))
+        if not made:
+            activations = Activations()
+            made.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("out of memory")
+        original(self, first, last, batches)
+
+    monkeypatch.setattr(Pack, "train_slice", train_slice)
+    if held_graphs:
+        monkeypatch.setattr(pack, "captured", types.SimpleNamespace(forget=lambda: len(left) == 1))
+    pack.step()
+    assert left == ([0, 0] if held_graphs else [0, 0, 0])
+    assert [trial.step for trial in pack.trials] == [1, 1]

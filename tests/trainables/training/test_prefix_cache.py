@@ -52,6 +52,7 @@ def test_states_are_those_of_the_layers_of_each_row(
     encoder = load_backbone(str(tiny_bert), device=CPU, compute_dtype=dtype).encoder
     split = splits()["train"]
     states = PrefixCache(encoder, max_bytes).states(split, 1)
+    assert states is not None
     rows = np.array([40, 3, 63, 0, 3, 9])
     laid, pieces, _ = to_device(split, rows, 2, CPU)  # two trials of three rows, of which one has fewer word pieces
     found = states.batch(laid, CPU)
@@ -105,6 +106,8 @@ def test_what_does_not_fit_into_memory_goes_to_files_of_which_nothing_is_left(
     assert not list(folder.iterdir())
     for states, name in ((first, "train"), (second, "validation"), (third, "test")):
         kept = PrefixCache(backbone.encoder).states(data[name], 1)
+        assert states is not None
+        assert kept is not None
         assert all(np.array_equal(one, other) for one, other in zip(states.chunks, kept.chunks, strict=True))
 
 
@@ -156,3 +159,44 @@ def test_adapters_train_below_every_layer_so_they_use_none(
     pack.step()
     pack.evaluate([trial], "validation", metrics.get("accuracy"))
     assert passes == []
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 0])  # in memory, and from a file
+def test_features_take_their_part_of_the_memory_and_go_to_a_file_beyond_it(
+    max_bytes: int, splits: MakeSplits, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data = splits()
+    split = data["train"]
+    expected = PrefixCache(backbone.encoder).features(split, backbone.encoder)
+    store = PrefixCache(backbone.encoder, max_bytes)
+    found = store.features(split, backbone.encoder)
+    assert isinstance(found.values, np.memmap) == (max_bytes == 0)
+    assert np.array_equal(found.values, expected.values)
+    assert torch.equal(found.in_float64(), expected.in_float64())
+    laid, _, _ = to_device(split, np.array([40, 3]), 1, CPU)
+    assert torch.equal(found.batch(laid, CPU).hidden, expected.batch(laid, CPU).hidden)
+    assert not list(tmp_path.rglob("adaptune-prefix-*"))
+    if max_bytes:
+        room = PrefixCache(backbone.encoder, found.values.nbytes)  # for these alone
+        room.features(split, backbone.encoder)
+        assert isinstance(room.features(data["validation"], backbone.encoder).values, np.memmap)
+
+
+@pytest.mark.parametrize("method", ["top_layers", "feature_based"])
+def test_a_full_disk_costs_time_and_no_trial(
+    method: str, splits: MakeSplits, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = splits()
+    config = TrialConfig(task="any", backbone="any", method=method, dropout=0.0, batch_size=16, num_epochs=1)
+    rows = []
+    for store in (PrefixCache(backbone.encoder), PrefixCache(backbone.encoder, 0)):
+        pack = Pack(backbone.encoder, data, 2, store)
+        trial = RunningTrial(Job(config=config, done=lambda outcome: None), len(data["train"]))
+        pack.join([trial])
+        pack.step()
+        pack.step()
+        pack.evaluate([trial], "validation", metrics.get("accuracy"))
+        rows.append(pack.weights.rows)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))  # nothing can be written from here on
+    torch.testing.assert_close(rows[1], rows[0], rtol=0, atol=1e-5)

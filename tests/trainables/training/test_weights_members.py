@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -114,6 +115,21 @@ def test_a_state_is_a_copy(backbone: Backbone) -> None:
     assert torch.equal(state.row, row)
     assert state.moments is not None
     assert all(torch.equal(one, other) for one, other in zip(state.moments, moments, strict=True))
+
+
+def test_who_leaves_costs_no_memory_for_all_that_were_there(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials leave where memory has run out; with statistics beside the weights there would be a second copy of all."""
+    options = {"adapter_size": 4, "norm": "batch"}
+    configs = [replace(config(seed), method_options=options) for seed in range(3)]
+    weights = TrainedWeights(build_model(backbone.encoder, configs, 2))
+    whole = weights.rows.clone()
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainedWeights, "rows", property(lambda self: pytest.fail("all rows at once")))
+        assert torch.equal(weights.state(1).row, whole[1])
+        weights.keep([2, 0])
+    assert torch.equal(weights.rows, whole[[2, 0]])
 
 
 def test_new_rows_are_of_trials_that_have_taken_no_step(backbone: Backbone) -> None:

@@ -6,6 +6,7 @@ opened again and asked before it is handed over: it answers as the adapter does,
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -83,7 +84,8 @@ def convert(path: str | Path, to: str, out: str | Path) -> Path:
     chosen = check_target("convert", to, folder)
     predictor = load(path)
     predictor.model.eval()
-    fresh = folder.with_name(f".{folder.name}.tmp")
+    whole = Path(os.path.abspath(folder))  # "." has no name
+    fresh = whole.with_name(f".{whole.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
@@ -92,9 +94,11 @@ def convert(path: str | Path, to: str, out: str | Path) -> Path:
             fault = difference(predictor, chosen.open_(predictor, fresh))
         if fault is not None:
             raise ValueError(fault)
-        if folder.exists():
-            folder.rmdir()
-        fresh.rename(folder)
+        if folder.exists():  # and is empty; it may be where one stands
+            for each in list(fresh.iterdir()):
+                each.rename(folder / each.name)
+        else:
+            fresh.rename(folder)
     except OSError as error:
         raise FaultsError("convert", [f"out: must be a folder that can be written, but {error}"]) from error
     except (RuntimeError, ValueError) as reason:  # torch and the other library have words of their own

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, trial_of
+from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, sum_by_row, trial_of
 from trainables.nn.batchnorm import BatchNorm
 from trainables.nn.dropout import Dropout
 from trainables.nn.initialisation import zeros
@@ -37,8 +37,8 @@ class BagOfWords(nn.Module):
     """The sum of a text's word vectors over the square root of their number, as the paper's modules combine them."""
 
     def forward(self, vectors_TE: Tensor, words: Words) -> Tensor:
-        total_SE = vectors_TE.new_zeros(words.num_rows, vectors_TE.shape[1])
-        return total_SE.index_add(0, words.rows, vectors_TE) * words.counts[:, None].to(vectors_TE.dtype).rsqrt()
+        total_SE = sum_by_row(vectors_TE, words.rows, words.num_rows)
+        return total_SE * words.counts[:, None].to(vectors_TE.dtype).rsqrt()
 
 
 class Convolution(nn.Module):
@@ -152,7 +152,7 @@ class WideTower(nn.Module):
         if num_trials > 1:
             buckets = buckets + trial_of(rows, words.num_rows, num_trials) * num_buckets
         found = F.embedding(buckets, self.table.float().reshape(-1, width))
-        total_SX = found.new_zeros(words.num_rows, width).index_add(0, rows, found)
+        total_SX = sum_by_row(found, rows, words.num_rows)
         counts_S = torch.bincount(rows, minlength=words.num_rows)
         return total_SX * (self.scale * counts_S[:, None].to(found.dtype).rsqrt())
 

@@ -73,6 +73,19 @@ def trial_of(rows: Tensor, num_rows: int, num_trials: int) -> Tensor:
     return rows.div(num_rows // num_trials, rounding_mode="floor")
 
 
+def sum_by_row(vectors_TX: Tensor, rows_T: Tensor, num_rows: int) -> Tensor:
+    """The sum of the vectors of each row (S, X), in an order that never changes: a trial is the same twice."""
+    total_SX = vectors_TX.new_zeros(num_rows, vectors_TX.shape[1])
+    if _adds_in_order(vectors_TX.device):
+        return total_SX.index_add(0, rows_T, vectors_TX)
+    return total_SX.index_put((rows_T,), vectors_TX, accumulate=True)  # sorts by row first
+
+
+def _adds_in_order(device: torch.device) -> bool:
+    """Whether `index_add` goes through what it adds in order; the threads of a GPU come as they will."""
+    return device.type == "cpu"
+
+
 class WordEmbeddings(nn.Module):
     """A vector for each word: the mean of what a table of buckets holds for the word and its pieces.
 

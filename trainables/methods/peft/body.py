@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,11 +93,7 @@ class PeftBody(nn.Module):
         for module, rate, is_of_tuner in self._dropouts:
             trials_own = None if keys is None or is_of_tuner else keys.own_rate(0)
             module.p = 0.0 if keys is None else rate if trials_own is None else trials_own
-        if keys is None:
-            yield
-            return
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_step_seed(*keys.seed_and_step(0)))
+        with nullcontext() if keys is None else keys.in_global_generator(0, device):
             yield
 
 
@@ -125,11 +120,6 @@ class AdaLoraBody(PeftBody):
                     torch.linalg.matrix_norm(factor @ factor.T - torch.eye(len(factor), device=factor.device))
                 )
         return self.model.active_peft_config.orth_reg_weight * torch.stack(distances).mean()[None]
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """The global generator's seed at a step of a trial."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:8], "big") >> 2
 
 
 def build_body(view: Encoder, config: PeftConfig, generator: torch.Generator) -> PeftBody:

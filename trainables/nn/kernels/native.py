@@ -93,7 +93,7 @@ def load(*, is_off: bool) -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(str(_build(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: the user has no home
         reason = getattr(error, "stderr", None) or error
         logger.info("steps are computed by torch alone, which is slower: no kernels were compiled: %s", reason)
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.pieces import laid_out
-from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, trained_table
+from trainables.methods.no_bert import word_embeddings
+from trainables.methods.no_bert.word_embeddings import WordEmbeddings, Words, sum_by_row, trained_table
 from trainables.methods.no_bert.words import FIRST, PIECE, SECOND, SHARED
 
 CPU = torch.device("cpu")
@@ -78,3 +80,24 @@ def test_each_trial_reads_its_own_tables() -> None:
         own = (torch.nn.Parameter(tensor[k : k + 1]) for tensor in (table, kinds))
         alone = WordEmbeddings(*own, None)(words())
         torch.testing.assert_close(together[6 * k : 6 * k + 6], alone)
+
+
+@pytest.mark.parametrize("in_order", [True, False])  # as on a CPU, and as on a GPU
+def test_vectors_are_added_up_by_row_in_an_order_that_is_asked_for(
+    in_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_embeddings, "_adds_in_order", lambda device: in_order)
+    called: list[str] = []
+    for name in ("index_add", "index_put"):
+        original = getattr(Tensor, name)
+        monkeypatch.setattr(
+            Tensor, name, lambda *given, _o=original, _n=name, **named: called.append(_n) or _o(*given, **named)
+        )
+    vectors = random(6, 3).requires_grad_()
+    rows = torch.tensor([1, 0, 1, 3, 3, 1])
+    total = sum_by_row(vectors, rows, 4)
+    expected = torch.stack([vectors[rows == row].sum(dim=0) for row in range(4)])
+    torch.testing.assert_close(total, expected)
+    (grad,) = torch.autograd.grad((total * random(4, 3, seed=1)).sum(), vectors)
+    assert torch.equal(grad, random(4, 3, seed=1)[rows])
+    assert called == ["index_add" if in_order else "index_put"]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from trainables.nn.kernels import native
+from trainables.nn.kernels.attention import attend
+from trainables.nn.kernels.sequences import Sequences
 
 # Without optimization, which takes most of the seconds of compiling, and without torch, which takes most of the rest.
 PROBE = """
@@ -45,6 +50,33 @@ def test_processes_that_compile_at_once_leave_one_library(tmp_path: Path) -> Non
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in running] == ["True", "True"]
     assert [file.suffix for file in (tmp_path / "native").iterdir()] == [".so"]
+
+
+# An `aligned_alloc` that keeps to the letter of C11, as macOS has it: the size is a multiple of the alignment.
+STRICT = """
+#include <stdlib.h>
+static inline void *strictly(size_t alignment, size_t size) {
+    return size % alignment ? NULL : aligned_alloc(alignment, size);
+}
+#define aligned_alloc strictly
+"""
+
+
+def test_attention_asks_for_memory_as_every_c_library_gives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strict.h").write_text(STRICT)
+    # Without the widest registers, which other machines do not have.
+    narrow = ("-mno-avx512f",) if platform.machine() in ("x86_64", "AMD64") else ()
+    monkeypatch.setenv("ADAPTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_FLAGS", (*native._FLAGS, "-O0", "-include", str(tmp_path / "strict.h"), *narrow))
+    library = native.load.__wrapped__(is_off=False)
+    assert library is not None
+    monkeypatch.setattr(native, "library", lambda: library)
+    lengths = np.array([3, 90])
+    sequences = Sequences(np.array([0, 3]), lengths, num_trials=1, num_rows=93, device=torch.device("cpu"))
+    qkv = torch.randn(93, 3 * 24, generator=torch.Generator().manual_seed(0))
+    found = attend(qkv, 2, sequences, None, 0)
+    monkeypatch.setattr(native, "library", lambda: None)
+    torch.testing.assert_close(found, attend(qkv, 2, sequences, None, 0), rtol=1e-5, atol=1e-6)
 
 
 class TestWithoutKernels:
@@ -86,3 +118,10 @@ class TestWithoutKernels:
         assert not fresh()
         assert "no header stdint.h" in caplog.text
         assert [file.name for file in (tmp_path / "cache" / "native").iterdir()] == []
+
+    def test_no_home_for_a_cache(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """As of a user that a container is run for, and that its image does not know."""
+        monkeypatch.delenv("ADAPTUNE_CACHE")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
+        assert not fresh()
+        assert "home directory" in caplog.text

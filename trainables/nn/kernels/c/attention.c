@@ -13,7 +13,8 @@ static float *allocate(const Attention *a, Scratch *s) {
                        &s->query_turned, &s->grad_turned, &s->scores, &s->grad_scores, &s->dropped, &s->pairs};
     int64_t width = padded(a->width), longest = padded(a->longest), count = sizeof parts / sizeof *parts;
     int64_t each = (longest > QUERIES ? longest : QUERIES) * (width > QUERIES ? width : QUERIES) + LANES;
-    float *memory = aligned_alloc(64, count * each * sizeof(float)), *next = memory;
+    size_t size = (count * each * sizeof(float) + 63) / 64 * 64; /* C11 gives whole multiples of the alignment alone */
+    float *memory = aligned_alloc(64, size), *next = memory;
     if (memory == NULL) return NULL;
     for (int64_t i = 0; i < count; i++, next += each) *parts[i] = next;
     return memory;
