@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trainables.backbones import map_tensors, sentence_transformers, shape_held, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.backbones.refusals import no_weights, pointers, tokenizer_faults, too_many_ids
-from trainables.backbones.tokenizer_files import lowercases
+from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases
 from trainables.data import reachability
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
@@ -68,8 +68,6 @@ _DECLARATIONS = [
     sentence_transformers.SETTINGS,
     f"{sentence_transformers.TRANSFORMER}/{sentence_transformers.SETTINGS}",
 ]
-# What hardly any vocabulary holds.
-_UNKNOWN = "\u2e80 \u0b83"
 # By what safetensors calls them.
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -168,9 +166,12 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         faults.append(str(fault))
     if faults:
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in dict.fromkeys(faults)])
-    return BackboneInfo(
+    info = BackboneInfo(
         name=name, shape=shape, fingerprint=fingerprint, folder=folder, prompt=layout.prompt, lowercases=lowers
     )
+    if is_made_of_lines(folder):
+        _load_tokenizer(info)  # for its class may need files that the folder lacks, which only making it shows
+    return info
 
 
 def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
@@ -210,9 +211,8 @@ def carried_files(name: str) -> dict[str, Path]:
 def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
-        tokenizer(_UNKNOWN, verbose=False)  # else a token for unknown words that it lacks would show in a task's texts
     except Exception as error:  # whatever the class of the tokenizer that the folder names makes of what it lacks
-        fault = f"its tokenizer cannot be loaded from {info.folder} and used: {type(error).__name__}: {error}"
+        fault = f"its tokenizer cannot be loaded from {info.folder}: {type(error).__name__}: {error}"
         raise FaultsError(f"backbone {info.name}", [f"backbone {info.name}: {fault}"]) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         fault = f"must have a fast tokenizer (tokenizer.json), but {info.folder} has a {type(tokenizer).__name__}"

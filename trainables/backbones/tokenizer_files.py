@@ -127,6 +127,12 @@ def num_ids(folder: Path) -> int | None:
     return max([highest, *numbers]) + 1
 
 
+def is_made_of_lines(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer of a folder from lists of word pieces, which takes no time."""
+    has_file = (folder / "tokenizer.json").exists()
+    return not has_file and not any(path.suffix == ".model" for path in vocabulary_files(folder))
+
+
 def lowercases(folder: Path) -> bool:
     """Whether the tokenizer.json of a folder puts texts in lower case. Raises `ValueError` where it is damaged."""
     tokenizer = _tokenizer(folder, frozenset())

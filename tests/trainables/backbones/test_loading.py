@@ -132,12 +132,6 @@ class TestLoad:
         with pytest.raises(FaultsError, match=r"must be finite .* layers\.1\.feedforward_output\.dense\.bias"):
             load(folder)
 
-    def test_a_tokenizer_that_knows_nothing_for_unknown_words_is_a_fault(self, folder: Path) -> None:
-        settings = {"tokenizer_class": "BertTokenizer", "unk_token": "[NONE]"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-        with pytest.raises(FaultsError, match=r"cannot be loaded from .* and used: .*Missing \[UNK\]"):
-            load(folder)
-
     def test_weights_of_another_size_than_configured_are_a_fault(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 65}), encoding="utf-8")
