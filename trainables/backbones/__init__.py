@@ -122,7 +122,8 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         elif not absent:
             quantised += [f"{name} ({plain[name].dtype})" for name in theirs if plain[name].dtype not in _DTYPES]
             mapped[ours] = _joined({name: plain[name] for name in theirs})
-    if missing and (before := foreign_prefix(missing, plain)):
+    read = {name for theirs in checkpoint_names(shape).values() for name in theirs}
+    if missing and (before := foreign_prefix(missing, plain.keys() - read)):
         own = prefix
         raise ValueError(
             f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "

@@ -169,6 +169,13 @@ def test_tensors_of_a_wrapper_are_refused_by_their_prefix(prefix: str, tiny_bert
         map_tensors(shape_of(config), wrapped)
 
 
+def test_a_tensor_of_the_model_that_ends_as_a_missing_one_is_no_prefix(checkpoint: Callable[[str], Path]) -> None:
+    config, tensors = read(checkpoint("roberta-prelayernorm"))
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("LayerNorm.")}
+    with pytest.raises(ValueError, match=r"lacks 2: LayerNorm\.weight, LayerNorm\.bias"):
+        map_tensors(shape_of(config), kept)
+
+
 @pytest.mark.parametrize(
     ("values", "fault"),
     [

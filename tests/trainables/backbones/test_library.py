@@ -175,3 +175,15 @@ def test_a_narrow_window_of_attention_is_not_taken_for_a_decoder_s(checkpoint: C
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     (tmp_path / "config.json").write_text(json.dumps({**config, "attention_window": [4, 4]}), encoding="utf-8")
     assert load(tmp_path).shape.model_type == "longformer"
+
+
+@pytest.mark.parametrize(("family", "first"), [("longformer", 2), ("ibert", 2), ("xlm-roberta-xl", 2), ("big_bird", 0)])
+@torch.no_grad()
+def test_the_longest_text_is_the_one_its_positions_allow(family: str, first: int, checkpoint: Checkpoint) -> None:
+    encoder = load(checkpoint(family))
+    assert encoder.shape.max_length == encoder.shape.max_positions - first
+    ids = torch.randint(4, 60, (1, encoder.shape.max_positions), generator=torch.Generator().manual_seed(1))
+    encoder(laid_out(ids[:, : encoder.shape.max_length]))
+    if first:
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder(laid_out(ids))
