@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from trainables.backbones import map_tensors, sentence_transformers, shape_held, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.backbones.refusals import no_weights, pointers, tokenizer_faults, too_many_ids
-from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases
+from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases, vocabulary_files
 from trainables.data import reachability
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
@@ -147,7 +147,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         raise UnavailableError(f"backbone {name}", [fault])
     if not files:
         return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder, prompt=layout.prompt)
-    if faults := pointers([*files, *sorted(folder.glob("*.json")), *sorted(folder.glob("*.model"))]):
+    if faults := pointers([*files, folder / "tokenizer.json", folder / "vocab.txt", *vocabulary_files(folder)]):
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in faults])
     try:
         # Counting needs to know of a pooler, and a configuration does not say.

@@ -42,8 +42,11 @@ def pointers(paths: Iterable[Path]) -> list[str]:
 
 
 def _begins_as_pointer(path: Path) -> bool:
-    with path.open("rb") as content:
-        return content.read(len(LFS_POINTER)) == LFS_POINTER
+    try:
+        with path.open("rb") as content:
+            return content.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # whoever reads it says so
+        return False
 
 
 def tokenizer_faults(folder: Path, shape: EncoderShape) -> list[str]:
