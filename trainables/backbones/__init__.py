@@ -7,6 +7,7 @@ it, by which it is found; the contract test of all families runs over it the mom
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import sys
@@ -17,12 +18,16 @@ import torch
 from torch import Tensor
 
 from trainables.backbones import library
+from trainables.backbones.config_values import value_faults
 from trainables.backbones.refusals import foreign_prefix
 from trainables.discovery import plugin_names
 from trainables.faults import unknown_name
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 from trainables.nn.layers import ACTIVATIONS
+
+# What weights may be kept in: numbers that are the weights, and no codes of them.
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Family(Protocol):
@@ -43,7 +48,8 @@ class Family(Protocol):
         Raises `KeyError` where it lacks one, `ValueError` where it asks for what we do not compute.
 
         A family whose shape transformers builds from more than its sizes may also hold `library_config(shape)`, the
-        entries of a Hugging Face configuration that say it.
+        entries of a Hugging Face configuration that say it, and `PUBLISHED_NAMES` where transformers writes checkpoints
+        under other names than its modules have.
         """
         ...
 
@@ -76,6 +82,8 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
     for name in ("is_decoder", "add_cross_attention"):
         if config.get(name):
             raise ValueError(f"{name} must be false, for a decoder's tokens see only those before them, but got true")
+    if faults := value_faults(config):
+        raise ValueError("; ".join(faults))
     if model_type not in known:
         try:
             return library.shape(config)
@@ -87,26 +95,35 @@ def shape_of(config: Mapping[str, Any]) -> EncoderShape:
         raise ValueError(f"config.json of a {model_type} must hold {missing.args[0]!r}, but it does not") from None
     if shape.activation not in ACTIVATIONS:
         raise ValueError(unknown_name("activation", shape.activation, ACTIVATIONS))
+    if shape.hidden_size % shape.num_heads:
+        rule = "a hidden size must be a multiple of the number of attention heads"
+        raise ValueError(f"{rule}, but got {shape.hidden_size} and {shape.num_heads}")
+    if shape.max_length < 1:
+        rule = f"max_position_embeddings must be more than {shape.position_offset}, where positions begin"
+        raise ValueError(f"{rule}, but got {shape.max_positions}")
     return shape
 
 
 def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint's tensors under our names, in float32, query, key and value joined.
 
-    A checkpoint without a pooler (ELECTRA, DistilBERT, some RoBERTa) gives none. Raises `ValueError` naming every
-    tensor that is missing.
+    A checkpoint without a whole pooler (ELECTRA, DistilBERT, some RoBERTa) gives none. Raises `ValueError` naming
+    tensors that are missing, or quantised.
     """
     prefix = prefix_of(shape)
     plain = {_plain_name(prefix, name): tensor for name, tensor in tensors.items()}
-    mapped, missing = {}, []
+    if shape.library is None and (published := getattr(families()[shape.model_type], "PUBLISHED_NAMES", None)):
+        plain = published.of_modules(plain)
+    mapped, missing, quantised = {}, [], []
     for ours, theirs in checkpoint_names(shape).items():
         absent = [name for name in theirs if name not in plain]
         if absent and not ours.startswith("pooler"):
             missing += absent
         elif not absent:
-            parts = [plain[name].to(torch.float32) for name in theirs]
-            mapped[ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if missing and (before := foreign_prefix(missing, plain)):
+            quantised += [f"{name} ({plain[name].dtype})" for name in theirs if plain[name].dtype not in _DTYPES]
+            mapped[ours] = _joined({name: plain[name] for name in theirs})
+    read = {name for theirs in checkpoint_names(shape).values() for name in theirs}
+    if missing and (before := foreign_prefix(missing, plain.keys() - read)):
         own = prefix
         raise ValueError(
             f"the checkpoint must name its tensors like {missing[0]}, alone or after {own!r}, but puts {before!r} "
@@ -115,7 +132,25 @@ def map_tensors(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> dict[str,
         )
     if missing:
         raise ValueError(f"the checkpoint must hold these tensors, but lacks {len(missing)}: {', '.join(missing[:5])}")
-    return mapped
+    if quantised:
+        raise ValueError(
+            f"weights must be plain numbers, float16 to float64, but {len(quantised)} tensors are quantised, such as "
+            f"{quantised[0]}: save what the model was quantised from, or what model.dequantize() gives"
+        )
+    pooler = {name for name in mapped if name.startswith("pooler.")}
+    return mapped if len(pooler) != 1 else {name: tensor for name, tensor in mapped.items() if name not in pooler}
+
+
+def shape_held(shape: EncoderShape, tensors: Mapping[str, Tensor]) -> EncoderShape:
+    """The shape with a pooler where a checkpoint of these tensors holds one. Their values are not read.
+
+    Raises `ValueError` where they are none of this shape.
+    """
+    mapped = map_tensors(shape, tensors)
+    shape = dataclasses.replace(shape, has_pooler="pooler.weight" in mapped)
+    with torch.device("meta"):
+        Encoder(shape, mapped).check_masters()
+    return shape
 
 
 def prefix_of(shape: EncoderShape) -> str:
@@ -146,6 +181,16 @@ def _checkpoint_names(shape: EncoderShape) -> Mapping[str, tuple[str, ...]]:
         sources = sources if isinstance(sources, tuple) else (sources,)
         names[name] = tuple(f"{source.format(i=number)}.{leaf}" for source in sources)
     return names
+
+
+def _joined(parts: Mapping[str, Tensor]) -> Tensor:
+    """Tensors one below the other, in float32. Raises `ValueError` where they are not of one width."""
+    widths = {tensor.shape[1:] if tensor.dim() else None for tensor in parts.values()}
+    if len(parts) > 1 and (len(widths) > 1 or None in widths):
+        sizes = ", ".join(f"{name} is {tuple(tensor.shape)}" for name, tensor in parts.items())
+        raise ValueError(f"tensors must have the configuration's sizes, but {sizes}, which cannot be joined")
+    plain = [tensor.to(torch.float32) for tensor in parts.values()]
+    return plain[0] if len(plain) == 1 else torch.cat(plain)
 
 
 def _plain_name(prefix: str, name: str) -> str:

@@ -52,5 +52,6 @@ def shape(config: Mapping[str, Any]) -> EncoderShape:
         attention_dropout=config.get("attention_probs_dropout_prob", 0.0),
         head_dropout=config.get("classifier_dropout_prob", 0.1),
         has_projection=True,
-        weights_of=tuple(layer * groups // plain.num_layers for layer in range(plain.num_layers)),
+        # Divided twice as transformers does it, which rounding makes another group of where neither is a multiple.
+        weights_of=tuple(int(layer / (plain.num_layers / groups)) for layer in range(plain.num_layers)),
     )

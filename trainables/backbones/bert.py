@@ -45,7 +45,7 @@ def shape(
         intermediate_size=config["intermediate_size"],
         max_positions=config["max_position_embeddings"],
         type_vocab_size=config.get("type_vocab_size", 2),
-        embedding_size=config.get("embedding_size") or config["hidden_size"],
+        embedding_size=config["hidden_size"],
         position_offset=offset,
         layer_norm_eps=config.get("layer_norm_eps", 1e-12),
         activation=config.get("hidden_act", "gelu"),

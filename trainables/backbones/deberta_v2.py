@@ -66,6 +66,9 @@ def _design(config: Mapping[str, Any]) -> Disentangled | None:
     reach = config.get("max_relative_positions", -1)
     reach = config["max_position_embeddings"] if reach < 1 else reach
     buckets = config.get("position_buckets", -1)
+    if buckets > 0 and not 2 <= buckets <= 2 * (reach - 2) + 1:
+        rule = f"position_buckets must be at least 2, and half of them less than {reach - 1}"
+        raise ValueError(f"{rule}, for distances beyond that share buckets up to {reach}, but got {buckets}")
     return Disentangled(
         span=buckets if buckets > 0 else reach,
         max_distance=reach if buckets > 0 else 0,

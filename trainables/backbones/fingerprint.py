@@ -31,16 +31,18 @@ def fingerprint_of(folder: Path, model_type: str, reading: Mapping[str, Any]) ->
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder; none where it holds no weights. Raises `FaultsError` for a broken index."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
+    """The safetensors files of a folder; none where it holds no weights. Raises `FaultsError` for a broken index.
+
+    Where there is a single file, an index beside it is one of other weights, as it is to transformers.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or not index.exists():
+        return [single] if single.exists() else []
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         return sorted(folder / name for name in names)
-    single = folder / "model.safetensors"
-    return [single] if single.exists() else []
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
 
 
 @lru_cache(maxsize=64)

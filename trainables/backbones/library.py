@@ -44,8 +44,6 @@ def _shape(text: str) -> EncoderShape:
         raise ValueError(
             f"a {name} in transformers' own classes shares weights among its modules, which is not followed"
         )
-    # Where positions count from after the padding's, so many rows of their table are no positions.
-    counts_from_padding = any(hasattr(module, "create_position_ids_from_input_ids") for module in model.modules())
     dropout = _first(sizes, 0.1, "hidden_dropout_prob", "hidden_dropout", "dropout")
     return EncoderShape(
         model_type=str(name),
@@ -57,7 +55,7 @@ def _shape(text: str) -> EncoderShape:
         max_positions=_first(sizes, 512, "max_position_embeddings"),
         type_vocab_size=_first(sizes, 0, "type_vocab_size"),
         embedding_size=words.weight.shape[1],
-        position_offset=(sizes.pad_token_id or 0) + 1 if counts_from_padding else 0,
+        position_offset=_first_position(model, sizes.pad_token_id or 0),
         hidden_dropout=float(dropout),
         has_pooler=False,
         pooling="first",
@@ -68,6 +66,19 @@ def _shape(text: str) -> EncoderShape:
             embedding_params=words.weight.numel(),
         ),
     )
+
+
+def _first_position(model: Any, padding: int) -> int:
+    """The position of a text's first word: where positions count from after the padding's, what is below is no word's.
+
+    Models do so by a method of their embeddings, or by a function that no one sees; then their table has a row for it.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "create_position_ids_from_input_ids"):
+            return padding + 1
+        if name.endswith("position_embeddings") and (row := getattr(module, "padding_idx", None)) is not None:
+            return int(row) + 1
+    return 0
 
 
 def _fault(name: str, config: Mapping[str, Any]) -> str | None:

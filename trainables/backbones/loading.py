@@ -26,12 +26,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
+from tokenizers import normalizers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from trainables.backbones import checkpoint_names, map_tensors, sentence_transformers, shape_of
+from trainables.backbones import map_tensors, sentence_transformers, shape_held, shape_of
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
-from trainables.backbones.refusals import no_weights, tokenizer_faults, too_many_ids
+from trainables.backbones.refusals import no_weights, pointers, tokenizer_faults, too_many_ids
+from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases, vocabulary_files
 from trainables.data import reachability
 from trainables.data.paths import existing_path
 from trainables.faults import FaultsError, UnavailableError
@@ -63,7 +65,14 @@ _DECLARATIONS = [
     POOLING_FILE,
     sentence_transformers.MODULES,
     sentence_transformers.PROMPTS,
+    sentence_transformers.SETTINGS,
+    f"{sentence_transformers.TRANSFORMER}/{sentence_transformers.SETTINGS}",
 ]
+# By what safetensors calls them.
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I8": torch.int8, "I64": torch.int64,
+}  # fmt: skip
 _TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "spec*.json", "added_tokens.json", "*.model", "bpe.codes"]
 _FILES = [
     *_DECLARATIONS,
@@ -83,6 +92,7 @@ class BackboneInfo:
     fingerprint: str | None  # of sizes, weights and vocabulary; None where the weights are not at hand
     folder: Path | None
     prompt: str = ""  # what each text begins with
+    lowercases: bool = False  # whether texts are put in lower case, whatever the tokenizer's files say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +137,8 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         if weights or name not in PUBLISHED_CONFIGS:
             raise
         return BackboneInfo(name=name, shape=shape_of(PUBLISHED_CONFIGS[name]), fingerprint=None, folder=None)
-    folder, shape, prompt = _read_declarations(name, folder)
+    layout, shape = _read_declarations(name, folder)
+    folder = layout.encoder
     files = weight_files(folder)
     if weights and not files:
         raise UnavailableError(f"backbone {name}", [f"backbone {name}: {no_weights(name, folder)}"])
@@ -135,21 +146,32 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         fault = f"backbone {name}: must hold every file of its index, but {folder} lacks {', '.join(absent)}"
         raise UnavailableError(f"backbone {name}", [fault])
     if not files:
-        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder, prompt=prompt)
+        return BackboneInfo(name=name, shape=shape, fingerprint=None, folder=folder, prompt=layout.prompt)
+    if faults := pointers([*files, folder / "tokenizer.json", folder / "vocab.txt", *vocabulary_files(folder)]):
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in faults])
     try:
-        # Counting needs to know, and a configuration does not say.
-        shape = replace(shape, has_pooler=shape.has_pooler and _has_pooler(shape, files))
+        # Counting needs to know of a pooler, and a configuration does not say.
+        shape = shape_held(shape, _read_sizes(files))
     except (SafetensorError, OSError) as error:
-        raise FaultsError(f"backbone {name}", [f"backbone {name}: its weights cannot be read: {error}"]) from None
-    try:
-        if faults := tokenizer_faults(folder, shape):
-            raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in faults])
-        fingerprint = fingerprint_of(folder, shape.model_type, {"prompt": prompt} if prompt else {})
+        faults.append(f"its weights cannot be read: {error}")
     except ValueError as fault:
-        if isinstance(fault, FaultsError):
-            raise
-        raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
-    return BackboneInfo(name=name, shape=shape, fingerprint=fingerprint, folder=folder, prompt=prompt)
+        faults.append(str(fault))
+    fingerprint, lowers = None, False
+    try:
+        faults += tokenizer_faults(folder, shape)
+        lowers = layout.lowercases and not lowercases(folder)  # else its tokenizer does so anyway
+        declared = ({"prompt": layout.prompt} if layout.prompt else {}) | ({"lowercases": True} if lowers else {})
+        fingerprint = fingerprint_of(folder, shape.model_type, declared)
+    except (ValueError, OSError) as fault:
+        faults.append(str(fault))
+    if faults:
+        raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}" for fault in dict.fromkeys(faults)])
+    info = BackboneInfo(
+        name=name, shape=shape, fingerprint=fingerprint, folder=folder, prompt=layout.prompt, lowercases=lowers
+    )
+    if is_made_of_lines(folder):
+        _load_tokenizer(info)  # for its class may need files that the folder lacks, which only making it shows
+    return info
 
 
 def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype) -> Backbone:
@@ -161,6 +183,9 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
     assert info.folder is not None  # weights were asked for
     try:
         masters = map_tensors(info.shape, _read_tensors(info.folder))
+        if broken := [name for name, master in masters.items() if not master.sum().isfinite()]:
+            shown = ", ".join(broken[:5])
+            raise ValueError(f"weights must be finite numbers, but {len(broken)} tensors hold others: {shown}")
         with torch.device("meta"):  # else initial values would be drawn, only to be replaced
             encoder = Encoder(info.shape, masters)
         encoder.load(device, compute_dtype)
@@ -194,8 +219,17 @@ def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
     elif (highest := max(tokenizer.get_vocab().values(), default=-1)) >= info.shape.vocab_size:
         fault = too_many_ids(highest + 1, info.shape)
     else:
+        if info.lowercases:
+            _put_in_lower_case(tokenizer)
         return tokenizer
     raise FaultsError(f"backbone {info.name}", [f"backbone {info.name}: {fault}"])
+
+
+def _put_in_lower_case(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let it do so before whatever else it does to a text, as sentence-transformers lets it."""
+    inner = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase(), *([] if inner.normalizer is None else [inner.normalizer])]
+    inner.normalizer = normalizers.Sequence(steps)
 
 
 def meta_encoder(shape: EncoderShape) -> Encoder:
@@ -254,14 +288,14 @@ def _suggestion(name: str) -> str:
     return f"{hint} Packaged: {', '.join(PACKAGED)}"
 
 
-def _read_declarations(name: str, folder: Path) -> tuple[Path, EncoderShape, str]:
-    """The folder of the encoder itself, its shape, and what its texts begin with."""
+def _read_declarations(name: str, folder: Path) -> tuple[sentence_transformers.Layout, EncoderShape]:
+    """What the folder says of where the encoder lies and how it reads texts, and the encoder's shape."""
     try:
         layout = sentence_transformers.read_layout(folder)
         folder = layout.encoder
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shape = shape_of(config)
-        return folder, shape if layout.pooling is None else replace(shape, pooling=layout.pooling), layout.prompt
+        return layout, shape if layout.pooling is None else replace(shape, pooling=layout.pooling)
     except FileNotFoundError:
         fault = f"must hold a config.json, but {folder} does not"
     except (KeyError, TypeError) as error:
@@ -271,13 +305,16 @@ def _read_declarations(name: str, folder: Path) -> tuple[Path, EncoderShape, str
     raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"])
 
 
-def _has_pooler(shape: EncoderShape, files: Sequence[Path]) -> bool:
-    (pooler,) = checkpoint_names(shape)["pooler.weight"]
-    names: list[str] = []
+def _read_sizes(files: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of files without their values: only what describes them is read."""
+    sizes: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
-            names += file.keys()
-    return any(name == pooler or name.endswith(f".{pooler}") for name in names)
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                held = file.get_slice(name)
+                dtype = _DTYPES.get(held.get_dtype(), torch.uint8)  # all others are no plain numbers
+                sizes[name] = torch.empty(held.get_shape(), dtype=dtype, device="meta")
+    return sizes
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

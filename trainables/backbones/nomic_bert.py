@@ -1,7 +1,7 @@
 """Nomic BERT (Nussbaum et al. 2024): BERT's layers with rotary positions, gated feed-forward and no biases of products.
 
-What is read are checkpoints of transformers' own class. Those published before it had one need code from their
-repository; `AutoModel.from_pretrained(...).save_pretrained(...)` of a version that knows them converts them.
+What is read are checkpoints of transformers' own class, which writes tensors under the names of those published before
+it. The latter themselves need code from their repository, since their configurations are others.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainables.backbones.published_names import PublishedNames
 from trainables.nn.encoder_shape import EncoderShape
 
 MODEL_TYPES = ("nomic_bert",)
@@ -24,6 +25,19 @@ TENSORS: Mapping[str, str | tuple[str, ...]] = {
     "layers.{i}.feedforward_output.dense": "layers.{i}.mlp.down_proj",
     "layers.{i}.feedforward_output.layernorm": "layers.{i}.post_mlp_layernorm",
 }
+PUBLISHED_NAMES = PublishedNames(
+    renamed={
+        "encoder.layers.": "layers.",
+        "emb_ln.": "embeddings.LayerNorm.",
+        ".attn.out_proj.": ".self_attn.o_proj.",
+        ".fc11.": ".up_proj.",
+        ".fc12.": ".gate_proj.",
+        ".fc2.": ".down_proj.",
+        ".norm1.": ".post_attention_layernorm.",
+        ".norm2.": ".post_mlp_layernorm.",
+    },
+    joined={".attn.Wqkv.": (".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj.")},
+)
 _THETA = 1000.0
 
 

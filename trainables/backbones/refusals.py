@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from trainables.backbones.tokenizer_files import VOCABULARIES, num_ids, vocabulary_files
+from trainables.data.encoding import LFS_POINTER
 from trainables.data.paths import existing_path
 from trainables.nn.encoder_shape import EncoderShape
 
@@ -29,6 +30,23 @@ def no_weights(name: str, folder: Path) -> str:
         f"weights must be a model.safetensors (or its shards with an index), but {folder} {came}. "
         f"Weights that you trust are converted by: {command}{then}"
     )
+
+
+def pointers(paths: Iterable[Path]) -> list[str]:
+    """The fault of files that Git LFS has left pointers of."""
+    names = [path.name for path in paths if path.is_file() and _begins_as_pointer(path)]
+    if not names:
+        return []
+    rule = "must hold its files themselves, but of these there are pointers of Git LFS"
+    return [f"{rule}: {', '.join(names)}. Run `git lfs pull` in its repository"]
+
+
+def _begins_as_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as content:
+            return content.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:  # whoever reads it says so
+        return False
 
 
 def tokenizer_faults(folder: Path, shape: EncoderShape) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
+SETTINGS = "sentence_*_config.json"
 # Where the parts lie in folders without a list of them, and what a download asks for.
 TRANSFORMER, POOLING = "0_Transformer", "1_Pooling"
 
@@ -29,6 +30,7 @@ class Layout:
     encoder: Path  # the folder with config.json, tokenizer and weights
     pooling: str | None  # what the model was trained to be read by; None where that is not said, or not computed here
     prompt: str  # what its texts begin with
+    lowercases: bool  # whether its texts are put in lower case, whatever its tokenizer does
 
 
 def read_layout(folder: Path) -> Layout:
@@ -40,8 +42,14 @@ def read_layout(folder: Path) -> Layout:
     encoder = folder / paths.get("Transformer", "")
     if not (encoder / "config.json").exists() and (folder / TRANSFORMER / "config.json").exists():
         encoder = folder / TRANSFORMER
-    pooling = _declared_pooling(folder / paths.get("Pooling", POOLING) / "config.json")
-    return Layout(encoder=encoder, pooling=pooling, prompt=_default_prompt(folder / PROMPTS))
+    pooled = folder / paths.get("Pooling", POOLING) / "config.json"
+    prompt = _default_prompt(folder / PROMPTS)
+    if prompt and (_read(pooled, dict) or {}).get("include_prompt") is False:
+        rule = "include_prompt must be true or left out beside a default prompt, since what is read are all word pieces"
+        raise ValueError(f"{pooled}: {rule}, but it is false; a copy of the folder without default_prompt_name is read")
+    return Layout(
+        encoder=encoder, pooling=_declared_pooling(pooled), prompt=prompt, lowercases=_declared_lowercase(encoder)
+    )
 
 
 def _module_paths(folder: Path) -> dict[str, str]:
@@ -70,6 +78,17 @@ def _declared_pooling(path: Path) -> str | None:
         return _POOLINGS.get(mode)
     chosen = [name for name, value in declared.items() if name.startswith("pooling_mode_") and value is True]
     return _FLAGS.get(chosen[0]) if len(chosen) == 1 else None  # several are joined, which a head here does not read
+
+
+def _declared_lowercase(encoder: Path) -> bool:
+    """Whether the settings of the encoder's part say so; older versions named their file by the kind of model."""
+    for path in sorted(encoder.glob(SETTINGS)):
+        value = (_read(path, dict) or {}).get("do_lower_case", False)
+        if not isinstance(value, bool):
+            raise ValueError(f"{path}: do_lower_case must be true or false, but got {value!r}")
+        if value:
+            return True
+    return False
 
 
 def _default_prompt(path: Path) -> str:

@@ -127,6 +127,18 @@ def num_ids(folder: Path) -> int | None:
     return max([highest, *numbers]) + 1
 
 
+def is_made_of_lines(folder: Path) -> bool:
+    """Whether transformers makes the tokenizer of a folder from lists of word pieces, which takes no time."""
+    has_file = (folder / "tokenizer.json").exists()
+    return not has_file and not any(path.suffix == ".model" for path in vocabulary_files(folder))
+
+
+def lowercases(folder: Path) -> bool:
+    """Whether the tokenizer.json of a folder puts texts in lower case. Raises `ValueError` where it is damaged."""
+    tokenizer = _tokenizer(folder, frozenset())
+    return tokenizer is not None and bool(tokenizer.settings.get("do_lower_case"))
+
+
 def _tokenizer(folder: Path, asked: frozenset[str]) -> _Tokenizer | None:
     """The tokenizer.json of a folder, and the ids that it gives the tokens asked about; None where there is none."""
     path = folder / "tokenizer.json"

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
-from trainables.data.windows import Windows, cut_windows
+from trainables.data.windows import Windows, cut_windows, tokenizing
 from trainables.faults import FaultsError
 from trainables.predictions import label_values
 from trainables.task import Task
@@ -73,7 +73,8 @@ def tokenize(
     Reads the cache where it holds them and fills it where it does not; a cache file that is damaged is written
     anew, and one that cannot be written costs time only. `cache_dir` defaults to `$ADAPTUNE_CACHE`, else
     `~/.cache/adaptune`. `tokenizer_fingerprint` must differ for tokenizers that cut differently, and for prompts.
-    Raises `FaultsError` where `max_length` leaves no room for a word piece of each text.
+    Raises `FaultsError` where `max_length` leaves no room for a word piece of each text, or the tokenizer makes none of
+    a text.
     """
     path = cache_path(task.fingerprint, tokenizer_fingerprint, max_length, cache_dir)
     content = _read_cache(path)
@@ -119,14 +120,19 @@ def _tokenize_split(
         texts = [chunk.column(name).to_pylist() for name in ("text_a", "text_b") if name in chunk.schema.names]
         if prompt:
             texts = [[prompt + text for text in column] for column in texts]
-        rows: Mapping[str, Sequence[Sequence[int]]] = tokenizer(
-            *texts,
-            truncation=True,
-            max_length=max_length,
-            return_token_type_ids=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
+        with tokenizing():
+            rows: Mapping[str, Sequence[Sequence[int]]] = tokenizer(
+                *texts,
+                truncation=True,
+                max_length=max_length,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        if none := [len(ids) + row for row, own in enumerate(rows["input_ids"]) if not own]:
+            rule = "texts must give a word piece each where the tokenizer adds none of its own"
+            shown = ", ".join(str(row + 1) for row in none[:5])
+            raise FaultsError("texts", [f"{rule}, but {len(none)} of these rows give none, such as row {shown}"])
         ids += [np.asarray(row, np.int32) for row in rows["input_ids"]]
         types += [np.asarray(row, np.int8) for row in rows["token_type_ids"]]
     offsets = pa.array(np.concatenate([[0], np.cumsum([len(row) for row in ids])]).astype(np.int64))

@@ -10,6 +10,7 @@ Suffixes: N windows, Q questions, P word pieces of all windows, M of one context
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +139,20 @@ def _best_spans(logits_NL2: np.ndarray, windows: Windows, offsets: np.ndarray) -
     return scores_N, spans_N2 + offsets[:-1, None]
 
 
+@contextmanager
+def tokenizing() -> Iterator[None]:
+    """Raises `FaultsError` where a tokenizer has nothing for what is in a text, of which its library has no kind."""
+    try:
+        yield
+    except Exception as error:
+        rule = "the backbone's tokenizer must make word pieces of every text"
+        raise FaultsError("tokenizer", [f"{rule}, but cannot: {error}"]) from error
+
+
 def _frame(tokenizer: PreTrainedTokenizerFast) -> _Frame:
     """Read off a short pair."""
-    encoded = tokenizer("a", "a", return_token_type_ids=True)
+    with tokenizing():
+        encoded = tokenizer("a", "a", return_token_type_ids=True)
     parts = encoded.sequence_ids(0)
     question, context = parts.index(0), parts.index(1)
     question_end, context_end = question + parts.count(0), context + parts.count(1)
@@ -166,14 +178,15 @@ def _frame(tokenizer: PreTrainedTokenizerFast) -> _Frame:
 def _tokenized(texts: pa.Array, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Word pieces (M,) of each text without special tokens, and where they begin and end in it (M, 2)."""
     for first in range(0, len(texts), _CHUNK):
-        encoded = tokenizer(
-            texts.slice(first, _CHUNK).to_pylist(),
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_token_type_ids=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
+        with tokenizing():
+            encoded = tokenizer(
+                texts.slice(first, _CHUNK).to_pylist(),
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                return_token_type_ids=False,
+                return_attention_mask=False,
+                verbose=False,
+            )
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
             yield np.asarray(ids, np.int32), np.asarray(offsets, np.int32).reshape(-1, 2)
 

@@ -87,11 +87,8 @@ class Encoder(nn.Module):
         self.batch = Batch()
         self.requires_grad_(False)
 
-    def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
-        """Take the masters' values onto a device, frozen and in the dtype products are computed in.
-
-        Raises `ValueError` naming every tensor whose size is not the shape's.
-        """
+    def check_masters(self) -> None:
+        """Raises `ValueError` naming every tensor whose size is not the shape's."""
         expected = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
         wrong = [
             f"{name} is {tuple(master.shape)} instead of {expected[name]}"
@@ -100,6 +97,13 @@ class Encoder(nn.Module):
         ]
         if wrong:
             raise ValueError(f"tensors must have the configuration's sizes, but {'; '.join(wrong[:5])}")
+
+    def load(self, device: torch.device, compute_dtype: torch.dtype) -> Encoder:
+        """Take the masters' values onto a device, frozen and in the dtype products are computed in.
+
+        Raises `ValueError` naming every tensor whose size is not the shape's.
+        """
+        self.check_masters()
         self.compute_dtype = compute_dtype
         for name, master in self.masters.items():
             owner, _, leaf = name.rpartition(".")

@@ -94,7 +94,8 @@ class LibraryBody(nn.Module):
     def _fault(self, device: torch.device) -> str | None:
         """Why its states are not those of an encoder of texts; None where they are."""
         self.model.eval()
-        words = torch.tensor([[3, 4, 5, 6, 7, 8], [3, 4, 5, 6, 7, 9]], device=device)
+        # The second word is another, which the first sees however narrow the windows of attention are.
+        words = torch.tensor([[3, 4, 5, 6, 7, 8], [3, 9, 5, 6, 7, 8]], device=device)
         lengths = torch.tensor([6, 6], device=device)
         try:
             states = self._compute(words, torch.zeros_like(words), lengths)

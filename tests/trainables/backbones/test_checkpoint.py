@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.pieces import laid_out
 from trainables.backbones import families, map_tensors, shape_of
+from trainables.backbones.loading import load_backbone
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -117,6 +120,26 @@ def test_what_is_not_computed_is_refused_by_name(
         shape_of({**config, **change})
 
 
+@torch.no_grad()
+def test_groups_of_an_albert_that_rounding_decides_are_those_of_transformers(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModel
+
+    source = checkpoint("albert")
+    config = AutoConfig.from_pretrained(source, local_files_only=True, num_hidden_layers=18, num_hidden_groups=14)
+    with torch.random.fork_rng():
+        reference = AutoModel.from_config(config).eval()
+    reference.save_pretrained(tmp_path)
+    for path in source.glob("tokenizer*"):
+        shutil.copy(path, tmp_path)
+    encoder = load_backbone(str(tmp_path), device=torch.device("cpu"), compute_dtype=torch.float32).encoder.eval()
+    encoder.pooling = "tokens"
+    ids = torch.arange(4, 12)[None]
+    expected = reference(input_ids=ids).last_hidden_state[0]
+    torch.testing.assert_close(encoder(laid_out(ids)), expected, rtol=0, atol=1e-5)
+
+
 def test_a_modernbert_says_its_positions_in_words_of_then_and_now(checkpoint: Callable[[str], Path]) -> None:
     config, _ = read(checkpoint("modernbert"))
     now = shape_of(config)
@@ -144,6 +167,13 @@ def test_tensors_of_a_wrapper_are_refused_by_their_prefix(prefix: str, tiny_bert
     wrapped = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
     with pytest.raises(ValueError, match=rf"puts '{prefix}' before \d+ of them: save the model that a wrapper"):
         map_tensors(shape_of(config), wrapped)
+
+
+def test_a_tensor_of_the_model_that_ends_as_a_missing_one_is_no_prefix(checkpoint: Callable[[str], Path]) -> None:
+    config, tensors = read(checkpoint("roberta-prelayernorm"))
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("LayerNorm.")}
+    with pytest.raises(ValueError, match=r"lacks 2: LayerNorm\.weight, LayerNorm\.bias"):
+        map_tensors(shape_of(config), kept)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def test_methods_that_change_layers_are_refused_with_those_that_do_not(method: s
         ({"model_type": "bart", "is_encoder_decoder": True}, "'bart' is an encoder with a decoder"),
         ({"model_type": "t5"}, "'t5' is an encoder with a decoder"),
         ({"model_type": "vit"}, "'vit' is no encoder of texts"),
-        ({"model_type": "roformer", "hidden_size": "wide"}, "do not make a roformer of its config.json"),
+        ({"model_type": "roformer", "hidden_act": "none such"}, "do not make a roformer of its config.json"),
+        ({"model_type": "roformer", "hidden_size": "wide"}, r"hidden_size must be a whole number in .* but got 'wide'"),
     ],
 )
 def test_what_is_no_encoder_of_texts_is_refused_by_name(config: dict[str, Any], fault: str) -> None:
@@ -179,3 +180,24 @@ def test_what_does_not_read_a_text_as_an_encoder_does_is_refused(
     (tmp_path / "config.json").write_text(json.dumps({**config, **values}), encoding="utf-8")
     with pytest.raises(FaultsError, match=fault):
         load(tmp_path)
+
+
+def test_a_narrow_window_of_attention_is_not_taken_for_a_decoder_s(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    source = checkpoint("longformer")
+    for path in source.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "attention_window": [4, 4]}), encoding="utf-8")
+    assert load(tmp_path).shape.model_type == "longformer"
+
+
+@pytest.mark.parametrize(("family", "first"), [("longformer", 2), ("ibert", 2), ("xlm-roberta-xl", 2), ("big_bird", 0)])
+@torch.no_grad()
+def test_the_longest_text_is_the_one_its_positions_allow(family: str, first: int, checkpoint: Checkpoint) -> None:
+    encoder = load(checkpoint(family))
+    assert encoder.shape.max_length == encoder.shape.max_positions - first
+    ids = torch.randint(4, 60, (1, encoder.shape.max_positions), generator=torch.Generator().manual_seed(1))
+    encoder(laid_out(ids[:, : encoder.shape.max_length]))
+    if first:
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder(laid_out(ids))

@@ -107,9 +107,29 @@ class TestLoad:
         with pytest.raises(FaultsError, match="weights cannot be read"):
             load(folder)
 
-    def test_an_index_that_is_none_is_a_fault(self, folder: Path) -> None:
-        (folder / "model.safetensors.index.json").write_text("[]", encoding="utf-8")
+    @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": {"a": 5}}', '{"weight_map": {"a": null}}'])
+    def test_an_index_that_is_none_is_a_fault(self, content: str, folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(content, encoding="utf-8")
         with pytest.raises(FaultsError, match="must be an index of tensors"):
+            load(folder)
+
+    def test_an_index_beside_a_single_file_is_of_other_weights_as_it_is_to_transformers(
+        self, folder: Path, backbone: Backbone
+    ) -> None:
+        whole = (folder / "model.safetensors").read_bytes()
+        rewrite(folder, {name: tensor + 1 for name, tensor in load_file(folder / "model.safetensors").items()})
+        shard(folder)
+        (folder / "model.safetensors").write_bytes(whole)
+        assert describe_backbone(str(folder)).fingerprint == backbone.info.fingerprint
+        expected = dict(backbone.encoder.named_parameters())
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in load(folder).encoder.named_parameters())
+
+    def test_weights_that_are_no_finite_numbers_are_a_fault(self, folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["encoder.layer.1.output.dense.bias"][0] = float("nan")
+        rewrite(folder, tensors)
+        with pytest.raises(FaultsError, match=r"must be finite .* layers\.1\.feedforward_output\.dense\.bias"):
             load(folder)
 
     def test_weights_of_another_size_than_configured_are_a_fault(self, folder: Path) -> None:
@@ -120,6 +140,58 @@ class TestLoad:
 
 
 class TestDescribe:
+    """What is wrong with weights is seen before anything starts, in what describes them."""
+
+    @pytest.mark.parametrize(
+        ("name", "tensor", "fault"),
+        [
+            ("encoder.layer.1.output.dense.bias", None, r"lacks 1: encoder\.layer\.1\.output\.dense\.bias"),
+            ("pooler.dense.weight", torch.zeros(8, 16), r"pooler\.weight is \(8, 16\) instead of \(16, 16\)"),
+            ("encoder.layer.0.attention.self.key.weight", torch.zeros(16, 8), r"key\.weight is \(16, 8\).*be joined"),
+            ("encoder.layer.0.attention.self.key.bias", torch.zeros(()), r"key\.bias is \(\).*cannot be joined"),
+            ("embeddings.word_embeddings.weight", torch.zeros(64, 16, dtype=torch.int8), r"1 tensors are quantised"),
+            ("pooler.dense.weight", torch.zeros(16, 16).to(torch.float8_e4m3fn), r"dense\.weight \(torch\.float8"),
+        ],
+    )
+    def test_weights_that_do_not_fit_are_refused(
+        self, name: str, tensor: Tensor | None, fault: str, folder: Path
+    ) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors[name]
+        rewrite(folder, tensors if tensor is None else {**tensors, name: tensor})
+        with pytest.raises(FaultsError, match=fault):
+            describe_backbone(str(folder))
+
+    def test_faults_of_weights_and_of_the_tokenizer_are_listed_together(self, folder: Path) -> None:
+        rewrite(folder, {})
+        (folder / "tokenizer.json").unlink()
+        with pytest.raises(FaultsError) as refusal:
+            describe_backbone(str(folder))
+        assert [fault.partition(": ")[2][:20] for fault in refusal.value.faults] == [
+            "the checkpoint must ",
+            "its tokenizer must h",
+        ]
+
+    def test_tensors_that_are_not_read_may_be_anything(self, folder: Path, backbone: Backbone) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        codes = torch.zeros(3, dtype=torch.int64)
+        rewrite(folder, {**tensors, "head.weight": codes, "teacher.pooler.dense.weight": torch.zeros(3)})
+        assert describe_backbone(str(folder)).shape == backbone.info.shape
+
+    @pytest.mark.parametrize("prefix", ["", "teacher."])
+    def test_half_a_pooler_or_another_model_s_is_none(self, prefix: str, folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
+        rewrite(folder, {**kept, f"{prefix}pooler.dense.weight": tensors["pooler.dense.weight"]})
+        assert not describe_backbone(str(folder)).shape.has_pooler
+        assert load(folder).encoder.pooler is None
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+    def test_pointers_of_git_lfs_are_told_from_files(self, name: str, folder: Path) -> None:
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", encoding="utf-8")
+        with pytest.raises(FaultsError, match=rf"pointers of Git LFS: {name}\. Run `git lfs pull`"):
+            describe_backbone(str(folder))
+
     def test_pickled_weights_are_refused(self, folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
         with pytest.raises(FaultsError, match=r"holds pytorch_model\.bin, which may run code when read"):

@@ -117,3 +117,37 @@ class TestPrompts:
         read = tokenize(task, tokenizer, str(prompted.info.fingerprint), 16, tmp_path / "cache", prompt=prompt)
         assert read["train"].input_ids.tolist() == expected
         assert encode(table, tokenizer, 16, prompt=prompt).input_ids.tolist() == expected
+
+
+def cased(folder: Path) -> None:
+    """Let the tokenizer keep case."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["normalizer"]["lowercase"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def test_texts_are_put_in_lower_case_where_the_folder_says_so(root: Path) -> None:
+    cased(root / "0_Transformer")
+    before = load(root)
+    write(root / "0_Transformer" / "sentence_bert_config.json", {"max_seq_length": 16, "do_lower_case": True})
+    after = load(root)
+    small, large = before.tokenizer("good w1")["input_ids"], before.tokenizer("GOOD W1")["input_ids"]
+    assert small != large
+    assert after.tokenizer("GOOD W1")["input_ids"] == after.tokenizer("good w1")["input_ids"] == small
+    assert before.info.fingerprint != after.info.fingerprint
+
+
+def test_lower_case_is_said_twice_where_the_tokenizer_has_it_anyway(root: Path) -> None:
+    before = describe_backbone(str(root))
+    write(root / "0_Transformer" / "sentence_bert_config.json", {"do_lower_case": True})
+    assert describe_backbone(str(root)) == before
+
+
+def test_a_prompt_that_pooling_leaves_out_is_refused(root: Path) -> None:
+    pooling = {"pooling_mode": "mean", "include_prompt": False}
+    write(root / "1_Pooling" / "config.json", pooling)
+    assert describe_backbone(str(root)).shape.pooling == "mean"
+    prompts = {"prompts": {"query": "good "}, "default_prompt_name": "query"}
+    write(root / "config_sentence_transformers.json", prompts)
+    with pytest.raises(FaultsError, match="include_prompt must be true or left out beside a default prompt"):
+        describe_backbone(str(root))

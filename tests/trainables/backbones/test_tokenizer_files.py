@@ -103,6 +103,7 @@ class TestFingerprint:
         self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("trainables.backbones.refusals.find_spec", lambda package: package)  # it is there
+        monkeypatch.setattr("trainables.backbones.loading._load_tokenizer", lambda info: None)  # these are none
         (folder / "tokenizer.json").unlink()
         (folder / name).write_bytes(b"pieces")
         before = fingerprint(folder)
@@ -160,6 +161,15 @@ class TestFaults:
         )
         with pytest.raises(FaultsError, match="its tokenizer cannot be loaded from"):
             load_backbone(str(folder), device=torch.device("cpu"), compute_dtype=torch.float32)
+
+    def test_a_list_of_pieces_whose_class_needs_more_is_a_fault_before_anything_starts(self, folder: Path) -> None:
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").write_text("[PAD]\n[UNK]\nw1\n", encoding="utf-8")
+        update(folder, "tokenizer_config.json", tokenizer_class="BertTokenizer")
+        assert describe_backbone(str(folder)).fingerprint
+        update(folder, "tokenizer_config.json", tokenizer_class="BertweetTokenizer")
+        with pytest.raises(FaultsError, match="its tokenizer cannot be loaded from"):
+            describe_backbone(str(folder))
 
     @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
     @pytest.mark.parametrize("content", ["{", "[]", '{"model": 3, "added_tokens": 3, "added_tokens_decoder": 3}'])

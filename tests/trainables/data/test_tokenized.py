@@ -12,6 +12,7 @@ import pytest
 
 from trainables.data import tokenized as data
 from trainables.data.rows import Declared, make_task
+from trainables.faults import FaultsError
 from trainables.task import Task
 
 WORDS = [f"w{number}" for number in range(30)]
@@ -127,3 +128,32 @@ class TestTokenize:
         words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
         assert words.pad_token is None
         assert len(data.tokenize(make(4), words, "words", 32, tmp_path)["train"]) == 4
+
+
+class TestTextsWithoutWordPieces:
+    """Texts of which a tokenizer makes nothing, one way or the other."""
+
+    @pytest.fixture
+    def bare(self):
+        """A tokenizer that adds no tokens of its own and knows none for unknown words."""
+        from tokenizers import Tokenizer, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
+        words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[NONE]"))
+        words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return PreTrainedTokenizerFast(tokenizer_object=words)
+
+    def rows(self, *texts: str) -> pa.Table:
+        return pa.table({"text_a": list(texts), "label": np.zeros(len(texts), np.int64)})
+
+    def test_a_row_without_any_is_refused_by_its_number(self, bare) -> None:
+        assert data.encode(self.rows("w1 w2", "w3"), bare, 8).lengths.tolist() == [2, 1]
+        with pytest.raises(FaultsError, match="2 of these rows give none, such as row 2, 3"):
+            data.encode(self.rows("w1", "", "  "), bare, 8)
+
+    def test_special_tokens_are_enough(self, tokenizer) -> None:
+        assert data.encode(self.rows("w1", ""), tokenizer, 8).lengths.tolist() == [3, 2]
+
+    def test_a_word_that_the_tokenizer_has_nothing_for_is_a_fault_and_no_traceback(self, bare) -> None:
+        with pytest.raises(FaultsError, match="must make word pieces of every text, but cannot: "):
+            data.encode(self.rows("w1", "unheard"), bare, 8)
