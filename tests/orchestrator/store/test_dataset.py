@@ -35,7 +35,7 @@ def test_a_store_is_never_created_over_another(tmp_path, plan):
 
 
 def test_a_place_without_a_store_is_a_fault(tmp_path):
-    with pytest.raises(FaultsError, match=r"spec.json is missing"):
+    with pytest.raises(FaultsError, match=r"no sweep stored here; .*spec.json lies in it"):
         Store(tmp_path).spec_json()
 
 
