@@ -51,8 +51,8 @@ def board(
 
     All lengths are inches: `panel` is width and height of one panel's frame, `gaps` what lies between frames across
     and down, `margins` what their labels need on the left and below, `head` what a panel's own title needs, `gutter`
-    what stands to the right of its frame. The legend stands to the right of the panels, notes (what is missing) below
-    them.
+    what stands to the right of its frame. The legend stands to the right of the panels, which grow with it where it is
+    the higher; notes (what is missing) stand below them.
     """
     across = across or (2 if number in (2, 4) else min(3, max(1, number)))
     across = min(across, max(1, number))
@@ -60,13 +60,14 @@ def board(
     legend_width = max((width_of(str(handle.get_label()), 9) for handle in legend), default=0.0)
     legend_width += 0.72 if legend else 0.0
     frames_width = across * panel[0] + (across - 1) * gaps[0]
-    frames_height = down * panel[1] + (down - 1) * (gaps[1] + head)
+    between = (down - 1) * (gaps[1] + head)
+    inner = max(down * panel[1] + between, 0.215 * len(legend) + 0.1)
+    panel = (panel[0], (inner - between) / down)
     width = max(margins[0] + frames_width + gutter + _EDGE + legend_width, 4.8, 2 * _EDGE + width_of(title, 13, "bold"))
     captions = folded(one_line(caption), width - 2 * _EDGE, 9)
     told = _notes(notes, width)
     top = 0.45 + 0.165 * len(captions) + head
     foot = margins[1] + (0.08 + 0.155 * len(told) if told else 0.0)
-    inner = max(frames_height, 0.215 * len(legend) + 0.1)
     height = top + inner + foot
     figure = new_figure(width, height)
     panels = []

@@ -110,5 +110,5 @@ def handles(looks: Mapping[Key, Look], names: Mapping[Key, str], *, most: int = 
 
 
 def edge(look: Look) -> str:
-    """The colour of a marker's edge: white around those with an inside, its own for those that are strokes."""
-    return look.color if look.marker in "1234+x" else "white"
+    """The colour of a marker's edge: white, or its own of strokes and of a star's thin points."""
+    return look.color if look.marker in "1234+x*" else "white"
