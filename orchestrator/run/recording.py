@@ -15,6 +15,7 @@ from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.winners import Winners
 from orchestrator.secrets import masked
 from orchestrator.store import Store, TrialPredictions
+from trainables.faults import FaultsError
 from trainables.outcome import EpochReport, WeightFiles
 from trainables.predictions import Predictions
 
@@ -158,6 +159,16 @@ class Recording:
         self._progress.notice(line)
 
     def engines_starting(self, count: int) -> None:
+        """Begin: records of trials that are tried again are moved aside, and the window in MLflow is opened.
+
+        Not before: where Ray cannot be joined, nothing begins, and the store is left as it was. Raises `FaultsError`
+        where the storage refuses.
+        """
+        if self._planned is not None:
+            try:
+                self._store.retire_unfinished(self._planned)
+            except OSError as error:
+                raise FaultsError(f"store {self._store.uri}", [f"the store must be writable, but {error}"]) from error
         self._progress.engines_starting(count)
         _ = self.tracker
 
@@ -227,7 +238,7 @@ class Recording:
         """
         if self._winners is None or self._planned is None:
             return
-        known = self._known()
+        known = [record for record in self._known() if record.status.is_finished()]  # the others are tried again
         self._winners.add(known)
         # What another sweep that shares the store has trained is that one's to remove.
         others = {record.trial_id for record in known if record.sweep != sweep}

@@ -315,7 +315,7 @@ def _task_data(plan: SweepPlan) -> list[TaskData]:
 def _begin(plan: SweepPlan, store: Store) -> pa.Table:
     """Make this the sweep that the store is at, and its plan the store's; returns the plan's rows.
 
-    Records that are in the way of training a trial again are moved aside first.
+    Records of outdated trials are moved aside first.
     """
     name, planned = plan.spec.name, plan_table(plan)
     check_continuation(plan, store, widen=True)  # it may have been widened since it was prepared
@@ -324,8 +324,6 @@ def _begin(plan: SweepPlan, store: Store) -> pa.Table:
     if plan.is_adaptive and store.exists() and name in store.sweeps():
         planned = continue_from(plan, store.plan_table(name)).kept
     store.begin(plan.spec.to_json(), planned, plan.most_trials if plan.is_adaptive else None)
-    with _writing(store):
-        store.retire_unfinished(planned["trial_id"].to_pylist())
     return planned
 
 
@@ -350,7 +348,7 @@ def _trial_source(plan: SweepPlan, store: Store, planned: pa.Table, driver: Reco
     source = adaptive_trials(
         plan,
         planned_from_table(planned),
-        [record for record in records if record.trial_id in own],
+        [record for record in records if record.trial_id in own and record.status.is_finished()],
         lambda trials: driver.planned_more(trials_table(plan.spec.name, trials)),
     )
     shared = {r.trial_id: r for r in records if r.trial_id not in own and r.status.is_finished()}
@@ -380,7 +378,7 @@ def _train(
             address=address,
             max_concurrent_trials=plan.spec.search.max_concurrent_trials,
             early_stopping=plan.spec.early_stopping,
-            earlier=() if plan.spec.early_stopping == NONE else known(),
+            earlier=() if plan.spec.early_stopping == NONE else [r for r in known() if r.status.is_finished()],
             keep_predictions=plan.spec.keep_predictions,
             keep_weights=plan.spec.keep != "none",
             budget=budget,

@@ -17,6 +17,7 @@ from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.tracking import WinnerModel
 from tests.factories import trial_record
 from tests.predicted import of_trial
+from trainables.faults import FaultsError
 
 Values = dict[str, Any]
 
@@ -32,11 +33,14 @@ class Scheduler:
     asked_to_keep: list[bool] = dataclasses.field(default_factory=list)
     better: set[str] = dataclasses.field(default_factory=set)  # trials with another score
     lost: set[str] = dataclasses.field(default_factory=set)  # whose weights do not arrive
+    fault: FaultsError | None = None  # why it cannot begin
 
     def run(
         self, sweep: str, source: Any, observer: Any, *, earlier: Sequence[TrialRecord], **settings: Any
     ) -> EarlyEnd | None:
         self.earlier = earlier
+        if self.fault:
+            raise self.fault
         observer.engines_starting(1)
         observer.is_interrupted = lambda: self.stop_after is not None and len(self.trained) >= self.stop_after
         while not observer.is_interrupted() and (trial := source.next()) is not None:

@@ -247,6 +247,21 @@ class TestAStorageThatFails:
         assert Listener.made[0].end is TrialStatus.CANCELLED
 
 
+def test_a_cluster_that_cannot_be_joined_leaves_the_records_of_failed_trials_where_they_are(
+    values: Values, scheduler: Scheduler, tmp_path: Path
+) -> None:
+    values = {**values, "methods": [*values["methods"], {"adapter": {"adapter_size": 8, "learning_rate": 1}}]}
+    before = run(values, tmp_path).results
+    assert before.counts()[TrialStatus.FAILED] == 2
+    scheduler.fault = FaultsError("Ray", ["it must run there, but it does not"])
+    with pytest.raises(FaultsError, match="it must run there"):
+        run(values, tmp_path)
+    assert load_results(tmp_path).trials().equals(before.trials())
+    assert len(Listener.made) == 1  # MLflow is not told of a sweep that did not begin
+    scheduler.fault = None
+    assert run(values, tmp_path).trained == 2
+
+
 def test_what_was_widened_meanwhile_is_not_narrowed(values: Values, scheduler: Scheduler, tmp_path: Path) -> None:
     plan, store = prepare(values, tmp_path)
     wider = plan_sweep({**values, "seeds": [0, 1, 2]})
