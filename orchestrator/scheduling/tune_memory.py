@@ -26,9 +26,11 @@ _HOLDERS = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cac
 class ForgetEnded(FIFOScheduler):
     """Starts trials in their order, leaves the verdict on them to another scheduler, and forgets those that ended.
 
+    It is who Tune hands its controller to, so the first trial is also when that learns of deaths (`tune_deaths`).
+
     Args:
         judge: what prunes trials; None where nothing does.
-        died: told of the death of a trial's process that Tune does not take for one (`tune_deaths`).
+        died: told of the death of a trial's process that Tune would not take for one.
     """
 
     def __init__(self, judge: TrialScheduler | None, died: Callable[[RayError], None]) -> None:
