@@ -123,6 +123,11 @@ def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]
     return _decoded(path, encoding), encoding
 
 
+def is_marked(head: bytes) -> bool:
+    """Whether the beginning of a file shows an encoding in which zero bytes are parts of letters."""
+    return _marked(head) is not None
+
+
 def _marked(head: bytes) -> str | None:
     for mark, encoding in _MARKS:
         if head.startswith(mark):

@@ -23,7 +23,7 @@ from trainables.data.delimited import read_delimited
 from trainables.data.encoding import LFS_POINTER, packed_ending, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json, whole_rows
-from trainables.data.label_folders import Labels, find_label_folders, read_label_folders, text_files
+from trainables.data.label_folders import Labels, find_label_folders, not_read, read_label_folders, text_files
 from trainables.data.label_sets import from_flags
 from trainables.data.layout import (
     CALLED,
@@ -88,6 +88,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
         folders = {
             split: [str(Path(files[0]).parent) for files in labels.values()] for split, labels in labelled.items()
         }
+        said_of_folders += not_read(folder, labelled)
         layout = Layout(files=folders, notes=said_of_folders, faults=layout.faults)
     if declared.kind in (None, "extractive_qa") and _are_questions(folder, layout.files):
         return squad.load_squad(folder, names, declared, [*faults, *layout.faults], files=layout.files)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from trainables.data.encoding import read_lines
+from trainables.data.encoding import is_marked, read_lines
 from trainables.data.layout import CALLED
 from trainables.data.reading import SKIP, Format, Rows
 from trainables.data.splitting import WHOLE
@@ -16,20 +16,22 @@ from trainables.task import in_order
 
 _UNLABELLED = ("unsup", "unlabeled", "unlabelled")
 _SHOWN = 5
+_BYTES_AT_MOST = 32 << 20  # of one text: several times the longest novel
+_BROKEN_AT_MOST = 1000  # files at the beginning of a split: where most are no texts, none is meant as one
 
 Labels = Mapping[str, Sequence[str]]  # label -> files
 
 
 def text_files(folder: Path) -> list[Path]:
-    """The texts below a folder that lie two or three folders deep: `pos/1.txt`, `train/pos/1.txt`."""
+    """The texts below a folder that lie two or three folders deep: `pos/1.txt`, `train/pos/1.txt`.
+
+    A folder most of whose files are no texts is none of a label, whatever else it is.
+    """
     found: list[Path] = []
-    for first in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        inner = [path for path in sorted(first.iterdir()) if not path.name.startswith(".")]
-        found += [path for path in inner if _is_text(path)]
+    for first in _folders_in(folder):
+        found += _texts_in(first)
         if _split_of(first.name) is not None:
-            found += [
-                path for second in inner if second.is_dir() for path in sorted(second.iterdir()) if _is_text(path)
-            ]
+            found += [path for second in _folders_in(first) for path in _texts_in(second)]
     return found
 
 
@@ -62,18 +64,37 @@ def find_label_folders(names: Sequence[str]) -> tuple[dict[str, Labels], list[st
     return found, notes
 
 
+def not_read(folder: Path, found: Mapping[str, Labels]) -> list[str]:
+    """What lies in the folders of labels, or beside them, and is read as no text: a sentence each."""
+    notes = []
+    for split, labels in found.items():
+        whole = folder / next(file for files in labels.values() for file in files)
+        others = []
+        for inner in _folders_in(whole.parent.parent):
+            texts = {PurePosixPath(file).name for file in labels.get(inner.name, ())}
+            held = [path.name for path in _shown_in(inner) if path.name not in texts]
+            if texts and held:
+                notes.append(f"{split}: {inner.name} holds what is no text and not read: {_listed(held)}")
+            elif held and inner.name.lower() not in _UNLABELLED:
+                others.append(inner.name)
+        if others:
+            notes.append(f"{split}: no folders of texts (.txt) with a label, and not read: {_listed(others)}")
+    return notes
+
+
 def read_label_folders(folder: Path, labels: Labels, asked: Format) -> Rows:
     """The texts of a split, label after label, files in the order of their names."""
-    texts, values, faults, empty, broken = [], [], [], [], []
+    texts, values, faults, empty, broken = list[str](), list[str](), list[str](), list[str](), list[str]()
     for label, files in labels.items():
         for file in files:
+            if len(broken) == _BROKEN_AT_MOST and len(texts) < len(broken):
+                raise ValueError(f"{len(broken):,} of its files are no texts, and no more are read. {faults[0]}")
             try:
-                lines, _ = read_lines(folder / file, asked.encoding)
-            except ValueError as fault:
+                text = _text(folder / file, asked.encoding)
+            except (ValueError, OSError) as fault:
                 broken.append(file)
                 faults.append(f"{file} {fault}")
                 continue
-            text = "".join(lines).strip()
             if text:
                 texts.append(text)
                 values.append(label)
@@ -101,6 +122,21 @@ def read_label_folders(folder: Path, labels: Labels, asked: Format) -> Rows:
     )
 
 
+def _text(path: Path, encoding: str | None) -> str:
+    """A file's text without what is blank around it. What can be no text is told from its size and its beginning."""
+    size = path.stat().st_size
+    if size == 0:  # nor read where a system shows its own state as files of no size
+        return ""
+    if size > _BYTES_AT_MOST:
+        raise ValueError(f"is of {size >> 20:,} MiB, more than the {_BYTES_AT_MOST >> 20} that one text may have")
+    with path.open("rb") as content:
+        head = content.read(1 << 12)
+    if b"\0" in head and encoding is None and not is_marked(head):
+        raise ValueError("is no text: it holds zero bytes")
+    lines, _ = read_lines(path, encoding)
+    return "".join(lines).strip()
+
+
 def _listed(files: Sequence[str]) -> str:
     return ", ".join(files[:_SHOWN]) + (f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else "")
 
@@ -110,6 +146,18 @@ def _split_of(folder: str) -> str | None:
     return CALLED.get(name) or CALLED.get(re.split(r"[_. -]", name)[-1])
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a file holds a text, by its name: `.txt`, or no ending at all, as in 20 Newsgroups."""
-    return path.suffix.lower() in (".txt", "") and not path.name.startswith(".") and path.is_file()
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in _shown_in(folder) if path.is_dir()]
+
+
+def _shown_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    """The texts of a folder by their names, `.txt` or else without an ending as in 20 Newsgroups; none if most are
+    others."""
+    files = [path for path in _shown_in(folder) if path.is_file()]
+    named = {ending: [path for path in files if path.suffix.lower() == ending] for ending in (".txt", "")}
+    texts = named[".txt"] or named[""]
+    return texts if 2 * len(texts) >= len(files) else []

@@ -73,3 +73,45 @@ def test_rows_in_files_go_before_folders(tmp_path: Path) -> None:
 def test_a_split_may_have_rows_of_one_label_alone(tmp_path: Path) -> None:
     task = tasks.load(write(tmp_path, train__neg=12, train__pos=12, test__pos=3))
     assert task.splits["test"]["label"].to_pylist() == [1, 1, 1]
+
+
+def test_what_is_no_text_is_told_and_not_read(tmp_path: Path) -> None:
+    folder = write(tmp_path, train__neg=12, train__pos=12, test__pos=3)
+    for name in ("notes.md", "README"):
+        (tmp_path / "train" / "pos" / name).write_text("not read", encoding="utf-8")
+    (tmp_path / "train" / "neutral").mkdir()
+    (tmp_path / "train" / "neutral" / "1.html").write_text("not read", encoding="utf-8")
+    task = tasks.load(folder)
+    assert task.info.label_names == ("neg", "pos")
+    assert "train: pos holds what is no text and not read: README, notes.md" in task.notes
+    assert "train: no folders of texts (.txt) with a label, and not read: neutral" in task.notes
+
+
+def test_folders_of_anything_are_refused_without_being_read(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "program").write_bytes(b"\x7fELF\x02\x01\x01\0\0\0")
+        with (tmp_path / name / "memory").open("wb") as content:
+            content.truncate(1 << 40)  # as the memory of a running system shows itself in its file system
+    with pytest.raises(FaultsError) as refusal:
+        tasks.load(str(tmp_path))
+    assert "one/memory is of 1,048,576 MiB, more than the 32 that one text may have" in str(refusal.value)
+    assert "one/program is no text: it holds zero bytes" in str(refusal.value)
+
+
+def test_of_files_that_are_no_texts_a_thousand_are_enough(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(501):
+            (tmp_path / name / f"{number}").write_bytes(b"\0\1\2\3\4")
+    with pytest.raises(FaultsError, match="1,000 of its files are no texts, and no more are read"):
+        tasks.load(str(tmp_path))
+
+
+def test_a_folder_of_hardly_any_texts_is_no_label(tmp_path: Path) -> None:
+    folder = write(tmp_path, one=1, two=1)
+    for name in ("one", "two"):
+        for ending in ("pdf", "odt"):
+            (tmp_path / name / f"x.{ending}").write_text("no text", encoding="utf-8")
+    with pytest.raises(FaultsError, match="train: needs a file"):
+        tasks.load(folder)
