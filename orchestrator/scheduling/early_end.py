@@ -7,6 +7,8 @@ import logging
 import math
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Sent when the terminal is closed or the connection to it breaks; Windows has none.
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)
+_MOMENT_S = 0.05  # in which a finaliser ends
 _UNDER_WAY = "trials under way end with the epoch they are in."
 
 
@@ -95,8 +98,32 @@ def endings_raised() -> Iterator[None]:
             _leave(terminals)
         raise Interrupted(number)
 
-    with _caught(end, signal.SIGTERM, SIGHUP):
+    with _caught(end, signal.SIGTERM, SIGHUP), _raised_again():
         yield
+
+
+@contextmanager
+def _raised_again() -> Iterator[None]:
+    """An interrupt that comes within a finaliser is sent once more, a moment later.
+
+    Python cannot raise what comes there: it would be lost, and its traceback shown to the user.
+    """
+    before = sys.unraisablehook
+
+    def again(lost: Any) -> None:  # typeshed's name of the class is no public one
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            number = getattr(lost.exc_value, "number", signal.SIGINT)
+            timer = threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number))
+            timer.daemon = True
+            timer.start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

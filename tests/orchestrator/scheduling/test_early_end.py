@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -82,6 +83,24 @@ def test_before_and_after_the_trials_a_signal_ends_the_sweep_as_ctrl_c_does() ->
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_an_interrupt_within_a_finaliser_is_raised_after_it(capfd: pytest.CaptureFixture[str]) -> None:
+    class Interrupting:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hook = sys.unraisablehook
+    try:
+        with endings_raised(), endings_raised():  # the command line's, and the sweep's
+            Interrupting()
+            with pytest.raises(KeyboardInterrupt):
+                time.sleep(30)
+        assert sys.unraisablehook is hook
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_started_meanwhile_outlives_the_signals_that_end_this_process() -> None:
