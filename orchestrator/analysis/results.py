@@ -62,6 +62,7 @@ from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
 from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
+from orchestrator.analysis.told_apart import called_as, told_apart
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -133,7 +134,9 @@ class Results:
                 trials = trials.append_column(name, pa.nulls(len(trials), kind))
         if "epochs" in trials.column_names:  # the store's nested form of the epochs table
             trials = trials.drop_columns("epochs")
-        self._trials, self._epochs, self._plan, self._unproposed = trials, epochs, plan, unproposed
+        self._task_names = pc.unique(trials["task"])
+        self._trials, self._epochs, self._plan, self._unproposed = told_apart(trials), epochs, plan, unproposed
+        self._has_names_apart = self._trials is not trials
         self._ablations = ablation.conform(ablations)
         self._predictions = predictions
         self._non_inferiority = non_inferiority
@@ -141,7 +144,11 @@ class Results:
         self._inference_costs = inference_cost.conform(inference_costs)
 
     def trials(self) -> pa.Table:
-        """A row per recorded trial, whatever its status."""
+        """A row per recorded trial, whatever its status.
+
+        Where sweeps of a store have different rows, or another metric, under one task's name, or different weights
+        under a backbone's, each of these has a name of its own: `own@1a2b3c4`, with the beginning of its fingerprint.
+        """
         return self._trials
 
     def data_warnings(self) -> pa.Table:
@@ -149,13 +156,13 @@ class Results:
         found = self._data_warnings
         if found is None:
             return pa.schema(dict.fromkeys(("task", "warning", "sentence"), pa.string())).empty_table()
-        return found.filter(pc.is_in(found["task"], self._trials["task"].combine_chunks()))
+        return found.filter(pc.is_in(found["task"], self._task_names))
 
     def epochs(self) -> pa.Table:
         """A row per trial and epoch: the learning curves."""
         if callable(self._epochs):
             self._epochs = self._epochs()
-        return self._epochs
+        return called_as(self._epochs, self._trials) if self._has_names_apart else self._epochs
 
     def counts(self) -> dict[TrialStatus, int]:
         """How many trials have each status; those planned and not recorded count as planned. Zeros are left out."""

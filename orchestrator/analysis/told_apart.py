@@ -1,0 +1,66 @@
+"""Tasks and backbones of one name that are not the same, as sweeps that share a store may have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Column of the trials table -> what of a trial's provenance says which content the name stood for.
+_CONTENT = {"task": ("data_fingerprint", "folds"), "backbone": ("backbone_fingerprint", None)}
+_SHOWN = 7  # characters of a fingerprint, as of a commit
+
+
+def told_apart(trials: pa.Table) -> pa.Table:
+    """Trials whose task or backbone has a name of its own for each content that the name stood for.
+
+    `own` of other rows or another metric becomes `own@1a2b3c4`, by the beginning of the fingerprint of its content; of
+    one content, whole and cut into folds, `own` and `own (5 folds)`. Scores of different rows are never compared.
+    """
+    for column, (fingerprint, folds) in _CONTENT.items():
+        content = pa.table(
+            {"name": trials[column], "fingerprint": _told(trials, fingerprint), "folds": _told(trials, folds)}
+        )
+        names = _names(content.group_by(content.column_names).aggregate([]).to_pylist())
+        if names:
+            keys = zip(*(each.to_pylist() for each in content.columns), strict=True)
+            found = pa.array([names.get(key, key[0]) for key in keys], pa.string())
+            trials = trials.set_column(trials.column_names.index(column), column, found)
+    return trials
+
+
+def called_as(rows: pa.Table, trials: pa.Table) -> pa.Table:
+    """Rows of trials, a trial's epochs say, with the names that these have in their own table."""
+    places = pc.index_in(rows["trial_id"], value_set=trials["trial_id"].combine_chunks())
+    for column in _CONTENT:
+        if column in rows.column_names:
+            names = pc.coalesce(pc.take(trials[column].combine_chunks(), places), rows[column])
+            rows = rows.set_column(rows.column_names.index(column), column, names)
+    return rows
+
+
+def _told(trials: pa.Table, key: str | None) -> pa.ChunkedArray | pa.Array:
+    provenance = trials["provenance"]
+    if key is None or not any(field.name == key for field in provenance.type):
+        return pa.nulls(len(trials), pa.string())
+    return pc.struct_field(provenance, key)
+
+
+def _names(contents: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str | None], str]:
+    """What each is called: only of names that stand for several. Records without a fingerprint keep theirs."""
+    by_name: dict[str, list[tuple[str, str | None]]] = {}
+    for each in contents:
+        if each["name"] is not None and each["fingerprint"] is not None:
+            by_name.setdefault(each["name"], []).append((each["fingerprint"], each["folds"]))
+    called = {}
+    for name, several in by_name.items():
+        fingerprints = {fingerprint for fingerprint, _ in several}
+        for fingerprint, folds in several:
+            own = name if len(fingerprints) == 1 else f"{name}@{fingerprint[:_SHOWN]}"
+            has_others = len({other for same, other in several if same == fingerprint}) > 1
+            own += f" ({folds} folds)" if folds is not None and has_others else ""
+            if own != name:
+                called[name, fingerprint, folds] = own
+    return called
