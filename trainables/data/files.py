@@ -23,7 +23,14 @@ from trainables.data.delimited import read_delimited
 from trainables.data.encoding import LFS_POINTER, packed_ending, read_lines
 from trainables.data.fasttext import PREFIX, read_fasttext
 from trainables.data.json_rows import read_json, whole_rows
-from trainables.data.label_folders import Labels, find_label_folders, not_read, read_label_folders, text_files
+from trainables.data.label_folders import (
+    Labels,
+    find_label_folders,
+    not_read,
+    read_label_folders,
+    remedy_of_nested,
+    text_files,
+)
 from trainables.data.label_sets import from_flags
 from trainables.data.layout import (
     CALLED,
@@ -135,7 +142,7 @@ def _load(folder: Path, name: str | None, stamp: tuple[Any, ...]) -> Task:
             whole = ", or one file of rows alone to be cut into splits" if split == "train" and not layout.files else ""
             faults.append(
                 f"{split}: needs a file {split}{{{','.join(ENDINGS)}}}{whole}, but {folder} holds {listed}"
-                + (remedy(folder, names) if not layout.files else "")
+                + ("" if layout.files else remedy(folder, names) or remedy_of_nested(folder))
             )
     flagged = (asked.columns or {}).get("label")
     if not isinstance(flagged, list):

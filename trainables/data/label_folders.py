@@ -64,6 +64,18 @@ def find_label_folders(names: Sequence[str]) -> tuple[dict[str, Labels], list[st
     return found, notes
 
 
+def remedy_of_nested(folder: Path) -> str:
+    """The folder within one that has none itself where folders of texts lie; begins with a semicolon, or is empty."""
+    for inner in _folders_in(folder):
+        try:
+            found, _ = find_label_folders([path.relative_to(inner).as_posix() for path in text_files(inner)])
+        except OSError:
+            continue
+        if found:
+            return f"; {inner} has folders of texts with a label each: name that"
+    return ""
+
+
 def not_read(folder: Path, found: Mapping[str, Labels]) -> list[str]:
     """What lies in the folders of labels, or beside them, and is read as no text: a sentence each."""
     notes = []

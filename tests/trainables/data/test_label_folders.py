@@ -115,3 +115,9 @@ def test_a_folder_of_hardly_any_texts_is_no_label(tmp_path: Path) -> None:
             (tmp_path / name / f"x.{ending}").write_text("no text", encoding="utf-8")
     with pytest.raises(FaultsError, match="train: needs a file"):
         tasks.load(folder)
+
+
+def test_folders_of_texts_that_lie_deeper_are_named(tmp_path: Path) -> None:
+    write(tmp_path, aclImdb__train__pos=3, aclImdb__train__neg=3)
+    with pytest.raises(FaultsError, match=f"{tmp_path}/aclImdb has folders of texts with a label each: name that"):
+        tasks.load(str(tmp_path))
