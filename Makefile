@@ -14,7 +14,7 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(SHM) $(BIN)/python -m pytest
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sweep test test-fast test-thorough browser gpu chaos check docs docs-run format bench wheel wheel-test lock clean
+.PHONY: help venv sweep test test-fast test-thorough draws browser gpu chaos check docs docs-run format bench wheel wheel-test lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test-fast: $(INSTALLED) ## those of its tests that start no Ray, about two minut
 test-thorough: $(INSTALLED) ## what `make test` leaves out: all cases of products, long simulations, more of Ray
 	$(PYTEST) -n auto --dist worksteal -m "thorough and not ray and not chaos and not minutes"
 	$(PYTEST) -n 2 --dist loadfile -m "thorough and (ray or chaos) and not minutes"
+
+draws: $(INSTALLED) ## the tests of `make test-fast` with new examples wherever they are drawn at random
+	ADAPTUNE_NEW_DRAWS=1 $(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser and not thorough"
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser

@@ -36,8 +36,11 @@ from trainables.training.pack import Pack
 from trainables.training.running_trial import Job, RunningTrial
 
 gc.disable()  # until everything is imported and collected, none of which is garbage
-# A machine that does other things too is no fault of a test's; and tests that want more examples say so.
-settings.register_profile("adaptune", deadline=None, max_examples=40)
+# A machine that does other things too is no fault of a test's; and tests that want more examples say so. Every day the
+# same examples are drawn, so that a change which passed does not fail elsewhere; `make draws` looks for new ones.
+settings.register_profile(
+    "adaptune", deadline=None, max_examples=40, derandomize="ADAPTUNE_NEW_DRAWS" not in os.environ
+)
 settings.load_profile("adaptune")
 
 AddDataset = Callable[[str, str, str, Mapping[str, pa.Table], Sequence[str]], Path]
