@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed
 # has room. Where Python is told to keep no bytecode, every process of the tests would compile their sources anew.
 SHM := $(shell test "$$(df -Pk /dev/shm 2>/dev/null | awk 'END { print $$4 }')" -gt 4000000 2>/dev/null && \
 	echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+# pytest's own time limit waits for Python to go on; a test that hangs deeper than that ends with its process.
+ENDING = -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 PYTEST = env -u PYTHONDONTWRITEBYTECODE $(SHM) $(BIN)/python -m pytest
 # A warning is an error. Every page is read anew: one that was read before would not warn again.
 SPHINX = $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir build/doctrees
@@ -38,14 +40,14 @@ test: test-fast ## the test suite of every day, some seven minutes on two cores
 	$(PYTEST) -n 2 --dist loadfile -m "(ray or chaos) and not minutes and not thorough"
 
 test-fast: $(INSTALLED) ## those of its tests that start no Ray, about two minutes on two cores
-	$(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser and not thorough"
+	$(PYTEST) -n auto --dist worksteal $(ENDING) -m "not ray and not chaos and not browser and not thorough"
 
 test-thorough: $(INSTALLED) ## what `make test` leaves out: all cases of products, long simulations, more of Ray
-	$(PYTEST) -n auto --dist worksteal -m "thorough and not ray and not chaos and not minutes"
+	$(PYTEST) -n auto --dist worksteal $(ENDING) -m "thorough and not ray and not chaos and not minutes"
 	$(PYTEST) -n 2 --dist loadfile -m "thorough and (ray or chaos) and not minutes"
 
 draws: $(INSTALLED) ## the tests of `make test-fast` with new examples wherever they are drawn at random
-	ADAPTUNE_NEW_DRAWS=1 $(PYTEST) -n auto --dist worksteal -m "not ray and not chaos and not browser and not thorough"
+	ADAPTUNE_NEW_DRAWS=1 $(PYTEST) -n auto --dist worksteal $(ENDING) -m "not ray and not chaos and not browser and not thorough"
 
 browser: $(INSTALLED) ## the tests that open MLflow's pages in a headless Chromium, which must be installed
 	$(BIN)/python -m pytest -m browser
