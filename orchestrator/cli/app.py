@@ -101,13 +101,13 @@ class TextLines(logging.Formatter):
         return visible(masked(super().format(record)))
 
 
-def _log_level() -> str:
+def _log_level() -> int:
     """What ADAPTUNE_LOG asks for. Raises `FaultsError` where that is no level."""
     asked = os.environ.get("ADAPTUNE_LOG") or "warning"
     if asked.lower() not in _LOG_LEVELS:
         rule = f"ADAPTUNE_LOG must be one of {', '.join(_LOG_LEVELS)}, but it is {asked!r}"
         raise FaultsError("environment", [rule])
-    return asked.upper()
+    return logging.getLevelNamesMapping()[asked.upper()]
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -129,7 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = logging.StreamHandler()
     lines.setFormatter(TextLines("%(name)s: %(message)s"))
     try:
-        logging.basicConfig(level=_log_level(), handlers=[lines])
+        level = _log_level()
+        # What other libraries would debug by are thousands of lines.
+        logging.basicConfig(level=max(level, logging.INFO), handlers=[lines])
+        if level < logging.INFO:
+            for package in ("adaptune", "orchestrator", "trainables", "search_spaces"):
+                logging.getLogger(package).setLevel(level)
         with endings_raised():  # so that no command leaves temporary files, locks or servers behind
             result: Any = _command()(arguments, standalone_mode=False)
         return int(result or 0)

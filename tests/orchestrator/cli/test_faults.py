@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,20 @@ def test_a_place_that_cannot_be_written_is_refused(
 )
 def test_a_faulty_command_line_is_refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(arguments, home, capsys)
+
+
+def test_debugging_shows_what_this_product_says_and_of_other_libraries_no_debugging() -> None:
+    script = (
+        "import logging\n"
+        "from orchestrator.cli import main\n"
+        "main(['--version'])\n"
+        "logging.getLogger('trainables.data').debug('said')\n"
+        "logging.getLogger('matplotlib').debug('not said')\n"
+        "logging.getLogger('matplotlib').info('said too')\n"
+    )
+    told = {**os.environ, "ADAPTUNE_LOG": "debug"}
+    done = subprocess.run([sys.executable, "-c", script], env=told, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["trainables.data: said", "matplotlib: said too"]
 
 
 def test_a_level_of_the_log_that_is_none_is_refused(
