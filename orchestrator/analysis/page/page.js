@@ -107,7 +107,8 @@
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) decades.push(power);
     const steps = width / decades.length > 110 || decades.length < 4 ? [1, 2, 5] : [1];
     const all = decades.flatMap((power) => steps.map((step) => Number(`${step}e${power}`)));
-    return all.filter((value) => value >= low / 1.2 && value <= high * 1.2);
+    const round = all.filter((value) => value >= low / 1.2 && value <= high * 1.2);
+    return round.length ? round : [low]; // of one size, or of sizes so close that no round number is near
   };
 
   /** The chart's Vega-Lite with the rows, series, axis and size that it has now. */
