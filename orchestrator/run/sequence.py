@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
 import shutil
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +40,6 @@ from trainables.outcome import OutcomeStatus, TrialOutcome, now
 
 if TYPE_CHECKING:
     from trainables.engine.engine import Engine
-
-logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]  # takes a line about what has just been done
 
@@ -157,8 +154,9 @@ class _Run:
         self._trained(step).mkdir(parents=True, exist_ok=True)
         _write_json(self._trained(step) / _OUTCOME, {**values, "provenance": dict(outcome.provenance)})
         score = outcome.test_score if step.split == "test" else outcome.validation_score
-        came = f"{outcome.metric} {score:.3f} on {step.split}" if score is not None else str(outcome.status)
-        self._tell(f"{_words(step)}: trained in {outcome.duration_s:.0f} s, {came}")
+        if outcome.status is OutcomeStatus.COMPLETED:  # of a failed one its row says why
+            came = f", {outcome.metric} {score:.3f} on {step.split}" if score is not None else ""
+            self._tell(f"{_words(step)}: trained in {outcome.duration_s:.0f} s{came}")
 
     def _evaluate(self, step: PlannedStep) -> None:
         """Write the row of the matrix that a step stands for: every task so far, evaluated now."""
@@ -172,12 +170,12 @@ class _Run:
                     self._keep_head(step)
                 cells = [self._cell(step, each) for each in (*step.earlier, step) if self._can_answer(each)]
             except Exception:
-                logger.warning("a row could not be evaluated: %s", _words(step), exc_info=True)
                 outcome = {**outcome, "status": "failed", "error": masked(traceback.format_exc())}
         training = {**_who(self._plan, step), "place": step.place + 1, **_facts(step, outcome)}
         _write_json(self._row(step), {"row_id": step.row_id, "training": training, "cells": cells})
         if outcome["status"] != OutcomeStatus.COMPLETED:
-            self._tell(f"{_words(step)}: failed")
+            reason = str(outcome["error"] or "unknown error").strip().splitlines()[-1]
+            self._tell(f"{_words(step)}: failed: {reason}")
             return
         if _goes_on(step):  # no later row needs the encoder of the task before
             self._let_go(self._trained(step.earlier[-1]))

@@ -81,8 +81,9 @@ class Held:
         """Let the lock go, unless it is another one's by now."""
         try:
             self._place.give_back(self._mine)
-        except (OSError, StoreLockedError):
-            logger.warning("%s could not be given back", self._place.shown, exc_info=True)
+        except (OSError, StoreLockedError) as error:
+            logger.warning("%s could not be given back: %s", self._place.shown, error)
+            logger.debug("giving it back", exc_info=True)
         finally:
             self._place.close(self._mine)
 

@@ -189,7 +189,7 @@ class Engine:
             run = PackRun(context, lead, inbox, _joins(key), memory_bytes=self._planned_memory(), sizer=sizer)
         except Exception:  # a crash is data: it becomes the trial's outcome, and the engine goes on
             raise_if_lost(self.device, sys.exception())
-            logger.warning("trial failed: %s", lead.config, exc_info=True)
+            logger.info("trial failed: %s", lead.config, exc_info=True)  # its record says so too
             tell(lead, unstarted(OutcomeStatus.FAILED, traceback.format_exc(), self._provenance(lead.config)))
             return
         self._pack = run

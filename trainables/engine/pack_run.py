@@ -274,7 +274,7 @@ class PackRun:
             try:
                 raise TrainingDivergedError(reason)
             except TrainingDivergedError:
-                logger.warning("trial failed: %s: %s", trial.config, reason)
+                logger.info("trial failed: %s: %s", trial.config, reason)
                 self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
         has_ended_epoch = False
         # With fewer steps than epochs a step ends several.
@@ -297,7 +297,7 @@ class PackRun:
                 for trial in ended:
                     self._end_epochs([trial])
                 return
-            logger.warning("trial failed: %s", ended[0].config, exc_info=True)
+            logger.info("trial failed: %s", ended[0].config, exc_info=True)
             self._let_go(ended, OutcomeStatus.FAILED, traceback.format_exc())
             return
         self._score_together(
@@ -317,7 +317,7 @@ class PackRun:
                 elif not goes_on:
                     self._let_go([trial], OutcomeStatus.PRUNED)
             except Exception:
-                logger.warning("trial failed: %s", trial.config, exc_info=True)
+                logger.info("trial failed: %s", trial.config, exc_info=True)
                 self._let_go([trial], OutcomeStatus.FAILED, traceback.format_exc())
 
     def _let_go(self, trials: list[RunningTrial], status: OutcomeStatus, error: str | None = None) -> None:

@@ -82,7 +82,7 @@ class BenchmarkEngine(Engine):
             except FaultsError as error:
                 faults += error.faults
             except Exception as error:
-                logger.warning("cannot measure %s", sample.config, exc_info=True)
+                logger.info("cannot measure %s", sample.config, exc_info=True)
                 faults.append(f"{sample.config.method} on {sample.config.task}: {error}")
             throughputs.append(throughput)
             release_unused()

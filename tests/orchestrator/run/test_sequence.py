@@ -193,7 +193,7 @@ def test_an_interrupted_sequence_goes_on_and_comes_to_the_same(
 
 
 def test_a_training_that_fails_is_told_and_the_others_go_on(
-    values: dict[str, Any], tmp_path: Path, trained: list[str]
+    values: dict[str, Any], tmp_path: Path, trained: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = {**values, "seeds": [0], "methods": [ADAPTER, {"full_finetuning": {"learning_rate": 1e30}}]}
     told: list[str] = []
@@ -203,7 +203,10 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(
     ]
     assert "from which it goes on, has failed" in results.failed()[1]
     assert {row["method"] for row in results.measures().to_pylist()} == {"adapter"}
-    assert "full_finetuning, seed 0, task 1 (first): failed" in told
+    (reason,) = [line for line in told if line.startswith("full_finetuning, seed 0, task 1 (first)")]
+    assert "(first): failed: " in reason
+    assert "TrainingDivergedError: the training loss became" in reason
+    assert not [record for record in caplog.records if record.exc_info]  # no traceback on the terminal
     del trained[:]
     adaptune.run_sequence(broken, tmp_path / "store", device="cpu")
     assert trained == ["full_finetuning first 0"]

@@ -149,7 +149,7 @@ def test_a_server_that_goes_away_as_a_store_is_taken_up_is_a_fault_and_leaves_it
         store.append([measured_record("t0")])
 
 
-def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_away_is_a_failing_storage(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
         store = Store(server.uri("away"))
         entered = store.lock()
@@ -157,7 +157,11 @@ def test_a_server_that_is_away_is_a_failing_storage(monkeypatch: pytest.MonkeyPa
         store.append([measured_record("t0")])
     with pytest.raises(OSError, match="sweeps"):
         store._held.check()
-    entered.__exit__(None, None, None)  # says that the lock could not be given back, and raises nothing
+    caplog.clear()
+    entered.__exit__(None, None, None)
+    (told,) = caplog.records  # a line, and no traceback
+    assert "lock.json could not be given back: " in told.message
+    assert not told.exc_info
 
 
 def test_a_bucket_that_is_not_there_is_a_fault(server: ObjectStore) -> None:
