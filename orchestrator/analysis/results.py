@@ -62,7 +62,7 @@ from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
 from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
-from orchestrator.analysis.told_apart import called_as, told_apart
+from orchestrator.analysis.told_apart import called_as, of_models, told_apart
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -137,11 +137,12 @@ class Results:
         self._task_names = pc.unique(trials["task"])
         self._trials, self._epochs, self._plan, self._unproposed = told_apart(trials), epochs, plan, unproposed
         self._has_names_apart = self._trials is not trials
-        self._ablations = ablation.conform(ablations)
+        ablations, costs = ablation.conform(ablations), inference_cost.conform(inference_costs)
+        self._ablations = called_as(ablations, self._trials) if self._has_names_apart else ablations
         self._predictions = predictions
         self._non_inferiority = non_inferiority
         self._data_warnings = data_warnings
-        self._inference_costs = inference_cost.conform(inference_costs)
+        self._inference_costs = of_models(costs, self._trials) if self._has_names_apart else costs
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status.
