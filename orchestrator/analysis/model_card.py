@@ -148,7 +148,7 @@ def _scores(standing: Standing) -> str:
         of_replicates, of_rows = t_interval(scores), None
         if num_folds is not None:
             widened = corrected_over_folds(scores, num_folds)
-            of_replicates = widened and widened.interval()
+            of_replicates = widened.interval() if widened else None
         elif metric == "accuracy" and split in rows and len(scores) > 1:
             estimate = estimate_over_seeds_and_rows(scores, rows[split])
             of_rows = None if estimate is None else estimate.interval()

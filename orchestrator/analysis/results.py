@@ -537,8 +537,8 @@ class Results:
         encoder_params (its layers alone); trained_params_all_tasks, a sum, and trained_params_per_task, a mean, heads
         left out; total_multiple, the parameters of a model of all tasks as a multiple of the backbone, and
         trained_percent, trained per task in per cent of it; both again `..._of_encoder`, as the paper counts; average,
-        the mean score; `score/<task>`. Null what is not known. Arguments and errors as in `score_table`; the
-        definitions are `orchestrator.analysis.paper.parameter_table`'s.
+        the mean score, null of a row that lacks tasks which others have; `score/<task>`. Null what is not known.
+        Arguments and errors as in `score_table`; the definitions are `orchestrator.analysis.paper.parameter_table`'s.
         """
         return parameter_table(self._trials, self._configurations, self._check_split("parameter_table", split))
 

@@ -14,6 +14,11 @@ TOO_SMALL = (
     "2004); intervals over folds are widened as Nadeau and Bengio (2003) propose."
 )
 
+_ACROSS_TASKS = (
+    " Across tasks intervals are Student's over the tasks' differences; p-values are of the exact sign-flip test over "
+    "tasks with Holm's correction over the methods compared."
+)
+
 
 def folds_of(trials: pa.Table) -> dict[str, int]:
     """Into how many folds each task is cut, of those that are, as far as their trials show it."""
@@ -51,9 +56,8 @@ def intervals(trials: pa.Table) -> str:
         "this standard error is too small, and there is no unbiased one (Bengio and Grandvalet, 2004). Differences "
         "between methods on a task have 95 % intervals over the pairs of the same seed and fold, with the variance of "
         "the corrected resampled t-test (Nadeau and Bengio, 2003)"
-        + ("; over seeds they are Welch's" if some else "")
-        + ". Across tasks intervals are Student's over the tasks' differences; p-values are of the exact sign-flip "
-        "test over tasks with Holm's correction over the methods compared."
+        + ("; over seeds they are Welch's." if some else ".")
+        + (_ACROSS_TASKS if pc.count_distinct(trials["task"]).as_py() > 1 else "")
     )
 
 
