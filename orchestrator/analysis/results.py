@@ -587,7 +587,8 @@ class Results:
 
         The expected validation score of the best of n configurations drawn at random without replacement from those
         with a completed trial (means over seeds; Dodge et al. 2019, Tang et al. 2020). It makes methods comparable that
-        were tried with unequal budgets: read them at the same n, or at the same seconds.
+        were tried with unequal budgets: read them at the same n, or at the same seconds. Where others were pruned or
+        failed, that is said (`orchestrator.analysis.missing.missing_of`): those that are left are better than a draw.
 
         Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_tried; engine_seconds, what n
         configurations with all their seeds take on average; expected_validation; expected_score, on the split, of the
