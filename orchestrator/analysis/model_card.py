@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
-from orchestrator.analysis.configurations import interval_of_scores
+from orchestrator.analysis.configurations import interval_of_scores, replicate_of
+from orchestrator.analysis.replicates import mean_of_folds
 from orchestrator.analysis.statistics.intervals import (
     corrected_over_folds,
     estimate_over_seeds_and_rows,
@@ -141,14 +143,16 @@ def _scores(standing: Standing) -> str:
     ]
     rows = _rows_by_split(trial)
     for split in _SPLITS:
-        scores = [row[f"{split}_score"] for row in standing.replicates if row[f"{split}_score"] is not None]
-        if trial[f"{split}_score"] is None or not scores:
+        known = [row for row in standing.replicates if row[f"{split}_score"] is not None]
+        if trial[f"{split}_score"] is None or not known:
             continue
+        scores = [row[f"{split}_score"] for row in known]
         mean, error = mean_and_standard_error(scores)
         of_replicates, of_rows = t_interval(scores), None
         if num_folds is not None:
-            widened = corrected_over_folds(scores, num_folds)
-            of_replicates = widened.interval() if widened else None
+            which = [replicate_of(row["seed"], row["fold"]) for row in known]
+            widened = corrected_over_folds(mean_of_folds(np.array(scores), which), num_folds)
+            of_replicates = replace(widened, mean=mean).interval() if widened else None
         elif metric == "accuracy" and split in rows and len(scores) > 1:
             estimate = estimate_over_seeds_and_rows(scores, rows[split])
             of_rows = None if estimate is None else estimate.interval()

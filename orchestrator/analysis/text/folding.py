@@ -54,8 +54,8 @@ def intervals(trials: pa.Table) -> str:
         f"Scores are means over all seeds and folds{some} with the standard error of the mean (sample standard "
         "deviation, ddof = 1, over the square root of their number). Any two folds share rows that they train on, so "
         "this standard error is too small, and there is no unbiased one (Bengio and Grandvalet, 2004). Differences "
-        "between methods on a task have 95 % intervals over the pairs of the same seed and fold, with the variance of "
-        "the corrected resampled t-test (Nadeau and Bengio, 2003)"
+        "between methods on a task have 95 % intervals over the pairs of the same fold, each a mean over seeds, with "
+        "the variance of the corrected resampled t-test (Nadeau and Bengio, 2003)"
         + ("; over seeds they are Welch's." if some else ".")
         + (_ACROSS_TASKS if pc.count_distinct(trials["task"]).as_py() > 1 else "")
     )
