@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.record import TrialStatus
+
 # Column of the trials table -> what of a trial's provenance says which content the name stood for.
 _CONTENT = {"task": ("data_fingerprint", "folds"), "backbone": ("backbone_fingerprint", None)}
 _SHOWN = 7  # characters of a fingerprint, as of a commit
@@ -18,14 +20,16 @@ def told_apart(trials: pa.Table) -> pa.Table:
 
     `own` of other rows or another metric becomes `own@1a2b3c4`, by the beginning of the fingerprint of its content; of
     one content, whole and cut into folds, `own` and `own (5 folds)`. Scores of different rows are never compared.
-    A trial that does not know its content has that of the others of its configuration, which is a part of what makes
-    these one.
+    Where trials have completed on one content alone, as after a mistake in a file has been mended, that one keeps the
+    name. A trial that does not know its content has that of the others of its configuration, which is a part of what
+    makes these one.
     """
+    is_completed = pc.equal(trials["status"], TrialStatus.COMPLETED.value)
     for column, (fingerprint, folds) in _CONTENT.items():
         known = [_of_configuration(trials, key) for key in (fingerprint, folds)]
         content = pa.table({"name": trials[column], "fingerprint": known[0], "folds": known[1]})
-        names = _names(content.group_by(content.column_names).aggregate([]).to_pylist())
-        if names:
+        told = content.append_column("completed", is_completed).group_by(content.column_names)
+        if names := _names(told.aggregate([("completed", "any")]).to_pylist()):
             keys = zip(*(each.to_pylist() for each in content.columns), strict=True)
             found = pa.array([names.get(key, key[0]) for key in keys], pa.string())
             trials = trials.set_column(trials.column_names.index(column), column, found)
@@ -75,20 +79,26 @@ def _of_configuration(trials: pa.Table, key: str | None) -> pa.ChunkedArray | pa
 def _names(contents: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str | None], str]:
     """What each is called: only of names that stand for several. Records without a fingerprint keep theirs."""
     by_name: dict[str, list[tuple[str, str | None]]] = {}
+    completed: dict[str, set[str]] = {}
     for each in contents:
         if each["name"] is not None and each["fingerprint"] is not None:
             by_name.setdefault(each["name"], []).append((each["fingerprint"], each["folds"]))
+            completed.setdefault(each["name"], set()).update([each["fingerprint"]] if each["completed_any"] else [])
     called = {}
     for name, several in by_name.items():
         fingerprints = {fingerprint for fingerprint, _ in several}
-        shown = _shortest(fingerprints)
+        shown, plain = _shortest(fingerprints), next(filter(_is_single, (completed[name], fingerprints)), set[str]())
         for fingerprint, folds in several:
-            own = name if len(fingerprints) == 1 else f"{name}@{fingerprint[:shown]}"
+            own = name if fingerprint in plain else f"{name}@{fingerprint[:shown]}"
             has_others = len({other for same, other in several if same == fingerprint}) > 1
             own += f" ({folds} folds)" if folds is not None and has_others else ""
             if own != name:
                 called[name, fingerprint, folds] = own
     return called
+
+
+def _is_single(found: set[str]) -> bool:
+    return len(found) == 1
 
 
 def _shortest(fingerprints: Collection[str]) -> int:

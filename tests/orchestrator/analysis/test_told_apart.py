@@ -45,6 +45,15 @@ def test_a_failed_trial_without_provenance_is_of_its_configurations_task(synthet
     assert found == [("trec@aaaaaaa", 1), ("trec@bbbbbbb", 0)]
 
 
+def test_what_only_failed_on_a_faulty_file_takes_no_name_from_the_mended_one(synthetic: Any) -> None:
+    faulty = on([synthetic.fail(row) for row in synthetic.scored(ADAPTER, [0.9, 0.9])], "a" * 64)
+    results: Results = synthetic.results([*faulty, *on(synthetic.scored(LARGER, [0.7, 0.8]), "b" * 64)])
+    assert set(results.trials()["task"].to_pylist()) == {"trec@aaaaaaa", "trec"}
+    assert [(row["task"], row["num_configs_tried"], row["num_failed"]) for row in results.best().to_pylist()] == [
+        ("trec", 1, 0)
+    ]
+
+
 def test_fingerprints_that_begin_alike_are_shown_as_far_as_they_differ(synthetic: Any) -> None:
     alike = [on(synthetic.scored(ADAPTER, [0.9]), "a" * 9 + "c"), on(synthetic.scored(LARGER, [0.7]), "a" * 9 + "d")]
     found = synthetic.results([row for rows in alike for row in rows]).best()["task"].to_pylist()
@@ -73,7 +82,8 @@ def test_ablations_and_what_answers_take_have_the_names_of_their_trials(syntheti
 
 def test_folds_and_backbones_are_told_apart_and_what_is_unknown_keeps_its_name() -> None:
     def row(backbone: str, **provenance: str) -> dict[str, Any]:
-        return {"config_id": str(next(number)), "task": "own", "backbone": backbone, "provenance": provenance}
+        known = {"task": "own", "backbone": backbone, "status": "completed", "provenance": provenance}
+        return {"config_id": str(next(number)), **known}
 
     keys = ("data_fingerprint", "backbone_fingerprint", "folds")
     number = itertools.count()
@@ -87,6 +97,7 @@ def test_folds_and_backbones_are_told_apart_and_what_is_unknown_keeps_its_name()
         schema=pa.schema(
             {
                 "config_id": pa.string(),
+                "status": pa.string(),
                 "task": pa.string(),
                 "backbone": pa.string(),
                 "provenance": pa.struct([(key, pa.string()) for key in keys]),
