@@ -148,8 +148,8 @@ class Results:
         """A row per recorded trial, whatever its status.
 
         Where sweeps of a store have different rows, or another metric, under one task's name, or different weights
-        under a backbone's, each of these has a name of its own: `own@1a2b3c4`, with the beginning of its fingerprint. If
-        trials have completed on one of them alone, that one keeps the name.
+        under a backbone's, each of these has a name of its own: `own@1a2b3c4`, with the beginning of its fingerprint.
+        If trials have completed on one of them alone, that one keeps the name.
         """
         return self._trials
 
