@@ -76,7 +76,9 @@ def _searched(results: Results, trials: pa.Table) -> str:
     sentences = []
     for method in sorted(per_task):
         counted = Counter(place for place, _ in per_task[method])
-        counts = [counted[place] for place in set(places)]  # none, where others were tried and this one was not
+        # None on a task that only others were tried on; a method without a backbone is tried with one of several.
+        lacking = {task for task, _ in places} - {task for task, _ in counted}
+        counts = [*counted.values(), *([0] if lacking else [])]
         values = []
         for name in names:
             own = {v for v, m in zip(columns[name], methods, strict=True) if m == method and v is not None}
