@@ -144,11 +144,7 @@ def _intervals(trials: pa.Table) -> str:
     ]
     if over:
         said.append(f"Differences between methods have 95 % intervals: {', '.join(over)}")
-        said[-1] += (
-            "; p-values are of the exact sign-flip test over tasks with Holm's correction over the methods compared."
-            if has_tasks
-            else "."
-        )
+        said[-1] += f"; {folding.p_values(trials)}" if has_tasks else "."
     return " ".join(said)
 
 

@@ -81,7 +81,7 @@ def printed_parameters(parameters: pa.Table) -> PrintedTable:
     return PrintedTable(
         label="parameters",
         caption="Parameters of a model that serves all tasks, as a multiple of the backbone; trained per task in per "
-        "cent of the backbone and of its encoder's layers alone, heads left out; mean scores over seeds"
+        "cent of the backbone and of its encoder's layers alone, heads left out; mean scores"
         f"{unit} of the configurations chosen on validation.",
         head=("", "total", "trained", "of encoder", *tasks, "average"),
         groups=tuple(tuple(group) for group in groups.values()),

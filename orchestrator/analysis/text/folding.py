@@ -7,16 +7,12 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.statistics.significance import MOST_EXACT
 from orchestrator.analysis.text import wording
 
 TOO_SMALL = (
     "Any two folds share rows that they train on, so a standard error over folds is too small (Bengio and Grandvalet "
     "2004); intervals over folds are widened as Nadeau and Bengio (2003) propose."
-)
-
-_ACROSS_TASKS = (
-    " Across tasks intervals are Student's over the tasks' differences; p-values are of the exact sign-flip test over "
-    "tasks with Holm's correction over the methods compared."
 )
 
 
@@ -47,6 +43,7 @@ def each_fold(trials: pa.Table) -> str:
 
 def intervals(trials: pa.Table) -> str:
     """How scores and their spread are given where some tasks have folds."""
+    several = pc.count_distinct(trials["task"]).as_py() > 1
     some = (
         "" if set(folds_of(trials)) == set(trials["task"].to_pylist()) else ", or over seeds where there are no folds,"
     )
@@ -57,8 +54,17 @@ def intervals(trials: pa.Table) -> str:
         "between methods on a task have 95 % intervals over the pairs of the same fold, each a mean over seeds, with "
         "the variance of the corrected resampled t-test (Nadeau and Bengio, 2003)"
         + ("; over seeds they are Welch's." if some else ".")
-        + (_ACROSS_TASKS if pc.count_distinct(trials["task"]).as_py() > 1 else "")
+        + (f" Across tasks intervals are Student's over the tasks' differences; {p_values(trials)}" if several else "")
     )
+
+
+def p_values(trials: pa.Table) -> str:
+    """Which test over tasks p-values are of."""
+    number = pc.count_distinct(trials["task"]).as_py()
+    test = "exact sign-flip test over tasks"
+    if number > MOST_EXACT:
+        test = "sign-flip test over tasks, with 100,000 assignments of signs drawn at random,"
+    return f"p-values are of the {test} with Holm's correction over the methods compared."
 
 
 def _each(folds: Mapping[str, int]) -> str:

@@ -66,3 +66,9 @@ def test_without_several_seeds_or_tasks_nothing_is_said_of_spread_over_them() ->
     assert "95 % intervals: Welch's over seeds on a task." in one_task
     both = methods_paragraph(large_results(large_rows(TASKS[4:5], ("adapter", "lora"), seeds=(0,))))
     assert "intervals" not in both
+
+
+def test_of_more_tasks_than_all_signs_are_looked_at_no_test_is_called_exact() -> None:
+    for number, words in ((20, "the exact sign-flip test over tasks"), (21, "100,000 assignments of signs drawn")):
+        tasks = [f"task {index}" for index in range(number)]
+        assert words in methods_paragraph(large_results(large_rows(tasks, ("layernorm", "bitfit"), seeds=(0,))))
