@@ -179,8 +179,9 @@ def _scores(standing: Standing) -> str:
 
 def _num_folds(standing: Standing) -> int | None:
     """Into how many folds the task is cut, as far as the trials of the configuration show it."""
-    folds = [row["fold"] for row in standing.replicates if row.get("fold") is not None]
-    return max(folds) + 1 if folds else None
+    folds = [row["fold"] + 1 for row in standing.replicates if row.get("fold") is not None]
+    told = (standing.trial["provenance"] or {}).get("folds")
+    return max([*folds, int(told or 0)]) if folds else None
 
 
 def _interval(bounds: tuple[float, float] | None, metric: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import told_folds
 from orchestrator.analysis.statistics.significance import MOST_EXACT
 from orchestrator.analysis.text import wording
 
@@ -18,8 +20,10 @@ TOO_SMALL = (
 
 def folds_of(trials: pa.Table) -> dict[str, int]:
     """Into how many folds each task is cut, of those that are, as far as their trials show it."""
-    own = trials.filter(pc.is_valid(trials["fold"])).group_by("task").aggregate([("fold", "max")])
-    return {row["task"]: row["fold_max"] + 1 for row in sorted(own.to_pylist(), key=lambda row: row["task"])}
+    number = pa.array(np.fmax(trials["fold"].cast(pa.float64()).to_numpy() + 1, told_folds(trials)), from_pandas=True)
+    own = trials.select(["task"]).append_column("number", number).filter(pc.is_valid(trials["fold"]))
+    found = own.group_by("task").aggregate([("number", "max")]).to_pylist()
+    return {row["task"]: int(row["number_max"]) for row in sorted(found, key=lambda row: row["task"])}
 
 
 def sentence(folds: Mapping[str, int]) -> str:

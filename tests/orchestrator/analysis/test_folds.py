@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from scipy.stats import t as student
 
@@ -120,6 +121,14 @@ def test_replicates_are_seeds_on_folds_in_their_order(folded: Results) -> None:
     assert full.validation is not None
     assert (full.validation.num_seeds, full.validation.num_folds, full.validation.replicates[-1]) == (9, 5, (1, 3))
     assert best_replicate({(1, 0): 0.9, (0, 4): 0.9, (0, 3): 0.8}, "accuracy") == (0, 4)
+
+
+def test_folds_without_a_trial_yet_are_folds_too(folded: Results) -> None:
+    trials = folded.trials().filter(pa.compute.less(folded.trials()["fold"], 2)).drop_columns(["provenance"])
+    told = pa.array([{"folds": "5"}] * len(trials), pa.struct({"folds": pa.string()}))
+    results = Results(trials.append_column("provenance", told), pa.table({}))
+    assert {row["num_folds"] for row in results.best().to_pylist()} == {5}
+    assert "There were 5 folds of trec" in methods_paragraph(results)
 
 
 def test_answers_count_pair_and_name_folds(folded: Results) -> None:
