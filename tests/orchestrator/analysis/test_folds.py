@@ -45,7 +45,7 @@ def folded(synthetic: Any) -> Results:
     return Results(trials.append_column("fold", pa.array([row["fold"] for row in rows])), pa.table({}))
 
 
-def by_fold(scores: Sequence[float]) -> list[float]:
+def by_fold(scores: Any) -> list[float]:
     """Of seeds 0, 1, ... on five folds the mean of each fold."""
     return [float(np.mean(scores[fold::5])) for fold in range(min(5, len(scores)))]
 
