@@ -267,7 +267,7 @@ def _differences(results: Results, differences: pa.Table) -> list[Block]:
         Picture(
             figure="forest",
             alt="Difference of each method to the reference with its 95 % interval, tasks as dots",
-            caption="Intervals of a mean are over tasks; p-values are of exact sign flips with Holm's correction.",
+            caption="Intervals of a mean are over tasks; p-values are of sign flips with Holm's correction.",
         ),
         Shown(
             table=side_by_side.differences_table(differences, results.backbone_names()),

@@ -235,7 +235,9 @@ def group_by_configuration(trials: pa.Table) -> list[Configuration]:
     seconds = engine_seconds(trials)[order]
     folds = _floats(trials["fold"])[order]
     replicates = Replicates(
-        seeds=_floats(trials["seed"])[order], folds=folds, num_folds=_numbers_of_folds(folds, starts)
+        seeds=_floats(trials["seed"])[order],
+        folds=folds,
+        num_folds=_numbers_of_folds(folds, told_folds(trials)[order], starts),
     )
 
     def of_completed(values: np.ndarray) -> _Numbers:
@@ -281,10 +283,22 @@ def _rows_by_configuration(trials: pa.Table) -> tuple[list[str], np.ndarray, np.
     return [ids[index] for index in by_id], order, np.searchsorted(codes[order], np.arange(len(ids)))
 
 
-def _numbers_of_folds(folds: np.ndarray, starts: np.ndarray) -> list[int | None]:
-    """How many folds each configuration has: one more than the last that any of its trials was validated on."""
-    last = np.maximum.reduceat(np.nan_to_num(folds, nan=-1), starts)
-    return [None if number < 0 else int(number) + 1 for number in last]
+def told_folds(trials: pa.Table) -> np.ndarray:
+    """Into how many folds the task of each trial is cut, as `(num_trials,)` numbers, NaN where its record says none."""
+    provenance = trials["provenance"]
+    if not any(field.name == "folds" for field in provenance.type):
+        return np.full(len(trials), np.nan)
+    return _floats(pc.struct_field(provenance, "folds"))
+
+
+def _numbers_of_folds(folds: np.ndarray, told: np.ndarray, starts: np.ndarray) -> list[int | None]:
+    """How many folds each configuration has: as its trials say, or one more than the last that any was validated on.
+
+    Of an unfinished sweep not every fold may have a trial yet.
+    """
+    has_any = np.maximum.reduceat(np.nan_to_num(folds, nan=-1), starts) >= 0
+    number = np.maximum.reduceat(np.fmax(np.nan_to_num(folds + 1, nan=0), np.nan_to_num(told, nan=0)), starts)
+    return [int(each) if any_fold else None for each, any_fold in zip(number, has_any, strict=True)]
 
 
 def _first_known(column: pa.ChunkedArray, order: np.ndarray, starts: np.ndarray) -> list[Any]:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 
-from orchestrator.analysis.configurations import interval_of_scores
-from orchestrator.analysis.statistics.intervals import estimate_over_seeds_and_rows, mean_and_standard_error, t_interval
+from orchestrator.analysis.configurations import interval_of_scores, replicate_of
+from orchestrator.analysis.replicates import mean_of_folds
+from orchestrator.analysis.statistics.intervals import (
+    corrected_over_folds,
+    estimate_over_seeds_and_rows,
+    mean_and_standard_error,
+    t_interval,
+)
 from orchestrator.analysis.text import wording
+from orchestrator.record import replicate
 from trainables.packaged import PACKAGED, packaged_folder
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n", flags=re.DOTALL)
@@ -25,6 +33,15 @@ _PIPELINE = {"classification": "text-classification", "multilabel": "text-classi
 _PROVENANCE = ("commit", "outcome_version", "device", "precision")
 _PACKAGES = ("adaptune", "python", "torch", "transformers", "numpy")
 _SPLITS = ("test", "validation")
+_OVER_SEEDS = (
+    "An interval over seeds is Student's and says nothing of other rows. The one over rows too takes rows and seeds as "
+    "independent draws; it is given for accuracy."
+)
+_OVER_FOLDS = (
+    "Any two folds share rows that they train on, so the standard error over folds is too small; the interval is "
+    "widened as Nadeau and Bengio (2003) propose. Of test scores, which all folds have on the same rows, it says "
+    "nothing of other rows and is too narrow."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +51,8 @@ class Standing:
     Args:
         trial: its row of `Results.trials`.
         replicates: the rows of all completed trials of its configuration, its own among them.
-        num_configurations: how many of its task and method the sweep has tried.
-        num_failed: how many trials of its task and method failed.
+        num_configurations: how many of its task, method and backbone have been tried.
+        num_failed: how many trials of its task, method and backbone failed.
         task: what its saved adapter says of its task.
     """
 
@@ -115,43 +132,56 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _scores(standing: Standing) -> str:
-    trial, metric = standing.trial, standing.trial["metric"]
+    trial, metric, num_folds = standing.trial, standing.trial["metric"], _num_folds(standing)
+    over = "seeds" if num_folds is None else "folds"
     lines = [
         "## Scores",
         "",
-        f"| {metric.replace('_', ' ')} on | these weights | mean over seeds | 95 % interval, other seeds | "
-        "95 % interval, other seeds and rows |",
+        f"| {metric.replace('_', ' ')} on | these weights | mean over {over} | 95 % interval, other {over} | "
+        f"95 % interval, other {over} and rows |",
         "|---|---:|---:|---:|---:|",
     ]
     rows = _rows_by_split(trial)
     for split in _SPLITS:
-        scores = [row[f"{split}_score"] for row in standing.replicates if row[f"{split}_score"] is not None]
-        if trial[f"{split}_score"] is None or not scores:
+        known = [row for row in standing.replicates if row[f"{split}_score"] is not None]
+        if trial[f"{split}_score"] is None or not known:
             continue
+        scores = [row[f"{split}_score"] for row in known]
         mean, error = mean_and_standard_error(scores)
-        of_rows = None
-        if metric == "accuracy" and split in rows and len(scores) > 1:
+        of_replicates, of_rows = t_interval(scores), None
+        if num_folds is not None:
+            which = [replicate_of(row["seed"], row["fold"]) for row in known]
+            widened = corrected_over_folds(mean_of_folds(np.array(scores), which), num_folds)
+            of_replicates = replace(widened, mean=mean).interval() if widened else None
+        elif metric == "accuracy" and split in rows and len(scores) > 1:
             estimate = estimate_over_seeds_and_rows(scores, rows[split])
             of_rows = None if estimate is None else estimate.interval()
         cells = (
             split,
             f"{trial[f'{split}_score']:.4f}",
             wording.score(mean, error, len(scores)),
-            _interval(t_interval(scores), metric),
+            _interval(of_replicates, metric),
             _interval(of_rows, metric),
         )
         lines.append(f"| {' | '.join(cells)} |")
     tried = wording.plural(standing.num_configurations, "configuration")
+    were = "was" if standing.num_configurations == 1 else "were"
     failed = f"; {wording.plural(standing.num_failed, 'trial')} failed" if standing.num_failed else ""
     said = (
-        f"The sweep tried {tried} of {trial['method']} on this task{failed}. Configurations are chosen on validation, "
-        "and of the chosen one's seeds the best there, so that validation scores are flattered; test rows have no part "
-        f"in any choice. These weights are those of seed {trial['seed']}. An interval over seeds is Student's and says "
-        "nothing of other rows. The one over rows too takes rows and seeds as independent draws; it is given for "
-        "accuracy. Intervals end at the best score there is."
+        f"{tried} of {trial['method']} {were} tried on this task{failed}. Configurations are chosen on validation, "
+        f"and of the chosen one's {over} the best there, so that validation scores are flattered; test rows have no "
+        f"part in any choice. These weights are those of {replicate(trial['seed'], trial.get('fold'))}. "
     )
-    lines += ["", said]
+    said += _OVER_SEEDS if num_folds is None else _OVER_FOLDS
+    lines += ["", f"{said} Intervals end at the best score there is."]
     return "\n".join(lines)
+
+
+def _num_folds(standing: Standing) -> int | None:
+    """Into how many folds the task is cut, as far as the trials of the configuration show it."""
+    folds = [row["fold"] + 1 for row in standing.replicates if row.get("fold") is not None]
+    told = (standing.trial["provenance"] or {}).get("folds")
+    return max([*folds, int(told or 0)]) if folds else None
 
 
 def _interval(bounds: tuple[float, float] | None, metric: str) -> str:

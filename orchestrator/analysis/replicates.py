@@ -2,12 +2,15 @@
 
 Seeds of two configurations share nothing and are not paired. Folds are: both sides trained on the same rows of a fold
 and were validated on the same others. And folds are not independent of each other, since any two share rows that they
-train on; see `intervals.corrected_over_folds`.
+train on; see `intervals.corrected_over_folds`. All seeds are trained on the same folds, so several on one fold are no
+further folds: a fold counts by its mean over seeds. Of a method whose seeds hardly differ, such as a linear probe, an
+interval that took each seed on each fold for a draw of its own would be far too narrow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,9 +40,11 @@ def shared_replicates(summaries: Sequence[SeedSummary]) -> list[Replicate]:
 
 
 def estimate(summary: SeedSummary) -> tuple[Estimate | None, str]:
-    """The mean score of a configuration, and what its interval is over. None of one replicate."""
+    """The mean score of a configuration, and what its interval is over. None of one seed, or one fold."""
     if summary.num_folds is not None:
-        return intervals.corrected_over_folds(summary.scores, summary.num_folds), FOLDS
+        by_fold = mean_of_folds(np.array(summary.scores), summary.replicates)
+        found = intervals.corrected_over_folds(by_fold, summary.num_folds)
+        return found and replace(found, mean=summary.mean), FOLDS
     error = summary.sem
     if error is None:
         return None, SEEDS
@@ -49,8 +54,8 @@ def estimate(summary: SeedSummary) -> tuple[Estimate | None, str]:
 def difference(ours: SeedSummary, theirs: SeedSummary, sign: float) -> tuple[Estimate | None, str]:
     """The first mean less the second, both times `sign`, and what its interval is over.
 
-    Over seeds it is Welch's; over folds, of the replicates that both have. None where a side has one replicate, or
-    both have fewer than two in common.
+    Over seeds it is Welch's; over folds, of the replicates that both have. None where a side has one seed, or both have
+    fewer than two folds in common.
     """
     folds = common_folds([ours, theirs])
     if folds is None:
@@ -63,10 +68,18 @@ def paired_over_folds(
 ) -> Estimate | None:
     """The difference of two sides, each a mixture with weights, over the seeds and folds that all of them have."""
     both = shared_replicates([summary for summary, _ in (*ours, *theirs)])
-    if len(both) < 2:
+    if not both:
         return None
     first, second = (_weighted(side, both) for side in (ours, theirs))
-    return intervals.corrected_over_folds(sign * (first - second), folds)
+    differences = sign * (first - second)
+    found = intervals.corrected_over_folds(mean_of_folds(differences, both), folds)
+    return found and replace(found, mean=intervals.mean(differences))
+
+
+def mean_of_folds(values: np.ndarray, which: Sequence[Replicate]) -> np.ndarray:
+    """Of `(num_replicates, ...)` values the means over the seeds of each fold that has any, `(num_folds, ...)`."""
+    folds = np.array([fold for _, fold in which])
+    return np.stack([values[folds == fold].mean(axis=0) for fold in np.unique(folds)])
 
 
 def _weighted(side: Sequence[tuple[SeedSummary, float]], which: Sequence[Replicate]) -> np.ndarray:

@@ -62,7 +62,7 @@ from orchestrator.analysis.questions.trade_off import COST_COLUMNS, trade_off
 from orchestrator.analysis.questions.tried import tried
 from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
-from orchestrator.analysis.told_apart import called_as, told_apart
+from orchestrator.analysis.told_apart import called_as, of_models, told_apart
 from orchestrator.record import TrialStatus
 from trainables.faults import FaultsError, unknown_name
 
@@ -137,17 +137,19 @@ class Results:
         self._task_names = pc.unique(trials["task"])
         self._trials, self._epochs, self._plan, self._unproposed = told_apart(trials), epochs, plan, unproposed
         self._has_names_apart = self._trials is not trials
-        self._ablations = ablation.conform(ablations)
+        ablations, costs = ablation.conform(ablations), inference_cost.conform(inference_costs)
+        self._ablations = called_as(ablations, self._trials) if self._has_names_apart else ablations
         self._predictions = predictions
         self._non_inferiority = non_inferiority
         self._data_warnings = data_warnings
-        self._inference_costs = inference_cost.conform(inference_costs)
+        self._inference_costs = of_models(costs, self._trials) if self._has_names_apart else costs
 
     def trials(self) -> pa.Table:
         """A row per recorded trial, whatever its status.
 
         Where sweeps of a store have different rows, or another metric, under one task's name, or different weights
         under a backbone's, each of these has a name of its own: `own@1a2b3c4`, with the beginning of its fingerprint.
+        If trials have completed on one of them alone, that one keeps the name.
         """
         return self._trials
 
@@ -536,8 +538,8 @@ class Results:
         encoder_params (its layers alone); trained_params_all_tasks, a sum, and trained_params_per_task, a mean, heads
         left out; total_multiple, the parameters of a model of all tasks as a multiple of the backbone, and
         trained_percent, trained per task in per cent of it; both again `..._of_encoder`, as the paper counts; average,
-        the mean score; `score/<task>`. Null what is not known. Arguments and errors as in `score_table`; the
-        definitions are `orchestrator.analysis.paper.parameter_table`'s.
+        the mean score, null of a row that lacks tasks which others have; `score/<task>`. Null what is not known.
+        Arguments and errors as in `score_table`; the definitions are `orchestrator.analysis.paper.parameter_table`'s.
         """
         return parameter_table(self._trials, self._configurations, self._check_split("parameter_table", split))
 
@@ -586,7 +588,8 @@ class Results:
 
         The expected validation score of the best of n configurations drawn at random without replacement from those
         with a completed trial (means over seeds; Dodge et al. 2019, Tang et al. 2020). It makes methods comparable that
-        were tried with unequal budgets: read them at the same n, or at the same seconds.
+        were tried with unequal budgets: read them at the same n, or at the same seconds. Where others were pruned or
+        failed, that is said (`orchestrator.analysis.missing.missing_of`): those that are left are better than a draw.
 
         Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_tried; engine_seconds, what n
         configurations with all their seeds take on average; expected_validation; expected_score, on the split, of the

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis.configurations import Configuration, higher_is_better
+from orchestrator.analysis.configurations import Configuration, Replicate, higher_is_better
 from orchestrator.analysis.questions.predictions import PredictionSource
-from orchestrator.analysis.replicates import common_folds, shared_replicates
+from orchestrator.analysis.replicates import common_folds, mean_of_folds, shared_replicates
 from orchestrator.analysis.resampled_metrics import (
     MEANS_OVER_ROWS,
     RESAMPLES,
@@ -65,7 +65,8 @@ class RowComparison:
     metric: str
     first: Sequence[tuple[RowOutcomes, float]]
     second: Sequence[tuple[RowOutcomes, float]]
-    folds: int | None = None  # where there are any, the models of both sides are in the order of seeds and folds
+    folds: int | None = None  # where there are any, both sides have models of these seeds and folds, in their order:
+    replicates: Sequence[Replicate] = ()
 
     def estimate(self) -> Estimate | None:
         """The first less the second for other seeds and rows, positive where the first is better.
@@ -77,7 +78,7 @@ class RowComparison:
             sign * np.sum([weight * found.outcomes[:n] for found, weight in side], axis=0) for side, n in self._sides()
         )
         if self.folds is not None:
-            return intervals.estimate_over_rows(ours - theirs, self.folds)
+            return intervals.estimate_over_rows(mean_of_folds(ours - theirs, self.replicates), self.folds)
         return intervals.difference_over_rows(ours, theirs)
 
     def p_value(self) -> float:
@@ -144,7 +145,12 @@ class KeptRows:
     def estimate(self, configuration: Configuration, split: str) -> Estimate | None:
         """The recorded mean score, for other seeds or folds and other rows. None without predictions, or with one."""
         found, summary = self.of(configuration, split), getattr(configuration, split)
-        estimate = None if found is None else intervals.estimate_over_rows(found.outcomes, summary.num_folds)
+        if found is None:
+            return None
+        outcomes = found.outcomes
+        if summary.num_folds is not None:
+            outcomes = mean_of_folds(outcomes, summary.replicates)
+        estimate = intervals.estimate_over_rows(outcomes, summary.num_folds)
         return None if estimate is None else _around(summary.mean, estimate)
 
     def compare(self, first: Mixture, second: Mixture, split: str) -> RowComparison | None:
@@ -159,7 +165,7 @@ class KeptRows:
         if len({found.rows for side in sides for found, _ in side}) > 1:
             return None
         summaries = [[getattr(c, split) for c, _ in side] for side in (first, second)]
-        folds = common_folds([*summaries[0], *summaries[1]])
+        folds, shared = common_folds([*summaries[0], *summaries[1]]), list[Replicate]()
         if folds is not None:  # these are paired, so both sides must have the same ones
             shared = shared_replicates([*summaries[0], *summaries[1]])
             if not shared:
@@ -171,7 +177,7 @@ class KeptRows:
                 ]
                 for side, own in zip(sides, summaries, strict=True)
             ]
-        return RowComparison(metric=metric, first=sides[0], second=sides[1], folds=folds)
+        return RowComparison(metric=metric, first=sides[0], second=sides[1], folds=folds, replicates=shared)
 
     def _trainings(self, config_ids: Sequence[str], split: str) -> dict[str, dict[str, str | None]]:
         """config_id -> trial_id -> started_at of the trials whose scores its summary has, in the same order."""

@@ -79,7 +79,7 @@ def export_adapter(
                 return 1
             origin, scores = "trained again", {name: getattr(outcome, name) for name in _SCORES}
             equals_record = _is_as_recorded(outcome, chosen)
-        standing = _standing(results, chosen, folder)
+        standing = _standing(opened, results, chosen, folder)
         if to is not None:
             convert(folder, to, target)
         _complete_card(target, standing)
@@ -114,15 +114,18 @@ def _complete_card(folder: Path, standing: Standing) -> None:
     write_file(card, completed_card(card.read_text(encoding="utf-8"), standing).encode())
 
 
-def _standing(results: Results, chosen: Mapping[str, Any], folder: Path) -> Standing:
-    """What the sweep knows of the trial whose weights lie in a folder, for its card."""
+def _standing(store: Store, results: Results, chosen: Mapping[str, Any], folder: Path) -> Standing:
+    """What the store knows of the trial whose weights lie in a folder, for its card.
+
+    Whichever of the store's sweeps had them trained, all replicates and settings count that it was chosen among.
+    """
     trials = [row for row in results.trials().to_pylist() if row["config_id"] is not None]
-    group = [
-        row for row in trials if all(row[name] == chosen[name] for name in ("sweep", "task", "method", "backbone"))
-    ]
+    group = [row for row in trials if all(row[name] == chosen[name] for name in ("task", "method", "backbone"))]
     completed = TrialStatus.COMPLETED.value
+    (record,) = store.records([chosen["trial_id"]])
     return Standing(
-        trial=chosen,
+        # In results a task or backbone may be told apart from another one of its name; a card is of this one alone.
+        trial={**chosen, "task": record.task, "backbone": record.backbone},
         replicates=[r for r in group if r["config_id"] == chosen["config_id"] and r["status"] == completed],
         num_configurations=len({row["config_id"] for row in group}),
         num_failed=sum(row["status"] == TrialStatus.FAILED.value for row in group),

@@ -25,7 +25,7 @@ def expected_validation_figure(expected: pa.Table) -> Figure:
         sheet = board(
             len(tasks),
             title="Expected validation performance",
-            caption="expected score of the best of so many configurations, drawn at random from those that were tried; "
+            caption="expected score of the best of so many configurations, drawn at random from those that completed; "
             "compare methods where both have a value"
             if rows
             else NOTHING,

@@ -40,10 +40,10 @@ def forest_figure(differences: pa.Table) -> Figure:
     height = max(0.8, spacing * max(1, len(lines)))
     caption = (
         f"difference to {reference} in points, right is better; dots are tasks (95 % over seeds), diamonds their mean "
-        "(95 % over tasks); p by exact sign flips, Holm's correction over methods"
+        "(95 % over tasks); p by sign flips, Holm's correction over methods"
         if is_single
         else f"difference to {reference} in points, right is better; diamonds are means over tasks with 95 % intervals "
-        "over tasks, grey dots the tasks below it; p by exact sign flips, Holm's correction over methods"
+        "over tasks, grey dots the tasks below it; p by sign flips, Holm's correction over methods"
     )
     with style():
         sheet = board(

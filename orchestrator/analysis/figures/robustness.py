@@ -16,6 +16,7 @@ from orchestrator.analysis.figures.looks import edge, handles, key_of, looks_of,
 from orchestrator.analysis.figures.style import style
 from orchestrator.analysis.figures.text import shortened
 from orchestrator.analysis.missing import missing_of
+from orchestrator.analysis.statistics.importance import spans_a_decade
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.visible import one_line
 
@@ -69,7 +70,7 @@ def is_numeric(values: list[Any]) -> bool:
 
 def is_logarithmic(values: list[Any]) -> bool:
     """Whether values are better told apart on a log axis: positive, and the largest at least ten times the smallest."""
-    return is_numeric(values) and bool(values) and min(values) > 0 and max(values) >= 10 * min(values)
+    return is_numeric(values) and bool(values) and spans_a_decade(values)
 
 
 def value_axis(axes: Axes, values: list[Any]) -> None:

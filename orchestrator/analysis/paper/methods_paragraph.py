@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.analysis.configurations import backbone_names
+from orchestrator.analysis.configurations import backbone_names, engine_seconds
 from orchestrator.analysis.paper.parameter_table import backbone_sizes
 from orchestrator.analysis.text import folding, wording
 from orchestrator.record import TrialStatus
@@ -56,9 +57,10 @@ def _backbones_and_tasks(trials: pa.Table) -> str:
     for task, provenance in zip(trials["task"].to_pylist(), trials["provenance"].to_pylist(), strict=True):
         rows[task] = rows.get(task) or (provenance or {}).get("rows")
     tasks = [task + (f" ({known} rows)" if known else "") for task, known in sorted(rows.items())]
+    were = "task was" if len(tasks) == 1 else "tasks were"
     return (
         f"We adapted {_listed(backbones)} to {wording.plural(len(tasks), 'task')} with "
-        f"{wording.plural(len(methods), 'method')} ({_listed(methods)}). The tasks were {_listed(tasks)}."
+        f"{wording.plural(len(methods), 'method')} ({_listed(methods)}). The {were} {_listed(tasks)}."
     )
 
 
@@ -68,12 +70,15 @@ def _searched(results: Results, trials: pa.Table) -> str:
     columns = {name: trials[name].to_pylist() for name in names}
     methods = trials["method"].to_pylist()
     per_task: dict[str, set[tuple[tuple[str, str], str]]] = {}
-    places = zip(trials["task"].to_pylist(), trials["backbone"].to_pylist(), strict=True)
+    places = list(zip(trials["task"].to_pylist(), trials["backbone"].to_pylist(), strict=True))
     for method, place, config_id in zip(methods, places, trials["config_id"].to_pylist(), strict=True):
         per_task.setdefault(method, set()).add((place, config_id))
     sentences = []
     for method in sorted(per_task):
-        counts = Counter(place for place, _ in per_task[method]).values()
+        counted = Counter(place for place, _ in per_task[method])
+        # None on a task that only others were tried on; a method without a backbone is tried with one of several.
+        lacking = {task for task, _ in places} - {task for task, _ in counted}
+        counts = [*counted.values(), *([0] if lacking else [])]
         values = []
         for name in names:
             own = {v for v, m in zip(columns[name], methods, strict=True) if m == method and v is not None}
@@ -88,6 +93,9 @@ def _searched(results: Results, trials: pa.Table) -> str:
 def _trials(results: Results, trials: pa.Table) -> str:
     seeds = sorted(set(trials["seed"].to_pylist()))
     listed = f" ({', '.join(map(str, seeds))})" if len(seeds) <= _MOST_VALUES else ""
+    # Sweeps that share a store, or one that is unfinished, may have trained some with fewer.
+    own = trials.group_by("config_id").aggregate([("seed", "count_distinct")])["seed_count_distinct"].to_pylist()
+    with_seeds = wording.span(own, "seed") + (f" of {len(seeds):,}" if min(own) < len(seeds) else "")
     counts = results.counts()
     ended = ", ".join(
         f"{counts[status]:,} {'not yet run' if status is TrialStatus.PLANNED else status.value}"
@@ -97,7 +105,7 @@ def _trials(results: Results, trials: pa.Table) -> str:
     folds = folding.folds_of(trials)
     after = f" {folding.sentence(folds)}" if folds else ""
     return (
-        f"Each configuration was trained with {wording.plural(len(seeds), 'seed')}{listed}{folding.each_fold(trials)}, "
+        f"Each configuration was trained with {with_seeds}{listed}{folding.each_fold(trials)}, "
         f"{wording.plural(sum(counts.values()), 'trial')} in all: {ended}.{after}"
     )
 
@@ -122,26 +130,36 @@ def _selection(results: Results, trials: pa.Table) -> str:
 def _intervals(trials: pa.Table) -> str:
     if folding.folds_of(trials):
         return folding.intervals(trials)
-    return (
+    has_seeds = pc.count_distinct(trials["seed"]).as_py() > 1
+    has_tasks = pc.count_distinct(trials["task"]).as_py() > 1
+    said = [
         "Scores are means over seeds with the standard error of the mean (sample standard deviation, ddof = 1, over "
-        "the square root of the number of seeds). Differences between methods have 95 % intervals: Welch's over seeds "
-        "on a task, Student's over the tasks' differences across tasks; p-values are of the exact sign-flip test over "
-        "tasks with Holm's correction over the methods compared."
-    )
+        "the square root of the number of seeds)."
+        if has_seeds
+        else "Scores are those of one seed, so how far seeds scatter is not known."
+    ]
+    over = [
+        *(["Welch's over seeds on a task"] if has_seeds else []),
+        *(["Student's over the tasks' differences across tasks"] if has_tasks else []),
+    ]
+    if over:
+        said.append(f"Differences between methods have 95 % intervals: {', '.join(over)}")
+        said[-1] += f"; {folding.p_values(trials)}" if has_tasks else "."
+    return " ".join(said)
 
 
 def _hardware(trials: pa.Table) -> str:
     records = [record for record in trials["provenance"].to_pylist() if record]
     devices = _distinct(record.get("device") for record in records)
     precisions = _distinct(record.get("precision") for record in records)
-    seconds = pc.sum(trials["duration_s"]).as_py()
+    spent = engine_seconds(trials)
     peak = pc.max(trials["peak_memory_bytes"]).as_py()
     parts = [f"Trials ran on {_listed(devices) if devices else 'hardware that was not recorded'}"]
     if precisions:
         parts.append(f"in {_listed(precisions)}")
     sentence = " ".join(parts)
-    if seconds is not None:
-        sentence += f" and took {wording.duration(seconds)} in sum"
+    if np.isfinite(spent).any():  # those that train together share the time of their engine
+        sentence += f" and took {wording.duration(float(np.nansum(spent)))} of engine time"
     if peak is not None:
         sentence += f", with at most {peak / 2**30:.2f} GiB of memory"
     return f"{sentence}."

@@ -3,7 +3,8 @@
 One frozen backbone serves all tasks of a method that trains a part of it or adds to it, and each task adds what it
 trains. A task whose configuration trains the whole backbone needs a copy of its own. So for tasks with shares s of the
 backbone the total is, as a multiple of the backbone, 1 + sum(s) where any task leaves it frozen, and the number of
-tasks where none does. Heads are left out, since they depend on the number of labels and every method has one.
+tasks where none does. Heads are left out, since they depend on the number of labels and every method has one. A method
+without a backbone has for each task a model of its own, and nothing beside these.
 
 The paper's percentages are shares of the encoder's layers, without embeddings and pooler: of BERT-large, adapters of
 size 64 with all LayerNorms train 1.92 % of everything and 2.13 % of the encoder; Table 1 says 2.1 %. Both are given.
@@ -26,6 +27,7 @@ from trainables.config import HYPERPARAMETERS
 
 CHOSEN_PER_TASK = "chosen per task"
 _WHOLE = "full_finetuning"
+WITHOUT_BACKBONE = ("no_bert",)  # what their modules have as USES_BACKBONE, which a report does without torch
 _ADD_NOTHING = (_WHOLE, "top_layers", "layernorm")  # the size of such a model without its head is the backbone's
 
 _TABLE = {
@@ -106,6 +108,9 @@ def parameter_table(trials: pa.Table, configurations: Sequence[Configuration], s
     notes = gaps(configurations, chosen_somewhere)
     notes += _incomplete(rows, len(tasks), configurations)
     notes += _unknown_sizes(sizes)
+    scored = {task for row in rows for task in tasks if f"score/{task}" in row}
+    for row in rows:  # means over different tasks cannot be compared
+        row["average"] = row["average"] if row["num_tasks"] == len(scored) else None
     schema = pa.schema({**_TABLE, **{f"score/{task}": pa.float64() for task in tasks}})
     return with_missing(pa.Table.from_pylist(rows, schema=schema), notes)
 
@@ -134,8 +139,18 @@ def _row(chosen: Mapping[str, Configuration], split_of: Mapping[str, str], size:
             # What trains the embeddings too trains more than the encoder; it is the whole of it.
             shares = [min(number / whole, 1.0) for number in counted]
             row[f"total_multiple{suffix}"] = total_multiple(shares)
+            if {configuration.method for configuration in chosen.values()} <= {*WITHOUT_BACKBONE}:
+                own = [_without_head(configuration) for configuration in chosen.values()]
+                known = [number for number in own if number is not None]
+                row[f"total_multiple{suffix}"] = sum(known) / whole if len(known) == len(own) else None
             row[f"trained_percent{suffix}"] = 100 * intervals.mean(shares)
     return row
+
+
+def _without_head(configuration: Configuration) -> int | None:
+    """The parameters of a whole model but for its head, trained or not."""
+    counts = [configuration.value(name) for name in ("total_params", "trained_params", "trained_params_without_head")]
+    return None if None in counts else counts[0] - counts[1] + counts[2]
 
 
 def _size_label(own: Sequence[Configuration], group: Sequence[Configuration]) -> str:

@@ -14,6 +14,7 @@ from orchestrator.analysis.reported import Method, method_names
 from orchestrator.analysis.text import wording
 
 Row = dict[str, Any]
+IN_BOLD = "; the best of each row in bold"  # of the caption, where what is printed can be
 _POINTS = 100.0  # where every score is a share or a correlation
 
 
@@ -48,7 +49,7 @@ def printed_scores(scores: pa.Table, parameters: pa.Table) -> PrintedTable:
     return PrintedTable(
         label="scores",
         caption=f"{split} {measured}{unit} of the configuration of each method that was chosen on validation, "
-        f"mean \N{PLUS-MINUS SIGN} s.e.m. over {seeds}; the best of each row in bold.",
+        f"mean \N{PLUS-MINUS SIGN} s.e.m. over {seeds}{IN_BOLD}.",
         head=("", *(names[method].replace("_", " ") for method in methods)),
         groups=tuple(group for group in groups if group),
         notes=tuple(missing_of(scores)),
@@ -80,7 +81,7 @@ def printed_parameters(parameters: pa.Table) -> PrintedTable:
     return PrintedTable(
         label="parameters",
         caption="Parameters of a model that serves all tasks, as a multiple of the backbone; trained per task in per "
-        "cent of the backbone and of its encoder's layers alone, heads left out; mean scores over seeds"
+        "cent of the backbone and of its encoder's layers alone, heads left out; mean scores"
         f"{unit} of the configurations chosen on validation.",
         head=("", "total", "trained", "of encoder", *tasks, "average"),
         groups=tuple(tuple(group) for group in groups.values()),

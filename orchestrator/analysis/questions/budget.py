@@ -55,11 +55,15 @@ def sentences(budget: pa.Table) -> list[str]:
     if len({row["method"] for row in rows}) < 2:
         return []
     configs: dict[str, list[int]] = {}
+    tasks: dict[str, set[str]] = {}
     seconds: dict[str, float] = {}
     for row in rows:
         configs.setdefault(row["method"], []).append(row["num_configs"])
+        tasks.setdefault(row["method"], set()).add(row["task"])
         seconds[row["method"]] = seconds.get(row["method"], 0.0) + (row["engine_seconds"] or 0.0)
-    tried = {method: (min(numbers), max(numbers)) for method, numbers in configs.items()}
+    everywhere = set[str]().union(*tasks.values())
+    fewest = {method: min(numbers) if tasks[method] == everywhere else 0 for method, numbers in configs.items()}
+    tried = {method: (fewest[method], max(numbers)) for method, numbers in configs.items()}
     least, most = min(tried, key=lambda m: (tried[m], m)), max(tried, key=lambda m: (tried[m], m))
     said = []
     if tried[least] == tried[most]:

@@ -27,8 +27,11 @@ def expected_validation(configurations: Sequence[Configuration], split: str | No
     split_of = splits(configurations, split)
     rows: list[dict[str, object]] = []
     tried: dict[Method, int] = {}
+    unscored: dict[Method, int] = {}
     for (task, backbone, name), group in group_by(configurations, ["task", "backbone", "method"]).items():
         scored = [(c, c.validation) for c in group if c.validation is not None]
+        method = Method(backbone, name)
+        unscored[method] = unscored.get(method, 0) + len(group) - len(scored)
         if not scored:
             continue
         metric = scored[0][0].metric
@@ -42,7 +45,7 @@ def expected_validation(configurations: Sequence[Configuration], split: str | No
         expected = expected_best(validation, budgets, reported=known) if is_reported else None
         spent = [c.engine_seconds for c, _ in scored if c.engine_seconds is not None]
         each = float(np.mean(spent)) if spent else None
-        tried[Method(backbone, name)] = max(tried.get(Method(backbone, name), 0), len(scored))
+        tried[method] = max(tried.get(method, 0), len(scored))
         for place, budget in enumerate(budgets.tolist()):
             rows.append(
                 {
@@ -56,7 +59,13 @@ def expected_validation(configurations: Sequence[Configuration], split: str | No
                 }
             )
     notes = gaps(configurations, [(str(row["task"]), Method(str(row["backbone"]), str(row["method"]))) for row in rows])
-    names = method_names(sorted(tried))
+    names = method_names(sorted(unscored))
+    # What early stopping has pruned is mostly what scores low, so a draw from the rest looks better than one from all.
+    notes += [
+        f"{names[method]}: {wording.plural(number, 'configuration')} without a completed trial, so of the others alone"
+        for method, number in unscored.items()
+        if number
+    ]
     if len(set(tried.values())) > 1:
         least = min(tried.values())
         few = ", ".join(names[method] for method, number in tried.items() if number == least)

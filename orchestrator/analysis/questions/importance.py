@@ -42,6 +42,8 @@ def importance(configurations: Sequence[Configuration], names: Sequence[str], ta
                 f"{name}: {f'only {next(iter(varying))}' if varying else 'nothing'} varies, so nothing to share"
             )
             continue
+        if len(covered) < len(group):
+            notes.append(f"{name}: {len(group) - len(covered)} of {len(group)} configurations, which have fewer seeds")
         if len(covered) < _FEWEST:
             notes.append(f"{name}: {len(covered)} configurations with equal seeds, of at least {_FEWEST}")
             continue

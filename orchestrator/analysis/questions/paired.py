@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,10 @@ def paired_differences(
 
 
 def _difference(ours: Reported, theirs: Reported) -> dict[str, Any]:
+    difference = gain(ours.score.mean, theirs.score.mean, ours.configuration.metric)
     estimate, _ = replicates.difference(ours.score, theirs.score, ours.sign)
-    low, high = estimate.interval() if estimate else (None, None)
+    # Around the difference that is told, from which that of the seeds and folds that both sides have may differ.
+    low, high = replace(estimate, mean=difference).interval() if estimate else (None, None)
     return {
         "task": ours.task,
         "backbone": ours.method.backbone,
@@ -87,7 +90,7 @@ def _difference(ours: Reported, theirs: Reported) -> dict[str, Any]:
         "reference": theirs.method.name,
         "metric": ours.configuration.metric,
         "split": ours.split,
-        "difference": gain(ours.score.mean, theirs.score.mean, ours.configuration.metric),
+        "difference": difference,
         "low": low,
         "high": high,
         "num_tasks": 1,

@@ -80,13 +80,14 @@ def corrected_over_folds(scores: npt.ArrayLike, num_folds: int) -> Estimate | No
 
     variance = (1 / n + 1 / (k - 1)) s^2
 
-    with s^2 the sample variance (ddof = 1) and n - 1 degrees of freedom; n is k, or k times the number of seeds. Any
-    two of the models share (k - 2) / (k - 1) of the rows that they were trained on, so their scores are correlated and
-    s^2 / n is too small; no estimate from one round of folds is unbiased (Bengio and Grandvalet 2004). 1 / (k - 1) is
-    what a fold's rows are of those it is trained on, by which Nadeau and Bengio (2003) widen the variance of the
-    resampled t-test; Bouckaert and Frank (2004) found tests with it to keep their level where folds are repeated. It is
-    meant for scores on the folds themselves; of scores that all models have on one test it is an approximation too, and
-    says nothing about other test rows. None where n = 1.
+    with s^2 the sample variance (ddof = 1) and n - 1 degrees of freedom; n is k, or less where some folds are missing.
+    Of several seeds on the same folds, give each fold's mean: they are no further draws, and taken for such the
+    interval covers as little as 81 % where seeds do not differ. Any two of the models share (k - 2) / (k - 1) of the
+    rows that they were trained on, so their scores are correlated and s^2 / n is too small; no estimate from one round
+    of folds is unbiased (Bengio and Grandvalet 2004). 1 / (k - 1) is what a fold's rows are of those it is trained on,
+    by which Nadeau and Bengio (2003) widen the variance of the resampled t-test. It is meant for scores on the folds
+    themselves; of scores that all models have on one test it is an approximation too, and says nothing about other test
+    rows. None where n = 1.
     """
     error = standard_error(scores)
     widening = _widening(n := np.size(scores), num_folds)
@@ -188,7 +189,8 @@ def estimate_over_rows(outcomes: npt.ArrayLike, num_folds: int | None = None) ->
     Satterthwaite's. Assumes independent rows and independent seeds. None where either is one.
 
     Models that were trained without one of `num_folds` folds each are not independent. What they scatter by has its
-    variance widened as in `corrected_over_folds`. Of two methods, let outcomes be the differences on the same fold.
+    variance widened as in `corrected_over_folds`; of several seeds, give the means of each fold. Of two methods, let
+    outcomes be the differences on the same fold.
 
     Where every outcome is the same, such as right, the table shows no spread, and other rows have some all the same:
     see `unseen_on`.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.analysis.configurations import told_folds
+from orchestrator.analysis.statistics.significance import MOST_EXACT
 from orchestrator.analysis.text import wording
 
 TOO_SMALL = (
@@ -17,8 +20,10 @@ TOO_SMALL = (
 
 def folds_of(trials: pa.Table) -> dict[str, int]:
     """Into how many folds each task is cut, of those that are, as far as their trials show it."""
-    own = trials.filter(pc.is_valid(trials["fold"])).group_by("task").aggregate([("fold", "max")])
-    return {row["task"]: row["fold_max"] + 1 for row in sorted(own.to_pylist(), key=lambda row: row["task"])}
+    number = pa.array(np.fmax(trials["fold"].cast(pa.float64()).to_numpy() + 1, told_folds(trials)), from_pandas=True)
+    own = trials.select(["task"]).append_column("number", number).filter(pc.is_valid(trials["fold"]))
+    found = own.group_by("task").aggregate([("number", "max")]).to_pylist()
+    return {row["task"]: int(row["number_max"]) for row in sorted(found, key=lambda row: row["task"])}
 
 
 def sentence(folds: Mapping[str, int]) -> str:
@@ -42,6 +47,7 @@ def each_fold(trials: pa.Table) -> str:
 
 def intervals(trials: pa.Table) -> str:
     """How scores and their spread are given where some tasks have folds."""
+    several = pc.count_distinct(trials["task"]).as_py() > 1
     some = (
         "" if set(folds_of(trials)) == set(trials["task"].to_pylist()) else ", or over seeds where there are no folds,"
     )
@@ -49,12 +55,20 @@ def intervals(trials: pa.Table) -> str:
         f"Scores are means over all seeds and folds{some} with the standard error of the mean (sample standard "
         "deviation, ddof = 1, over the square root of their number). Any two folds share rows that they train on, so "
         "this standard error is too small, and there is no unbiased one (Bengio and Grandvalet, 2004). Differences "
-        "between methods on a task have 95 % intervals over the pairs of the same seed and fold, with the variance of "
-        "the corrected resampled t-test (Nadeau and Bengio, 2003)"
-        + ("; over seeds they are Welch's" if some else "")
-        + ". Across tasks intervals are Student's over the tasks' differences; p-values are of the exact sign-flip "
-        "test over tasks with Holm's correction over the methods compared."
+        "between methods on a task have 95 % intervals over the pairs of the same fold, each a mean over seeds, with "
+        "the variance of the corrected resampled t-test (Nadeau and Bengio, 2003)"
+        + ("; over seeds they are Welch's." if some else ".")
+        + (f" Across tasks intervals are Student's over the tasks' differences; {p_values(trials)}" if several else "")
     )
+
+
+def p_values(trials: pa.Table) -> str:
+    """Which test over tasks p-values are of."""
+    number = pc.count_distinct(trials["task"]).as_py()
+    test = "exact sign-flip test over tasks"
+    if number > MOST_EXACT:
+        test = "sign-flip test over tasks, with 100,000 assignments of signs drawn at random,"
+    return f"p-values are of the {test} with Holm's correction over the methods compared."
 
 
 def _each(folds: Mapping[str, int]) -> str:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import backbone_names
-from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
+from orchestrator.analysis.paper.printed import IN_BOLD, printed_parameters, printed_scores
 from orchestrator.analysis.paper.typeset import PrintedTable
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.tables import Names, TextTable
@@ -60,7 +60,7 @@ def _text(printed: PrintedTable, title: str, *, first: str) -> TextTable:
     """`first`: what the first column holds, whose heading is left empty in print."""
     heads = shortened(printed.head[1:], _MOST_OF_A_HEAD)
     return TextTable(
-        title=f"{title}. {printed.caption}",
+        title=f"{title}. {printed.caption.replace(IN_BOLD, '')}",
         left=(printed.head[0] or first,),
         right=tuple(heads[name] for name in printed.head[1:]),
         rows=tuple(tuple(cell.text for cell in row) for row in printed.rows()),

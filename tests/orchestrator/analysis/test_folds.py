@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from scipy.stats import t as student
 
@@ -44,6 +45,11 @@ def folded(synthetic: Any) -> Results:
     return Results(trials.append_column("fold", pa.array([row["fold"] for row in rows])), pa.table({}))
 
 
+def by_fold(scores: Any) -> list[float]:
+    """Of seeds 0, 1, ... on five folds the mean of each fold."""
+    return [float(np.mean(scores[fold::5])) for fold in range(min(5, len(scores)))]
+
+
 class TestTheCorrectedStandardError:
     def test_it_is_nadeaus_and_bengios(self) -> None:
         found = intervals.corrected_over_folds(OURS, 5)
@@ -73,15 +79,30 @@ class TestTheCorrectedStandardError:
         assert 0.94 < covered["corrected"] / 2000 < 0.96
         assert covered["plain"] / 2000 < 0.90
 
+    def test_seeds_that_train_the_same_model_add_no_certainty(self) -> None:
+        once, thrice = OURS[:5], OURS[:5] * 3
+        assert estimate(summary(thrice))[0].interval() == pytest.approx(estimate(summary(once))[0].interval())  # type: ignore[union-attr]
+        several, one = (
+            difference(summary(thrice), summary([0.8] * 15), 1.0),
+            difference(summary(once), summary([0.8] * 5), 1.0),
+        )
+        assert several[0].interval() == pytest.approx(one[0].interval())  # type: ignore[union-attr]
+        assert estimate(summary(OURS[:1]))[0] is None
+
 
 class TestADifference:
     def test_folds_are_paired_by_seed_and_fold(self) -> None:
         found, over = difference(summary(OURS), summary(THEIRS), 1.0)
         assert over == "folds (corrected)"
-        assert found == intervals.corrected_over_folds(np.subtract(OURS, THEIRS), 5)
+        assert found is not None
+        expected = intervals.corrected_over_folds(by_fold(np.subtract(OURS, THEIRS)), 5)
+        assert found.interval() == pytest.approx(expected.interval())  # type: ignore[union-attr]
         ours, theirs = summary(OURS), summary(THEIRS[:7])  # what one side lacks is left out
         found, _ = difference(ours, theirs, -1.0)
-        assert found == intervals.corrected_over_folds(np.subtract(THEIRS[:7], OURS[:7]), 5)
+        assert found is not None
+        assert found.mean == pytest.approx(np.mean(np.subtract(THEIRS[:7], OURS[:7])))
+        expected = intervals.corrected_over_folds(by_fold(np.subtract(THEIRS[:7], OURS[:7])), 5)
+        assert found.standard_error == pytest.approx(expected.standard_error)  # type: ignore[union-attr]
         assert difference(summary(OURS[:1]), summary(THEIRS), 1.0)[0] is None
 
     def test_seeds_are_not(self) -> None:
@@ -102,13 +123,21 @@ def test_replicates_are_seeds_on_folds_in_their_order(folded: Results) -> None:
     assert best_replicate({(1, 0): 0.9, (0, 4): 0.9, (0, 3): 0.8}, "accuracy") == (0, 4)
 
 
+def test_folds_without_a_trial_yet_are_folds_too(folded: Results) -> None:
+    trials = folded.trials().filter(pa.compute.less(folded.trials()["fold"], 2)).drop_columns(["provenance"])
+    told = pa.array([{"folds": "5"}] * len(trials), pa.struct({"folds": pa.string()}))
+    results = Results(trials.append_column("provenance", told), pa.table({}))
+    assert {row["num_folds"] for row in results.best().to_pylist()} == {5}
+    assert "There were 5 folds of trec" in methods_paragraph(results)
+
+
 def test_answers_count_pair_and_name_folds(folded: Results) -> None:
     (adapter, full) = folded.best().to_pylist()
     assert (adapter["num_seeds"], adapter["num_folds"]) == (10, 5)
     assert adapter["test_sem"] == pytest.approx(np.std(OURS, ddof=1) / math.sqrt(10))
     assert (full["num_seeds"], full["num_folds"]) == (9, 5)
     row, overall = folded.compare("adapter", "full_finetuning").to_pylist()
-    expected = intervals.corrected_over_folds(np.subtract(OURS[:9], THEIRS[:9]), 5)
+    expected = intervals.corrected_over_folds(by_fold(np.subtract(OURS[:9], THEIRS[:9])), 5)
     assert expected is not None
     assert row["interval_over"] == "folds (corrected)"
     assert row["high"] - row["low"] == pytest.approx(expected.interval()[1] - expected.interval()[0])
@@ -117,7 +146,7 @@ def test_answers_count_pair_and_name_folds(folded: Results) -> None:
     (chosen,) = folded.recommend().to_pylist()
     assert chosen["interval_over"] == "folds (corrected)"
     assert (chosen["test_low"], chosen["test_high"]) == pytest.approx(
-        intervals.corrected_over_folds(np.subtract(OURS, 0.1), 5).interval()  # type: ignore[union-attr]
+        intervals.corrected_over_folds(by_fold(np.subtract(OURS, 0.1)), 5).interval()  # type: ignore[union-attr]
     )
 
 

@@ -401,21 +401,24 @@ def test_folds_are_paired_row_by_row_and_widened(synthetic: Synthetic, made: Cal
     trials = plain.append_column("seed", pa.array(seeds)).append_column("fold", pa.array(folds))
     results = Results(trials, pa.table({}), predictions=memory)
     row = on_task(results)
-    expected = intervals.estimate_over_rows(sides["a"].astype(float) - sides["b"], 3)
+    differences = sides["a"].astype(float) - sides["b"]
+    by_fold = np.stack([differences[fold::3].mean(axis=0) for fold in range(3)])
+    expected = intervals.estimate_over_rows(by_fold, 3)
     assert expected is not None
     assert row["interval_over"] == "folds (corrected) and rows"
     assert (row["low"], row["high"]) == pytest.approx(expected.interval())
-    unwidened = intervals.estimate_over_rows(sides["a"].astype(float) - sides["b"])
+    unwidened = intervals.estimate_over_rows(by_fold)
     assert unwidened is not None
     assert expected.standard_error > unwidened.standard_error
     (chosen,) = results.recommend().to_pylist()
     side = sides["a" if chosen["method"] == "adapter" else "b"]
-    alone = intervals.estimate_over_rows(side, 3)
+    alone = intervals.estimate_over_rows(np.stack([side[fold::3].mean(axis=0) for fold in range(3)]), 3)
     assert alone is not None
     assert (chosen["test_low"], chosen["test_high"]) == pytest.approx(alone.interval())
     # One side lacks a fold: the others are held against each other, and no model against that of another fold.
     lacking = Results(trials.slice(1), pa.table({}), predictions=memory)
-    without = intervals.estimate_over_rows(sides["a"][1:].astype(float) - sides["b"][1:], 3)
+    lacked = np.stack([differences[3], differences[1::3].mean(axis=0), differences[2::3].mean(axis=0)])
+    without = intervals.estimate_over_rows(lacked, 3)
     assert without is not None
     found = on_task(lacking)
     assert found["high"] - found["low"] == pytest.approx(np.ptp(without.interval()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import shutil
 import threading
@@ -171,7 +172,7 @@ def test_the_card_has_spread_data_provenance_and_front_matter_of_the_hub(
     for part in (
         "95 % interval, other seeds and rows",
         "(n=3)",
-        "tried 2 configurations of lora",
+        "2 configurations of lora were tried",
         "- Rows: 64 train, 32 validation, 32 test",
         "- Fingerprint of the rows: sha256 ",
         "- Versions: adaptune ",
@@ -182,6 +183,26 @@ def test_the_card_has_spread_data_provenance_and_front_matter_of_the_hub(
     assert str(tmp_path.parent) not in card.content  # where things lie here is nobody's business
     assert card.content.count("```") == 2
     assert load(out).predict(["good w1"])
+
+
+def test_the_card_counts_what_another_sweep_trained_and_has_the_names_that_were_recorded(
+    store: Path, tmp_path: Path
+) -> None:
+    opened = Store(store)
+    records = opened.records()
+    chosen = records[0]
+    rest = [record for record in records if record.seed]
+    opened.retire([record.trial_id for record in rest], even_finished=True)
+    others = [dataclasses.replace(record, sweep="another") for record in rest]
+    fingerprints = {**chosen.provenance, "data_fingerprint": "f" * 64, "backbone_fingerprint": "f" * 64}
+    apart = dataclasses.replace(chosen, trial_id="other", config_id="other", provenance=fingerprints)
+    opened.append([*others, apart])
+    out = tmp_path / "out"
+    assert main(["export", str(store), "--trial", chosen.trial_id, "--out", str(out)]) == 0
+    card = ModelCard.load(out / CARD)
+    assert "(n=3)" in card.text
+    assert f"Task: {chosen.task}, " in card.text
+    assert chosen.backbone not in card.content
 
 
 def test_a_push_makes_a_private_repository_and_sends_every_file(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.paper.parameter_table import total_multiple
+from orchestrator.analysis.paper.parameter_table import WITHOUT_BACKBONE, total_multiple
 from tests.orchestrator.analysis.large_sweep import PROVENANCE, TASKS, large_results, large_rows
 
 WHOLE, ENCODER, HEAD = 335_141_888, 302_309_376, 2_050
@@ -85,3 +85,28 @@ def test_a_size_that_a_task_lacks_is_named() -> None:
     rows = [r for r in large_rows(TASKS[:2], ("adapter",)) if (r["task"], r["adapter_size"]) != (TASKS[0], 64)]
     table = large_results(rows).parameter_table()
     assert "adapter, adapter_size 64: on 1 of 2 tasks" in missing_of(table)
+
+
+def test_a_method_without_a_backbone_has_models_of_its_own_and_nothing_beside_them() -> None:
+    body, head = 3_000_000, 1_538
+    rows = [
+        {**row, "method": "no_bert", "trained_params": 1_000_000 + head, "trained_params_without_head": 1_000_000}
+        | {"total_params": body + head}
+        for row in large_rows(TASKS[:2], ("layernorm",))
+    ]
+    [row] = large_results(rows).parameter_table().to_pylist()
+    assert row["total_multiple"] == pytest.approx(2 * body / row["backbone_params"])
+    assert row["trained_params_all_tasks"] == 2_000_000
+
+
+def test_those_without_a_backbone_are_named_by_their_modules_too() -> None:
+    from trainables.methods import method_names, uses_backbone
+
+    assert set(WITHOUT_BACKBONE) == {name for name in method_names() if not uses_backbone(name)}
+
+
+def test_a_row_that_lacks_tasks_has_no_average_to_compare() -> None:
+    rows = [*large_rows(TASKS[5:7], ("layernorm",)), *large_rows(TASKS[5:6], ("bitfit",))]
+    averages = {row["method"]: row["average"] for row in large_results(rows).parameter_table().to_pylist()}
+    assert averages["bitfit"] is None
+    assert averages["layernorm"] is not None

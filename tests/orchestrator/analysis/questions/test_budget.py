@@ -44,3 +44,11 @@ def test_equal_budgets_are_said_and_one_method_has_none_to_compare(synthetic: An
     ]
     assert sentences(budget(synthetic.results(rows).trials())) == ["Every method tried 1 setting on each task."]
     assert sentences(budget(synthetic.results(rows[:1]).trials())) == []
+
+
+def test_a_method_that_was_not_tried_on_every_task_is_not_said_to_have_been(synthetic: Any) -> None:
+    layernorm = {"method": "layernorm", "learning_rate": 1e-3}
+    both = [row for task in ("a", "b") for row in synthetic.scored(layernorm, [0.5], task=task, duration_s=None)]
+    once = synthetic.scored({"method": "full_finetuning", "learning_rate": 1e-4}, [0.5], task="a", duration_s=None)
+    [said] = sentences(budget(synthetic.results([*both, *once]).trials()))
+    assert "layernorm tried 1 setting on each task, full_finetuning 0 to 1 setting." in said

@@ -41,3 +41,12 @@ def test_trials_that_train_together_share_their_engine(synthetic: Any) -> None:
     ]
     found = synthetic.results(rows).expected_validation().to_pylist()
     assert [row["engine_seconds"] for row in found] == [20.0, 40.0]  # of two seeds each
+
+
+def test_what_was_pruned_is_named_since_the_rest_is_no_fair_draw(synthetic: Any) -> None:
+    options = [{"method": "adapter", "adapter_size": 8, "learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3)]
+    first, second, third = (synthetic.scored(each, [0.8]) for each in options)
+    pruned = {**synthetic.fail(third[0]), "status": "pruned"}
+    table = synthetic.results([*first, *second, pruned]).expected_validation()
+    assert {row["num_configs_tried"] for row in table.to_pylist()} == {2}
+    assert missing_of(table) == ["adapter: 1 configuration without a completed trial, so of the others alone"]

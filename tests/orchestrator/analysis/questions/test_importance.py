@@ -47,3 +47,11 @@ def test_where_all_score_the_same_nothing_is_shared(score: float) -> None:
     found = large_results(rows).importance()
     assert not len(found)
     assert missing_of(found) == ["adapter: every configuration scored the same, so nothing to share"]
+
+
+def test_configurations_with_fewer_seeds_are_named() -> None:
+    rows = large_rows(TASKS[4:6], ("adapter",))
+    lacking = [row for row in rows if row["task"] == TASKS[4] or row["seed"] < 2]
+    table = large_results(lacking).importance()
+    assert {row["num_configs"] for row in table.to_pylist()} == {12}
+    assert missing_of(table) == ["adapter: 12 of 24 configurations, which have fewer seeds"]

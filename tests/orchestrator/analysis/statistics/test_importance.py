@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.analysis.statistics.importance import importance
+from orchestrator.analysis.statistics.importance import importance, spans_a_decade
 
 RNG = np.random.default_rng(0)
 RATES = (10 ** RNG.uniform(-5, -2, 40)).tolist()
@@ -42,3 +42,9 @@ def test_what_cannot_be_split_is_refused() -> None:
         importance({"batch_size": [32] * 40}, SCORES)
     with pytest.raises(ValueError, match="each must have 40 entries"):
         importance({"learning_rate": RATES[:7]}, SCORES)
+
+
+def test_a_factor_of_ten_is_one_whatever_its_last_digit() -> None:
+    assert all(spans_a_decade([float(f"{digit}e-5"), float(f"{digit}e-4")]) for digit in range(1, 100))
+    assert not spans_a_decade([3e-5, 2.9e-4])
+    assert not spans_a_decade([0.0, 1.0])
