@@ -61,6 +61,26 @@ def test_a_run_ends_as_its_trial_did(start, record, look, status, shown):
     assert run.tags["adaptune.error"] == ("Traceback" if status == "failed" else "")
 
 
+def test_a_trial_that_ended_before_its_start_was_heard_of_has_the_times_of_its_record(start, planned, record, look):
+    tracker = start(flush_interval_s=60.0)
+    tracker.trial_started(planned("a"))
+    tracker.trial_ended(record("a"))
+    assert tracker.close(COMPLETED)
+    run = look()[1]["a"]
+    assert (run.start_ms, run.end_ms) == (1735787045000, 1735787066500)
+
+
+def test_no_run_ends_before_it_began(start, planned, record, look):
+    tracker = start()
+    tracker.trial_started(planned("a"))
+    wait_until(lambda: tracker.is_open and "a" in look()[1])
+    tracker.trial_ended(record("a"))  # by the clock of a machine that is late, or begun and ended before it was heard of
+    assert tracker.close(COMPLETED)
+    run = look()[1]["a"]
+    assert run.status == "FINISHED"
+    assert run.end_ms == run.start_ms
+
+
 def test_the_curve_of_a_running_trial_is_there_while_it_runs(start, planned, epoch, look):
     tracker = start()
     tracker.trial_started(planned("a"))
