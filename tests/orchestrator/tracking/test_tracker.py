@@ -74,7 +74,7 @@ def test_no_run_ends_before_it_began(start, planned, record, look):
     tracker = start()
     tracker.trial_started(planned("a"))
     wait_until(lambda: tracker.is_open and "a" in look()[1])
-    tracker.trial_ended(record("a"))  # by the clock of a machine that is late, or begun and ended before it was heard of
+    tracker.trial_ended(record("a"))  # of a machine whose clock is late, or all over before it was heard of
     assert tracker.close(COMPLETED)
     run = look()[1]["a"]
     assert run.status == "FINISHED"
