@@ -259,6 +259,7 @@ class Recorder(tune.Callback):
         """The outcome of a trial that could not report its own."""
         epochs = tuple(self._epochs.get(trial.trial_id, ()))
         start = self._running.get(trial.trial_id) or _Start()
+        last = epochs[-1] if epochs and status is not OutcomeStatus.FAILED else None  # a failed trial has no scores
         return TrialOutcome(
             status=status,
             started_at=start.at,
@@ -266,8 +267,8 @@ class Recorder(tune.Callback):
             duration_s=max(start.since_s, sum(epoch.duration_s for epoch in epochs)),
             epochs=epochs,
             metric=tasks.describe(trial.config.task).metric if epochs else None,
-            validation_score=epochs[-1].validation_score if epochs else None,
-            validation=epochs[-1].validation if epochs else {},
+            validation_score=last.validation_score if last else None,
+            validation=last.validation if last else {},
             trained_params=trial.trained_params,
             trained_params_without_head=trial.trained_params_without_head,
             total_params=trial.total_params,

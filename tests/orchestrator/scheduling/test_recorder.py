@@ -82,6 +82,21 @@ def test_a_trial_that_tune_stops_has_all_that_its_engine_said_with_the_last_epoc
     assert record.provenance["device"] == "a card"
 
 
+def test_a_trial_whose_process_died_has_its_epochs_and_like_every_failed_one_no_score(values: dict[str, Any]) -> None:
+    trial, observer = plan_sweep(values).trials[0], MagicMock()
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recorder.handed_out(trial)
+    of_tune: Any = SimpleNamespace(config={"trial_id": trial.trial_id}, get_error=lambda: RuntimeError("it died"))
+    recorder.on_trial_result(0, [], of_tune, {ENGINE: "host/cpu", EPOCH_REPORT: epoch_report(1)})
+    recorder.on_trial_error(0, [], of_tune)
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    (record,) = records
+    assert (record.status, record.epochs) == ("failed", (epoch_report(1),))
+    assert "it died" in record.error
+    assert (record.validation_score, record.validation) == (None, {})
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_trials_that_have_ended_are_recorded_though_the_sweep_ends_by_an_error(
     values: dict[str, Any], is_kept: bool
