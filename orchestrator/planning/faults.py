@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.spec.space import values_of
@@ -95,10 +95,16 @@ def _value_faults(where: str, name: str, entry: Any, backbone: BackboneInfo | No
     return faults
 
 
-def preview_backbones(spec: SweepSpec) -> tuple[dict[str, BackbonePreview], list[str]]:
-    """What is known of each backbone, by its reference, and the faults of those of which nothing is."""
+def preview_backbones(spec: SweepSpec, told: Sequence[str]) -> tuple[dict[str, BackbonePreview], list[str]]:
+    """What is known of each backbone, by its reference, and the faults of those of which nothing is.
+
+    `told` are the faults of the spec. Where what it names as backbone has been dropped for one, nothing is known: the
+    default stands there, and its sizes are not those of what was asked for.
+    """
     from trainables.estimate.preview import BackbonePreview, preview_backbone
 
+    if "backbone" not in spec.model_fields_set and any(fault.startswith(("backbone:", "backbone.")) for fault in told):
+        return dict.fromkeys(spec.backbones, BackbonePreview(info=None)), []
     backbones: dict[str, BackbonePreview] = {}
     faults: list[str] = []
     for reference in spec.backbones:

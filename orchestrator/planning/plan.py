@@ -122,13 +122,13 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
     spec, faults = parse_leniently(values)
     tasks, task_faults = preview_tasks(spec)
     faults += task_faults
-    backbones, backbone_faults = preview_backbones(spec)
+    backbones, backbone_faults = preview_backbones(spec, faults)
     faults += backbone_faults
     faults += clashes(tasks)
     faults += faults_by_backbone(backbones, functools.partial(shared_space_faults, spec))
     for method in spec.methods:
         faults += faults_by_backbone(backbones, functools.partial(method_faults, method))
-    faults += search_faults(spec)
+    faults += _search_faults(spec, faults)
     faults += non_inferiority_faults(spec)
     faults += register_faults(spec)
     missing = tuple(missing_data(tasks))
@@ -146,6 +146,17 @@ def plan_sweep(values: Any, *, allow_missing: bool = False) -> SweepPlan:
         raise SweepSpecError(f"sweep {spec.name}", list(dict.fromkeys(faults)))
     notes = tuple(f"task {reference}: {note}" for reference, task in tasks.items() for note in task.notes)
     return SweepPlan(spec=spec, trials=trials, task_methods=task_methods, missing=missing, notes=notes)
+
+
+def _search_faults(spec: SweepSpec, told: Sequence[str]) -> list[str]:
+    """Those of the search that was asked for, without those of what stands in for parts of it that have been dropped.
+
+    `told` are the faults that are known, for which they were.
+    """
+    places = {fault.partition(":")[0] for fault in told if fault.startswith(("search:", "search."))}
+    if places and "algorithm" not in spec.search.model_fields_set:
+        return []  # it would be judged as a grid, which nobody may have asked for
+    return [fault for fault in search_faults(spec) if fault.partition(":")[0] not in places]
 
 
 def remaining(plan: SweepPlan, finished: Collection[str]) -> tuple[PlannedTrial, ...]:

@@ -93,6 +93,7 @@ class LiveProgress(ABC):
 
     def engines_ready(self, names: Sequence[str]) -> None:
         self._loading = 0
+        self._engines_seen = time.monotonic()  # a status that was asked for before, and names none, may come after this
         shown = ", ".join(sorted(set(names)))
         self.say(f"{len(names)} engine{'' if len(names) == 1 else 's'} ready on {shown}")
 

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.memory_kills import memory_kills
@@ -38,8 +39,15 @@ class EngineLeavesError(EngineLostError):
     """An engine gives a trial back, since its node or its process is about to go."""
 
 
+class JudgedEpoch(NamedTuple):
+    """An epoch of a trial that may be pruned by it, and what will have come of the trial if it is."""
+
+    report: EpochReport
+    if_pruned: TrialOutcome
+
+
 # What an engine has to tell of a trial. None: it was withdrawn before it began. An exception: the engine itself broke.
-News = EpochReport | TrialOutcome | BaseException | None
+News = EpochReport | JudgedEpoch | TrialOutcome | BaseException | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +86,12 @@ class WeightsInRay:
 class _Run:
     """One trial handed to an engine: what it has to tell, and how it is told to end.
 
-    `waits` says at the end of an epoch whether the trial waits for the verdict on the epoch before.
+    `waits` says at the end of an epoch of a trial that may be pruned whether it waits for the verdict on the epoch
+    before; None is of one that may not.
     """
 
     def __init__(
-        self, config: TrialConfig, waits: Callable[[], bool], *, keep_predictions: bool, keep_weights: bool
+        self, config: TrialConfig, waits: Callable[[], bool] | None, *, keep_predictions: bool, keep_weights: bool
     ) -> None:
         from trainables.training.running_trial import Job  # here: only an engine's process pays for torch
 
@@ -93,12 +102,14 @@ class _Run:
             config=config,
             done=self.end,
             report=self._report,
+            if_pruned=None if waits is None else self._note_if_pruned,
             cancelled=self.stop.is_set,
             keep_predictions=keep_predictions,
             keep_weights=keep_weights,
         )
         self.awaits_verdict = False
         self._waits = waits
+        self._if_pruned: TrialOutcome | None = None
         self._last: EpochReport | None = None
         self._last_at = time.monotonic()
         self._is_given_back = False
@@ -142,12 +153,15 @@ class _Run:
         self.news.put(last)
         self.ended.set()
 
+    def _note_if_pruned(self, outcome: TrialOutcome) -> None:
+        self._if_pruned = outcome
+
     def _report(self, epoch: EpochReport) -> bool:
         self._last, self._last_at = epoch, time.monotonic()
         self._num_reported += 1
         if epoch.epoch < self.job.config.num_epochs:  # the last epoch comes with the outcome
-            self.news.put(epoch)
-        if self._waits():
+            self.news.put(epoch if self._if_pruned is None else JudgedEpoch(epoch, self._if_pruned))
+        if self._waits is not None and self._waits():
             # So that a trial of short epochs is never more than one ahead of the verdict on it. An end wakes it too.
             self.awaits_verdict = True
             with self._heard:
@@ -251,7 +265,7 @@ class EngineActor:
         """
         run = _Run(
             config,
-            waits=lambda: may_be_pruned and self._is_alone(),
+            waits=self._is_alone if may_be_pruned else None,
             keep_predictions=keep_predictions,
             keep_weights=keep_weights,
         )
@@ -269,7 +283,7 @@ class EngineActor:
             self._ask_to_end(earlier)
         return self._engine.name
 
-    def next(self, trial_id: str) -> EpochReport | TrialOutcome | None:
+    def next(self, trial_id: str) -> EpochReport | JudgedEpoch | TrialOutcome | None:
         """Wait for the trial's next epoch, or its outcome; None where it was withdrawn before it began.
 
         Raises `EngineLostError` where this engine has no such trial or broke while it trained it.
@@ -279,7 +293,7 @@ class EngineActor:
             raise EngineLostError(f"the process of engine {self._engine.name} that trained {trial_id} has died")
         run.ask()
         news = run.news.get()
-        if isinstance(news, EpochReport):
+        if isinstance(news, EpochReport | JudgedEpoch):
             return news
         with self._lock:
             if self._runs.get(trial_id) is run:

@@ -18,7 +18,7 @@ from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.scheduling.pool import PoolStatus
-from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, OUTCOME
+from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, IF_PRUNED, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles, now
@@ -116,6 +116,7 @@ class Recorder(tune.Callback):
         self._running: dict[str, _Start] = {}  # by trial_id
         self._epochs: dict[str, list[EpochReport]] = {}
         self._engines: dict[str, str] = {}
+        self._if_pruned: dict[str, TrialOutcome] = {}  # by the last epoch that was heard of
         self._gathered: list[TrialRecord] = []
         self._gathered_since = 0.0
         self._replacements_told = 0
@@ -167,13 +168,15 @@ class Recorder(tune.Callback):
         if planned is None:  # it has its record
             return
         # Tune keeps the last result, and shows this one to nobody after us.
-        news = {key: result.pop(key) for key in (ENGINE, EPOCH_REPORT, OUTCOME) if key in result}
+        news = {key: result.pop(key) for key in (ENGINE, EPOCH_REPORT, IF_PRUNED, OUTCOME) if key in result}
         self._take_in(planned, news)
 
     def _take_in(self, planned: PlannedTrial, result: Mapping[str, Any]) -> None:
         if ENGINE in result:
             self._engines[planned.trial_id] = result[ENGINE]
             self._start(planned)
+        if IF_PRUNED in result:
+            self._if_pruned[planned.trial_id] = result[IF_PRUNED]
         if EPOCH_REPORT in result:
             # A trial that was started again after a fault counts its epochs from the first.
             earlier = [e for e in self._epochs.get(planned.trial_id, []) if e.epoch < result[EPOCH_REPORT].epoch]
@@ -194,7 +197,8 @@ class Recorder(tune.Callback):
         trial_id = trial.config["trial_id"]
         if trial_id in self._running:  # ended by Tune, not by itself
             planned = self._planned[trial_id]
-            self._record(planned, self._cut_short(planned, OutcomeStatus.PRUNED))
+            outcome = self._if_pruned.get(trial_id)
+            self._record(planned, outcome or self._cut_short(planned, OutcomeStatus.PRUNED))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         planned = self._planned.get(trial.config["trial_id"])
@@ -255,6 +259,7 @@ class Recorder(tune.Callback):
         """The outcome of a trial that could not report its own."""
         epochs = tuple(self._epochs.get(trial.trial_id, ()))
         start = self._running.get(trial.trial_id) or _Start()
+        last = epochs[-1] if epochs and status is not OutcomeStatus.FAILED else None  # a failed trial has no scores
         return TrialOutcome(
             status=status,
             started_at=start.at,
@@ -262,8 +267,8 @@ class Recorder(tune.Callback):
             duration_s=max(start.since_s, sum(epoch.duration_s for epoch in epochs)),
             epochs=epochs,
             metric=tasks.describe(trial.config.task).metric if epochs else None,
-            validation_score=epochs[-1].validation_score if epochs else None,
-            validation=epochs[-1].validation if epochs else {},
+            validation_score=last.validation_score if last else None,
+            validation=last.validation if last else {},
             trained_params=trial.trained_params,
             trained_params_without_head=trial.trained_params_without_head,
             total_params=trial.total_params,
@@ -289,7 +294,7 @@ class Recorder(tune.Callback):
 
     def _let_go(self, trial_id: str) -> None:
         self._under_way.discard(trial_id)
-        for held in (self._planned, self._running, self._epochs, self._engines):
+        for held in (self._planned, self._running, self._epochs, self._engines, self._if_pruned):
             held.pop(trial_id, None)
 
     def _hand_on(self) -> None:

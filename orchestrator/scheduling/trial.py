@@ -8,14 +8,14 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayError
 
-from orchestrator.scheduling.engine_actor import EngineLeavesError
+from orchestrator.scheduling.engine_actor import EngineLeavesError, JudgedEpoch
 from orchestrator.scheduling.loans import ANYTHING, Wants
 from orchestrator.scheduling.pool import TrialGivenUpError
 from trainables.config import TrialConfig
 from trainables.outcome import OutcomeStatus, TrialOutcome, unstarted
 
 # Keys of a result. What Tune's searchers and trial schedulers read is plain numbers; the outcome rides along.
-OUTCOME, ENGINE, EPOCH_REPORT = "outcome", "engine", "epoch_report"
+OUTCOME, ENGINE, EPOCH_REPORT, IF_PRUNED = "outcome", "engine", "epoch_report", "if_pruned"
 EPOCH, SCORE = "epoch", "validation_score"
 
 
@@ -78,6 +78,8 @@ class EngineTrial(tune.Trainable):
             last = news.epochs[-1] if news.epochs else None
             result |= {tune.result.DONE: True, OUTCOME: news}
         else:
+            if isinstance(news, JudgedEpoch):
+                news, result[IF_PRUNED] = news
             last = news
             result |= {EPOCH_REPORT: news}
         if last is not None:

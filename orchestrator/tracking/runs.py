@@ -69,6 +69,7 @@ class MlflowRuns:
         self.experiment = experiment
         self._client: MlflowClient | None = None
         self.experiment_id = ""
+        self._began_ms: dict[str, int] = {}  # of runs that were begun here and have not ended
 
     def connect(self) -> None:
         """Reach MLflow anew."""
@@ -132,6 +133,7 @@ class MlflowRuns:
         """Begin a run, which is then RUNNING. Returns its id."""
         tags = {**_user(), **tags}
         run = self.client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
+        self._began_ms[str(run.info.run_id)] = start_ms or 0
         return str(run.info.run_id)
 
     def insert(self, runs: Sequence[EndedRun]) -> bool:
@@ -185,8 +187,15 @@ class MlflowRuns:
         self.client.update_run(run_id, status="RUNNING")
 
     def end(self, run_id: str, status: str, end_ms: int | None) -> None:
-        """End a run with a status in MLflow's words; now, where the time is not known."""
+        """End a run with a status in MLflow's words; now, where the time is not known.
+
+        None ends before it began. A start is told by this machine's clock, and late where the trial is short; an end is
+        told by the clock of the machine that trained it.
+        """
+        if end_ms is not None:
+            end_ms = max(end_ms, self._began_ms.get(run_id, 0))
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
+        self._began_ms.pop(run_id, None)
 
     def delete(self, run_id: str) -> None:
         self.client.delete_run(run_id)

@@ -191,13 +191,14 @@ class Tracker:
         mends it.
         """
         with self._changed:
-            if self._end is None:
+            is_first = self._end is None  # a driver closes again whatever happened, and the warning is one
+            if is_first:
                 self._end, self._records = status, records
                 self._closed_at, self._timeout_s = time.monotonic(), timeout_s
                 self._changed.notify()
         while self._thread.is_alive() and (left_s := self._gives_up_at() + 1 - time.monotonic()) > 0:
             self._thread.join(left_s)
-        if not self._complete:
+        if is_first and not self._complete:
             place = masked(self.tracking_uri)
             logger.warning("MLflow at %s lacks part of this sweep; resuming it fills the gap", place)
         return self._complete

@@ -369,7 +369,8 @@ class Writer:
 
 
 def _start_ms(news: News) -> int | None:
-    return news.started_ms or (start_ms(news.record) if news.record else None)
+    """As the record has it, where it is there; that a trial had begun was heard somewhat later."""
+    return (start_ms(news.record) if news.record else None) or news.started_ms
 
 
 def _kept(tags: Mapping[str, str]) -> dict[str, str]:

@@ -311,6 +311,9 @@ class PackRun:
             try:
                 if isinstance(report, TrainingDivergedError):
                     raise report
+                if trial.job.if_pruned is not None:
+                    self._note_peak()
+                    trial.job.if_pruned(self._outcome(trial, OutcomeStatus.PRUNED, None))
                 goes_on = trial.job.report(report)
                 if len(trial.epochs) == len(trial.epoch_ends):
                     self._let_go([trial], OutcomeStatus.COMPLETED)

@@ -244,7 +244,9 @@ def _without_trial_axis(parameter: torch.Tensor) -> torch.Tensor:
 def _card(about: Mapping[str, Any]) -> str:
     config, task = about["trial_config"], about["task"]
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in about["scores"].items())
-    options = ", ".join(f"{name} {value}" for name, value in config["method_options"].items()) or "no options"
+    given = {name: value for name, value in config["method_options"].items() if value is not None}
+    as_written = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    options = ", ".join(f"{name} {value}" for name, value in as_written.items()) or "no options"
     unused = unused_hyperparameters(config["method"])
     said = {
         "learning_rate": f"learning rate {config['learning_rate']:g}, ",

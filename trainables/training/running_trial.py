@@ -39,6 +39,9 @@ class Job:
     config: TrialConfig
     done: Callable[[TrialOutcome], None]  # called once, whatever happened
     report: Report = lambda epoch: True  # after each epoch; False prunes the trial
+    # Told before each report, where whoever hears of the epoch may end the trial without another word from the engine:
+    # what will have come of it then.
+    if_pruned: Callable[[TrialOutcome], None] | None = None
     cancelled: Callable[[], bool] = lambda: False  # asked before every step
     save_to: Path | None = None  # where to keep the trained weights
     keep_predictions: bool = False  # whether its outcome brings what the trained model predicts of each row

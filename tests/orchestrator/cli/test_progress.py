@@ -105,6 +105,23 @@ def test_it_says_once_that_trials_wait_for_engines(
     assert "waiting" not in panel(progress)
 
 
+def test_engines_that_loaded_for_long_are_not_missed_by_a_status_from_before_they_were_ready(
+    shown: tuple[TerminalProgress, io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, log = shown
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress.planned(10, done=0)
+    progress.engines_starting(1)
+    progress.engines_working([])
+    now += NO_ENGINE_S + 1  # the driver was busy all the while
+    progress.engines_ready(["host/cpu"])
+    progress.engines_working([])
+    progress.engines_working([EngineStatus(engine="host/cpu")])
+    assert "No engine" not in log.getvalue()
+    assert "An engine is back" not in log.getvalue()
+
+
 def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
     shown: tuple[TerminalProgress, io.StringIO],
 ) -> None:

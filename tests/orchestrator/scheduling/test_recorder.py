@@ -1,4 +1,4 @@
-"""What the recorder tells of engines that hung, and how long it says that a trial took which could not say it."""
+"""What the recorder tells of engines that hung, of a trial that Tune stopped, and of one that could not say its end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orchestrator.planning.plan import plan_sweep
 from orchestrator.scheduling import recorder as recorder_module
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.recorder import Recorder
-from orchestrator.scheduling.trial import OUTCOME
-from tests.factories import outcome
+from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, IF_PRUNED, OUTCOME
+from tests.factories import epoch_report, outcome
 from trainables.outcome import OutcomeStatus
 
 
@@ -58,6 +58,43 @@ def test_how_long_a_trial_took_is_not_told_by_a_clock_that_somebody_may_set(
     ((records,), _) = observer.trials_ended.call_args
     assert records[0].started_at == "2001-01-01T00:00:00.000+00:00"
     assert records[0].duration_s < 60
+
+
+def test_a_trial_that_tune_stops_has_all_that_its_engine_said_with_the_last_epoch(values: dict[str, Any]) -> None:
+    trial, observer = plan_sweep(values).trials[0], MagicMock()
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recorder.handed_out(trial)
+    of_tune: Any = SimpleNamespace(config={"trial_id": trial.trial_id})
+    epochs = tuple(epoch_report(number, duration_s=0.1) for number in (1, 2))
+    for number in (1, 2):
+        so_far = {"epochs": epochs[:number], "duration_s": 0.1 * number, "pack_size": 3.0, "best_epoch": 1}
+        measured = {"peak_memory_bytes": 7, "provenance": {"device": "a card"}}
+        if_pruned = outcome(OutcomeStatus.PRUNED, **so_far, **measured)
+        recorder.on_trial_result(
+            0, [], of_tune, {ENGINE: "host/cpu", EPOCH_REPORT: epochs[number - 1], IF_PRUNED: if_pruned}
+        )
+    recorder.on_trial_complete(0, [], of_tune)
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    (record,) = records
+    assert (record.status, record.epochs, record.duration_s) == ("pruned", epochs, 0.2)
+    assert (record.pack_size, record.best_epoch, record.peak_memory_bytes) == (3.0, 1, 7)
+    assert record.provenance["device"] == "a card"
+
+
+def test_a_trial_whose_process_died_has_its_epochs_and_like_every_failed_one_no_score(values: dict[str, Any]) -> None:
+    trial, observer = plan_sweep(values).trials[0], MagicMock()
+    recorder = Recorder("sweep", MagicMock(), observer, MagicMock(), lambda: None, lambda: None, lambda count: None)
+    recorder.handed_out(trial)
+    of_tune: Any = SimpleNamespace(config={"trial_id": trial.trial_id}, get_error=lambda: RuntimeError("it died"))
+    recorder.on_trial_result(0, [], of_tune, {ENGINE: "host/cpu", EPOCH_REPORT: epoch_report(1)})
+    recorder.on_trial_error(0, [], of_tune)
+    recorder.finish()
+    ((records,), _) = observer.trials_ended.call_args
+    (record,) = records
+    assert (record.status, record.epochs) == ("failed", (epoch_report(1),))
+    assert "it died" in record.error
+    assert (record.validation_score, record.validation) == (None, {})
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

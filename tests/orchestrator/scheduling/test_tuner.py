@@ -222,6 +222,11 @@ def test_a_trial_that_promises_little_is_pruned_and_one_that_promises_more_goes_
     assert pruned.validation_score == pruned.epochs[-1].validation_score
     assert (pruned.metric, pruned.test_score) == ("accuracy", None)
     assert (pruned.duration_s or 0) >= sum(epoch.duration_s for epoch in pruned.epochs)
+    # All that an engine measures and knows of a trial is known of a pruned one too.
+    assert pruned.best_epoch in range(1, 7)
+    assert pruned.pack_size == 1
+    assert min(pruned.examples_per_second or 0, pruned.peak_memory_bytes or 0) > 0
+    assert pruned.provenance == good.provenance
 
 
 @pytest.mark.usefixtures("_on_one_engine")

@@ -162,6 +162,19 @@ class TestCompletion:
 
 
 class TestEndingEarly:
+    def test_what_will_have_come_of_a_trial_that_an_epoch_ends_is_told_before_the_epoch(
+        self, context: MakeContext
+    ) -> None:
+        told: list[TrialOutcome] = []
+        (pruned,) = train(
+            context(), brief_config(num_epochs=3), if_pruned=told.append, report=lambda epoch: epoch.epoch < 2
+        )
+        assert [len(outcome.epochs) for outcome in told] == [1, 2]
+        assert pruned.status is told[-1].status is OutcomeStatus.PRUNED
+        measured_later: dict[str, Any] = {"duration_s": 0.0, "peak_memory_bytes": None}
+        assert dataclasses.replace(told[-1], **measured_later) == dataclasses.replace(pruned, **measured_later)
+        assert told[-1].provenance == {"made": "here"}
+
     def test_a_report_that_answers_no_prunes(self, context: MakeContext) -> None:
         pruned, other = train(
             context(),

@@ -78,6 +78,18 @@ def test_only_trained_weights_are_saved_and_without_the_trial_axis(saved: Callab
     assert not any("dense" in name or "qkv" in name for name in tensors)
 
 
+def test_the_card_has_options_as_a_sweep_file_has_them_and_leaves_out_what_is_not_given(
+    tiny_bert: Path, task_folder: Callable[..., Path], cache_dir: Path, tmp_path: Path
+) -> None:
+    options = {"adapter_size": 2, "scaling": None, "train_layernorms": True, "placement": "pfeiffer"}
+    trained = {"task": str(task_folder()), "backbone": str(tiny_bert), "num_epochs": 1, "max_length": 32}
+    config = TrialConfig(method="adapter", method_options=options, **trained)  # type: ignore[arg-type]
+    assert Engine(device="cpu").run(config, save_to=tmp_path / "saved").status is OutcomeStatus.COMPLETED
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert ": adapter_size 2, train_layernorms true, placement pfeiffer, " in card
+    assert "None" not in card
+
+
 def test_texts_that_do_not_fit_the_task_are_refused(saved: Callable[[str], Path]) -> None:
     predictor = trainables.load(saved("layernorm"))
     with pytest.raises(FaultsError, match="pairs"):
