@@ -108,7 +108,7 @@ def test_of_two_drivers_that_start_at_once_in_two_containers_one_wins(new_store:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("take_over", [False, True], ids=["after silence", "as asked for"])
-@pytest.mark.thinned(1)
+@pytest.mark.thorough
 def test_a_driver_that_wakes_up_after_another_has_taken_its_place_writes_nothing_more(
     new_store: NewStore, pair: list[Racer], make: Callable[[], Racer], take_over: bool
 ) -> None:

@@ -71,6 +71,7 @@ def answers_of_the_card(folder: Path, pairs: list[str] | None) -> dict[str, Any]
 
 
 @pytest.mark.timeout(300)  # torch takes some seconds to write a graph, however small
+@pytest.mark.thorough
 def test_onnxruntime_answers_by_the_lines_of_the_card(
     saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
