@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
+from trainables.data.paths import existing_path, read_small, read_small_bytes
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -63,7 +64,7 @@ def _find(reference: str) -> Path:
     rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"
     came = f"there is no file {reference!r}{hint}"
     if reference and path.is_dir():
-        is_store = (path / "spec.json").is_file()
+        is_store = existing_path(str(path / "spec.json")) is not None
         what = "the store of one" if is_store else "a folder"
         remedy = (
             f"`adaptune resume {reference}` goes on with it" if is_store else "a sweep lists task folders in `tasks`"
@@ -214,8 +215,8 @@ def _size_fault(values: Any) -> str | None:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return _load_yaml(path.read_text(encoding="utf-8"))
-    except (_NotYaml, OSError, UnicodeDecodeError) as error:
+        return _load_yaml(read_small(path))
+    except (_NotYaml, OSError, ValueError) as error:
         raise SweepSpecError(str(path), [f"must be readable as YAML, but {error}"]) from None
 
 
@@ -223,7 +224,11 @@ def _read_python(path: Path) -> Any:
     module = ModuleType("sweep_file")
     module.__file__ = str(path)
     try:
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))
+        code = read_small_bytes(path)
+    except (OSError, ValueError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as Python, but {error}"]) from None
+    try:
+        exec(compile(code, path, "exec"), vars(module))
     except ValidationError as error:
         raise SweepSpecError(str(path), spec_faults(error)) from None
     except FaultsError as error:
@@ -248,7 +253,7 @@ def _words_of(error: BaseException) -> str:
 def _read_json(path: Path) -> Any:
     """JSON by its own rules: YAML does not join the halves in which JSON writes what is beyond 16 bits."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+        return json.loads(read_small(path, encoding="utf-8-sig"), object_pairs_hook=_without_twins)
     except (OSError, ValueError, RecursionError) as error:
         raise SweepSpecError(str(path), [f"must be readable as JSON, but {error}"]) from None
 
