@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import stat
 import uuid
@@ -87,14 +88,13 @@ class Folder:
         So it does where a pipe or a device lies in its place, which may never end, and where memory does not hold it.
         """
         if self.is_local:
-            mode = os.stat(self.at(name)).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            status = os.stat(self.at(name))
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise OSError(f"{self.at(name)} is a pipe, a socket or a device and not a file")
-        try:
-            with self.filesystem.open_input_file(self.at(name)) as source:
-                return source.read_buffer()
-        except MemoryError as error:
-            raise OSError(f"{self.at(name)} is larger than the memory that is free: {error}") from error
+            if status.st_size > _memory_bytes():  # a system may well promise it, and end this process for it
+                raise OSError(f"{self.at(name)} has {status.st_size:,} bytes, more than the memory of this machine")
+        with self.filesystem.open_input_file(self.at(name)) as source:
+            return source.read_buffer()
 
     def write(self, name: str, content: bytes | pa.Buffer, *, durable: bool = False) -> None:
         """Write or replace a file in one step that readers cannot see the middle of. Raises `OSError`.
@@ -175,6 +175,14 @@ class Folder:
             self.filesystem.delete_file(path)
         except OSError:
             logger.debug("could not delete the temporary file %s", path, exc_info=True)
+
+
+def _memory_bytes() -> float:
+    """Of this machine; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def _synchronize(path: str) -> None:

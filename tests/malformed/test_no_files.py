@@ -83,3 +83,20 @@ def test_word_vectors_that_are_none(sound: Callable, call: Callable, home: Path,
     methods = [{"no_bert": {"vectors": {"grid": [str(tmp_path / "pipe.txt"), str(tmp_path / "zeros.txt")]}}}]
     (tmp_path / "sweep.json").write_text(json.dumps({**sound(), "methods": methods}), encoding="utf-8")
     call("plan", str(tmp_path / "sweep.json")).assert_refused("pipe.txt", "zeros.txt")
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "predictions/rows/t.parquet", "data_warnings.parquet"])
+def test_of_a_store(name: str, store: Path, call: Callable, home: Path) -> None:
+    (store / name).unlink(missing_ok=True)
+    pipe(store / name)
+    for command in ("status", "report"):
+        ended = call(command, str(store))
+        assert ended.status in (0, 2), ended
+        assert ended.status == 0 or f"{name} is a pipe, a socket or a device" in ended.err
+
+
+def test_a_store_that_memory_does_not_hold(store: Path, call: Callable, home: Path) -> None:
+    a_tebibyte(store / "spec.json")
+    call("status", str(store)).assert_refused(
+        "spec.json has 1,099,511,627,776 bytes, more than the memory of this machine"
+    )
