@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+_END = 1000  # characters that are shown at either end of a fault that is longer than three times as many
+
 
 class FaultsError(ValueError):
     """What the user gave is wrong; `faults` holds every reason, one sentence each."""
@@ -20,7 +22,13 @@ class FaultsError(ValueError):
 
     def __str__(self) -> str:
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
-        return "\n".join([f"{self.subject}: {count}", *(f"  - {fault}" for fault in self.faults)])
+        return "\n".join([f"{_cut(self.subject)}: {count}", *(f"  - {_cut(fault)}" for fault in self.faults)])
+
+
+def _cut(fault: str) -> str:
+    """A fault without the middle of what came, where somebody gave what fills a terminal: the remedy is at the end."""
+    left_out = len(fault) - 2 * _END
+    return f"{fault[:_END]} ... ({left_out:,} characters) ... {fault[-_END:]}" if left_out > _END else fault
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

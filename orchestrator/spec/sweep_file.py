@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
@@ -155,13 +156,43 @@ class _NotYaml(Exception):
 def _load_yaml(text: str) -> Any:
     """YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error."""
     try:
+        if "<<" in text and (number := _merged_keys(YAML(typ="safe", pure=True).compose(text))) > MAX_VALUES:
+            raise _NotYaml(f"its merged mappings (<<) would hold {number:,} keys, more than {MAX_VALUES:,}")
         return YAML(typ="safe", pure=True).load(text)
+    except _NotYaml:
+        raise
     except MarkedYAMLError as error:
         raise _NotYaml(_where_and_why(error)) from None
     except YAMLError as error:
         raise _NotYaml(" ".join(str(error).split())) from None
     except Exception as error:  # the parser stumbles over impossible dates, keys that are lists, and deep nesting
         raise _NotYaml(f"{type(error).__name__}: {error}") from None
+
+
+def _merged_keys(root: Any) -> int:
+    """How many keys the mappings of a document have, those merged into them counted as often as the parser copies them.
+
+    A mapping that merges another nine times, which merges a third nine times and so on, is never done being read.
+    """
+    counts: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        """Of a mapping after what it merges; of a list, of those in it. Its parts are counted along."""
+        if id(node) in counts or not isinstance(node, MappingNode | SequenceNode):
+            return counts.get(id(node), 0)
+        counts[id(node)] = 0  # while its parts are counted: what contains itself is refused elsewhere
+        if isinstance(node, SequenceNode):
+            found = sum([count(part) for part in node.value])
+        else:
+            merged = sum([count(value) for key, value in node.value if key.value == "<<"])
+            for _, value in node.value:
+                count(value)
+            found = len(node.value) + merged
+        counts[id(node)] = found
+        return found
+
+    count(root)
+    return max(counts.values(), default=0)
 
 
 # What the parser calls the mistakes that are made most often -> what to do.
