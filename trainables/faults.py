@@ -7,9 +7,11 @@ names. Whoever gathers them raises one error that holds them all.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 _END = 1000  # characters that are shown at either end of a fault that is longer than three times as many
+_WORD = re.compile(r"\S{750,}")
 
 
 class FaultsError(ValueError):
@@ -26,9 +28,16 @@ class FaultsError(ValueError):
 
 
 def _cut(fault: str) -> str:
-    """A fault without the middle of what came, where somebody gave what fills a terminal: the remedy is at the end."""
-    left_out = len(fault) - 2 * _END
-    return f"{fault[:_END]} ... ({left_out:,} characters) ... {fault[-_END:]}" if left_out > _END else fault
+    """A fault without the middle of what came, where somebody gave what fills a terminal.
+
+    First of words, such as paths, then of all of it: a rule stands at its beginning and a remedy at its end.
+    """
+    return _ends(_WORD.sub(lambda word: _ends(word[0], _END // 4), fault), _END)
+
+
+def _ends(text: str, length: int) -> str:
+    left_out = len(text) - 2 * length
+    return f"{text[:length]} ... ({left_out:,} characters) ... {text[-length:]}" if left_out > length else text
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

@@ -301,7 +301,7 @@ def test_what_fills_a_terminal_is_cut_in_its_middle(sound: Callable, call: Calla
     path = home / "long.json"
     path.write_text(json.dumps({**sound(), "tasks": ["a" * 100_000]}), encoding="utf-8")
     ended = call("run", str(path))
-    ended.assert_refused("characters) ...", "Known by name")
+    ended.assert_refused("no such folder", "characters) ...", "Known by name")
     assert len(ended.err) < 10_000
     path.unlink()
 
