@@ -100,3 +100,23 @@ def test_a_store_that_memory_does_not_hold(store: Path, call: Callable, home: Pa
     call("status", str(store)).assert_refused(
         "spec.json has 1,099,511,627,776 bytes, more than the memory of this machine"
     )
+
+
+@pytest.mark.parametrize("command", ["export", "paper"])
+def test_a_place_to_write_is_one_as_a_shell_has_it(
+    command: str, store: Path, call_on_store: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for out in ("", "a\0b", "~nobody-here/x"):
+        call_on_store(command, str(store), "--out", out).assert_refused("--out: must be a path, but")
+    pipe(store / "pipe")
+    monkeypatch.setenv("HOME", str(store))
+    call_on_store(command, str(store), "--out", "~/pipe/below").assert_refused(f"{store}/pipe")
+    assert not (home / "~").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said_before_a_model_is_trained(
+    store: Path, call_on_store: Callable, home: Path
+) -> None:
+    call_on_store("export", str(store), "--out", "/proc/here").assert_refused("--out: must be a folder that can be")
+    assert call_on_store("export", str(store), "--out", str(home / "new" / "place")).is_accepted
+    assert not (home / "new").exists()

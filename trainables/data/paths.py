@@ -17,6 +17,19 @@ def existing_path(reference: str) -> Path | None:
         return None
 
 
+def place_to_write(reference: str) -> Path:
+    """The file or folder that a text names, which need not be there, `~` expanded.
+
+    Raises `ValueError` where no path can be called so.
+    """
+    if not reference or "\0" in reference:
+        raise ValueError(f"must be a path, but got {reference!r}")
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:
+        raise ValueError(f"must be a path, but {reference.partition('/')[0]} is the home of nobody") from None
+
+
 MOST_BYTES = 64 << 20  # of a file that says how something is to be read or computed: far more than any has
 
 
