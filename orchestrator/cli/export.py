@@ -28,7 +28,7 @@ from orchestrator.run.sweep import load_results
 from orchestrator.spec.spec import registered
 from orchestrator.store import Store
 from trainables.config import TrialConfig
-from trainables.data.paths import place_to_write
+from trainables.data.paths import expanded_path
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.formats import check_target, convert
 from trainables.inference.saved_names import CARD, CONFIG, write_file, write_files
@@ -169,7 +169,7 @@ def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:
 def out_folder(command: str, out: str) -> Path:
     """The folder that `--out` of a command names. Raises `FaultsError` in its name."""
     try:
-        return place_to_write(out)
+        return expanded_path(out)
     except ValueError as error:
         raise FaultsError(command, [f"--out: {error}"]) from None
 

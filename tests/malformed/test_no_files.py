@@ -114,6 +114,13 @@ def test_a_place_to_write_is_one_as_a_shell_has_it(
     assert not (home / "~").exists()
 
 
+def test_the_home_of_nobody_holds_nothing(sound: Callable, call: Callable, home: Path, tmp_path: Path) -> None:
+    call("serve", "--adapters", "~nobody-here/x").assert_refused("--adapters: must be a path, but ~nobody-here is")
+    methods = [{"no_bert": {"vectors": "~nobody-here/x"}}]
+    (tmp_path / "sweep.json").write_text(json.dumps({**sound(), "methods": methods}), encoding="utf-8")
+    call("plan", str(tmp_path / "sweep.json")).assert_refused("no_bert.vectors: must be a readable file")
+
+
 def test_a_place_that_cannot_be_written_is_said_before_a_model_is_trained(
     store: Path, call_on_store: Callable, home: Path
 ) -> None:

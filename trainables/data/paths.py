@@ -17,7 +17,7 @@ def existing_path(reference: str) -> Path | None:
         return None
 
 
-def place_to_write(reference: str) -> Path:
+def expanded_path(reference: str) -> Path:
     """The file or folder that a text names, which need not be there, `~` expanded.
 
     Raises `ValueError` where no path can be called so.
