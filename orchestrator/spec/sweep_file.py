@@ -74,6 +74,9 @@ def _find(reference: str) -> Path:
     raise SweepSpecError(reference, [f"{rule}, but {came} Packaged: {', '.join(sorted(packaged))}"])
 
 
+_DEEPEST = 100  # dots in the key of an override: no sweep is nested a tenth as deep
+
+
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
     """Set dotted keys of a sweep's values: `seeds=[0]`, `space.num_epochs=1`, `methods.adapter.adapter_size=8`.
 
@@ -91,6 +94,9 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             faults.append(f"--set: must be KEY=VALUE, but got {override!r}")
+            continue
+        if key.count(".") > _DEEPEST:
+            faults.append(f"--set {key[:40]}...: a key must have at most {_DEEPEST} dots, but has {key.count('.'):,}")
             continue
         try:
             value = _load_yaml(text)
