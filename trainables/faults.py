@@ -7,7 +7,11 @@ names. Whoever gathers them raises one error that holds them all.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+_END = 1000  # characters that are shown at either end of a fault that is longer than three times as many
+_WORD = re.compile(r"\S{750,}")
 
 
 class FaultsError(ValueError):
@@ -20,7 +24,20 @@ class FaultsError(ValueError):
 
     def __str__(self) -> str:
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
-        return "\n".join([f"{self.subject}: {count}", *(f"  - {fault}" for fault in self.faults)])
+        return "\n".join([f"{_cut(self.subject)}: {count}", *(f"  - {_cut(fault)}" for fault in self.faults)])
+
+
+def _cut(fault: str) -> str:
+    """A fault without the middle of what came, where somebody gave what fills a terminal.
+
+    First of words, such as paths, then of all of it: a rule stands at its beginning and a remedy at its end.
+    """
+    return _ends(_WORD.sub(lambda word: _ends(word[0], _END // 4), fault), _END)
+
+
+def _ends(text: str, length: int) -> str:
+    left_out = len(text) - 2 * length
+    return f"{text[:length]} ... ({left_out:,} characters) ... {text[-length:]}" if left_out > length else text
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

@@ -158,7 +158,8 @@ def measure(
         int | None, typer.Option(min=3, metavar="N", help="Word pieces of each text; 32 by default.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads on a CPU; as many as torch takes by default.")
+        int | None,
+        typer.Option(min=1, max=4096, metavar="N", help="Threads on a CPU; as many as torch takes by default."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the first GPU by default.")] = None,
     as_json: Json = False,

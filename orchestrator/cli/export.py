@@ -6,9 +6,11 @@ again, and its scores are held against its record.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from orchestrator.run.sweep import load_results
 from orchestrator.spec.spec import registered
 from orchestrator.store import Store
 from trainables.config import TrialConfig
+from trainables.data.paths import expanded_path
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.formats import check_target, convert
 from trainables.inference.saved_names import CARD, CONFIG, write_file, write_files
@@ -64,11 +67,12 @@ def export_adapter(
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     name = chosen["trial_id"] if to is None else f"{chosen['trial_id']}-{to}"
-    target = Path(out) if out is not None else Path(opened.path) / "adapters" / name
+    target = out_folder("export", out) if out is not None else Path(opened.path) / "adapters" / name
     if to is not None:
         check_target("export", to, target)
     whole = target.absolute()  # "." has no name
     folder = target if to is None else whole.with_name(f".{whole.name}.saved")
+    _check_writable(folder)
     screen = console(stderr=as_json)
     try:
         origin, scores = "kept", {name: chosen[name] for name in _SCORES}
@@ -160,9 +164,33 @@ def _register(store: Store, chosen: Mapping[str, Any], folder: Path, name: str, 
 
 def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:
     """Write a saved adapter in the format of another library."""
-    written = convert(folder, to, out)
+    written = convert(folder, to, out_folder("convert", out))
     print(json.dumps({"folder": str(written), "format": to}) if as_json else written)
     return 0
+
+
+def out_folder(command: str, out: str) -> Path:
+    """The folder that `--out` of a command names. Raises `FaultsError` in its name."""
+    try:
+        return expanded_path(out)
+    except ValueError as error:
+        raise FaultsError(command, [f"--out: {error}"]) from None
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises `FaultsError` where a folder cannot be made and written, before a model is trained for it."""
+    made: list[Path] = []
+    try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FaultsError("export", [f"--out: must be a folder that can be written, but {error}"]) from None
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def take_kept(store: Store, chosen: Mapping[str, Any], folder: Path, screen: Console) -> bool:

@@ -49,6 +49,7 @@ TakeOver = Annotated[
 SweepName = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Name of one sweep, where several share the store.")
 ]
+MOST_MONEY = 1e9  # of one device for an hour, in any currency; beyond it sums could be no numbers
 MaxHours = Annotated[
     float | None,
     typer.Option("--max-hours", metavar="HOURS", help="End in order after so long; resume trains the rest."),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.visible import visible
+from orchestrator.cli.export import out_folder
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
@@ -20,7 +21,11 @@ def make_paper(store: str, *, sweep: str | None, out: str | None, as_json: bool)
     """Write the files of whatever is recorded so far, of all sweeps that share the store or of one."""
     opened = Store(store)
     results = results_of(opened, sweep)
-    files = _into_store(opened, results.paper) if out is None else [str(path) for path in results.paper(out)]
+    files = (
+        _into_store(opened, results.paper)
+        if out is None
+        else [str(path) for path in results.paper(out_folder("paper", out))]
+    )
     if as_json:
         print(json.dumps({"store": opened.uri, "paper": files}))
         return 0

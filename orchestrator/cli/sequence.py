@@ -17,6 +17,7 @@ from orchestrator.spec.sweep_file import apply_overrides, read_sweep
 from trainables.faults import FaultsError
 
 _METHODS = "adapter,full_finetuning"
+_MOST_SEEDS = 10_000
 _FILES = (".json", ".py", ".yaml", ".yml")
 
 
@@ -123,7 +124,12 @@ def _seeds(text: str, faults: list[str]) -> list[int]:
     except ValueError:
         faults.append(f"--seeds: must be a number, or a list such as 0,7, but got {text!r}")
         return [0]
-    return numbers if len(numbers) > 1 or "," in text else list(range(numbers[0]))
+    if len(numbers) > 1 or "," in text:
+        return numbers
+    if numbers[0] > _MOST_SEEDS:
+        faults.append(f"--seeds: must be at most {_MOST_SEEDS:,} seeds, but got {text[:40]}")
+        return [0]
+    return list(range(numbers[0]))
 
 
 def _rates(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
 from trainables import metrics
+from trainables.data.paths import expanded_path
 from trainables.faults import FaultsError
 from trainables.inference.saved_names import CONFIG, write_files
 
@@ -73,14 +74,17 @@ def _folders(given: Sequence[str], faults: list[str]) -> dict[str, Path]:
     found: list[tuple[str, Path]] = []
     for text in given:
         name, equals, rest = text.partition("=")
-        folder = Path(rest if equals else text).expanduser()
         try:
+            folder = expanded_path(rest if equals else text)
             if (folder / CONFIG).is_file():
                 found.append((name if equals else folder.resolve().name, folder))
                 continue
             within = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             faults.append(f"--adapters: {text} must be readable, but {error}")
+            continue
+        except ValueError as error:
+            faults.append(f"--adapters: {error}")
             continue
         found += [(path.name, path) for path in within]
         if not within:

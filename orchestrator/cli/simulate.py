@@ -64,6 +64,9 @@ def show_simulation(
     found = _of_store(sweep, overrides, stores) or _of_sweep(sweep, overrides, stores)
     has_gpus = cpus_per_node is None and found.is_gpu if gpus_per_node is None else gpus_per_node > 0
     gpus, cpus, sharing = (gpus_per_node or 1) if has_gpus else 0, cpus_per_node or 1, engines_per_gpu()
+    if (most := counts[-1] * (gpus * sharing or cpus)) > _MOST_ENGINES:
+        rule = f"--nodes times the devices of each must be at most {_MOST_ENGINES:,} engines"
+        raise FaultsError("simulate", [f"{rule}, but are {most:,}"])
     rule = found.spec.early_stopping
     drawn = found.timed.drawn_epochs(rule, np.random.default_rng(seed), 1)
     loads = found.timed.loads(drawn[0] if drawn else found.timed.most_epochs)
@@ -108,7 +111,7 @@ def show_simulation(
 def _counts(nodes: str) -> list[int]:
     """The numbers of nodes, each once, the smallest first."""
     words = nodes.replace(",", " ").split()
-    wrong = [word for word in words if not word.isdecimal() or not 1 <= int(word) <= _MOST_NODES]
+    wrong = [word for word in words if not word.isdecimal() or len(word) > 9 or not 1 <= int(word) <= _MOST_NODES]
     if wrong or not words:
         rule = f"--nodes must be whole numbers from 1 to {_MOST_NODES:,} with commas between them, such as 1,10,100"
         raise FaultsError("simulate", [f"{rule}, but got {nodes!r}"])
@@ -116,6 +119,7 @@ def _counts(nodes: str) -> list[int]:
 
 
 _MOST_NODES = 100_000
+_MOST_ENGINES = 1_000_000  # that a simulation holds in some hundreds of megabytes
 
 
 def _of_store(name: str, overrides: Sequence[str], earlier: Sequence[Store]) -> _Timed | None:

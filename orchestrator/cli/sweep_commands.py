@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.options import (
+    MOST_MONEY,
     Address,
     Json,
     MaxCost,
@@ -28,9 +29,12 @@ def plan(
     set_: Overrides = None,
     store: StoreOption = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Devices (GPUs, or cores) to plan for; this machine's by default.")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Devices (GPUs, or cores) to plan for; this machine's by default."),
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="Price of one device for one hour.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, max=MOST_MONEY, help="Price of one device for one hour.")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure this machine first, about a minute; later plans reuse it.")
     ] = False,
@@ -63,21 +67,25 @@ def simulate(
     ],
     nodes: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of nodes to compare.")] = "1,10,100,1000",
     gpus_per_node: Annotated[
-        int | None, typer.Option(min=0, help="GPUs of each node; 1 by default, where the times are a GPU's.")
+        int | None, typer.Option(min=0, max=1_000, help="GPUs of each node; 1 by default, where the times are a GPU's.")
     ] = None,
     cpus_per_node: Annotated[
-        int | None, typer.Option(min=1, help="Cores of each node without a GPU, an engine each; 1 by default.")
+        int | None,
+        typer.Option(min=1, max=1_000, help="Cores of each node without a GPU, an engine each; 1 by default."),
     ] = None,
     from_: Annotated[
         list[str] | None, typer.Option("--from", metavar="STORE", help="Earlier sweep whose speeds to use. Repeatable.")
     ] = None,
     failures_per_hour: Annotated[
-        float, typer.Option(min=0, help="How often one node fails in an hour; its trials begin anew.")
+        float, typer.Option(min=0, max=3_600, help="How often one node fails in an hour; its trials begin anew.")
     ] = 0.0,
     replacement_minutes: Annotated[
-        float, typer.Option(min=0, help="Minutes until another node stands in the place of one that failed.")
+        float,
+        typer.Option(min=0, max=1_000_000, help="Minutes until another node stands in the place of one that failed."),
     ] = 5.0,
-    price: Annotated[float | None, typer.Option(min=0, help="Price of one device for one hour.")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, max=MOST_MONEY, help="Price of one device for one hour.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of failures, and of which trials early stopping ends.")] = 0,
     set_: Overrides = None,
     as_json: Json = False,

@@ -35,6 +35,7 @@ from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store.files import open_folder
 from orchestrator.store.lock import hold
 from trainables.config import TrialConfig
+from trainables.data.paths import read_json
 from trainables.faults import FaultsError
 from trainables.outcome import OutcomeStatus, TrialOutcome, now
 
@@ -93,17 +94,16 @@ def load_sequence(store: str | Path) -> SequenceResults:
     """What a sequence has come to, finished or not. Raises `FaultsError` where the folder holds none."""
     folder = Path(store)
     try:
-        declared = json.loads((folder / _SPEC).read_text(encoding="utf-8"))
-        rows = [_read_row(folder, row_id) for row_id in declared["rows"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        rows = [_read_row(folder, row_id) for row_id in read_json(folder / _SPEC)["rows"]]
+        there = [row for row in rows if row is not None]
+        return SequenceResults(
+            pa.Table.from_pylist([cell for row in there for cell in row["cells"]], schema=CELLS),
+            pa.Table.from_pylist([row["training"] for row in there], schema=TRAININGS),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # whatever anybody has written
         raise FaultsError(
-            f"sequence {folder}", [f"must be the folder of a sequence that was run, but {error}"]
+            f"sequence {folder}", [f"must be the folder of a sequence that was run, but {_said_by(error)}"]
         ) from None
-    there = [row for row in rows if row is not None]
-    return SequenceResults(
-        pa.Table.from_pylist([cell for row in there for cell in row["cells"]], schema=CELLS),
-        pa.Table.from_pylist([row["training"] for row in there], schema=TRAININGS),
-    )
 
 
 class _Run:
@@ -218,10 +218,10 @@ class _Run:
     def _outcome(self, step: PlannedStep) -> dict[str, Any] | None:
         """What came of a step's training, now or in an earlier run; None where nothing is kept of it."""
         try:
-            found: dict[str, Any] = json.loads((self._trained(step) / _OUTCOME).read_text(encoding="utf-8"))
+            found = read_json(self._trained(step) / _OUTCOME)
         except (OSError, ValueError):
             return None
-        return found
+        return found if isinstance(found, dict) and "status" in found else None
 
     def _has_weights(self, step: PlannedStep) -> bool:
         outcome = self._outcome(step)
@@ -236,7 +236,7 @@ class _Run:
         try:
             row = _read_row(self._folder, step.row_id)
             return row is not None and len(row["cells"]) == step.place + 1
-        except (ValueError, KeyError, TypeError):  # torn, as by a power failure: it is written anew
+        except (OSError, ValueError, KeyError, TypeError):  # torn, as by a power failure: it is written anew
             return False
 
     def _trained(self, step: PlannedStep) -> Path:
@@ -295,10 +295,10 @@ def _reader(spec: SequenceSpec) -> Callable[[TrialConfig], Any]:
 def _folder(store: str | Path) -> Path:
     if "://" in str(store):
         raise FaultsError("sequence", [f"store: must be a local folder, but got {store}"])
-    folder = Path(store).expanduser().absolute()
     try:
+        folder = Path(store).expanduser().absolute()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, or the home of nobody
         raise FaultsError("sequence", [f"store: must be a folder that can be written, but {error}"]) from None
     return folder
 
@@ -306,14 +306,14 @@ def _folder(store: str | Path) -> Path:
 def _declare(folder: Path, plan: SequencePlan) -> None:
     """Say in the folder what was asked, and which rows are its own. Raises `FaultsError` where it is another's."""
     try:
-        name = json.loads((folder / _SPEC).read_text(encoding="utf-8"))["spec"]["name"]
+        name = read_json(folder / _SPEC)["spec"]["name"]
     except FileNotFoundError:
         name = plan.spec.name
         if any(path.name != "lock.json" and not path.name.startswith(".") for path in folder.iterdir()):
             rule = "must be a new or empty folder, or that of a sequence"
             raise FaultsError("sequence", [f"store: {rule}, but {folder} holds other things"]) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FaultsError("sequence", [f"store: {_SPEC} must be as adaptune wrote it, but {error}"]) from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FaultsError("sequence", [f"store: {_SPEC} must be as adaptune wrote it, but {_said_by(error)}"]) from None
     if name != plan.spec.name:
         rule = f"must be the folder of the sequence {plan.spec.name}, but {folder} is that of {name}"
         raise FaultsError("sequence", [f"store: {rule}"])
@@ -322,10 +322,17 @@ def _declare(folder: Path, plan: SequencePlan) -> None:
 
 def _read_row(folder: Path, row_id: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads((folder / "rows" / f"{row_id}.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(folder / "rows" / f"{row_id}.json")
     except FileNotFoundError:
         return None
     return found
+
+
+def _said_by(error: Exception) -> str:
+    """What is wrong with a file of JSON, where it is not what is looked for in it."""
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return f"what is kept there lacks or misstates {error}"
+    return str(error)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
+from trainables.data.paths import existing_path, read_small, read_small_bytes
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -63,13 +65,16 @@ def _find(reference: str) -> Path:
     rule = "a sweep must be a .py, .yaml or .json file, or the name of a packaged one"
     came = f"there is no file {reference!r}{hint}"
     if reference and path.is_dir():
-        is_store = (path / "spec.json").is_file()
+        is_store = existing_path(str(path / "spec.json")) is not None
         what = "the store of one" if is_store else "a folder"
         remedy = (
             f"`adaptune resume {reference}` goes on with it" if is_store else "a sweep lists task folders in `tasks`"
         )
         came = f"{reference!r} is {what}; {remedy}."
     raise SweepSpecError(reference, [f"{rule}, but {came} Packaged: {', '.join(sorted(packaged))}"])
+
+
+_DEEPEST = 100  # dots in the key of an override: no sweep is nested a tenth as deep
 
 
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
@@ -89,6 +94,9 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             faults.append(f"--set: must be KEY=VALUE, but got {override!r}")
+            continue
+        if key.count(".") > _DEEPEST:
+            faults.append(f"--set {key[:40]}...: a key must have at most {_DEEPEST} dots, but has {key.count('.'):,}")
             continue
         try:
             value = _load_yaml(text)
@@ -154,13 +162,43 @@ class _NotYaml(Exception):
 def _load_yaml(text: str) -> Any:
     """YAML 1.2: 3e-4 is a number and `no` a string; a key that stands twice is an error."""
     try:
+        if "<<" in text and (number := _merged_keys(YAML(typ="safe", pure=True).compose(text))) > MAX_VALUES:
+            raise _NotYaml(f"its merged mappings (<<) would hold {number:,} keys, more than {MAX_VALUES:,}")
         return YAML(typ="safe", pure=True).load(text)
+    except _NotYaml:
+        raise
     except MarkedYAMLError as error:
         raise _NotYaml(_where_and_why(error)) from None
     except YAMLError as error:
         raise _NotYaml(" ".join(str(error).split())) from None
     except Exception as error:  # the parser stumbles over impossible dates, keys that are lists, and deep nesting
         raise _NotYaml(f"{type(error).__name__}: {error}") from None
+
+
+def _merged_keys(root: Any) -> int:
+    """How many keys the mappings of a document have, those merged into them counted as often as the parser copies them.
+
+    A mapping that merges another nine times, which merges a third nine times and so on, is never done being read.
+    """
+    counts: dict[int, int] = {}
+
+    def count(node: Any) -> int:
+        """Of a mapping after what it merges; of a list, of those in it. Its parts are counted along."""
+        if id(node) in counts or not isinstance(node, MappingNode | SequenceNode):
+            return counts.get(id(node), 0)
+        counts[id(node)] = 0  # while its parts are counted: what contains itself is refused elsewhere
+        if isinstance(node, SequenceNode):
+            found = sum([count(part) for part in node.value])
+        else:
+            merged = sum([count(value) for key, value in node.value if key.value == "<<"])
+            for _, value in node.value:
+                count(value)
+            found = len(node.value) + merged
+        counts[id(node)] = found
+        return found
+
+    count(root)
+    return max(counts.values(), default=0)
 
 
 # What the parser calls the mistakes that are made most often -> what to do.
@@ -214,8 +252,8 @@ def _size_fault(values: Any) -> str | None:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return _load_yaml(path.read_text(encoding="utf-8"))
-    except (_NotYaml, OSError, UnicodeDecodeError) as error:
+        return _load_yaml(read_small(path))
+    except (_NotYaml, OSError, ValueError) as error:
         raise SweepSpecError(str(path), [f"must be readable as YAML, but {error}"]) from None
 
 
@@ -223,7 +261,11 @@ def _read_python(path: Path) -> Any:
     module = ModuleType("sweep_file")
     module.__file__ = str(path)
     try:
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))
+        code = read_small_bytes(path)
+    except (OSError, ValueError) as error:
+        raise SweepSpecError(str(path), [f"must be readable as Python, but {error}"]) from None
+    try:
+        exec(compile(code, path, "exec"), vars(module))
     except ValidationError as error:
         raise SweepSpecError(str(path), spec_faults(error)) from None
     except FaultsError as error:
@@ -248,7 +290,7 @@ def _words_of(error: BaseException) -> str:
 def _read_json(path: Path) -> Any:
     """JSON by its own rules: YAML does not join the halves in which JSON writes what is beyond 16 bits."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twins)
+        return json.loads(read_small(path, encoding="utf-8-sig"), object_pairs_hook=_without_twins)
     except (OSError, ValueError, RecursionError) as error:
         raise SweepSpecError(str(path), [f"must be readable as JSON, but {error}"]) from None
 

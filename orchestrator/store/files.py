@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import stat
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,7 +83,16 @@ class Folder:
         return info.mtime if info.type == FileType.File else None
 
     def read(self, name: str) -> pa.Buffer:
-        """All bytes of a file. Raises `FileNotFoundError`, or `OSError` where the file system fails."""
+        """All bytes of a file. Raises `FileNotFoundError`, or `OSError` where the file system fails.
+
+        So it does where a pipe or a device lies in its place, which may never end, and where memory does not hold it.
+        """
+        if self.is_local:
+            status = os.stat(self.at(name))
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                raise OSError(f"{self.at(name)} is a pipe, a socket or a device and not a file")
+            if status.st_size > _memory_bytes():  # a system may well promise it, and end this process for it
+                raise OSError(f"{self.at(name)} has {status.st_size:,} bytes, more than the memory of this machine")
         with self.filesystem.open_input_file(self.at(name)) as source:
             return source.read_buffer()
 
@@ -166,6 +177,14 @@ class Folder:
             logger.debug("could not delete the temporary file %s", path, exc_info=True)
 
 
+def _memory_bytes() -> float:
+    """Of this machine; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
 def _synchronize(path: str) -> None:
     """Have the disk take what was written to a file, before anything that stands on it."""
     file = os.open(path, os.O_RDWR)
@@ -197,6 +216,14 @@ def _synchronize_folder(path: str) -> None:
         os.close(folder)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a file's name that are no UTF-8, or half of a surrogate pair
+        return False
+    return True
+
+
 def open_folder(uri: str | os.PathLike[str]) -> Folder:
     """The folder a local path or a `file://`, `s3://`, `gs://`, `abfs://` or `hdfs://` URI names. Nothing is created.
 
@@ -209,7 +236,15 @@ def open_folder(uri: str | os.PathLike[str]) -> Folder:
         if not text or "\0" in text:
             came = repr(text) if text else "an empty text"
             raise FaultsError("store", [f"the store must be a path or a URI, but got {came}"])
-        return Folder(LocalFileSystem(), os.path.abspath(os.path.expanduser(text)).rstrip("/"))
+        try:
+            path = os.path.abspath(os.path.expanduser(text)).rstrip("/")
+        except FileNotFoundError:
+            rule = "the store must be a path that can be followed"
+            raise FaultsError("store", [f"{rule}, but the working folder is gone, and {text} begins there"]) from None
+        if not _is_unicode(path):
+            rule = "the store must be a path of Unicode characters, since Arrow opens no other"
+            raise FaultsError("store", [f"{rule}, but got {path!a}"])
+        return Folder(LocalFileSystem(), path)
     if faults := reach_faults(text):
         raise FaultsError("store", faults)
     try:

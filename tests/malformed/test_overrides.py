@@ -92,3 +92,10 @@ def test_an_override_of_a_billion_values_is_refused(sound: Callable, call: Calla
     call("run", "sweep.json", "--set", f"space={{{laughs}}}").assert_refused(
         "--set space: must hold at most 1,000,000 values"
     )
+
+
+def test_a_key_deeper_than_any_sweep_is_refused(sound: Callable, call: Callable, home: Path) -> None:
+    (home / "deep.json").write_text(json.dumps(sound()), encoding="utf-8")
+    ended = call("run", str(home / "deep.json"), "--set", f"space.{'.'.join('a' * 2000)}=1")
+    ended.assert_refused("a key must have at most 100 dots, but has 2,000")
+    (home / "deep.json").unlink()

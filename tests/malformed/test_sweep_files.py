@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.spec.sweep_file import read_sweep
+
 # A sound sweep in YAML, flow style; @BACKBONE@ and @TASK@ stand for what the tests have.
 SOUND = "{name: small, backbone: '@BACKBONE@', tasks: ['@TASK@'], seeds: [0], methods: [layernorm]}"
 LINES = "name: small\nbackbone: '@BACKBONE@'\ntasks: ['@TASK@']\nseeds: [0]\nmethods:\n- layernorm\n"
@@ -292,4 +294,30 @@ def test_any_value_at_any_key_is_refused_or_sound(
     assert ended.is_accepted or ended.status == 2, ended
     if not ended.is_accepted:
         ended.assert_refused(" fault")
+    path.unlink()
+
+
+def test_what_fills_a_terminal_is_cut_in_its_middle(sound: Callable, call: Callable, home: Path) -> None:
+    path = home / "long.json"
+    path.write_text(json.dumps({**sound(), "tasks": ["a" * 100_000]}), encoding="utf-8")
+    ended = call("run", str(path))
+    ended.assert_refused("no such folder", "characters) ...", "Known by name")
+    assert len(ended.err) < 10_000
+    path.unlink()
+
+
+def test_mappings_merged_into_each_other_are_refused_and_not_read(call: Callable, home: Path) -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    for depth in range(1, 30):
+        lines += [f"a{depth}: &a{depth}", f"  <<: [{', '.join([f'*a{depth - 1}'] * 9)}]"]
+    path = home / "merged.yaml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    call("run", str(path)).assert_refused("its merged mappings (<<) would hold", "more than 1,000,000")
+    path.unlink()
+
+
+def test_merged_mappings_are_read_as_yaml_has_them(home: Path) -> None:
+    path = home / "merged.yaml"
+    path.write_text("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: {<<: [*a, {z: 3}]}\n", encoding="utf-8")
+    assert read_sweep(str(path)) == {"a": {"x": 1}, "b": {"x": 1, "y": 2}, "c": {"x": 1, "z": 3}}
     path.unlink()

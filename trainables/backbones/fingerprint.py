@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trainables.backbones.tokenizer_files import settings_that_matter, vocabulary_files
+from trainables.backbones.tokenizer_files import MOST_BYTES, settings_that_matter, vocabulary_files
+from trainables.data.paths import check_file, read_json
 from trainables.faults import FaultsError
 
 
@@ -20,9 +21,12 @@ def fingerprint_of(folder: Path, model_type: str, reading: Mapping[str, Any]) ->
     is declared of how it reads a text. Raises `ValueError` where the tokenizer's settings cannot be read.
     """
     files = [folder / "config.json", *weight_files(folder)]
-    files += [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
+    named = [folder / name for name in ("tokenizer.json", "vocab.txt", "merges.txt") if (folder / name).exists()]
+    of_tokenizer = [*named, *vocabulary_files(folder)]
+    for path in of_tokenizer:
+        check_file(path, MOST_BYTES)
     digest = hashlib.sha256()
-    for path in [*files, *vocabulary_files(folder)]:
+    for path in [*files, *of_tokenizer]:
         stat = path.stat()
         digest.update(_file_hash(path, stat.st_size, stat.st_mtime_ns).encode())
     if settings := {**settings_that_matter(folder, model_type), **reading}:
@@ -39,14 +43,15 @@ def weight_files(folder: Path) -> list[Path]:
     if single.exists() or not index.exists():
         return [single] if single.exists() else []
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(read_json(index)["weight_map"].values())
         return sorted(folder / name for name in names)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise FaultsError("backbone", [f"backbone: {index} must be an index of tensors, but is none"]) from None
 
 
 @lru_cache(maxsize=64)
 def _file_hash(path: Path, size: int, changed_at: int) -> str:
     """The SHA-256 of a file's bytes, read once as long as its size and time of change stay."""
+    check_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

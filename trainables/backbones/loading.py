@@ -7,7 +7,6 @@ A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Fa
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +34,7 @@ from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.backbones.refusals import no_weights, pointers, tokenizer_faults, too_many_ids
 from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases, vocabulary_files
 from trainables.data import reachability
-from trainables.data.paths import existing_path
+from trainables.data.paths import existing_path, read_json
 from trainables.faults import FaultsError, UnavailableError
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -152,7 +151,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
     try:
         # Counting needs to know of a pooler, and a configuration does not say.
         shape = shape_held(shape, _read_sizes(files))
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, MemoryError) as error:
         faults.append(f"its weights cannot be read: {error}")
     except ValueError as fault:
         faults.append(str(fault))
@@ -293,11 +292,15 @@ def _read_declarations(name: str, folder: Path) -> tuple[sentence_transformers.L
     try:
         layout = sentence_transformers.read_layout(folder)
         folder = layout.encoder
-        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Mapping[str, Any] = read_json(folder / "config.json")
+        if not isinstance(config, dict):
+            raise ValueError(f"its config.json must hold a JSON object, but holds a {type(config).__name__}")
         shape = shape_of(config)
         return layout, shape if layout.pooling is None else replace(shape, pooling=layout.pooling)
     except FileNotFoundError:
         fault = f"must hold a config.json, but {folder} does not"
+    except OSError as error:
+        fault = f"must hold a config.json that can be read, but {error}"
     except (KeyError, TypeError) as error:
         fault = f"its config.json lacks or misstates {error}"
     except (ValueError, AttributeError) as error:

@@ -6,11 +6,12 @@ a further layer, is not computed, for the head is trained anew.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from trainables.data.paths import read_json
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
@@ -108,7 +109,7 @@ def _default_prompt(path: Path) -> str:
 def _read(path: Path, kind: type) -> Any:
     """The JSON in a file; None where there is no file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -8,15 +8,17 @@ fingerprint as it is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from trainables.data.paths import check_file, read_json
+
 # Vocabularies in other formats, read only where there is no tokenizer.json.
 VOCABULARIES = ("*.model", "vocab.json", "bpe.codes", "dict.txt", "vocab.tsv")
+MOST_BYTES = 256 << 20  # of a tokenizer.json, several times the largest there is
 
 # Settings that do not decide which word pieces a text gives here: a call states its own length and never pads.
 _WITHOUT_EFFECT = {
@@ -115,6 +117,7 @@ def num_ids(folder: Path) -> int | None:
     if tokenizer := _tokenizer(folder, frozenset()):
         highest = tokenizer.highest_id
     elif (folder / "vocab.txt").exists():
+        check_file(folder / "vocab.txt", MOST_BYTES)
         with (folder / "vocab.txt").open("rb") as lines:
             highest = sum(1 for _ in lines) - 1
     else:
@@ -171,7 +174,7 @@ def _read_tokenizer(path: Path, asked: frozenset[str], size: int, changed_at: in
 def _read_json(path: Path) -> dict[str, Any]:
     """The object in a file; an empty one where there is no file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, most_bytes=MOST_BYTES)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from trainables.config import FOLDS_RULE, is_number_of_folds
 from trainables.data.audit.checks import silence_faults
 from trainables.data.columns import OURS
+from trainables.data.paths import read_small
 from trainables.data.reading import Format, Quoting
 from trainables.data.rows import Declared
 
@@ -114,7 +115,7 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
     path, values, faults = folder / "task.json", {}, []
     if path.exists():
         try:
-            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
+            values = json.loads(read_small(path, encoding="utf-8-sig"), object_pairs_hook=_each_once)
             json.dumps(values, ensure_ascii=False).encode()
         except UnicodeDecodeError as fault:
             faults.append(f"task.json cannot be read: save it as UTF-8, which it is not ({fault})")

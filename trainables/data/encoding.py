@@ -36,6 +36,7 @@ _ELSEWHERE = {
     **dict.fromkeys("\xfb\xdb", "\xe0\xe8\xe7\xea\xe2"),  # u of Hungarian; French here
 }
 _SAMPLE = 1 << 16  # bytes
+_ZEROS = 1 << 10  # bytes at the beginning of a file that are no text where all of them are zero
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 COMPRESSIONS = (".gz", ".zip")
 _BYTE_ORDER_MARK = "\ufeff"
@@ -106,6 +107,8 @@ def read_lines(path: Path, encoding: str | None = None) -> tuple[list[str], str]
         head = content.read(1 << 12)
         if head.startswith(LFS_POINTER):
             raise ValueError("is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository")
+    if len(head) >= _ZEROS and not head.strip(b"\0"):  # of which there may be more than memory holds, in one line
+        raise ValueError("begins with zero bytes alone, as a file does whose content was never written: fetch it again")
     for begin, what in _OTHER_FORMATS.items():
         if head.startswith(begin) and (b"\0" in head or not begin.isalpha()):
             raise ValueError(f"is no text but {what}")

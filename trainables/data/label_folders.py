@@ -65,15 +65,21 @@ def find_label_folders(names: Sequence[str]) -> tuple[dict[str, Labels], list[st
 
 
 def remedy_of_nested(folder: Path) -> str:
-    """The folder within one that has none itself where folders of texts lie; begins with a semicolon, or is empty."""
+    """The folder within one that has none itself where folders of texts lie, or how texts are called.
+
+    Begins with a semicolon, or is empty.
+    """
+    may_be_texts = False
     for inner in _folders_in(folder):
         try:
             found, _ = find_label_folders([path.relative_to(inner).as_posix() for path in text_files(inner)])
+            may_be_texts |= any(not path.suffix and path.is_file() for path in _shown_in(inner))
         except OSError:
             continue
         if found:
             return f"; {inner} has folders of texts with a label each: name that"
-    return ""
+    rule = "texts that lie one a file, in folders called as their labels, must end in .txt or be called by numbers"
+    return f"; {rule}" if may_be_texts else ""
 
 
 def not_read(folder: Path, found: Mapping[str, Labels]) -> list[str]:
@@ -167,9 +173,11 @@ def _shown_in(folder: Path) -> list[Path]:
 
 
 def _texts_in(folder: Path) -> list[Path]:
-    """The texts of a folder by their names, `.txt` or else without an ending as in 20 Newsgroups; none if most are
-    others."""
+    """The texts of a folder by their names, `.txt` or else numbers as in 20 Newsgroups; none if most are others.
+
+    Without the numbers, `/etc` would be a task with the label `cron.daily`.
+    """
     files = [path for path in _shown_in(folder) if path.is_file()]
-    named = {ending: [path for path in files if path.suffix.lower() == ending] for ending in (".txt", "")}
-    texts = named[".txt"] or named[""]
+    texts = [path for path in files if path.suffix.lower() == ".txt"]
+    texts = texts or [path for path in files if path.name.isdecimal()]
     return texts if 2 * len(texts) >= len(files) else []

@@ -18,6 +18,8 @@ from typing import Any, get_args
 
 from trainables import metrics
 from trainables.config import TrialConfig
+from trainables.data.paths import check_file
+from trainables.data.paths import read_json as read_value
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.saved_names import CONFIG, FORMAT_VERSION, REFERENCES, WEIGHTS
 from trainables.methods import reference_names
@@ -105,9 +107,7 @@ def read_folder(folder: Path) -> SavedFolder:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a small file. Raises `OSError`, or `ValueError` where it is none, or too large for one."""
-    if (size := path.stat().st_size) > MOST_CONFIG_BYTES:
-        raise ValueError(f"{path.name} has {size:,} bytes, more than the {MOST_CONFIG_BYTES:,} of any configuration")
-    about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_value(path, most_bytes=MOST_CONFIG_BYTES)
     if not isinstance(about, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return about
@@ -115,6 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes in the header of a safetensors file. Raises `ValueError` where it is none that an adapter has."""
+    check_file(path)
     with path.open("rb") as file:
         size = path.stat().st_size
         prefix = file.read(8)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from trainables.config import Scalar, TrialConfig
+from trainables.data.paths import check_file
 from trainables.data.tokenized import TokenizedSplit
 from trainables.discovery import load_plugin, plugin_names
 from trainables.faults import FaultsError, unknown_name
@@ -251,6 +252,7 @@ def identity_of(method: str, options: Mapping[str, Scalar]) -> dict[str, Scalar]
 def content_hash(path: Path) -> str:
     """The SHA-256 of a file's bytes. Raises `FaultsError` where it cannot be read."""
     try:
+        check_file(path)
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     except (OSError, ValueError) as error:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trainables.data.paths import check_file, read_json
 from trainables.faults import FaultsError, unknown_name
 from trainables.methods import content_hash
 from trainables.nn.dropout import Dropout
@@ -232,8 +232,8 @@ def _sources(options: Options) -> list[_Source]:
             source = _read(folder, task, (folder / WEIGHTS).stat().st_mtime_ns)
             if task not in found or source.validation_score > found[task].validation_score:
                 found[task] = source
-    except (OSError, ValueError, SafetensorError) as error:
-        fault = f"adapters: must be folders of exported adapters that can be read, but {error}"
+    except (OSError, ValueError, SafetensorError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        fault = f"adapters: must be folders of exported adapters that can be read, but {_words_of(error)}"
         raise FaultsError("method adapter_fusion", [fault]) from None
     wanted = sorted(found) if options.tasks == "all" else sorted({name.strip() for name in options.tasks.split(",")})
     faults = []
@@ -252,6 +252,13 @@ def _sources(options: Options) -> list[_Source]:
     return [found[name] for name in wanted]
 
 
+def _words_of(error: Exception) -> str:
+    """What is wrong of a folder whose files say other things than an export's, or no more than the library says."""
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return f"a {CONFIG} lacks or misstates {error}"
+    return str(error)
+
+
 def _folders(adapters: str) -> list[Path]:
     """Every folder that may hold an adapter."""
     if "," in adapters:
@@ -263,7 +270,7 @@ def _folders(adapters: str) -> list[Path]:
 
 def _about(path: Path) -> Mapping[str, Any] | None:
     """What a folder says of its adapter; None where it is another library's, of the same file names."""
-    about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_json(path)
     return about if isinstance(about, dict) and about.get("library") == "adaptune" else None
 
 
@@ -283,8 +290,9 @@ def _unfit(about: Mapping[str, Any]) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, task: str, changed_at: int) -> _Source:
-    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    about = read_json(folder / CONFIG)
     options = about["trial_config"]["method_options"]
+    check_file(folder / WEIGHTS)
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         downs = [file.get_slice(name).get_shape() for name in file.keys() if name.endswith(f"{_PLACE}.down_proj")]  # noqa: SIM118 - no mapping
     return _Source(

@@ -165,7 +165,7 @@ def load(name: str) -> Task:
     Raises `UnavailableError` where there are none, `FaultsError` with everything that is wrong with them.
     """
     root = os.environ.get("ADAPTUNE_DATA")
-    folder = Path(root).expanduser() / name if root else None
+    folder = Path(os.path.expanduser(root)) / name if root else None
     files = f"files of a task folder (train and validation, or all: {', '.join(ENDINGS)}) or the data set as published"
     rule = f"needs {files} in a folder of its name in the folder that the variable ADAPTUNE_DATA names"
     if folder is None or not folder.is_dir():

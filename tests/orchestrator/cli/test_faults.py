@@ -100,6 +100,13 @@ def test_a_place_that_cannot_be_written_is_refused(
         ["export", "nowhere"],
         ["plan", "quickstart", "--set", "no equals sign"],
         ["plan", "quickstart", "--devices", "0"],
+        ["plan", "quickstart", "--devices", "99999999999999999999999"],
+        ["measure", "nowhere", "--threads", "99999999999999999999999"],
+        ["plan", "quickstart", "--store", "no-utf-8-\udcff"],
+        ["status", "no-utf-8-\udcff"],
+        ["sequence", "toy/sentiment", "toy/topic", "--store", "~nobody-here/x"],
+        ["sequence", "toy/sentiment", "toy/topic", "--store", "a\0b"],
+        ["sequence", "toy/sentiment", "toy/topic", "--seeds", "99999999999999999999999"],
     ],
 )
 def test_a_faulty_command_line_is_refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -254,6 +254,17 @@ def test_a_row_that_was_torn_is_written_anew(done: Path, values: dict[str, Any],
     assert told == [(cell["task"], cell["outputs_sha256"]) for cell in whole["cells"]]
 
 
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "[]", "{}", '{"cells": 3, "training": {}}', '{"cells": [3], "training": []}']
+)
+def test_what_is_no_row_is_said_and_no_traceback(done: Path, tmp_path: Path, content: str) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(done, store)
+    next((store / "rows").iterdir()).write_text(content, encoding="utf-8")
+    with pytest.raises(FaultsError, match="must be the folder of a sequence that was run, but"):
+        adaptune.load_sequence(store)
+
+
 def test_an_error_is_kept_without_secrets(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,7 +228,7 @@ class TestDescribe:
         [
             (None, "must hold a config.json"),
             ("{", "Expecting property name"),
-            ("[]", "no attribute"),
+            ("[]", "holds a list"),
             ('{"model_type": "t5"}', "'t5' is an encoder with a decoder"),
             ('{"model_type": "bert"}', "must hold 'vocab_size'"),
         ],

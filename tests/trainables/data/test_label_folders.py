@@ -90,13 +90,21 @@ def test_what_is_no_text_is_told_and_not_read(tmp_path: Path) -> None:
 def test_folders_of_anything_are_refused_without_being_read(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "program").write_bytes(b"\x7fELF\x02\x01\x01\0\0\0")
-        with (tmp_path / name / "memory").open("wb") as content:
+        (tmp_path / name / "1").write_bytes(b"\x7fELF\x02\x01\x01\0\0\0")
+        with (tmp_path / name / "2").open("wb") as content:
             content.truncate(1 << 40)  # as the memory of a running system shows itself in its file system
     with pytest.raises(FaultsError) as refusal:
         tasks.load(str(tmp_path))
-    assert "one/memory is of 1,048,576 MiB, more than the 32 that one text may have" in str(refusal.value)
-    assert "one/program is no text: it holds zero bytes" in str(refusal.value)
+    assert "one/2 is of 1,048,576 MiB, more than the 32 that one text may have" in str(refusal.value)
+    assert "one/1 is no text: it holds zero bytes" in str(refusal.value)
+
+
+def test_files_of_any_name_in_folders_of_any_name_are_no_task(tmp_path: Path) -> None:
+    for name in ("cron.daily", "pam.d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sudo").write_text("what a system is set up with", encoding="utf-8")
+    with pytest.raises(FaultsError, match=r"train: needs a file .*must end in \.txt or be called by numbers"):
+        tasks.load(str(tmp_path))
 
 
 def test_of_files_that_are_no_texts_a_thousand_are_enough(tmp_path: Path) -> None:

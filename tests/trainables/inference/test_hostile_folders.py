@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_a_head_takes_no_more_memory_than_the_file_has(folder: Path) -> None:
     [
         (b"[" * 100_000, "must hold adapter_config.json"),
         (b"[]", "adapter_config.json is no JSON object"),
-        (b"{" + b" " * 2**20 + b"}", "more than the 1,048,576 of any configuration"),
+        (b"{" + b" " * 2**20 + b"}", "more than the 1,048,576 that it may have"),
         (b"\xff", "must hold adapter_config.json"),
         (b"{}", "trial_config is required"),
     ],
@@ -190,3 +191,11 @@ def test_nothing_outside_the_folder_is_read(folder: Path, tmp_path: Path) -> Non
 def test_an_adapter_that_is_sound_is_loaded_after_all(folder: Path) -> None:
     assert trainables.load(folder).predict(["good"])[0] in ("a", "b")
     assert torch.isfinite(trainables.load(folder).model.head.weight).all()
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_pipe_is_not_read(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(FaultsError, match=f"{name} is a pipe, a socket or a device and not a file"):
+        trainables.load(folder)

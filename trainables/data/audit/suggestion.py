@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.data.layout import DECLARATION, ending_of
+from trainables.data.paths import read_json
 from trainables.task import Reading, Task
 
 _MANY_NAMES = 100  # of classes, which a task.json would hardly be read for
@@ -16,7 +17,7 @@ _MANY_NAMES = 100  # of classes, which a task.json would hardly be read for
 def declared_in(folder: Path) -> dict[str, Any]:
     """What a folder's task.json says, as it is written; empty where there is none."""
     path = folder / DECLARATION
-    return json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else {}
+    return dict(read_json(path, encoding="utf-8-sig")) if path.exists() else {}
 
 
 def suggest(task: Task, declared: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pyarrow as pa
 from huggingface_hub import try_to_load_from_cache
 from tokenizers import Encoding, Tokenizer
 
-from trainables.data.paths import existing_path
+from trainables.data.paths import existing_path, read_json
 from trainables.faults import FaultsError
 from trainables.packaged import PACKAGED, packaged_folder
 
@@ -79,7 +78,7 @@ def _tokenizer(path: Path, changed_at: int) -> Tokenizer:
 
 def _positions(path: Path) -> int | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings")
+        found = read_json(path).get("max_position_embeddings")
     except (OSError, ValueError, AttributeError):  # a fault for whoever reads the weights
         return None
     return found if isinstance(found, int) else None

@@ -13,20 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainables.data.paths import check_file
 from trainables.faults import FaultsError
 from trainables.methods.no_bert.words import hash_word
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 1 << 20  # characters of the first line: a word and some thousand numbers have far fewer
+
 
 def vector_width(path: Path) -> int:
     """The numbers of a vector, from the file's first vector alone. Raises `FaultsError` where there is none."""
     try:
+        check_file(path)
         with path.open(encoding="utf-8", errors="surrogateescape") as lines:
-            parts = _parts(next(lines, ""))
+            parts = _parts(lines.readline(_LONGEST))
             if _is_header(parts):
-                parts = _parts(next(lines, ""))
-    except OSError as error:
+                parts = _parts(lines.readline(_LONGEST))
+    except (OSError, ValueError) as error:
         raise FaultsError("vectors", [f"must be a readable file, but {error}"]) from None
     if len(parts) < 2 or _numbers(parts[1:]) is None:
         rule = "must hold a word and its numbers on each line, parted by blanks"
