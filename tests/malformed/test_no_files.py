@@ -26,14 +26,14 @@ def a_tebibyte(path: Path) -> None:
         file.truncate(1 << 40)
 
 
-NO_FILES = {
+CASES = {
     pipe: "is a pipe, a socket or a device and not a file",
     link_to_a_pipe: "is a pipe, a socket or a device and not a file",
     a_tebibyte: "has 1,099,511,627,776 bytes",
 }
 
 
-@pytest.mark.parametrize("put", NO_FILES)
+@pytest.mark.parametrize("put", CASES)
 @pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer.json", "added_tokens.json", "merges.txt"])
 def test_of_a_backbone(
     name: str, put: Callable[[Path], None], sound: Callable, call: Callable, home: Path, tmp_path: Path
@@ -42,14 +42,14 @@ def test_of_a_backbone(
     (folder / name).unlink(missing_ok=True)
     put(folder / name)
     (tmp_path / "sweep.json").write_text(json.dumps({**sound(), "backbone": str(folder)}), encoding="utf-8")
-    call("plan", str(tmp_path / "sweep.json")).assert_refused(f"{name} {NO_FILES[put]}")
+    call("plan", str(tmp_path / "sweep.json")).assert_refused(f"{name} {CASES[put]}")
 
 
-@pytest.mark.parametrize("put", NO_FILES)
+@pytest.mark.parametrize("put", CASES)
 def test_of_a_task(put: Callable[[Path], None], good_folder: Path, call: Callable, home: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(good_folder, tmp_path / "task"))
     put(folder / "task.json")
-    call("data", str(folder)).assert_refused(f"task.json cannot be read: task.json {NO_FILES[put]}")
+    call("data", str(folder)).assert_refused(f"task.json cannot be read: task.json {CASES[put]}")
 
 
 def test_rows_of_zeros_alone_are_none(good_folder: Path, call: Callable, home: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_of_a_sweep(ending: str, call: Callable, home: Path, tmp_path: Path) -> 
     call("run", str(tmp_path / f"sweep{ending}")).assert_refused(f"sweep{ending} has 1,099,511,627,776 bytes")
 
 
-@pytest.mark.parametrize("put", NO_FILES)
+@pytest.mark.parametrize("put", CASES)
 def test_of_a_fused_adapter(
     put: Callable[[Path], None], sound: Callable, call: Callable, home: Path, tmp_path: Path
 ) -> None:
@@ -74,7 +74,7 @@ def test_of_a_fused_adapter(
         put(tmp_path / name / "adapter_config.json")
     methods = [{"adapter_fusion": {"adapters": f"{tmp_path / 'one'},{tmp_path / 'two'}"}}]
     (tmp_path / "sweep.json").write_text(json.dumps({**sound(), "methods": methods}), encoding="utf-8")
-    call("plan", str(tmp_path / "sweep.json")).assert_refused(f"adapter_config.json {NO_FILES[put]}")
+    call("plan", str(tmp_path / "sweep.json")).assert_refused(f"adapter_config.json {CASES[put]}")
 
 
 def test_word_vectors_that_are_none(sound: Callable, call: Callable, home: Path, tmp_path: Path) -> None:
