@@ -87,7 +87,9 @@ def _names(contents: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str | Non
     called = {}
     for name, several in by_name.items():
         fingerprints = {fingerprint for fingerprint, _ in several}
-        shown, plain = _shortest(fingerprints), next(filter(_is_single, (completed[name], fingerprints)), set[str]())
+        shown = _shortest(fingerprints)
+        rivals = completed[name] or fingerprints
+        plain = rivals if len(rivals) == 1 else set[str]()  # what keeps the name
         for fingerprint, folds in several:
             own = name if fingerprint in plain else f"{name}@{fingerprint[:shown]}"
             has_others = len({other for same, other in several if same == fingerprint}) > 1
@@ -95,10 +97,6 @@ def _names(contents: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str | Non
             if own != name:
                 called[name, fingerprint, folds] = own
     return called
-
-
-def _is_single(found: set[str]) -> bool:
-    return len(found) == 1
 
 
 def _shortest(fingerprints: Collection[str]) -> int:
