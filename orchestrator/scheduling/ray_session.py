@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import ray
 
+from orchestrator.scheduling.bare_ray import bare_ray
 from orchestrator.scheduling.closed_ray import (
     OPTIONS,
     closed_ray,
@@ -87,7 +88,11 @@ def connect(address: str | None, **options: Any) -> None:
     try:
         if address is not None:
             _knock(address)
-        with loopback_kept(), started_patiently() if address is None else contextlib.nullcontext():
+        with contextlib.ExitStack() as adjusted:
+            adjusted.enter_context(loopback_kept())
+            if address is None:
+                adjusted.enter_context(started_patiently())
+                adjusted.enter_context(bare_ray())
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("Ray did not start", exc_info=True)

@@ -18,6 +18,7 @@ from trainables.nn.kernels import triton
 from trainables.nn.kernels.bottleneck import add_bottleneck
 from trainables.nn.layers import Embeddings
 from trainables.nn.pieces import Pieces, lay, pieces_of
+from trainables.training.device_data import multiple_of_8
 
 pytestmark = pytest.mark.gpu
 
@@ -61,7 +62,7 @@ def assert_near(pairs: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> None:
 def make_pieces() -> Pieces:
     lengths = np.array([3, 20, 1, 9, 64, 17])
     rng = np.random.default_rng(0)
-    laid = lay(np.arange(6), lengths, 3, multiple_of=8)
+    laid = lay(np.arange(6), lengths, 3, round_up=multiple_of_8)
     return pieces_of(laid, rng.integers(0, 40, lengths.sum()), rng.integers(0, 2, lengths.sum()), DEVICE)
 
 

@@ -190,7 +190,12 @@ def _joined(parts: Mapping[str, Tensor]) -> Tensor:
         sizes = ", ".join(f"{name} is {tuple(tensor.shape)}" for name, tensor in parts.items())
         raise ValueError(f"tensors must have the configuration's sizes, but {sizes}, which cannot be joined")
     plain = [tensor.to(torch.float32) for tensor in parts.values()]
-    return plain[0] if len(plain) == 1 else torch.cat(plain)
+    if len(plain) == 1:
+        return plain[0]
+    if plain[0].is_meta:  # torch.cat of these would first load all of torch's compiler, which takes half a second
+        num_rows = sum(tensor.shape[0] for tensor in plain)
+        return torch.empty(num_rows, *plain[0].shape[1:], device="meta")
+    return torch.cat(plain)
 
 
 def _plain_name(prefix: str, name: str) -> str:

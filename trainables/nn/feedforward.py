@@ -8,7 +8,7 @@ Suffixes: N rows (word pieces of all sequences), D hidden width, I intermediate 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,20 @@ BLOCK_ROWS = 512
 Weights = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
 
-def feed_forward(hidden_ND: Tensor, weights: Weights, activation: Activation, *, is_gated: bool = False) -> Tensor:
+def feed_forward(
+    hidden_ND: Tensor,
+    weights: Weights,
+    activation: Activation,
+    *,
+    is_gated: bool = False,
+    wanted: Sequence[slice] | None = None,
+) -> Tensor:
     """W2 f(W1 x + b1) + b2 with frozen weights (W1 (I, D), b1, W2 (D, I), b2), in their dtype; biases may be None.
 
-    Where it is gated, W1 is (2I, D), and the first half of what it gives is multiplied by the second after f.
+    Where it is gated, W1 is (2I, D), and the first half of what it gives is multiplied by the second after f. Rows in
+    no slice of `wanted`, in ascending order, may come out as zeros; None wants all.
     """
-    out_ND: Tensor = _FeedForward.apply(hidden_ND, *weights, activation, is_gated)
+    out_ND: Tensor = _FeedForward.apply(hidden_ND, *weights, activation, is_gated, wanted)
     return out_ND
 
 
@@ -52,16 +60,21 @@ class _FeedForward(torch.autograd.Function):
         down_bias: Tensor | None,
         activation: Activation,
         is_gated: bool,
+        wanted: Sequence[slice] | None,
     ) -> Tensor:
-        kept, out = [], []
-        for block in _blocks(rows_ND):
+        kept, out, end = [], [], 0
+        blocks = list(_blocks(rows_ND, wanted))
+        for block in blocks:
+            out += _zeros(rows_ND, end, block.start, down.shape[0])
             before = linear(rows_ND[block], up, up_bias)
             after = _gate(before, activation) if is_gated else activate(before, activation)
             out.append(linear(after, down, down_bias))
+            end = block.stop
             if ctx.needs_input_grad[0]:
                 kept.append(before)
+        out += _zeros(rows_ND, end, len(rows_ND), down.shape[0])
         ctx.save_for_backward(up, down, *kept)
-        ctx.activation, ctx.is_gated = activation, is_gated
+        ctx.activation, ctx.is_gated, ctx.blocks = activation, is_gated, blocks
         return torch.cat(out) if len(out) > 1 else out[0]
 
     @staticmethod
@@ -69,10 +82,14 @@ class _FeedForward(torch.autograd.Function):
         up, down, *kept = ctx.saved_tensors
         grad_out_ND = grads[0].contiguous()
         grad_ND = torch.empty_like(grad_out_ND)
-        for block, before in zip(_blocks(grad_ND), kept, strict=True):
+        end = 0
+        for block, before in zip(ctx.blocks, kept, strict=True):
+            grad_ND[end : block.start] = 0
+            end = block.stop
             differentiated = _differentiate_gate if ctx.is_gated else differentiate
             torch.mm(differentiated(before, grad_out_ND[block] @ down, ctx.activation), up, out=grad_ND[block])
-        return grad_ND, None, None, None, None, None, None
+        grad_ND[end:] = 0
+        return grad_ND, *(None for _ in ctx.needs_input_grad[1:])
 
 
 def _gate(before_NU: Tensor, activation: Activation) -> Tensor:
@@ -88,7 +105,24 @@ def _differentiate_gate(before_NU: Tensor, grad_NI: Tensor, activation: Activati
     return torch.cat([grad_activated, grad_NI * activate(activated, activation)], dim=1)
 
 
-def _blocks(rows_ND: Tensor) -> Iterator[slice]:
-    size = BLOCK_ROWS if rows_ND.device.type == "cpu" else rows_ND.shape[0]
-    for first in range(0, rows_ND.shape[0], size):
-        yield slice(first, first + size)
+def _blocks(rows_ND: Tensor, wanted: Sequence[slice] | None) -> Iterator[slice]:
+    """All wanted rows, on a CPU at most so many at a time, and between two slices of a block what nobody wants."""
+    size = BLOCK_ROWS if rows_ND.device.type == "cpu" else max(1, len(rows_ND))
+    first = last = 0
+    for part in [slice(0, len(rows_ND))] if wanted is None else wanted:
+        if last > first and part.stop - first > size:
+            yield slice(first, last)
+            first = last
+        if last == first:
+            first = part.start
+        last = part.stop
+        while last - first > size:
+            yield slice(first, first + size)
+            first += size
+    if last > first:
+        yield slice(first, last)
+
+
+def _zeros(rows_ND: Tensor, first: int, last: int, width: int) -> list[Tensor]:
+    """What stands in the place of rows first..last-1, which nobody wants, if there are any."""
+    return [rows_ND.new_zeros(last - first, width)] if last > first else []

@@ -278,13 +278,17 @@ class EncoderLayer(nn.Module):
         """The first token's output (S, D) alone, where that is all a classifier reads of the last layer."""
         raise NotImplementedError
 
-    def _project(self, read_ND: Tensor, dropout: Dropout | None = None) -> Tensor:
-        """Feed-forward up to and with its second product, with dropout before that where the model has any."""
+    def _project(self, read_ND: Tensor, pieces: Pieces | None, dropout: Dropout | None = None) -> Tensor:
+        """Feed-forward up to and with its second product, with dropout before that where the model has any.
+
+        `pieces`: what the rows are; None where each is a sequence's first.
+        """
         up, down = self.intermediate, self.feedforward_output.dense
         drops = dropout is not None and dropout.rates_K is not None
         if up.is_frozen_in(read_ND.dtype) and down.is_frozen_in(read_ND.dtype) and not drops:
             weights = (up.weight, up.bias, down.weight, down.bias)
-            return feed_forward(read_ND, weights, self.activation, is_gated=self.is_gated)
+            wanted = None if pieces is None else pieces.filled
+            return feed_forward(read_ND, weights, self.activation, is_gated=self.is_gated, wanted=wanted)
         inner_NU = up(read_ND)
         inner_NI = gate(inner_NU, self.activation) if self.is_gated else self.activation(inner_NU)
         projected: Tensor = down(inner_NI if dropout is None else dropout(inner_NI))

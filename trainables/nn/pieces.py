@@ -9,6 +9,7 @@ Suffixes: K trials, B sequences a trial, S = K*B, M rows a trial, N = K*M, L len
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,7 @@ class Pieces:
     sequences: Sequences
     num_trials: int
     num_dummies: int | None  # None: the host does not know
+    filled: Sequence[slice] | None = None  # the rows that are no dummies, or few of them; None: all, or not known here
     relative: object = None  # what attention adds to its scores by distance, see `nn.relative`; None: nothing
 
     @property
@@ -142,6 +144,7 @@ class Laid:
     lengths_S: np.ndarray  # int64
     num_trials: int
     rows_per_trial: int  # M
+    filled: Sequence[slice]  # of each trial's segment the rows up to its last sequence's end, rounded up
 
     @property
     def num_rows(self) -> int:
@@ -167,17 +170,27 @@ class Laid:
         return owners
 
 
-def lay(rows_S: np.ndarray, lengths_S: np.ndarray, num_trials: int, *, multiple_of: int = 1) -> Laid:
+def lay(
+    rows_S: np.ndarray, lengths_S: np.ndarray, num_trials: int, *, round_up: Callable[[int], int] | None = None
+) -> Laid:
     """Lay S = K*B sequences, trial after trial, into K segments of as many rows as the longest needs.
 
-    `multiple_of` rounds that number up.
+    `round_up` gives the rows that a trial is given which needs so many; no fewer to one that needs more.
     """
     lengths_S = lengths_S.astype(np.int64)
     lengths_KB = lengths_S.reshape(num_trials, -1)
-    longest = -(-int(lengths_KB.sum(axis=1).max()) // multiple_of) * multiple_of
+    rows_K = [rows if round_up is None else round_up(rows) for rows in lengths_KB.sum(axis=1).tolist()]
+    longest = max(rows_K)
     within_KB = np.cumsum(lengths_KB, axis=1) - lengths_KB
-    starts_S = (within_KB + longest * np.arange(num_trials)[:, None]).reshape(-1)
-    return Laid(rows_S=rows_S, starts_S=starts_S, lengths_S=lengths_S, num_trials=num_trials, rows_per_trial=longest)
+    starts_K = longest * np.arange(num_trials)
+    return Laid(
+        rows_S=rows_S,
+        starts_S=(within_KB + starts_K[:, None]).reshape(-1),
+        lengths_S=lengths_S,
+        num_trials=num_trials,
+        rows_per_trial=longest,
+        filled=[slice(start, start + rows) for start, rows in zip(starts_K.tolist(), rows_K, strict=True)],
+    )
 
 
 def pieces_of(laid: Laid, ids_T: np.ndarray, types_T: np.ndarray, device: torch.device) -> Pieces:
@@ -197,6 +210,7 @@ def pieces_of(laid: Laid, ids_T: np.ndarray, types_T: np.ndarray, device: torch.
         ),
         num_trials=laid.num_trials,
         num_dummies=laid.num_rows - len(laid.places_T),
+        filled=laid.filled,
     )
 
 

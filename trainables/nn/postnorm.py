@@ -52,17 +52,17 @@ class PostNormLayer(EncoderLayer):
 
     def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         beside = None if self.branch is None else self.branch(hidden_ND, pieces)
-        return self._feed_forward(self._attend(self.attention(hidden_ND, pieces), hidden_ND), beside)
+        return self._feed_forward(self._attend(self.attention(hidden_ND, pieces), hidden_ND), beside, pieces)
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         beside = None if self.branch is None else self.branch.first(hidden_ND, pieces)
         attended_SD = self.attention.first(hidden_ND, pieces)
-        return self._feed_forward(self._attend(attended_SD, pieces.first(hidden_ND)), beside)
+        return self._feed_forward(self._attend(attended_SD, pieces.first(hidden_ND)), beside, None)
 
     def _attend(self, attended_ND: Tensor, residual_ND: Tensor) -> Tensor:
         output = self.attention_output
         return output(output.dense(attended_ND), residual_ND)
 
-    def _feed_forward(self, hidden_ND: Tensor, beside: Tensor | None) -> Tensor:
+    def _feed_forward(self, hidden_ND: Tensor, beside: Tensor | None, pieces: Pieces | None) -> Tensor:
         residual_ND = hidden_ND if beside is None else hidden_ND + beside
-        return self.feedforward_output(self._project(hidden_ND, self.inner_dropout), residual_ND)
+        return self.feedforward_output(self._project(hidden_ND, pieces, self.inner_dropout), residual_ND)

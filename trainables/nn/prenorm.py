@@ -57,19 +57,21 @@ class PreNormLayer(EncoderLayer):
     def forward(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         read_ND = self.attention_norm(hidden_ND)
         beside = None if self.branch is None else self.branch(read_ND, pieces)
-        return self._add(self.attention(read_ND, pieces), hidden_ND, read_ND, beside)
+        return self._add(self.attention(read_ND, pieces), hidden_ND, read_ND, beside, pieces)
 
     def first(self, hidden_ND: Tensor, pieces: Pieces) -> Tensor:
         read_ND = self.attention_norm(hidden_ND)
         beside = None if self.branch is None else self.branch.first(read_ND, pieces)
         attended_SD = self.attention.first(read_ND, pieces)
-        return self._add(attended_SD, pieces.first(hidden_ND), pieces.first(read_ND), beside)
+        return self._add(attended_SD, pieces.first(hidden_ND), pieces.first(read_ND), beside, None)
 
-    def _add(self, attended_ND: Tensor, hidden_ND: Tensor, read_ND: Tensor, beside: Tensor | None) -> Tensor:
+    def _add(
+        self, attended_ND: Tensor, hidden_ND: Tensor, read_ND: Tensor, beside: Tensor | None, pieces: Pieces | None
+    ) -> Tensor:
         """The layer's result, of what attention makes of `read_ND`."""
         output = self.attention_output
         hidden_ND = output(output.dense(attended_ND), hidden_ND, self.attention_norm, read_ND)
         read_ND = self.feedforward_norm(hidden_ND)
-        projected_ND = self._project(read_ND, self.inner_dropout)
+        projected_ND = self._project(read_ND, pieces, self.inner_dropout)
         residual_ND = hidden_ND if beside is None else hidden_ND + beside
         return self.feedforward_output(projected_ND, residual_ND, self.feedforward_norm, read_ND)

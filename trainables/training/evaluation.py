@@ -19,7 +19,7 @@ from trainables.device.memory import is_out_of_memory
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.encoder import Prefix
 from trainables.nn.pieces import Laid, Pieces, lay, pieces_of
-from trainables.training.device_data import on_device
+from trainables.training.device_data import few_sizes, multiple_of_8, on_device
 from trainables.training.loss import NOWHERE, TrainingDivergedError, example_losses
 from trainables.training.model import AdaptedModel
 
@@ -27,6 +27,9 @@ from trainables.training.model import AdaptedModel
 MAX_TOKENS = {"cpu": 2048, "cuda": 65_536}
 
 THRESHOLD = 0.5  # of a label's probability, beyond which a row has it; the same for all, and tuned for none
+
+# What the rows of a trial's segment are rounded up by.
+_ROUND_UP = {"cpu": few_sizes, "cuda": multiple_of_8}
 
 PrefixOf = Callable[[Laid], Prefix]  # of the rows of a batch
 
@@ -134,7 +137,7 @@ def predict_there(model: AdaptedModel, split: TokenizedSplit) -> np.ndarray:
         lengths = split.lengths[rows]
         try:
             rows_S = order_on_device[start : start + len(rows)].repeat(num_trials)
-            pieces, _ = data.batch(rows_S, num_trials, -(-int(lengths.sum()) // 8) * 8, int(lengths.max()))
+            pieces, _ = data.batch(rows_S, num_trials, multiple_of_8(int(lengths.sum())), int(lengths.max()))
             logits = model(pieces).view(num_trials, len(rows), -1)
         except Exception as error:
             if not is_out_of_memory(error) or len(rows) == 1:
@@ -157,7 +160,7 @@ def to_device(
     split: TokenizedSplit, rows: np.ndarray, num_trials: int, device: torch.device
 ) -> tuple[Laid, Pieces, Tensor]:
     """A batch of rows, those of trial after trial, as many of each: where they lie, their word pieces, their labels."""
-    laid = lay(rows, split.lengths[rows], num_trials, multiple_of=8 if device.type == "cuda" else 1)
+    laid = lay(rows, split.lengths[rows], num_trials, round_up=_ROUND_UP[device.type])
     sources = np.repeat(split.offsets[rows], laid.lengths_S) + laid.positions_T
     pieces = pieces_of(laid, split.input_ids[sources], split.token_type_ids[sources], device)
     labels = split.labels[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import grpc
 import pytest
 
 from orchestrator.store import Store
-from tests.listening import Listener, listeners
+from tests.listening import Listener, listeners, with_descendants
 
 pytestmark = [
     pytest.mark.ray,
@@ -30,9 +31,8 @@ GRPC = {
     "gcs_server": ["/ray.rpc.InternalKVGcsService/InternalKVGet", "/ray.rpc.JobInfoGcsService/AddJob"],
     "raylet": ["/ray.rpc.NodeManagerService/GetSystemConfig", "/ray.rpc.ObjectManagerService/Push"],
     "worker": ["/ray.rpc.CoreWorkerService/PushTask"],
-    "DashboardAgent": ["/ray.rpc.ReporterService/GetTraceback"],
 }
-HTTP = {"RuntimeEnvAgent": "/get_or_create_runtime_env", "DashboardAgent": "/api/job_agent/jobs/"}
+HTTP = {"RuntimeEnvAgent": "/get_or_create_runtime_env"}
 REFUSED = {"UNAUTHENTICATED", "401"}
 # A port of a process with several serves one of its services, and does not know the other.
 UNKNOWN = "UNIMPLEMENTED"
@@ -42,9 +42,15 @@ def kind(listener: Listener) -> str:
     program = Path(listener.command.split()[0]).name
     if program in ("gcs_server", "raylet"):
         return program
-    if listener.command.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent")):
-        return listener.command.removeprefix("ray::").split()[0]
+    if listener.command.startswith("ray::RuntimeEnvAgent"):
+        return "RuntimeEnvAgent"
     return "worker"  # the driver, the pool, an engine, a trial's process
+
+
+def command(process: int) -> str:
+    with contextlib.suppress(OSError):  # it has ended
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
 
 
 def speaks_http(port: int) -> bool:
@@ -88,6 +94,9 @@ def test_a_sweep_s_ray_is_reached_from_this_machine_alone_and_does_nothing_witho
         found = listeners(driver.pid)
         assert {kind(listener) for listener in found} == {*GRPC, *HTTP}
         assert any("EngineActor" in listener.command for listener in found)
+        started = " ".join(command(process) for process in with_descendants(driver.pid))
+        assert "EnginePool" in started
+        assert not [name for name in ("dashboard.py", "monitor.py") if name in started]  # a sweep has no use for them
         assert [listener for listener in found if not listener.is_loopback] == []
         for listener in found:
             told = answers(listener) - {UNKNOWN}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from trainables.nn import feedforward as module
@@ -56,6 +60,44 @@ def test_bf16_stays_near_float32(name: str) -> None:
     for mine, expected in zip(ours, with_gradient(plain(hidden, weights(), ACTIVATIONS[name]), hidden), strict=True):
         assert mine.dtype == torch.bfloat16
         torch.testing.assert_close(mine.float(), expected, rtol=0.05, atol=0.15)
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> tuple[int, list[slice]]:
+    """A number of rows, and some of them as slices of equal distances: what trials' segments are filled with."""
+    num_trials, distance = draw(st.integers(1, 5)), draw(st.integers(1, 12))
+    filled = draw(st.lists(st.integers(1, distance), min_size=num_trials, max_size=num_trials))
+    return num_trials * distance, [slice(k * distance, k * distance + rows) for k, rows in enumerate(filled)]
+
+
+@settings(deadline=None)
+@given(where=slices(), block_rows=st.sampled_from([1, 4, 7, 512]))
+def test_rows_that_nobody_wants_are_left_out(where: tuple[int, list[slice]], block_rows: int) -> None:
+    num_rows, wanted = where
+    is_wanted = torch.zeros(num_rows, dtype=torch.bool)
+    for part in wanted:
+        is_wanted[part] = True
+    hidden = random(num_rows, WIDTH, seed=7).requires_grad_()
+    upstream = random(num_rows, WIDTH, seed=8) * is_wanted[:, None]  # nothing comes from what nobody reads
+    expected = plain(hidden, weights(), F.gelu)
+    (expected_grad,) = torch.autograd.grad(expected, hidden, upstream)
+    with mock.patch.object(module, "BLOCK_ROWS", block_rows):
+        ours = feed_forward(hidden, weights(), F.gelu, wanted=wanted)
+        (grad,) = torch.autograd.grad(ours, hidden, upstream)
+    torch.testing.assert_close(ours[is_wanted], expected[is_wanted], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-5, atol=1e-5)
+    assert torch.isfinite(ours).all()
+
+
+def test_small_segments_share_a_block_and_large_ones_leave_out_what_fills_them_up() -> None:
+    small = [slice(0, 5), slice(8, 10), slice(16, 23)]
+    assert list(module._blocks(torch.empty(24, 1), small)) == [slice(0, 23)]
+    large = [slice(0, 400), slice(450, 900)]
+    assert list(module._blocks(torch.empty(900, 1), large)) == large
+    longer = [slice(0, 1000), slice(1200, 2400)]
+    assert list(module._blocks(torch.empty(2400, 1), longer)) == [
+        slice(0, 512), slice(512, 1000), slice(1200, 1712), slice(1712, 2224), slice(2224, 2400)
+    ]  # fmt: skip
 
 
 def test_a_gradient_that_is_not_contiguous_is_understood() -> None:

@@ -57,7 +57,7 @@ class TestPreNorm:
         for end, norm in ((layer.attention_output, layer.attention_norm), (layer.feedforward_output, None)):
             norm = norm or layer.feedforward_norm
             x = expected
-            h = attended if end is layer.attention_output else layer._project(norm(x))
+            h = attended if end is layer.attention_output else layer._project(norm(x), None)
             expected = h + x
             if end.adapter is not None:
                 reads = {"projection": h, "normalised": norm(h + x), "input": norm(x)}[PLACEMENTS[placement][2]]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.nn.pieces import Laid, Pieces, lay, pieces_of
+from trainables.training.device_data import multiple_of_8
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ def examples(draw: st.DrawFn) -> Example:
     rng = np.random.default_rng(draw(st.integers(0, 100)))
     ids = [rng.integers(1, 1000, length) for length in lengths]  # never 0, as dummy rows are
     types = [rng.integers(0, 2, length) for length in lengths]
-    laid = lay(rng.integers(0, 50, size), lengths, num_trials, multiple_of=draw(st.sampled_from([1, 8])))
+    laid = lay(rng.integers(0, 50, size), lengths, num_trials, round_up=draw(st.sampled_from([None, multiple_of_8])))
     return Example(ids, types, laid, pieces_of(laid, np.concatenate(ids), np.concatenate(types), CPU))
 
 
@@ -73,12 +74,16 @@ def test_each_trial_has_a_segment_of_its_own_with_dummy_rows_last(example: Examp
     for trial, (owners, length) in enumerate(zip(owners_KM, needed, strict=True)):
         assert (owners[:length] // per_trial == trial).all()
         assert (owners[length:] == len(laid.rows_S)).all()
+        filled = laid.filled[trial]
+        assert filled.start == trial * laid.rows_per_trial
+        assert length <= filled.stop - filled.start <= min(length + 7, laid.rows_per_trial)
+    assert example.pieces.filled == laid.filled
 
 
 def test_a_segment_is_as_long_as_the_longest_trial_needs_and_a_multiple_of_what_is_asked() -> None:
     rows, lengths = np.arange(4), np.array([3, 2, 4, 6])
     assert lay(rows, lengths, 2).rows_per_trial == 10
-    assert lay(rows, lengths, 2, multiple_of=8).rows_per_trial == 16
+    assert lay(rows, lengths, 2, round_up=multiple_of_8).rows_per_trial == 16
     assert lay(rows, lengths, 2).starts_S.tolist() == [0, 3, 10, 14]
     assert lay(rows, lengths, 1).rows_per_trial == 15
 

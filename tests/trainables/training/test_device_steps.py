@@ -32,12 +32,20 @@ from tests.trainables.training.packable import (
     make_running,
 )
 from tests.trainables.training.tape import TapeCapture
+from trainables.data.tokenized import TokenizedSplit
 from trainables.methods import is_fitted, method_names
 from trainables.nn.encoder import Encoder
 from trainables.nn.kernels import native
 from trainables.training import pack as pack_module
 from trainables.training.captured_step import CapturedSteps
-from trainables.training.device_data import Course, TrialCourse, bucket_of_length, bucket_of_rows, on_device
+from trainables.training.device_data import (
+    Course,
+    TrialCourse,
+    bucket_of_length,
+    bucket_of_rows,
+    few_sizes,
+    on_device,
+)
 from trainables.training.evaluation import predict_stacked, predict_there, to_device
 from trainables.training.model import build_model, stack_key
 from trainables.training.optimizer import learning_rate
@@ -106,6 +114,34 @@ def test_a_bucket_wastes_at_most_a_quarter(num_rows: int) -> None:
 
 def test_there_are_four_buckets_between_a_number_and_its_double() -> None:
     assert {bucket_of_rows(each) for each in range(513, 1025)} == {640, 768, 896, 1024}
+
+
+@given(num_rows=st.integers(1, 10**6))
+def test_a_segment_on_a_cpu_wastes_at_most_a_32nd(num_rows: int) -> None:
+    rows = few_sizes(num_rows)
+    assert num_rows <= rows <= num_rows + num_rows / 32
+    assert few_sizes(rows) == rows
+
+
+def test_there_are_32_sizes_between_a_number_and_its_double() -> None:
+    assert len({few_sizes(each) for each in range(513, 1025)}) == 32
+
+
+def test_batches_on_a_cpu_are_of_few_sizes() -> None:
+    """Each size has oneDNN build its kernels."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, 24, 600)
+    num_pieces = lengths.sum()
+    split = TokenizedSplit(
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        input_ids=np.ones(num_pieces, np.int32),
+        token_type_ids=np.zeros(num_pieces, np.int8),
+        labels=np.zeros(600, np.int64),
+    )
+    batches = [rng.permutation(600)[:64] for _ in range(300)]
+    needed = {int(lengths[rows].reshape(2, 32).sum(axis=1).max()) for rows in batches}
+    sizes = {to_device(split, rows, 2, CPU)[1].num_rows for rows in batches}
+    assert len(sizes) < 20 < len(needed) / 3
 
 
 def test_the_device_knows_each_step_s_rows_and_learning_rate() -> None:

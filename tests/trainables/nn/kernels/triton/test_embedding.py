@@ -14,13 +14,14 @@ from trainables.nn.dropout import StepKeys
 from trainables.nn.kernels.triton import embedding
 from trainables.nn.layers import Embeddings
 from trainables.nn.pieces import Pieces, lay, pieces_of
+from trainables.training.device_data import multiple_of_8
 
 
 def make_pieces() -> Pieces:
     """Two trials of two sequences, whose tokens are of types 0 and 1."""
     lengths = np.array([3, 5, 4, 1])
     rng = np.random.default_rng(0)
-    laid = lay(np.arange(4), lengths, 2, multiple_of=4)
+    laid = lay(np.arange(4), lengths, 2, round_up=multiple_of_8)
     ids, types = rng.integers(0, SHAPE.vocab_size, 13), rng.integers(0, 2, 13)
     return pieces_of(laid, ids, types, torch.device("cpu"))
 
