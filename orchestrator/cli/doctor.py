@@ -19,6 +19,7 @@ from rich.text import Text
 
 from orchestrator.cli.screen import console
 from orchestrator.secrets import masked
+from trainables.cache import cache_folder
 from trainables.device import container
 from trainables.faults import FaultsError
 
@@ -43,7 +44,7 @@ def examine(*, address: str | None, tracking_uri: str | None, as_json: bool) -> 
         *_guarded("backbones", _backbones),
         *_guarded("memory", _memory),
         *_guarded("store", lambda: [_writable("store", Path("sweeps"))]),
-        *_guarded("cache", lambda: [_writable("cache", _cache())]),
+        *_guarded("cache", lambda: [_writable("cache", cache_folder())]),
         *_guarded("tracking", lambda: [_tracking(tracking_uri)]),
         *_guarded("cluster", lambda: [_cluster(address)]),
     ]
@@ -112,10 +113,6 @@ def _memory() -> list[Finding]:
         Finding(what="free memory", found=f"{available / 2**30:.1f} GiB", ok=available >= ENOUGH_MEMORY),
         Finding(what="free disk", found=f"{disk / 2**30:.1f} GiB in {Path.cwd()}", ok=disk >= ENOUGH_DISK),
     ]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune")
 
 
 def _writable(what: str, folder: Path) -> Finding:

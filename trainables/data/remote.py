@@ -23,6 +23,7 @@ from urllib.request import Request, urlopen
 
 import pyarrow.fs
 
+from trainables.cache import cache_folder
 from trainables.faults import FaultsError
 
 SCHEMES = ("s3", "gs", "hf", "http", "https")
@@ -118,7 +119,7 @@ def _web(uri: str) -> _Source:
 def _fetched(source: _Source, name: str) -> Path:
     """The folder of the cache that holds just these files, filled by whichever process comes first."""
     key = hashlib.sha256(json.dumps([source.uri, sorted(source.files.items())]).encode()).hexdigest()[:32]
-    root = Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune").expanduser() / "data"
+    root = cache_folder() / "data"
     folder = root / key / name
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root / f"{key}.lock"):

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
+from trainables.cache import cache_folder
 from trainables.data.windows import Windows, cut_windows, tokenizing
 from trainables.faults import FaultsError
 from trainables.predictions import label_values
@@ -94,7 +95,7 @@ def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int,
 
 def cache_path(fingerprint: str, tokenizer_fingerprint: str, max_length: int, cache_dir: Path | None = None) -> Path:
     """Where the tokenised rows of a task are kept."""
-    root = cache_dir or Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune")
+    root = cache_dir or cache_folder()
     key = "\n".join([str(FORMAT_VERSION), fingerprint, tokenizer_fingerprint, str(max_length)])
     return root.expanduser() / "tokens" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
 

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainables.cache import cache_folder
+
 logger = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).parent / "c"
@@ -102,7 +104,7 @@ def load(*, is_off: bool) -> ctypes.CDLL | None:
 
 def cache() -> Path:
     """Where compiled kernels are kept."""
-    return Path(os.environ.get("ADAPTUNE_CACHE") or Path.home() / ".cache" / "adaptune").expanduser() / "native"
+    return cache_folder() / "native"
 
 
 def addresses(*tensors: Tensor | None) -> list[int | None]:
