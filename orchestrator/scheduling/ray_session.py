@@ -88,17 +88,29 @@ def connect(address: str | None, **options: Any) -> None:
     try:
         if address is not None:
             _knock(address)
-        with contextlib.ExitStack() as adjusted:
-            adjusted.enter_context(loopback_kept())
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        with loopback_kept():
             if address is None:
-                adjusted.enter_context(started_patiently())
-                adjusted.enter_context(bare_ray())
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+                _start(address="local", **quiet, **options)
+            else:
+                ray.init(address=address, **quiet, **options)
     except Exception as error:  # it raises whatever came in its way
         logger.debug("Ray did not start", exc_info=True)
         with contextlib.suppress(Exception):
             ray.shutdown()  # ends what it had started
         raise FaultsError("Ray", [_fault(address, error)]) from error
+
+
+def _start(**options: Any) -> None:
+    with started_patiently():
+        try:
+            with bare_ray():
+                ray.init(**options)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # A version of Ray that is put together in another way starts with all it has.
+            logger.debug("Ray did not start without what is of no use here: %s", error)
+            ray.shutdown()
+            ray.init(**options)
 
 
 def _knock(address: str) -> None:

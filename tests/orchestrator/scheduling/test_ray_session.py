@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 import ray
+from ray._private import services
 
 import adaptune
 from orchestrator.cli import main
@@ -68,6 +69,23 @@ def test_whatever_ray_raises_is_one_fault_with_its_last_line_and_a_remedy(
     assert refusal.value.__cause__ is error
     (line,) = [record for record in caplog.records if record.exc_info]
     assert (line.levelno, line.exc_info[1]) == (logging.DEBUG, error)  # type: ignore[index]
+
+
+def test_a_ray_that_is_put_together_in_another_way_starts_with_all_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def init(**options: Any) -> None:
+        begun.append(services.start_api_server)
+        _, _, _ = services.start_api_server()  # it gives three things now
+
+    def start_api_server() -> tuple[str, None, str]:
+        return "", None, ""
+
+    monkeypatch.setattr(services, "start_api_server", start_api_server)
+    monkeypatch.setattr(ray, "init", init)
+    connect(None)
+    assert len(begun) == 2
+    assert begun[1] is start_api_server
 
 
 def test_a_ray_that_wants_another_token_is_told_from_one_that_is_not_there_before_ray_prints_of_it_for_long(
