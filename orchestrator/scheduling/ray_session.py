@@ -88,7 +88,7 @@ def connect(address: str | None, **options: Any) -> None:
     try:
         if address is not None:
             _knock(address)
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with loopback_kept():
             if address is None:
                 _start(address="local", **quiet, **options)
