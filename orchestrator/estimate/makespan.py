@@ -76,6 +76,7 @@ class Engine:
     """An engine as it goes. Its trials are told by the step of the engine's, counted from 0, after which each ends."""
 
     place: int
+    most: int | None = None  # trials at a time; None: as many as its packs hold
     clock: float = 0.0  # when it was last brought up to date
     steps: float = 0.0  # that it has done
     busy_s: float = 0.0
@@ -116,7 +117,8 @@ class Engine:
     def take(self, number: int, load: Load) -> None:
         """Begin a trial at its clock."""
         if not self.trials:
-            self.key, self.limit, self.fixed_s = load.key, load.limit, load.fixed_s
+            self.key, self.fixed_s = load.key, load.fixed_s
+            self.limit = load.limit if self.most is None else min(load.limit, self.most)
         self.trials.add(number)
         self.each_s += _each_s(load)
         heapq.heappush(self.ends, (self.steps + load.num_steps, number))
@@ -263,13 +265,14 @@ class _Play:
         *,
         engines: int,
         concurrent: int,
+        most_each: int | None,
         dispatch_s: float,
         starts_per_s: float,
         engines_per_node: int,
         outages: Outages | None,
     ) -> None:
         self._loads = loads
-        self._engines = [Engine(place) for place in range(engines)]
+        self._engines = [Engine(place, most=most_each) for place in range(engines)]
         self._index = EngineIndex(self._engines)
         self._waiting = Waiting()
         self._unstarted = iter(range(len(loads)))
@@ -392,6 +395,7 @@ def play(
     *,
     engines: int,
     concurrent: int | None = None,
+    most_each: int | None = None,
     dispatch_s: float = DISPATCH_S,
     starts_per_s: float = 0.0,
     engines_per_node: int = 1,
@@ -399,6 +403,7 @@ def play(
 ) -> Makespan:
     """Train all loads on so many engines, at most `concurrent` under way at once; None: as many as there are.
 
+    Each engine trains at most `most_each` at a time; None: as many as its packs hold.
     `starts_per_s`: the most trials that the driver starts in a second; 0 for any number. `engines_per_node` of them
     fail together where there are `outages`.
     """
@@ -407,6 +412,7 @@ def play(
         every,
         engines=max(1, engines),
         concurrent=concurrent or len(every),
+        most_each=most_each,
         dispatch_s=dispatch_s,
         starts_per_s=starts_per_s,
         engines_per_node=max(1, engines_per_node),

@@ -85,11 +85,13 @@ def simulate(
     `FaultsError` where nodes fail too often for the trials to come to an end.
     """
     layout = nodes.layout
+    concurrent = layout.concurrent_trials(len(loads), max_concurrent_trials)
     try:
         span = play(
             loads,
             engines=layout.count,
-            concurrent=layout.concurrent_trials(len(loads), max_concurrent_trials),
+            concurrent=concurrent,
+            most_each=layout.most_each(concurrent),
             starts_per_s=STARTS_PER_S,
             engines_per_node=layout.count // nodes.count,
             outages=outages,

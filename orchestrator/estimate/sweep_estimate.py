@@ -102,7 +102,8 @@ def estimate_sweep(
     timings, limits = timed.timings, timed.limits
 
     def played(epochs: Sequence[int]) -> Makespan:
-        return play(timed.loads(epochs, slower=slower), engines=devices, concurrent=concurrent)
+        loads, most_each = timed.loads(epochs, slower=slower), layout.most_each(concurrent)
+        return play(loads, engines=devices, concurrent=concurrent, most_each=most_each)
 
     most = timed.most_epochs
     longest = played(most)
@@ -133,7 +134,7 @@ def estimate_sweep(
         most_epochs=sum(most),
         packs=round(float(np.mean([span.packs for span in spans]))),
         trials_per_pack=float(np.mean([span.mean_pack_size for span in spans])),
-        most_per_pack=min(max(limits), concurrent),
+        most_per_pack=min(max(limits), layout.most_each(concurrent) or concurrent),
         memory_bytes=memory,
         is_memory_measured=is_measured,
         memory_by_backbone=memory_by_backbone,

@@ -37,6 +37,14 @@ class EngineLayout:
             filling = max(self.count, min(self.count * TRIALS_PER_CPU_ENGINE, MOST_ON_CPUS))
         return max(1, min(planned, asked or filling))
 
+    def most_each(self, concurrent: int) -> int | None:
+        """How many of the trials under way an engine is lent at most; None: as many as its packs hold.
+
+        On CPUs no more than its part. A larger pack gains little there, and at the end of a sweep, or where trials of
+        several kinds are under way, one engine would have them all while another has nothing to do.
+        """
+        return None if self.num_gpus else -(-concurrent // self.count)
+
 
 def lay_out(
     resources: dict[str, float], *, threads_per_engine: int | None = None, engines_per_gpu: int = 1

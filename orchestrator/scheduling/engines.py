@@ -19,12 +19,13 @@ from orchestrator.scheduling.remaining import Remaining
 
 @contextmanager
 def engine_pool(
-    layout: EngineLayout, remaining: Remaining | None = None, *, grows: bool = False
+    layout: EngineLayout, remaining: Remaining | None = None, *, grows: bool = False, most_each: int | None = None
 ) -> Iterator[tuple[Any, list[Any]]]:
     """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded.
 
     Engines are added to the list, and taken out of it, while the context lasts: as nodes join the cluster, and as what
-    is `remaining` of the plan lets one that `grows` by itself grow and shrink.
+    is `remaining` of the plan lets one that `grows` by itself grow and shrink. `most_each`: of trials that an engine is
+    lent at a time; None: as many as its packs hold.
     """
     engines = _make(layout, layout.count)
     home = ray.get_runtime_context().get_node_id()
@@ -38,7 +39,7 @@ def engine_pool(
             max_restarts=-1,
             max_task_retries=-1,
         )
-        .remote()
+        .remote(most_each=most_each)
     )
     pool.keep.remote(engines)  # not as it is made: Ray may have lost what it was made with when it starts it again
 

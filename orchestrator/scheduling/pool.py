@@ -64,8 +64,8 @@ class _Loan:
 class EnginePool:
     """Lends each trial an engine. Everything asked twice of it is done once.
 
-    - Trials with equal pack keys share an engine, up to the limit of its pack; a trial without a key has one to itself.
-      Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
+    - Trials with equal pack keys share an engine, up to the limit of its pack and to `most_each`; a trial without a key
+      has one to itself. Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
     - An engine whose node has been given notice is told so and lent to nobody; the trials that cannot end in time come
       back for another one.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
@@ -73,7 +73,8 @@ class EnginePool:
     - A pool whose process was started again asks the engines whom they train, and goes on from there.
     """
 
-    def __init__(self, engines: Sequence[Any] = ()) -> None:
+    def __init__(self, engines: Sequence[Any] = (), most_each: int | None = None) -> None:
+        self._most_each = most_each
         self._engines: list[PooledEngine] = []
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
@@ -215,7 +216,7 @@ class EnginePool:
     def _add(self, handles: Sequence[Any]) -> None:
         if handles and not self._engines:
             self._lends_from = time.monotonic() + (RECOVERY_S if self._is_restarted else 0)
-        for engine in [PooledEngine(handle) for handle in handles]:
+        for engine in [PooledEngine(handle, most=self._most_each) for handle in handles]:
             self._engines.append(engine)
             self._watchers.append(asyncio.create_task(self._watch(engine)))
         if handles and not self._knows_notices:

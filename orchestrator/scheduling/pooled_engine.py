@@ -68,6 +68,7 @@ class PooledEngine:
     """One engine and the trials it is lent to. Mutable: it follows trials and processes that come and go."""
 
     handle: Any
+    most: int | None = None  # trials that it is lent to at a time; None: as many as its packs hold
     is_helper: bool = False  # on CPUs, where others have GPUs
     name: str = ""
     life: Life | None = None  # seen last
@@ -92,8 +93,9 @@ class PooledEngine:
         is_lent = self.is_here and not self.has_notice
         if not is_lent or not self.trials:
             return is_lent
-        limit = self.status.limit if self.status else None
-        return key is not None and key == self.key and len(self.trials) < (limit or ASSUMED_LIMIT)
+        limit = (self.status.limit if self.status else None) or ASSUMED_LIMIT
+        most = limit if self.most is None else min(limit, self.most)
+        return key is not None and key == self.key and len(self.trials) < most
 
     def take(self, trial_id: str, key: str | None, wants: Wants) -> None:
         if not self.trials:

@@ -72,8 +72,9 @@ def run_trials(
         watch = Watch(interrupt, spending)
         layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         grows = address is not None and has_autoscaler()
-        planned = Remaining(source)
-        with engine_pool(layout, planned, grows=grows) as (pool, _):
+        planned, most = Remaining(source), source.most
+        most_each = layout.most_each(layout.concurrent_trials(most, max_concurrent_trials))
+        with engine_pool(layout, planned, grows=grows, most_each=most_each) as (pool, _):
             recorder = Recorder(
                 sweep, source, observer, pool, watch.look, spending.trial_failed, spending.engines_there
             )
@@ -81,7 +82,6 @@ def run_trials(
             spending.engines_there(layout.count)  # a machine is paid while its engines load
             observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
             observer.engines_starting(layout.count)
-            most = source.most
 
             def concurrent() -> int:
                 there = replace(layout, count=max(layout.count, recorder.engines))

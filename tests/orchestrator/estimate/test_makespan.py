@@ -58,6 +58,12 @@ def test_no_pack_is_larger_than_its_limit() -> None:
     assert span.mean_pack_size == pytest.approx(2.0)
 
 
+def test_what_one_engine_may_not_have_another_trains_when_it_is_free() -> None:
+    loads = [load("b", steps=15), *[load("a")] * 4]
+    assert play(loads, engines=2).seconds == pytest.approx(40)  # one engine has all four
+    assert play(loads, engines=2, most_each=2).seconds == pytest.approx(35)
+
+
 def test_trials_of_other_keys_that_wait_keep_packs_small() -> None:
     """With as few under way as there are keys, nobody finds a pack to join."""
     loads = [load(key, fixed_s=1.0) for _ in range(2) for key in ("a", "b")]

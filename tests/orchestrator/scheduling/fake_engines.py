@@ -96,12 +96,12 @@ class FakeHandle:
 Scene = Callable[[EnginePool, list[FakeHandle]], Coroutine[Any, Any, None]]
 
 
-def with_pool(count: int, scene: Scene) -> None:
+def with_pool(count: int, scene: Scene, *, most_each: int | None = None) -> None:
     """Play a scene with a ready pool."""
 
     async def play() -> None:
         engines = [FakeHandle(number) for number in range(count)]
-        pool = EnginePool(engines)
+        pool = EnginePool(engines, most_each)
         assert await pool.ready() == [f"engine {number}" for number in range(count)]
         await asyncio.wait_for(scene(pool, engines), WAIT_S)
 

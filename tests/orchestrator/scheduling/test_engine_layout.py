@@ -44,6 +44,16 @@ def test_enough_trials_are_under_way_to_fill_packs_or_as_many_as_the_user_says(
     assert EngineLayout(count=engines, num_gpus=gpus, num_threads=1).concurrent_trials(planned, asked) == expected
 
 
+@pytest.mark.parametrize(
+    ("engines", "gpus", "concurrent", "expected"),
+    [(2, 0, 8, 4), (2, 0, 5, 3), (2, 0, 1, 1), (1, 0, 4, 4), (96, 0, 96, 1), (2, 1, 32, None), (8, 0.25, 128, None)],
+)
+def test_on_cpus_an_engine_is_lent_no_more_than_its_part(
+    engines: int, gpus: float, concurrent: int, expected: int | None
+) -> None:
+    assert EngineLayout(count=engines, num_gpus=gpus, num_threads=1).most_each(concurrent) == expected
+
+
 def test_several_engines_share_a_gpu_and_its_cores_where_they_are_asked_to() -> None:
     shared = lay_out({"CPU": 16.0, "GPU": 2.0}, engines_per_gpu=4)
     assert shared == EngineLayout(count=8, num_gpus=0.25, num_threads=2)

@@ -50,6 +50,20 @@ class TestLending:
 
         with_pool(2, scene)
 
+    def test_an_engine_gets_no_more_than_its_part_while_another_is_at_something_else(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            other = await pool.acquire("other", "l")
+            asked = [asyncio.ensure_future(pool.acquire(str(number), "k")) for number in range(3)]
+            await settle()
+            first = asked[0].result()
+            assert first is not other
+            assert asked[1].result() is first
+            assert not asked[2].done()  # the pack would hold more
+            await pool.release("other")
+            assert await asked[2] is other
+
+        with_pool(2, scene, most_each=2)
+
     def test_a_trial_that_fits_a_running_pack_need_not_wait_behind_one_that_does_not(self) -> None:
         async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
             await pool.acquire("a", "k")
