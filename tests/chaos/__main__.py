@@ -8,9 +8,12 @@ import argparse
 import contextlib
 import json
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.rounds import Result
@@ -23,22 +26,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of every random choice")
     parser.add_argument("--round", type=int, action="append", help="play this round alone; may be given again")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for what is kept")
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="so many rounds side by side, each on a cluster of its own"
+    )
     asked = parser.parse_args()
+    numbers = list(asked.round if asked.round is not None else range(asked.rounds))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its drivers, ignore it
     # Drivers hear of hang-ups, as a handler is not handed on as being deaf to them is; the rounds go on.
     signal.signal(signal.SIGHUP, lambda number, frame: None)
-    results: list[Result] = []
     began = time.monotonic()
-    with Session((asked.out / f"seed-{asked.seed}").absolute(), asked.seed) as session:
-        undisturbed = session.undisturbed()
-        _tell(undisturbed, asked.seed)
-        numbers = asked.round if asked.round is not None else range(asked.rounds)
-        with contextlib.suppress(KeyboardInterrupt):  # what was played by then counts
-            for number in numbers if not undisturbed.violations else ():
-                results.append(session.play(number))
-                _tell(results[-1], asked.seed)
-                _keep(asked.out / f"seed-{asked.seed}.json", asked.seed, results)
-    bad = [result.number for result in [undisturbed, *results] if result.violations]
+    if asked.at_once > 1:
+        results, undisturbed = _side_by_side(asked.at_once, numbers, asked.seed, asked.out)
+    else:
+        results, undisturbed = _one_by_one(numbers, asked.seed, asked.out)
+    bad = [result.number for result in [*undisturbed, *results] if result.violations]
     met = Counter(name for result in results for name in result.met)
     minutes = (time.monotonic() - began) / 60
     print(
@@ -46,6 +47,52 @@ def main() -> int:
     )
     print(", ".join(f"{name} {count}" for name, count in sorted(met.items())))
     return 1 if bad or len(results) < len(numbers) else 0
+
+
+def _one_by_one(numbers: Sequence[int], seed: int, out: Path) -> tuple[list[Result], list[Result]]:
+    """Play rounds; returns what came of them, and of the sweep that nothing happened to."""
+    results: list[Result] = []
+    with Session((out / f"seed-{seed}").absolute(), seed) as session:
+        undisturbed = session.undisturbed()
+        _tell(undisturbed, seed)
+        _keep(out, seed, undisturbed, results)
+        with contextlib.suppress(KeyboardInterrupt):  # what was played by then counts
+            for number in numbers if not undisturbed.violations else ():
+                results.append(session.play(number))
+                _tell(results[-1], seed)
+                _keep(out, seed, undisturbed, results)
+    return results, [undisturbed]
+
+
+def _side_by_side(count: int, numbers: Sequence[int], seed: int, out: Path) -> tuple[list[Result], list[Result]]:
+    """The same in so many processes of this command, which share the machine: most of a round is waiting."""
+    parts = [(out / f"part-{part}", numbers[part::count]) for part in range(count) if numbers[part::count]]
+    players, readers = [], []
+    for folder, own in parts:
+        rounds = [word for number in own for word in ("--round", str(number))]
+        command = [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--out", str(folder), *rounds]
+        # In sessions of their own, so that Ctrl-C comes to them once, from here.
+        player = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        players.append(player)
+        readers.append(threading.Thread(target=_pass_on, args=(player,)))
+        readers[-1].start()
+    try:
+        for player in players:
+            player.wait()
+    except KeyboardInterrupt:
+        for player in players:
+            player.send_signal(signal.SIGINT)
+    for reader in readers:
+        reader.join()
+    kept = [json.loads(file.read_text()) for folder, _ in parts if (file := folder / f"seed-{seed}.json").exists()]
+    results = sorted((Result(**each) for part in kept for each in part["rounds"]), key=lambda result: result.number)
+    return results, [Result(**part["undisturbed"]) for part in kept]
+
+
+def _pass_on(player: subprocess.Popen[str]) -> None:
+    assert player.stdout is not None
+    for line in player.stdout:
+        print(line, end="", flush=True)
 
 
 def _tell(result: Result, seed: int) -> None:
@@ -58,9 +105,10 @@ def _tell(result: Result, seed: int) -> None:
         print(f"    play it alone: python -m tests.chaos --seed {seed} --round {result.number}", flush=True)
 
 
-def _keep(file: Path, seed: int, results: list[Result]) -> None:
-    content = {"seed": seed, "rounds": [result.to_json() for result in results]}
-    file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def _keep(out: Path, seed: int, undisturbed: Result, results: list[Result]) -> None:
+    rounds = [result.to_json() for result in results]
+    content = {"seed": seed, "undisturbed": undisturbed.to_json(), "rounds": rounds}
+    (out / f"seed-{seed}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
