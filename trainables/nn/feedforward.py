@@ -106,19 +106,24 @@ def _differentiate_gate(before_NU: Tensor, grad_NI: Tensor, activation: Activati
 
 
 def _blocks(rows_ND: Tensor, wanted: Sequence[slice] | None) -> Iterator[slice]:
-    """All wanted rows, on a CPU at most so many at a time, and between two slices of a block what nobody wants."""
-    size = BLOCK_ROWS if rows_ND.device.type == "cpu" else max(1, len(rows_ND))
+    """On a CPU all wanted rows, at most so many at a time, and between two slices of a block what nobody wants.
+
+    Elsewhere all rows at once: a pass more over them would cost what is left out.
+    """
+    if rows_ND.device.type != "cpu":
+        yield slice(0, len(rows_ND))
+        return
     first = last = 0
     for part in [slice(0, len(rows_ND))] if wanted is None else wanted:
-        if last > first and part.stop - first > size:
+        if last > first and part.stop - first > BLOCK_ROWS:
             yield slice(first, last)
             first = last
         if last == first:
             first = part.start
         last = part.stop
-        while last - first > size:
-            yield slice(first, first + size)
-            first += size
+        while last - first > BLOCK_ROWS:
+            yield slice(first, first + BLOCK_ROWS)
+            first += BLOCK_ROWS
     if last > first:
         yield slice(first, last)
 
