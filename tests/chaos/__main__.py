@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument(
         "--at-once", type=int, default=1, help="so many rounds side by side, each on a cluster of its own"
     )
+    parser.add_argument(
+        "--go-on", action="store_true", help="keep what an earlier run played, and play what it did not"
+    )
     asked = parser.parse_args()
     numbers = list(asked.round if asked.round is not None else range(asked.rounds))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and its drivers, ignore it
@@ -36,9 +39,9 @@ def main() -> int:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
     began = time.monotonic()
     if asked.at_once > 1:
-        results, undisturbed = _side_by_side(asked.at_once, numbers, asked.seed, asked.out)
+        results, undisturbed = _side_by_side(asked.at_once, numbers, asked.seed, asked.out, go_on=asked.go_on)
     else:
-        results, undisturbed = _one_by_one(numbers, asked.seed, asked.out)
+        results, undisturbed = _one_by_one(numbers, asked.seed, asked.out, go_on=asked.go_on)
     bad = [result.number for result in [*undisturbed, *results] if result.violations]
     met = Counter(name for result in results for name in result.met)
     minutes = (time.monotonic() - began) / 60
@@ -49,28 +52,34 @@ def main() -> int:
     return 1 if bad or len(results) < len(numbers) else 0
 
 
-def _one_by_one(numbers: Sequence[int], seed: int, out: Path) -> tuple[list[Result], list[Result]]:
+def _one_by_one(
+    numbers: Sequence[int], seed: int, out: Path, *, go_on: bool = False
+) -> tuple[list[Result], list[Result]]:
     """Play rounds; returns what came of them, and of the sweep that nothing happened to."""
-    results: list[Result] = []
+    results = _kept(out, seed)[0] if go_on else []
+    left = [number for number in numbers if number not in {result.number for result in results}]
     with Session((out / f"seed-{seed}").absolute(), seed) as session:
         undisturbed = session.undisturbed()
         _tell(undisturbed, seed)
         _keep(out, seed, undisturbed, results)
         with contextlib.suppress(KeyboardInterrupt):  # what was played by then counts
-            for number in numbers if not undisturbed.violations else ():
+            for number in left if not undisturbed.violations else ():
                 results.append(session.play(number))
                 _tell(results[-1], seed)
                 _keep(out, seed, undisturbed, results)
     return results, [undisturbed]
 
 
-def _side_by_side(count: int, numbers: Sequence[int], seed: int, out: Path) -> tuple[list[Result], list[Result]]:
-    """The same in so many processes of this command, which share the machine: most of a round is waiting."""
+def _side_by_side(
+    count: int, numbers: Sequence[int], seed: int, out: Path, *, go_on: bool = False
+) -> tuple[list[Result], list[Result]]:
+    """The same in so many processes of this command, which share the machine."""
     parts = [(out / f"part-{part}", numbers[part::count]) for part in range(count) if numbers[part::count]]
     players, readers = [], []
     for folder, own in parts:
         rounds = [word for number in own for word in ("--round", str(number))]
         command = [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--out", str(folder), *rounds]
+        command += ["--go-on"] if go_on else []
         # In sessions of their own, so that Ctrl-C comes to them once, from here.
         player = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         players.append(player)
@@ -84,9 +93,9 @@ def _side_by_side(count: int, numbers: Sequence[int], seed: int, out: Path) -> t
             player.send_signal(signal.SIGINT)
     for reader in readers:
         reader.join()
-    kept = [json.loads(file.read_text()) for folder, _ in parts if (file := folder / f"seed-{seed}.json").exists()]
-    results = sorted((Result(**each) for part in kept for each in part["rounds"]), key=lambda result: result.number)
-    return results, [Result(**part["undisturbed"]) for part in kept]
+    kept = [_kept(folder, seed) for folder, _ in parts]
+    results = sorted((result for rounds, _ in kept for result in rounds), key=lambda result: result.number)
+    return results, [result for _, undisturbed in kept for result in undisturbed]
 
 
 def _pass_on(player: subprocess.Popen[str]) -> None:
@@ -109,6 +118,15 @@ def _keep(out: Path, seed: int, undisturbed: Result, results: list[Result]) -> N
     rounds = [result.to_json() for result in results]
     content = {"seed": seed, "undisturbed": undisturbed.to_json(), "rounds": rounds}
     (out / f"seed-{seed}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _kept(out: Path, seed: int) -> tuple[list[Result], list[Result]]:
+    """The rounds that are kept, and the sweep that nothing happened to, if any is."""
+    file = out / f"seed-{seed}.json"
+    if not file.exists():
+        return [], []
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return [Result(**each) for each in content["rounds"]], [Result(**content["undisturbed"])]
 
 
 if __name__ == "__main__":
