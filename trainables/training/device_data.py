@@ -38,7 +38,7 @@ def bucket_of_rows(num_rows: int) -> int:
 def few_sizes(num_rows: int) -> int:
     """So many rows or, from 64 on, up to a 32nd more: 32 numbers between each power of two and the next.
 
-    On a CPU a product of a number of rows that it never met before is a tenth slower: oneDNN builds a kernel for each.
+    On a CPU oneDNN builds a kernel for each number of rows that a product never had before.
     """
     quantum = 2 ** max(0, num_rows.bit_length() - 6)
     return -(-num_rows // quantum) * quantum
