@@ -64,8 +64,8 @@ class _Loan:
 class EnginePool:
     """Lends each trial an engine. Everything asked twice of it is done once.
 
-    - Trials with equal pack keys share an engine, up to the limit of its pack and, on CPUs, to `most_each`; a trial
-      without a key has one to itself. Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
+    - Trials with equal pack keys share an engine, up to the limit of its pack and to `most_each`; a trial without a key
+      has one to itself. Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
     - An engine whose node has been given notice is told so and lent to nobody; the trials that cannot end in time come
       back for another one.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
@@ -216,7 +216,7 @@ class EnginePool:
     def _add(self, handles: Sequence[Any]) -> None:
         if handles and not self._engines:
             self._lends_from = time.monotonic() + (RECOVERY_S if self._is_restarted else 0)
-        for engine in [PooledEngine(handle) for handle in handles]:
+        for engine in [PooledEngine(handle, most=self._most_each) for handle in handles]:
             self._engines.append(engine)
             self._watchers.append(asyncio.create_task(self._watch(engine)))
         if handles and not self._knows_notices:
@@ -314,7 +314,6 @@ class EnginePool:
     def _follow(self, engine: PooledEngine, seen: Presence) -> None:
         """Take in which process answers for an engine, and on a pool's first look, whom it trains."""
         engine.name = seen.status.engine
-        engine.most = self._most_each if seen.is_on_cpu else None  # GPUs may join a cluster that began without any
         before = engine.life
         if before and before.process == seen.process:
             before.goes_on(seen)
