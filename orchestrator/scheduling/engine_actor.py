@@ -59,6 +59,7 @@ class Presence:
     status: EngineStatus
     trials: tuple[str, ...]  # handed to it and not ended
     is_cancelled: bool  # whether it begins nothing more
+    is_on_cpu: bool
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
     has_notice: bool = False  # whether it is about to go
     memory_kills: int | None = None  # processes of its machine that the kernel has killed for want of memory
@@ -244,6 +245,7 @@ class EngineActor:
                 status=status,
                 trials=trials,
                 is_cancelled=self._all_cancelled,
+                is_on_cpu=self._engine.device.type == "cpu",
                 stands_still_s=self._stands_still_s(),
                 has_notice=self._goes_at is not None,
                 memory_kills=memory_kills(),

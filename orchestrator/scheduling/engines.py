@@ -24,8 +24,8 @@ def engine_pool(
     """A pool and its engines, as Ray actors that end with the context. Returns before they have loaded.
 
     Engines are added to the list, and taken out of it, while the context lasts: as nodes join the cluster, and as what
-    is `remaining` of the plan lets one that `grows` by itself grow and shrink. `most_each`: of trials that an engine is
-    lent at a time; None: as many as its packs hold.
+    is `remaining` of the plan lets one that `grows` by itself grow and shrink. `most_each`: of trials that an engine on
+    CPUs is lent at a time; None: as many as its packs hold.
     """
     engines = _make(layout, layout.count)
     home = ray.get_runtime_context().get_node_id()

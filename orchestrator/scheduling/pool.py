@@ -64,8 +64,8 @@ class _Loan:
 class EnginePool:
     """Lends each trial an engine. Everything asked twice of it is done once.
 
-    - Trials with equal pack keys share an engine, up to the limit of its pack and to `most_each`; a trial without a key
-      has one to itself. Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
+    - Trials with equal pack keys share an engine, up to the limit of its pack and, on CPUs, to `most_each`; a trial
+      without a key has one to itself. Which waiting trial gets which engine, `orchestrator.scheduling.loans` says.
     - An engine whose node has been given notice is told so and lent to nobody; the trials that cannot end in time come
       back for another one.
     - An engine that does not answer is lent to nobody until it does. Trials wait where no engine is there.
@@ -314,6 +314,8 @@ class EnginePool:
     def _follow(self, engine: PooledEngine, seen: Presence) -> None:
         """Take in which process answers for an engine, and on a pool's first look, whom it trains."""
         engine.name = seen.status.engine
+        if not seen.is_on_cpu:  # GPUs may join a cluster that began without any
+            engine.most = None
         before = engine.life
         if before and before.process == seen.process:
             before.goes_on(seen)

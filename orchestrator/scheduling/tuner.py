@@ -74,8 +74,6 @@ def run_trials(
         grows = address is not None and has_autoscaler()
         planned, most = Remaining(source), source.most
         most_each = layout.most_each(layout.concurrent_trials(most, max_concurrent_trials))
-        if address is not None:  # GPUs may join a cluster that began without any, and they hold larger packs
-            most_each = None
         with engine_pool(layout, planned, grows=grows, most_each=most_each) as (pool, _):
             recorder = Recorder(
                 sweep, source, observer, pool, watch.look, spending.trial_failed, spending.engines_there

@@ -34,6 +34,7 @@ class FakeHandle:
         self.cancelled = False
         self.stands_still_s = 0.0
         self.memory_kills: int | None = 7
+        self.is_on_cpu = True
         self.task: str | None = "t"
         self.is_stopped = False  # answers nothing, though Ray knows its process
         self.error: Exception | None = None
@@ -76,6 +77,7 @@ class FakeHandle:
             status=EngineStatus(engine=name, task=self.task, method="m", num_trials=1, limit=self.limit),
             trials=self.trials,
             is_cancelled=self.cancelled,
+            is_on_cpu=self.is_on_cpu,
             stands_still_s=self.stands_still_s,
             has_notice=self.has_notice,
             memory_kills=self.memory_kills,

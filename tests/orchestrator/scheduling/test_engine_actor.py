@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.scheduling.engine_actor import EngineActor, EngineLeavesError, EngineLostError
@@ -34,6 +35,7 @@ class FakeEngine:
     """Trains packs of one method, each trial as many epochs as the engine is let: one for each `go`."""
 
     name = "host/fake"
+    device = torch.device("cpu")
 
     def __init__(self, num_threads: int, share: float, device: str | None) -> None:
         self.go = threading.Semaphore(0)

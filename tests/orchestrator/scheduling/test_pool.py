@@ -64,6 +64,18 @@ class TestLending:
 
         with_pool(2, scene, most_each=2)
 
+    def test_a_gpu_that_joined_engines_on_cpus_is_lent_as_many_as_its_pack_holds(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            gpu = FakeHandle(1)
+            gpu.is_on_cpu = False
+            await pool.acquire("other", "l")
+            await pool.keep([*engines, gpu])
+            await settle()
+            asked = [asyncio.ensure_future(pool.acquire(str(number), "k")) for number in range(ASSUMED_LIMIT)]
+            assert [await each for each in asked] == [gpu] * ASSUMED_LIMIT
+
+        with_pool(1, scene, most_each=2)
+
     def test_a_trial_that_fits_a_running_pack_need_not_wait_behind_one_that_does_not(self) -> None:
         async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
             await pool.acquire("a", "k")
