@@ -61,10 +61,13 @@ MaxFailures = Annotated[
 MaxCost = Annotated[
     float | None,
     typer.Option(
-        "--max-cost", metavar="AMOUNT", help="End in order when the engines have cost so much; needs --price."
+        "--max-cost", metavar="AMOUNT", help="End in order when the devices have cost so much; needs --price."
     ),
 ]
 Price = Annotated[
-    float | None, typer.Option("--price", metavar="AMOUNT", help="Price of one engine (GPU or core) for one hour.")
+    float | None,
+    typer.Option(
+        "--price", metavar="AMOUNT", help="Price of one GPU, or of one core where there is none, for one hour."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on standard output.")]

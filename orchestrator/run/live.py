@@ -89,7 +89,9 @@ class LiveProgress(ABC):
         self.say(line)
 
     def engines_starting(self, count: int) -> None:
-        self._loading = count
+        self._loading = max(1, count)
+        if not count:
+            self.say("The cluster has nothing to train on yet: waiting for a node")
 
     def engines_ready(self, names: Sequence[str]) -> None:
         self._loading = 0

@@ -135,8 +135,9 @@ def run_sweep(
         address: a running Ray cluster to join; Ray is started on this machine if none is named.
         max_hours: hours after which the sweep ends in order, with trials left to a later run.
         max_failures: number of failed trials after which it does.
-        max_cost: what its engines may cost until it does, each at `price` an hour.
-        price: of one engine, a GPU or a CPU core, for one hour, in the currency of `max_cost`.
+        max_cost: what its devices may cost until it does, each at `price` an hour: the GPUs that have engines, however
+            many, or where there are none the engines on CPUs. Cores beside GPUs are not counted.
+        price: of one GPU, or of one CPU engine where there is no GPU, for one hour, in the currency of `max_cost`.
         progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
         take_over: whether to take the store over from a driver at work there without waiting for it to fall silent.
 

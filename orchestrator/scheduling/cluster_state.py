@@ -54,8 +54,9 @@ def home_resource() -> str:
 
 
 def total(of: Iterable[Node]) -> dict[str, float]:
-    """What nodes offer together, by Ray's names."""
+    """What nodes offer engines together, by Ray's names: those with GPUs where there are any, else all of them."""
     offered = list(of)
+    offered = [node for node in offered if node.gpus] or offered
     return {"CPU": sum(node.cpus for node in offered), "GPU": sum(node.gpus for node in offered)}
 
 

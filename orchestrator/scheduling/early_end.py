@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # Sent when the terminal is closed or the connection to it breaks; Windows has none.
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)
 _MOMENT_S = 0.05  # in which a finaliser ends
+PATIENCE_S = 600.0  # with a storage that fails, beyond the end of a budget
 _UNDER_WAY = "trials under way end with the epoch they are in."
 
 
@@ -179,7 +180,7 @@ class Budget:
 
     max_hours: float | None = None  # from the start of the run
     max_failures: int | None = None  # failed trials
-    max_cost: float | None = None  # of the engines that are there, at this price for one of them and an hour
+    max_cost: float | None = None  # of the GPUs with engines, else of the CPU engines, at `price` for one and an hour
     price: float | None = None
 
     def __post_init__(self) -> None:
@@ -187,7 +188,8 @@ class Budget:
         if self.max_cost is not None and not 0 < self.max_cost < math.inf:
             faults.append(f"max_cost must be an amount above 0, but got {self.max_cost}")
         if self.price is not None and not 0 < self.price < math.inf:
-            faults.append(f"price must be that of one engine for one hour and above 0, but got {self.price}")
+            rule = "price must be that of one GPU, or of one CPU engine, for one hour and above 0"
+            faults.append(f"{rule}, but got {self.price}")
         if (self.max_cost is None) is not (self.price is None):
             given, lacking = ("max_cost", "price") if self.price is None else ("price", "max_cost")
             faults.append(f"max_cost and price must come together, but {given} comes without {lacking}")
@@ -210,16 +212,16 @@ class Spending:
         self._budget = budget
         self._began = self._counted_until = time.monotonic()
         self._failures = 0
-        self._engines = 0
-        self._engine_s = 0.0
+        self._devices = 0.0
+        self._device_s = 0.0
 
     def trial_failed(self) -> None:
         self._failures += 1
 
-    def engines_there(self, count: int) -> None:
-        """So many engines are paid from now on, until another number is told."""
-        self._count_engines()
-        self._engines = count
+    def devices_there(self, count: float) -> None:
+        """So many devices are paid from now on, until another number is told."""
+        self._count()
+        self._devices = count
 
     def used_up(self) -> str | None:
         """The budget that is used up, as the command line calls it; None while there is something of each left."""
@@ -234,13 +236,13 @@ class Spending:
 
     @property
     def cost(self) -> float:
-        """Of the engines until now; 0 where no price is known."""
-        self._count_engines()
-        return self._engine_s / 3600 * (self._budget.price or 0.0)
+        """Of the devices until now; 0 where no price is known."""
+        self._count()
+        return self._device_s / 3600 * (self._budget.price or 0.0)
 
-    def _count_engines(self) -> None:
+    def _count(self) -> None:
         now = time.monotonic()
-        self._engine_s += (now - self._counted_until) * self._engines
+        self._device_s += (now - self._counted_until) * self._devices
         self._counted_until = now
 
 
@@ -251,6 +253,7 @@ class Watch:
         self._interrupt = interrupt
         self._spending = spending
         self._seen: EarlyEnd | None = None
+        self._seen_at = 0.0
 
     def look(self) -> EarlyEnd | None:
         """Why the sweep is to end; None while it goes on."""
@@ -259,7 +262,18 @@ class Watch:
                 self._seen = EarlyEnd(signal=self._interrupt.number)
             elif (budget := self._spending.used_up()) is not None:
                 self._seen = EarlyEnd(budget=budget)
+            self._seen_at = time.monotonic()
         return self._seen
+
+    def waits_no_more(self) -> bool:
+        """Whether a storage that fails is waited for no longer: after a signal, or some time after the budget's end.
+
+        What was trained is worth a while, a full disk or a lost connection being mended, and not all that a budget was
+        to save.
+        """
+        if self._interrupt.came:
+            return True
+        return self.look() is not None and time.monotonic() - self._seen_at >= PATIENCE_S
 
     def came_early(self, *, has_trials_left: bool) -> EarlyEnd | None:
         """Why a sweep that is over was ended. A budget used up by its last trials has ended nothing."""

@@ -60,6 +60,7 @@ class Presence:
     trials: tuple[str, ...]  # handed to it and not ended
     is_cancelled: bool  # whether it begins nothing more
     is_on_cpu: bool
+    gpu_fault: str | None = None  # what is to be said where Ray and torch see different GPUs
     stands_still_s: float = 0.0  # how long its training has not moved, while it had something to do
     has_notice: bool = False  # whether it is about to go
     memory_kills: int | None = None  # processes of its machine that the kernel has killed for want of memory
@@ -198,6 +199,7 @@ class EngineActor:
         from trainables.engine.inbox import Inbox
 
         self._engine = Engine(device=device, num_threads=num_threads, share=share)
+        self._gpu_fault = _gpu_fault(device) if self._engine.device.type == "cpu" else None
         self._inbox = Inbox()
         self._lock = threading.Lock()  # guards what follows
         self._runs: dict[str, _Run] = {}  # the latest of each trial, until its last news is read
@@ -246,6 +248,7 @@ class EngineActor:
                 trials=trials,
                 is_cancelled=self._all_cancelled,
                 is_on_cpu=self._engine.device.type == "cpu",
+                gpu_fault=self._gpu_fault,
                 stands_still_s=self._stands_still_s(),
                 has_notice=self._goes_at is not None,
                 memory_kills=memory_kills(),
@@ -395,6 +398,20 @@ def _in_ray(weights: WeightFiles) -> WeightFiles | None:
     except Exception:  # whatever Ray says of a full object store
         logger.warning("the weights of a trial could not be handed on", exc_info=True)
         return None
+
+
+def _gpu_fault(device: str | None) -> str | None:
+    """What is to be said of an engine on a CPU where Ray gave it a GPU, or where torch sees one that Ray does not."""
+    import ray
+    import torch
+
+    if device is None and ray.is_initialized() and ray.get_gpu_ids():
+        why = "torch has no CUDA" if torch.version.cuda is None else "torch cannot use it: its driver may be too old"
+        return f"was given a GPU by Ray, but {why}; it trains on the CPU, many times slower"
+    if device == "cpu" and (count := torch.cuda.device_count()):
+        seen = f"{count} GPUs" if count > 1 else "a GPU"
+        return f"trains on the CPU, though torch sees {seen} there: start Ray with --num-gpus={count} on that node"
+    return None
 
 
 def _node() -> str:

@@ -26,6 +26,9 @@ ANSWER_S = 30.0
 END_S = 5.0
 # Of the one engine with a GPU that is asked for where no node has any; of its node nothing is known yet.
 FIRST_GPU_THREADS = 4
+# Where no node may train anything, as beside a head without cores, it has so long to come before CPUs are asked for:
+# trials that begin on CPUs stay there.
+GPU_FIRST_S = 180.0
 
 # How many trials the plan has left by pack key; None where the cluster cannot grow or shrink by itself.
 Left = Callable[[], Mapping[str | None, int] | None]
@@ -58,7 +61,7 @@ class EngineAutoscaler:
         room: how engines would be laid out over what the cluster has now.
         make: makes as many engines as a layout says, on a node where one is named.
         left: what the plan has left.
-        wants_gpus: whether trials are under way that would rather have a GPU.
+        wants_gpus: whether trials are under way that would rather have a GPU; None where none is under way.
         helpers: how many engines without a GPU there is room for on each node without one, where others have GPUs.
         home: the driver's node.
         engines_per_gpu: how many share one.
@@ -73,7 +76,7 @@ class EngineAutoscaler:
         make: Callable[[EngineLayout, int, str | None], list[Any]],
         *,
         left: Left = lambda: None,
-        wants_gpus: Callable[[], bool] = lambda: False,
+        wants_gpus: Callable[[], bool | None] = lambda: False,
         helpers: Callable[[], Mapping[str, int]] = dict,
         home: str = "",
         engines_per_gpu: int = 1,
@@ -93,6 +96,7 @@ class EngineAutoscaler:
         at_first = room()
         self._left_out = {at_first.num_gpus: at_first.count - layout.count}
         self._wait_s, self._not_before = FIRST_WAIT_S, 0.0
+        self._gpu_asked_at: float | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="adaptune-engine-autoscaler", daemon=True)
 
@@ -164,12 +168,13 @@ class EngineAutoscaler:
             there=self._count(kind),
             asked=sum(engine.num_gpus == kind for engine in self._asked),
         )
-        if more > 0 and not self._ended.is_set():
-            self._ask(layout, more)
         if not kind and wanted and self._wants_gpus() and not any(engine.num_gpus for engine in self._asked):
             # A cluster may have no node with a GPU before one is asked for.
             share = 1 / self._engines_per_gpu
+            self._gpu_asked_at = self._gpu_asked_at or time.monotonic()
             self._ask(EngineLayout(count=1, num_gpus=share, num_threads=FIRST_GPU_THREADS), 1)
+        if more > 0 and not self._ended.is_set() and not self._waits_for_gpu(layout):
+            self._ask(layout, more)
         if more < 0:
             unneeded = [engine for engine in self._asked if engine.num_gpus == kind][more:]
             self._asked = [engine for engine in self._asked if engine not in unneeded]
@@ -178,6 +183,14 @@ class EngineAutoscaler:
             _end(self._asked)
             self._asked = []
         self._give_back(wanted)
+
+    def _waits_for_gpu(self, layout: EngineLayout) -> bool:
+        """Whether nothing can train yet and a GPU may still come."""
+        if layout.count:
+            return False
+        if self._gpu_asked_at is None:
+            return self._wants_gpus() is None  # what trials want is known once one is under way
+        return time.monotonic() < self._gpu_asked_at + GPU_FIRST_S
 
     def _ask(self, layout: EngineLayout, count: int) -> None:
         logger.info("the plan can use %d more engines than the cluster has room for", count)

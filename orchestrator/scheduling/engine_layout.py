@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from trainables.faults import FaultsError
 
 # Light trials an engine keeps at hand, so that its packs fill up as soon as there is room. Each is a process of a
-# hundred megabytes that takes a core a second to start, which packs on a CPU earn back only up to some number.
+# hundred megabytes that takes a core a second to start, which packs on a CPU earn back only up to some number. A pack
+# of 32 on a GPU trains up to a quarter more examples a second than one of 16, so that a few GPUs have that many.
 TRIALS_PER_GPU, TRIALS_PER_CPU_ENGINE, MOST_ON_CPUS = 16, 4, 64
+TRIALS_PER_FIRST_GPU, MOST_ON_FIRST_GPUS = 32, 64
 ENGINES_PER_GPU = "ADAPTUNE_ENGINES_PER_GPU"
 # Each holds a backbone and a CUDA context of half a gigabyte; beyond so many a card only switches between them.
 MOST_ENGINES_PER_GPU = 16
@@ -20,7 +22,7 @@ MOST_ENGINES_PER_GPU = 16
 class EngineLayout:
     """How many engines, and what each is given of its node."""
 
-    count: int
+    count: int  # 0 where a cluster has nothing to train on yet
     num_gpus: float  # a whole GPU, a part of one, or none
     num_threads: int  # CPU threads of one engine's products
 
@@ -31,10 +33,7 @@ class EngineLayout:
 
     def concurrent_trials(self, planned: int, asked: int | None = None) -> int:
         """How many trials to have under way: enough to fill packs, and no more than there are; or as asked."""
-        if self.num_gpus:
-            filling = self.count * TRIALS_PER_GPU
-        else:
-            filling = max(self.count, min(self.count * TRIALS_PER_CPU_ENGINE, MOST_ON_CPUS))
+        filling = filling_trials(self.count, 0) if self.num_gpus else filling_trials(0, self.count)
         return max(1, min(planned, asked or filling))
 
     def most_each(self, concurrent: int) -> int | None:
@@ -43,7 +42,21 @@ class EngineLayout:
         On CPUs no more than its part. A larger pack gains little there, and at the end of a sweep, or where trials of
         several kinds are under way, one engine would have them all while another has nothing to do.
         """
-        return None if self.num_gpus else -(-concurrent // self.count)
+        return None if self.num_gpus or not self.count else -(-concurrent // self.count)
+
+
+def filling_trials(gpu_engines: int, cpu_engines: int) -> int:
+    """How many trials fill the packs of so many engines on GPUs and on CPUs."""
+    on_gpus = max(gpu_engines * TRIALS_PER_GPU, min(gpu_engines * TRIALS_PER_FIRST_GPU, MOST_ON_FIRST_GPUS))
+    return on_gpus + max(cpu_engines, min(cpu_engines * TRIALS_PER_CPU_ENGINE, MOST_ON_CPUS))
+
+
+def devices_paid(gpu_engines: int, cpu_engines: int, *, engines_per_gpu: int = 1) -> float:
+    """How many devices engines are paid for: GPUs where there are any, else one a CPU engine.
+
+    Cores beside GPUs are not counted: they come with the GPUs' machines or are the driver's own.
+    """
+    return gpu_engines / engines_per_gpu if gpu_engines else cpu_engines
 
 
 def lay_out(
@@ -51,16 +64,19 @@ def lay_out(
 ) -> EngineLayout:
     """Engines for what a cluster has: so many a GPU where there is any, else one a group of CPU cores.
 
-    `resources` are Ray's totals. One thread an engine is the default on CPUs: two engines of one thread train more
-    than one engine of two, and threads that wait for each other collapse when another process wants their core.
+    None where there are neither, as on a cluster whose head shall train nothing and whose other nodes are yet to come.
+
+    `resources` are totals by Ray's names, the CPUs those of nodes with GPUs where there are any. One thread an engine
+    is the default on CPUs: two engines of one thread train more than one engine of two, and threads that wait for each
+    other collapse when another process wants their core.
     """
-    gpus, cpus = int(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     if gpus:
         count = gpus * engines_per_gpu
         threads = threads_per_engine or max(1, cpus // count)
         return EngineLayout(count=count, num_gpus=1 / engines_per_gpu, num_threads=threads)
-    threads = min(threads_per_engine or 1, cpus)
-    return EngineLayout(count=max(1, cpus // threads), num_gpus=0, num_threads=threads)
+    threads = max(1, min(threads_per_engine or 1, cpus))
+    return EngineLayout(count=cpus // threads, num_gpus=0, num_threads=threads)
 
 
 def engines_per_gpu() -> int:

@@ -59,7 +59,7 @@ def engine_pool(
         room,
         _make,
         left=remaining.by_key if grows and remaining is not None else lambda: None,
-        wants_gpus=lambda: remaining is not None and remaining.has_some_for_gpus(),
+        wants_gpus=remaining.has_some_for_gpus if remaining is not None else lambda: False,
         helpers=helpers,
         home=home,
         engines_per_gpu=layout.engines_per_gpu,
@@ -88,5 +88,7 @@ def _make(layout: EngineLayout, count: int, node: str | None = None) -> list[Any
         # Of each trial a `next` waits for news and perhaps a `stop` for its end; the rest are answered meanwhile.
         max_concurrency=2 * MAX_TRIALS + 8,
     )
-    arguments = (layout.num_threads, 1 / layout.engines_per_gpu, "cpu" if node else None, True)
+    # Without a GPU of its own an engine takes none, though its process may see those of its machine.
+    device = "cpu" if node or not layout.num_gpus else None
+    arguments = (layout.num_threads, 1 / layout.engines_per_gpu, device, True)
     return [engine.remote(*arguments) for _ in range(count)]

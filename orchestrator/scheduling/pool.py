@@ -40,9 +40,10 @@ class PoolStatus:
 
     lent: tuple[str, ...]  # the trials that have an engine
     engines: tuple[EngineStatus, ...]  # that are there; none where trials wait for one to come
-    replaced: tuple[
+    told: tuple[
         str, ...
-    ] = ()  # what is to be said of each engine that hung, or wanted memory, and was started again, the oldest first
+    ] = ()  # what is to be said of engines that were started again or lack their GPU, the oldest first
+    gpu_engines: int = 0  # of those that are there, on GPUs
 
 
 @dataclass(eq=False)
@@ -79,7 +80,7 @@ class EnginePool:
         self._loans: dict[str, _Loan] = {}  # in the order in which they were asked for
         self._leaving: dict[str, asyncio.Event] = {}  # trials whose engine is ending them
         self._losses = EngineFailures()
-        self._replaced: list[str] = []
+        self._told: list[str] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._knows_notices = False
         self._cancelled = False
@@ -128,7 +129,8 @@ class EnginePool:
         """
         while self._expected() or not any(engine.is_here for engine in self._engines):
             if self._engines and all(engine.is_gone for engine in self._engines):
-                raise EngineLostError("every engine has died and cannot be started again")
+                why = self._engines[-1].why_absent
+                raise EngineLostError(f"every engine has died and cannot be started again; of the last Ray says: {why}")
             await asyncio.sleep(0.05)
         return [engine.name for engine in self._engines if engine.is_here]
 
@@ -142,7 +144,8 @@ class EnginePool:
                 for engine in self._engines
                 if engine.is_here
             ),
-            replaced=tuple(self._replaced),
+            told=tuple(self._told),
+            gpu_engines=sum(engine.is_here and engine.is_on_gpu for engine in self._engines),
         )
 
     async def acquire(self, trial_id: str, key: str | None, wants: Wants = ANYTHING) -> Any | None:
@@ -314,8 +317,11 @@ class EnginePool:
     def _follow(self, engine: PooledEngine, seen: Presence) -> None:
         """Take in which process answers for an engine, and on a pool's first look, whom it trains."""
         engine.name = seen.status.engine
-        if not seen.is_on_cpu:  # GPUs may join a cluster that began without any
+        engine.is_on_gpu = not seen.is_on_cpu
+        if engine.is_on_gpu:  # GPUs may join a cluster that began without any
             engine.most = None
+        if seen.gpu_fault and not engine.life:
+            self._tell(f"Engine {engine.name} {seen.gpu_fault}.")
         before = engine.life
         if before and before.process == seen.process:
             before.goes_on(seen)
@@ -327,7 +333,7 @@ class EnginePool:
         if before:
             before.end(is_crash=before.process != seen.process and is_alive(before.node), next_seen=seen)
             if before.wanted_memory:
-                self._tell(f"Engine {engine.name} {KILLED_FOR_MEMORY}.")
+                self._tell_of_replaced(f"Engine {engine.name} {KILLED_FOR_MEMORY}.")
             return
         for trial_id in seen.trials:
             # Who could train with them is no longer known, so nobody joins them.
@@ -348,14 +354,16 @@ class EnginePool:
 
     def _replace(self, engine: PooledEngine, why: str) -> None:
         """Kill an engine that hangs; its trials hear of it as of any crash, and begin anew."""
-        self._tell(f"Engine {engine.name} {why}.")
+        self._tell_of_replaced(f"Engine {engine.name} {why}.")
         engine.kill()
 
+    def _tell_of_replaced(self, line: str) -> None:
+        self._tell(f"{line} It is started again, and its trials begin anew.")
+
     def _tell(self, line: str) -> None:
-        """Have the user hear of an engine that was started again."""
-        line = f"{line} It is started again, and its trials begin anew."
+        """Have the user hear of an engine."""
         logger.warning("%s", line)
-        self._replaced.append(line)
+        self._told.append(line)
 
     def _note_loss(self, trial_id: str, loan: _Loan, *, wanted_memory: bool = False) -> None:
         """An engine can no longer tell of a trial."""

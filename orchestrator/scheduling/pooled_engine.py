@@ -29,6 +29,7 @@ LOADING_STANDSTILL_S = 3600.0
 DEATHS_BELIEVED = 3
 # An engine that is not back after so long is set aside: nobody waits for it any more.
 SET_ASIDE_S = 20.0
+LONGEST_REASON = 300  # characters of what Ray says
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class PooledEngine:
     handle: Any
     most: int | None = None  # trials that it is lent to at a time; None: as many as its packs hold
     is_helper: bool = False  # on CPUs, where others have GPUs
+    is_on_gpu: bool = False
     name: str = ""
     life: Life | None = None  # seen last
     key: str | None = None  # of the pack its trials share
@@ -83,6 +85,7 @@ class PooledEngine:
     is_here: bool = False
     is_gone: bool = False  # for good
     absent_since: float = field(default_factory=time.monotonic)
+    why_absent: str = ""  # what Ray said last of one that is not there
     _deaths: int = 0
     _silences: int = 0
     _killed: str | None = None  # the process that was killed for hanging
@@ -175,6 +178,7 @@ class PooledEngine:
 
     def leave(self, error: Exception) -> None:
         """It did not answer, for this reason."""
+        self.why_absent = _last_line(error)
         # Only of one that was there: while a process starts it cannot answer, for as long as its imports take.
         is_silence = isinstance(error, TimeoutError) and (self.is_here or self._silences > 0)
         self._silences = self._silences + 1 if is_silence else 0
@@ -194,6 +198,12 @@ class PooledEngine:
 def end_process(handle: Any) -> None:
     """Kill an actor's process, one that is stopped included, and have Ray start it again."""
     ray.kill(handle, no_restart=False)
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong: Ray's text ends with it, after the traceback of an actor that could not be made."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:LONGEST_REASON] if lines else type(error).__name__
 
 
 async def _answer(reference: Awaitable[T]) -> T:

@@ -17,15 +17,18 @@ from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, make_record
 from orchestrator.scheduling.early_end import EarlyEnd
+from orchestrator.scheduling.engine_actor import EngineLostError
 from orchestrator.scheduling.pool import PoolStatus
 from orchestrator.scheduling.trial import ENGINE, EPOCH_REPORT, IF_PRUNED, OUTCOME
 from orchestrator.trial_source import TrialSource
 from trainables import tasks
+from trainables.faults import FaultsError
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome, WeightFiles, now
 from trainables.predictions import Predictions
 
 logger = logging.getLogger(__name__)
 
+# The first engine is expected within so long; on a cluster that is joined nodes may take longer, of which is told.
 ENGINE_START_TIMEOUT_S = 600.0
 # Between two looks at the engines.
 WATCH_S = 1.0
@@ -86,7 +89,8 @@ class Recorder(tune.Callback):
 
     A trial counts as started when it has an engine: Tune has more trials under way than engines take at once.
     `early_end` tells why the sweep is to end, once it is; `trial_failed` is called for each trial that has, and
-    `engines_there` with their number at each look;
+    `engines_there` at each look with how many are on GPUs and how many on CPUs. `waits_for_nodes`: whether more may
+    join, so that engines are waited for as long as it takes.
     `error` is what has to end the sweep, and is for whoever runs Tune to raise, since Tune would hand on its text
     alone. What it keeps of a trial it lets go with its record.
     """
@@ -99,7 +103,9 @@ class Recorder(tune.Callback):
         pool: Any,
         early_end: Callable[[], EarlyEnd | None],
         trial_failed: Callable[[], None],
-        engines_there: Callable[[int], None],
+        engines_there: Callable[[int, int], None],
+        *,
+        waits_for_nodes: bool = False,
     ) -> None:
         self._sweep = sweep
         self._trial_source = source
@@ -109,7 +115,7 @@ class Recorder(tune.Callback):
         self._early_end = early_end
         self._trial_failed = trial_failed
         self._engines_there = engines_there
-        self._watch = _Watch(pool)
+        self._watch = _Watch(pool, observer.notice if waits_for_nodes else None)
         self._cancelling = False
         self._has_cut_short = False
         self._under_way: set[str] = set()  # whose processes Tune has started
@@ -119,9 +125,9 @@ class Recorder(tune.Callback):
         self._if_pruned: dict[str, TrialOutcome] = {}  # by the last epoch that was heard of
         self._gathered: list[TrialRecord] = []
         self._gathered_since = 0.0
-        self._replacements_told = 0
+        self._lines_told = 0
         self._next_memory_notice = 0.0
-        self.engines = 0  # that were there at the last look
+        self.gpu_engines = self.cpu_engines = 0  # that were there at the last look
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -235,19 +241,20 @@ class Recorder(tune.Callback):
         if names := self._watch.newly_ready():
             self._observer.engines_ready(names)
         if status := self._watch.latest():
-            self.engines = len(status.engines)
-            self._engines_there(self.engines)
+            self.gpu_engines = status.gpu_engines
+            self.cpu_engines = len(status.engines) - status.gpu_engines
+            self._engines_there(self.gpu_engines, self.cpu_engines)
             for trial_id in status.lent:
                 if not self._cancelling and trial_id in self._planned:
                     self._start(self._planned[trial_id])
-            self._tell_of_replaced(status.replaced)
+            self._tell_of_engines(status.told)
             self._observer.engines_working(status.engines)
 
-    def _tell_of_replaced(self, lines: Sequence[str]) -> None:
-        """Tell once of each engine that hung. A pool that was started again counts from none."""
-        for line in lines[self._replacements_told :] if len(lines) >= self._replacements_told else lines:
+    def _tell_of_engines(self, lines: Sequence[str]) -> None:
+        """Tell once what the pool says of engines. A pool that was started again counts from none."""
+        for line in lines[self._lines_told :] if len(lines) >= self._lines_told else lines:
             self._observer.notice(line)
-        self._replacements_told = len(lines)
+        self._lines_told = len(lines)
 
     def _start(self, trial: PlannedTrial) -> None:
         """Tell of a trial's start, once, even if its engine is heard of late."""
@@ -326,24 +333,35 @@ class Stopper(tune.Stopper):
 class _Watch:
     """Asks the pool about its engines again and again, without ever waiting for the answer."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, tell: Callable[[str], None] | None = None) -> None:
+        """`tell` is told where engines are waited for longer than they should take; None: that is an error."""
         self._pool = pool
+        self._tell = tell
         self._names = pool.ready.remote()
         self._deadline = time.monotonic() + ENGINE_START_TIMEOUT_S
         self._status: Any = None
         self._next_look = 0.0
 
     def newly_ready(self) -> list[str] | None:
-        """The engines' names, once, when all have loaded. Raises `TimeoutError` where they take too long."""
+        """The engines' names, once, when all have loaded. Raises `FaultsError` where they died or take too long."""
         if self._names is None:
             return None
         if _is_there(self._names):
-            names = _answer(self._names)
+            try:
+                names = _answer(self._names)
+            except EngineLostError as error:
+                fault = f"an engine must start, but {error.cause if isinstance(error, RayTaskError) else error}"
+                raise FaultsError("engines", [f"{fault}; ADAPTUNE_LOG=debug shows all that Ray says"]) from error
             self._names = self._pool.ready.remote() if names is None else None
             return names
         if time.monotonic() > self._deadline:
-            free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
-            raise TimeoutError(f"the engines did not start within {ENGINE_START_TIMEOUT_S:.0f} s; Ray has free: {free}")
+            self._deadline = time.monotonic() + ENGINE_START_TIMEOUT_S
+            free = [(name, ray.available_resources().get(name, 0)) for name in ("CPU", "GPU")]
+            has = ", ".join(f"{amount:g} {name}" for name, amount in free if amount) or "neither CPU nor GPU"
+            late = f"no engine has started for {ENGINE_START_TIMEOUT_S / 60:.0f} min; Ray has free: {has}"
+            if self._tell is None:
+                raise FaultsError("engines", [f"an engine must start, but {late}; end what else uses this machine"])
+            self._tell(f"Waiting for nodes: {late}. Ctrl-C ends the sweep; the cluster's own log says why none comes.")
         return None
 
     def latest(self) -> PoolStatus | None:

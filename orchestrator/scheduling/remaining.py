@@ -23,9 +23,10 @@ class Remaining:
         left.update(trial.pack_key for trial in self.under_way())
         return left
 
-    def has_some_for_gpus(self) -> bool:
-        """Whether a trial is under way that would rather have a GPU."""
-        return any(not wants_of(trial).runs_on_cpu for trial in self.under_way())
+    def has_some_for_gpus(self) -> bool | None:
+        """Whether a trial is under way that would rather have a GPU; None where none is under way."""
+        under_way = self.under_way()
+        return any(not wants_of(trial).runs_on_cpu for trial in under_way) if under_way else None
 
     def has_some_for_cpus(self) -> bool:
         """Whether a trial is under way that needs no GPU."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from orchestrator.record import TrialRecord
-from orchestrator.scheduling.cluster_state import has_autoscaler, home_resource
+from orchestrator.scheduling.cluster_state import has_autoscaler, home_resource, nodes, total
 from orchestrator.scheduling.early_end import Budget, EarlyEnd, Interrupt, Spending, Watch
 from orchestrator.scheduling.early_stopping import trial_scheduler
-from orchestrator.scheduling.engine_layout import engines_per_gpu, lay_out
+from orchestrator.scheduling.engine_layout import (
+    MOST_ON_FIRST_GPUS,
+    devices_paid,
+    engines_per_gpu,
+    filling_trials,
+    lay_out,
+)
 from orchestrator.scheduling.engines import engine_pool
 from orchestrator.scheduling.proposals import Proposals
 from orchestrator.scheduling.ray_session import ray_session
@@ -70,22 +74,35 @@ def run_trials(
         Interrupt() as interrupt,
     ):
         watch = Watch(interrupt, spending)
-        layout = lay_out(ray.cluster_resources(), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
+        layout = lay_out(total(nodes()), threads_per_engine=threads_per_engine, engines_per_gpu=sharing)
         grows = address is not None and has_autoscaler()
         planned, most = Remaining(source), source.most
         most_each = layout.most_each(layout.concurrent_trials(most, max_concurrent_trials))
         with engine_pool(layout, planned, grows=grows, most_each=most_each) as (pool, _):
+
+            def paid(gpu_engines: int, cpu_engines: int) -> None:
+                spending.devices_there(devices_paid(gpu_engines, cpu_engines, engines_per_gpu=sharing))
+
             recorder = Recorder(
-                sweep, source, observer, pool, watch.look, spending.trial_failed, spending.engines_there
+                sweep,
+                source,
+                observer,
+                pool,
+                watch.look,
+                spending.trial_failed,
+                paid,
+                waits_for_nodes=address is not None,
             )
             planned.under_way = recorder.under_way
-            spending.engines_there(layout.count)  # a machine is paid while its engines load
-            observer.is_interrupted = lambda: interrupt.came  # no budget: a disk that is full is worth waiting for
+            # A machine is paid while its engines load.
+            paid(*((layout.count, 0) if layout.num_gpus else (0, layout.count)))
+            observer.is_interrupted = watch.waits_no_more
             observer.engines_starting(layout.count)
 
             def concurrent() -> int:
-                there = replace(layout, count=max(layout.count, recorder.engines))
-                return there.concurrent_trials(most, max_concurrent_trials)
+                there = filling_trials(recorder.gpu_engines, recorder.cpu_engines)
+                at_first = layout.concurrent_trials(most, max_concurrent_trials)
+                return at_first if max_concurrent_trials else max(at_first, min(most, there))
 
             judge = trial_scheduler(early_stopping, source.longest)
             if judge is not None:
@@ -123,7 +140,8 @@ def _tuner(
     stays: bool,
 ) -> tune.Tuner:
     """`stays`: whether the trials' own processes are kept on the driver's node, so that any other one can go."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    # Where the cluster grows there will be more under way than at first.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(concurrent, MOST_ON_FIRST_GPUS) if stays else concurrent)
     # With these Tune would hand the driver's keys to each trial, by way of Ray's tables, logs and dashboard.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     # A hundredth of a core each: they wait for engines, and each engine leaves a tenth of a core free.

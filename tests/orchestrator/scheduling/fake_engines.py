@@ -35,6 +35,7 @@ class FakeHandle:
         self.stands_still_s = 0.0
         self.memory_kills: int | None = 7
         self.is_on_cpu = True
+        self.gpu_fault: str | None = None
         self.task: str | None = "t"
         self.is_stopped = False  # answers nothing, though Ray knows its process
         self.error: Exception | None = None
@@ -78,6 +79,7 @@ class FakeHandle:
             trials=self.trials,
             is_cancelled=self.cancelled,
             is_on_cpu=self.is_on_cpu,
+            gpu_fault=self.gpu_fault,
             stands_still_s=self.stands_still_s,
             has_notice=self.has_notice,
             memory_kills=self.memory_kills,

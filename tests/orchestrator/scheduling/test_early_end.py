@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator.scheduling import early_end
 from orchestrator.scheduling.early_end import (
+    PATIENCE_S,
     Budget,
+    EarlyEnd,
     Interrupt,
     Interrupted,
     Spending,
@@ -153,15 +155,15 @@ def test_a_budget_is_used_up_by_hours_or_by_failures(monkeypatch: pytest.MonkeyP
     assert Spending(Budget()).used_up() is None
 
 
-def test_a_budget_of_money_counts_the_engines_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_of_money_counts_the_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(early_end.time, "monotonic", lambda: now[0])
     spending = Spending(Budget(max_cost=10, price=2))
     now[0] += 3600
-    assert (spending.cost, spending.used_up()) == (0.0, None)  # no engine yet
-    spending.engines_there(4)
+    assert (spending.cost, spending.used_up()) == (0.0, None)  # no device yet
+    spending.devices_there(4)
     now[0] += 1800
-    spending.engines_there(2)  # a node has left
+    spending.devices_there(2)  # a node has left
     now[0] += 3600
     assert spending.cost == pytest.approx(2 * (4 * 0.5 + 2))
     assert spending.used_up() is None
@@ -169,12 +171,33 @@ def test_a_budget_of_money_counts_the_engines_that_are_there(monkeypatch: pytest
     assert spending.used_up() == "--max-cost 10"
 
 
+def test_a_storage_that_fails_is_waited_for_a_while_beyond_a_budget_and_not_after_a_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(early_end.time, "monotonic", lambda: now[0])
+    interrupt = Interrupt()
+    watch = Watch(interrupt, Spending(Budget(max_hours=1)))
+    assert not watch.waits_no_more()
+    now[0] += 3600
+    assert not watch.waits_no_more()
+    now[0] += PATIENCE_S - 1
+    assert not watch.waits_no_more()
+    now[0] += 1
+    assert watch.waits_no_more()
+    assert watch.came_early(has_trials_left=True) == EarlyEnd(budget="--max-hours 1")
+    without_budget = Watch(interrupt, Spending(Budget()))
+    assert not without_budget.waits_no_more()
+    interrupt.number = signal.SIGINT
+    assert without_budget.waits_no_more()
+
+
 @pytest.mark.parametrize(
     ("cost", "price", "said"),
     [
         (5, None, ["max_cost comes without price"]),
         (None, 1, ["price comes without max_cost"]),
-        (0, -1, ["max_cost must be an amount", "price must be that of one engine"]),
+        (0, -1, ["max_cost must be an amount", "price must be that of one GPU"]),
         (math.nan, math.inf, ["max_cost must be", "price must be"]),
     ],
 )

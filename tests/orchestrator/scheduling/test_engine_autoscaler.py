@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.scheduling import engine_autoscaler as autoscaler_module
-from orchestrator.scheduling.engine_autoscaler import EngineAutoscaler
+from orchestrator.scheduling.engine_autoscaler import GPU_FIRST_S, EngineAutoscaler
 from orchestrator.scheduling.engine_demand import GIVE_BACK_S, STEP, Idle
 from orchestrator.scheduling.engine_layout import EngineLayout
 
@@ -127,6 +127,40 @@ def test_gpus_that_join_a_cluster_without_any_get_engines() -> None:
     assert (cluster.made, len(engines)) == (3, 5)
     autoscaler.look()
     assert [pool.known.index(helper) for helper in pool.helpers] == [0, 1]
+
+
+def test_where_nothing_may_train_yet_a_gpu_is_asked_for_first_and_cpus_if_none_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(autoscaler_module.time, "monotonic", lambda: now[0])
+    under_way: list[bool] = []
+    cluster = Cluster(0)
+    autoscaler, _ = autoscaler_of(
+        cluster, FakePool(), left=lambda: {"k": 40}, wants_gpus=lambda: under_way[0] if under_way else None
+    )
+
+    def asked() -> list[float]:
+        return [engine.num_gpus for engine in cluster.waiting]
+
+    autoscaler.look()
+    assert asked() == []  # no trial is under way: what the plan needs is not known
+    under_way.append(True)
+    autoscaler.look()
+    assert asked() == [1]
+    now[0] += GPU_FIRST_S - 1
+    autoscaler.look()
+    assert asked() == [1]
+    now[0] += 1
+    autoscaler.look()
+    assert asked() == [1] + [0] * STEP
+
+
+def test_where_nothing_may_train_yet_trials_that_need_no_gpu_ask_for_cpus() -> None:
+    cluster = Cluster(0)
+    autoscaler, _ = autoscaler_of(cluster, FakePool(), left=lambda: {"k": 8}, wants_gpus=lambda: False)
+    autoscaler.look()
+    assert [engine.num_gpus for engine in cluster.waiting] == [0, 0]
 
 
 def test_nodes_without_a_gpu_get_helpers_where_others_have_one() -> None:

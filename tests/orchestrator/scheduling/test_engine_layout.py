@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.scheduling.engine_layout import ENGINES_PER_GPU, EngineLayout, engines_per_gpu, lay_out
+from orchestrator.scheduling.engine_layout import (
+    ENGINES_PER_GPU,
+    EngineLayout,
+    devices_paid,
+    engines_per_gpu,
+    filling_trials,
+    lay_out,
+)
 from trainables.faults import FaultsError
 
 
@@ -16,6 +23,7 @@ from trainables.faults import FaultsError
         ({"CPU": 2.0}, 16, EngineLayout(count=1, num_gpus=0, num_threads=2)),
         ({"CPU": 16.0, "GPU": 4.0}, None, EngineLayout(count=4, num_gpus=1, num_threads=4)),
         ({"CPU": 2.0, "GPU": 4.0}, None, EngineLayout(count=4, num_gpus=1, num_threads=1)),
+        ({"CPU": 0.0, "GPU": 0.0}, None, EngineLayout(count=0, num_gpus=0, num_threads=1)),
         ({}, None, EngineLayout(count=1, num_gpus=0, num_threads=1)),
     ],
 )
@@ -29,7 +37,11 @@ def test_engines_are_laid_out_over_what_there_is(
     ("engines", "gpus", "planned", "asked", "expected"),
     [
         (2, 0, 100, None, 8),
-        (2, 1, 100, None, 32),
+        (1, 1, 100, None, 32),
+        (2, 1, 100, None, 64),
+        (3, 1, 100, None, 64),
+        (8, 1, 1000, None, 128),
+        (0, 0, 100, None, 1),
         (2, 1, 5, None, 5),
         (32, 0, 1000, None, 64),
         (96, 0, 1000, None, 96),
@@ -46,12 +58,32 @@ def test_enough_trials_are_under_way_to_fill_packs_or_as_many_as_the_user_says(
 
 @pytest.mark.parametrize(
     ("engines", "gpus", "concurrent", "expected"),
-    [(2, 0, 8, 4), (2, 0, 5, 3), (2, 0, 1, 1), (1, 0, 4, 4), (96, 0, 96, 1), (2, 1, 32, None), (8, 0.25, 128, None)],
+    [
+        (2, 0, 8, 4),
+        (2, 0, 5, 3),
+        (2, 0, 1, 1),
+        (1, 0, 4, 4),
+        (96, 0, 96, 1),
+        (2, 1, 32, None),
+        (8, 0.25, 128, None),
+        (0, 0, 1, None),
+    ],
 )
 def test_on_cpus_an_engine_is_lent_no_more_than_its_part(
     engines: int, gpus: float, concurrent: int, expected: int | None
 ) -> None:
     assert EngineLayout(count=engines, num_gpus=gpus, num_threads=1).most_each(concurrent) == expected
+
+
+def test_engines_on_gpus_and_on_cpus_together_have_as_many_trials_as_fill_both() -> None:
+    assert filling_trials(8, 2) == filling_trials(8, 0) + filling_trials(0, 2) == 136
+    assert filling_trials(0, 0) == 0
+
+
+def test_gpus_are_paid_where_there_are_any_and_cpu_engines_else() -> None:
+    assert devices_paid(0, 3) == 3
+    assert devices_paid(2, 3) == 2
+    assert devices_paid(8, 3, engines_per_gpu=4) == 2
 
 
 def test_several_engines_share_a_gpu_and_its_cores_where_they_are_asked_to() -> None:

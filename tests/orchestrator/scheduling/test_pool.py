@@ -73,8 +73,21 @@ class TestLending:
             await settle()
             asked = [asyncio.ensure_future(pool.acquire(str(number), "k")) for number in range(ASSUMED_LIMIT)]
             assert [await each for each in asked] == [gpu] * ASSUMED_LIMIT
+            assert (await pool.status()).gpu_engines == 1
 
         with_pool(1, scene, most_each=2)
+
+    def test_an_engine_that_lacks_the_gpu_it_was_given_is_told_of_once(self) -> None:
+        async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:
+            lacking = FakeHandle(1)
+            lacking.gpu_fault = "was given a GPU by Ray, but torch has no CUDA"
+            await pool.keep([*engines, lacking])
+            await several_looks()
+            status = await pool.status()
+            assert status.told == ("Engine engine 1 was given a GPU by Ray, but torch has no CUDA.",)
+            assert status.gpu_engines == 0
+
+        with_pool(1, scene)
 
     def test_a_trial_that_fits_a_running_pack_need_not_wait_behind_one_that_does_not(self) -> None:
         async def scene(pool: EnginePool, engines: list[FakeHandle]) -> None:

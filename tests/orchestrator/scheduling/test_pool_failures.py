@@ -214,7 +214,7 @@ class TestLosses:
                 await self.crash(pool, engines[0], "a")
             with pytest.raises(TrialGivenUpError, match=f"{said} for want of memory.*137.*batch_size"):
                 await pool.acquire("a", "k")
-            told = (await pool.status()).replaced
+            told = (await pool.status()).told
             assert len(told) == killed
             assert "engine 0 was killed for want of memory. It is started again" in told[0]
 
@@ -243,7 +243,7 @@ class TestLosses:
                 await self.crash(pool, engines[0], "a")
             with pytest.raises(TrialGivenUpError, match="nothing says that it was for want of memory"):
                 await pool.acquire("a", "k")
-            assert (await pool.status()).replaced == ()
+            assert (await pool.status()).told == ()
 
         with_pool(1, scene)
 

@@ -41,7 +41,7 @@ def test_an_engine_that_stands_still_is_told_of_and_killed_once_and_its_trial_be
         await until(lambda: killed != [])
         await several_looks()
         assert killed == [engines[0]]
-        assert (await pool.status()).replaced == (
+        assert (await pool.status()).told == (
             "Engine engine 0 has not moved for 10 min while training. It is started again, and its trials begin anew.",
         )
         await pool.release("a", lost=True)  # as the trial does that hears of the death
@@ -59,7 +59,7 @@ def test_one_that_loads_may_stand_still_for_longer(killed: list[FakeHandle]) -> 
         assert killed == []
         engines[0].stands_still_s += 1
         await until(lambda: killed == [engines[0]])
-        assert "has not moved for 60 min while loading" in (await pool.status()).replaced[0]
+        assert "has not moved for 60 min while loading" in (await pool.status()).told[0]
 
     with_pool(1, scene)
 
@@ -86,7 +86,7 @@ def test_an_engine_that_does_not_answer_is_killed_after_several_silences(killed:
             await asyncio.sleep(0.001)
         await until(lambda: killed == [engines[0]])
         assert time.monotonic() - began >= pooled_engine.SILENCES_BORNE * pooled_engine.SILENCE_S
-        assert (await pool.status()).replaced[0].startswith("Engine engine 0 does not answer.")
+        assert (await pool.status()).told[0].startswith("Engine engine 0 does not answer.")
         await pool.release("a", lost=True)
         assert await pool.acquire("a", "k") is engines[0]
 
