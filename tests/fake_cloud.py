@@ -28,17 +28,22 @@ START_S = 120.0
 
 
 class FakeCloud:
-    """A head with one CPU, and up to so many nodes with one CPU each, which end after so many idle seconds.
+    """A head, and up to so many nodes with one CPU each, which end after so many idle seconds.
+
+    The head has one CPU or none; the nodes may have a GPU each besides, as far as Ray knows.
 
     `environment` has the token that it demands. In a folder with a short path, as Ray's sockets lie in it. Ray has two
     autoscalers: version 1 reads what is idle by itself, version 2 (KubeRay's) drains a node before it ends it.
     """
 
-    def __init__(self, folder: Path, *, most: int, idle_s: float, version: int = 1) -> None:
+    def __init__(
+        self, folder: Path, *, most: int, idle_s: float, version: int = 1, head_cpus: int = 1, gpus: int = 0
+    ) -> None:
         with socket.create_server(("", 0)) as free:
             port = free.getsockname()[1]
         self.address = f"{ray.util.get_node_ip_address()}:{port}"
         self.folder = folder
+        self._head_cpus, self._gpus = head_cpus, gpus
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         self.environment = {
             **plain,
@@ -50,7 +55,7 @@ class FakeCloud:
         config = folder / "autoscaling.json"
         config.write_text(json.dumps(self._config(most, idle_s)))
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"]
-        command += ["--num-cpus=1", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}/ray"]
+        command += [f"--num-cpus={head_cpus}", f"--object-store-memory={STORE_BYTES}", f"--temp-dir={folder}/ray"]
         command += [f"--autoscaling-config={config}", "--include-dashboard=false", "--disable-usage-stats"]
         fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
         if version == 2:
@@ -91,9 +96,10 @@ class FakeCloud:
     def _config(self, most: int, idle_s: float) -> dict[str, Any]:
         # By name the provider would be completed from a file that Ray's wheel does not have.
         provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "head_node_id": HEAD}
+        gpu = {"GPU": self._gpus} if self._gpus else {}
         types = {
-            "worker": {"resources": {"CPU": 1, "object_store_memory": STORE_BYTES}, "max_workers": most},
-            "ray.head.default": {"resources": {"CPU": 1}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1, **gpu, "object_store_memory": STORE_BYTES}, "max_workers": most},
+            "ray.head.default": {"resources": {"CPU": self._head_cpus}, "max_workers": 0},
         }
         commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
         nothing = [*(f"{name}_commands" for name in commands), "cluster_synced_files", "rsync_exclude", "rsync_filter"]

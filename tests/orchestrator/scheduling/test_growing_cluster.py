@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,12 +46,60 @@ print(json.dumps({"most": watch.most, "trials": results.trials()["trial_id"].to_
 
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])
-def cloud(request: pytest.FixtureRequest) -> Iterator[FakeCloud]:
+def version(request: pytest.FixtureRequest) -> int:
+    """Which of Ray's autoscalers."""
+    return int(request.param)
+
+
+@contextmanager
+def cloud_of(version: int, **nodes: int) -> Iterator[FakeCloud]:
     folder = Path(tempfile.mkdtemp(prefix="adaptune-cloud-", dir="/tmp"))
-    started = FakeCloud(folder, most=2, idle_s=IDLE_S, version=request.param)
-    yield started
-    started.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    started = FakeCloud(folder, most=2, idle_s=IDLE_S, version=version, **nodes)
+    try:
+        yield started
+    finally:
+        started.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cloud(version: int) -> Iterator[FakeCloud]:
+    with cloud_of(version) as started:
+        yield started
+
+
+def train(cloud: FakeCloud, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Run a sweep there; what `DRIVER` prints."""
+    arguments = [json.dumps(values), str(folder / "store"), cloud.address, f"sqlite:///{folder}/mlflow.db"]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, *arguments],
+        env={**cloud.environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def test_where_the_head_has_no_cores_a_sweep_waits_for_a_node_with_a_gpu(
+    version: int, small_backbone: Path, write_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    values = {
+        "name": "none-at-first",
+        "backbone": str(small_backbone),
+        "tasks": [str(write_task())],
+        "space": {"num_epochs": 2, "learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
+        "methods": ["adapter"],
+    }
+    with cloud_of(version, head_cpus=0, gpus=1) as cloud:
+        answer = train(cloud, values, tmp_path)
+        assert len(set(answer["trials"])) == 3
+        # One node for the one engine that three trials can use, and none for engines on CPUs beside it.
+        assert answer["most"] == 1
+        assert sum(event.startswith("Adding") for event in cloud.events()) == 1, cloud.events()
 
 
 def test_forty_trials_get_the_nodes_that_they_can_use_and_give_them_back(
@@ -65,17 +115,7 @@ def test_forty_trials_get_the_nodes_that_they_can_use_and_give_them_back(
             {"adapter": {"adapter_size": {"grid": [1, 2]}, "learning_rate": {"grid": [1e-4, 1e-3, 3e-3, 1e-2]}}}
         ],
     }
-    arguments = [json.dumps(values), str(tmp_path / "store"), cloud.address, f"sqlite:///{tmp_path}/mlflow.db"]
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, *arguments],
-        env={**cloud.environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
+    answer = train(cloud, values, tmp_path)
     assert len(answer["trials"]) == len(set(answer["trials"])) == 40
     assert answer["most"] >= 2  # more than the head alone has
     ends = time.monotonic() + 120
