@@ -24,6 +24,7 @@ _QUANTITIES = Each(str)
 _RESOURCES = {"requests": _QUANTITIES, "limits": _QUANTITIES}
 _ENV = {"name": str, "value": str, "valueFrom": {"secretKeyRef": {"name": str, "key": str}}}
 _PROBE = {"exec": {"command": [str]}, "periodSeconds": int, "timeoutSeconds": int}
+_NO_RIGHTS = {"allowPrivilegeEscalation": bool, "capabilities": {"drop": [str]}}
 _CONTAINER = {
     "name": str,
     "image": str,
@@ -33,7 +34,7 @@ _CONTAINER = {
     "ports": [{"name": str, "containerPort": int}],
     "resources": _RESOURCES,
     "readinessProbe": _PROBE,
-    "securityContext": {"allowPrivilegeEscalation": bool, "capabilities": {"drop": [str]}},
+    "securityContext": _NO_RIGHTS,
     "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}],
 }
 _TOLERATION = {
@@ -46,6 +47,7 @@ _POD = {
     "metadata": {"labels": Each(str)},
     "spec": {
         "automountServiceAccountToken": bool,
+        "serviceAccountName": str,
         "containers": [_CONTAINER],
         "securityContext": {
             "runAsNonRoot": bool,
@@ -63,6 +65,8 @@ _RAY_CLUSTER = {
     "enableInTreeAutoscaling": bool,
     "autoscalerOptions": {
         "version": ("v1", "v2"),
+        "env": [_ENV],
+        "securityContext": _NO_RIGHTS,
         "idleTimeoutSeconds": int,
         "upscalingMode": ("Default", "Aggressive", "Conservative"),
         "resources": _RESOURCES,
