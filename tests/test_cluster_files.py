@@ -87,6 +87,16 @@ def test_pods_have_no_rights_that_they_do_not_need() -> None:
             }, name
 
 
+def test_heads_of_clusters_whose_gpus_come_and_go_train_nothing_while_none_is_up() -> None:
+    (cluster,) = read_all("raycluster.yaml")
+    assert cluster["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for name in ("ray-up-aws.yaml", "ray-up-gcp.yaml"):
+        (config,) = read_all(name)
+        assert config["available_node_types"][config["head_node_type"]]["resources"]["CPU"] == 0, name
+        (start,) = [command for command in config["head_start_ray_commands"] if "ray start" in command]
+        assert "--num-cpus=0" in start, name
+
+
 def test_ray_on_kubernetes_demands_a_token_scales_down_and_bears_spot_nodes() -> None:
     (cluster,), (job,) = read_all("raycluster.yaml"), read_all("rayjob.yaml")
     assert cluster["spec"] == job["spec"]["rayClusterSpec"]  # one cluster, in two files
