@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from trainables.config import PRECISIONS
+from trainables.device.current import working_on
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -22,7 +23,8 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with working_on(device):  # torch answers for the current one
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.backends.mkldnn.is_available() and _cpu_has_bf16())
 
 

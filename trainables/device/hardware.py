@@ -9,6 +9,7 @@ import torch
 
 from trainables.device import container
 from trainables.device.dtype import compute_dtype
+from trainables.device.memory import is_out_of_memory
 from trainables.faults import FaultsError
 
 Device = torch.device
@@ -28,9 +29,9 @@ def raise_if_lost(device: torch.device, error: BaseException | None) -> None:
         return
     try:
         torch.cuda.synchronize(device)
-    except torch.OutOfMemoryError:
-        return
     except RuntimeError as lost:
+        if is_out_of_memory(lost):
+            return
         raise DeviceLostError(f"{device} does nothing more for this process: {lost}") from error
 
 

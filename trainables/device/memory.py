@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import logging
 import re
 import sys
 import traceback
@@ -14,10 +16,22 @@ from trainables.device import container
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# What is said where no error class says it: by torch's allocator on a CPU, by CUDA itself as a graph is uploaded, by
+# Triton as a kernel is loaded, and by the libraries of products (cuBLAS, cuDNN) as they take their workspace.
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|(CUDA error|Triton Error \[CUDA\]): out of memory|CU[A-Z]+_STATUS_ALLOC_FAILED"
+)
+# What torch says of every release after a recording that could not be ended, in versions before 2.12.
+_RECORDING_LEFT_OPEN = "captures_underway"
+
+logger = logging.getLogger(__name__)
 
 
 class PeakMemory:
-    """The highest memory use of a device, or of the process where that is a CPU, since it was last read."""
+    """The highest memory use of a device, or of the process where that is a CPU, since it was last read.
+
+    Of a GPU it is that of tensors: neither what torch keeps for later ones nor what graphs keep for their replays.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -60,10 +74,10 @@ def wait_for(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; the CPU's allocator has no error class of its own."""
+    """Whether an error says that memory did not suffice; only torch's allocator on a GPU has a class for that."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def let_go_of(error: BaseException) -> None:
@@ -117,8 +131,26 @@ def release_unused() -> None:
     Batches differ in length, so the C library's heap ends up full of holes and an engine would grow with every trial.
     """
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        _release_on_gpu()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others keep no such heap
         if trim is not None:
             trim(0)
+
+
+def _release_on_gpu() -> None:
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if _RECORDING_LEFT_OPEN not in str(error):
+            raise
+        _warn_of_what_stays()
+
+
+@functools.cache
+def _warn_of_what_stays() -> None:
+    """Once a process, since it comes again with every release."""
+    logger.warning(
+        "torch hands no memory of the GPU back until this process ends, since a step could not be captured: torch 2.12 "
+        "mends that, and with ADAPTUNE_GRAPHS=0 no step is captured"
+    )

@@ -20,6 +20,7 @@ from trainables import metrics, tasks
 from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit, tokenize
+from trainables.device.current import work_on
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import DeviceLostError, device_named, num_cores, raise_if_lost
 from trainables.device.memory import free_bytes, keep_freed_memory, release_unused
@@ -151,7 +152,8 @@ class Engine:
     def work(self, inbox: Inbox) -> None:
         """Train what is in an inbox, pack after pack, until it is empty. More may be put in all the while.
 
-        The oldest come first, but those of the backbone that is loaded before all others.
+        The oldest come first, but those of the backbone that is loaded before all others. The thread that asks works on
+        the engine's device from then on.
 
         Raises `DeviceLostError` where a GPU does nothing more for this process: trials that were taken up and not told
         of should be trained by another one.
@@ -171,6 +173,7 @@ class Engine:
         encoder is the folder's, which may be another task's. Raises `FaultsError` where the folder is faulty or the
         task has no such split, `TrainingDivergedError` where the loss is not finite.
         """
+        work_on(self.device)
         context = self._prepare(config)
         if split not in context.data:
             raise FaultsError("evaluation", [unknown_name(f"split of {context.task.name}", split, context.data)])
@@ -183,6 +186,7 @@ class Engine:
     def _train_pack(self, lead: Job, inbox: Inbox) -> None:
         """Train the pack that a trial opens; a fault of the trial's is its outcome."""
         try:
+            work_on(self.device)
             context = self._prepare(lead.config)
             key = pack_key(lead.config)
             sizer = None if key is None else self._sizers.get(key)

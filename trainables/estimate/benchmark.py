@@ -15,6 +15,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.current import work_on
 from trainables.device.hardware import device_name
 from trainables.device.memory import PeakMemory, release_unused
 from trainables.engine.engine import Engine
@@ -65,6 +66,7 @@ class BenchmarkEngine(Engine):
 
     def measure_all(self, samples: Sequence[Sample], *, seconds: float, wait: Callable[[], Any]) -> Findings:
         """Every sample, each for its share of the seconds; `wait` is called before each."""
+        work_on(self.device)
         self._clock = _Clock(self.device)
         if samples:
             self._backbone(samples[0].config)

@@ -23,6 +23,7 @@ from torch import Tensor
 from trainables.backbones.loading import Backbone, load_backbone
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.current import working_on
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
 from trainables.faults import FaultsError, unknown_name
@@ -165,7 +166,7 @@ class AdapterBank:
             if faults := self.faults_of(texts):
                 raise FaultsError("predict", faults)
             encoded = self._encode(texts)
-            with torch.inference_mode():
+            with torch.inference_mode(), working_on(self.backbone.encoder.device):
                 outputs = self._outputs(encoded)
         answers: list[tuple[Answer, np.ndarray] | None] = [None] * len(texts)
         for part, found in zip(encoded, outputs, strict=True):

@@ -15,6 +15,7 @@ from torch import Tensor
 from trainables.data.order import evaluation_batches
 from trainables.data.tokenized import TokenizedSplit
 from trainables.data.windows import answer_texts
+from trainables.device.current import working_on
 from trainables.device.memory import is_out_of_memory
 from trainables.metrics import Metric, TaskKind
 from trainables.nn.encoder import Prefix
@@ -97,10 +98,17 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
 
     Each batch passes once, repeated for every trial, and is as much smaller.
     """
+    device = model.head.weight.device
+    with working_on(device):  # whoever asks may work on another one
+        if device.type == "cuda" and prefix is None and model.encoder.body is None:
+            return predict_there(model, split)
+        return _predict_laid_out(model, split, prefix)
+
+
+def _predict_laid_out(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf | None) -> np.ndarray:
+    """What `predict_stacked` gives, each batch laid out by the host."""
     model.eval()
     device, num_trials = model.head.weight.device, model.num_trials
-    if device.type == "cuda" and prefix is None and model.encoder.body is None:
-        return predict_there(model, split)
     batches = evaluation_batches(split.lengths, max_tokens=MAX_TOKENS[device.type] // num_trials)
     parts: list[tuple[np.ndarray, Tensor]] = []
     while batches:
@@ -123,7 +131,10 @@ def predict_stacked(model: AdaptedModel, split: TokenizedSplit, prefix: PrefixOf
 
 @torch.inference_mode()
 def predict_there(model: AdaptedModel, split: TokenizedSplit) -> np.ndarray:
-    """What `predict_stacked` gives, batches gathered by the device, which is waited for once, at the end."""
+    """What `predict_stacked` gives, batches gathered by the device, which is waited for once, at the end.
+
+    The device is to be the one that the thread works on.
+    """
     model.eval()
     device, num_trials = model.head.weight.device, model.num_trials
     data = on_device(split, device)

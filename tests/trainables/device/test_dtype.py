@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
 import torch
 
+from tests.trainables.device.fake_gpus import FakeGpus
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import count_devices, describe_devices, device_name, num_cores
 from trainables.faults import FaultsError
@@ -44,6 +46,13 @@ class TestPrecision:
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
         assert compute_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if has_bf16 else torch.float32)
 
+    def test_each_gpu_is_asked_for_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpus = FakeGpus(monkeypatch, count=2)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpus.current == 1)
+        assert compute_dtype("auto", torch.device("cuda", 1)) is torch.bfloat16
+        assert compute_dtype("auto", torch.device("cuda", 0)) is torch.float32
+        assert gpus.current == 0
+
     def test_another_precision_is_refused_with_those_there_are(self) -> None:
         with pytest.raises(FaultsError, match=r"unknown precision 'fp16'.* Known: auto, bf16, fp32"):
             compute_dtype("fp16", torch.device("cpu"))
@@ -62,6 +71,7 @@ class TestDescription:
 
     def test_each_gpu_is_described_and_has_an_engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Accelerator {device.index}")
         assert describe_devices() == ["cuda:0: Accelerator 0, bfloat16", "cuda:1: Accelerator 1, bfloat16"]

@@ -48,7 +48,9 @@ def test_a_device_is_lost_where_it_answers_nothing_with_the_same_error(monkeypat
         raise_if_lost(torch.device("cuda:1"), first)
 
 
-@pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error", [None, torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
+)
 def test_a_device_that_goes_on_is_not_lost(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
     def answer(device: torch.device) -> None:
         if error is not None:

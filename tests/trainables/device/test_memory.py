@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,13 @@ def test_free_memory_is_the_machine_s(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("can't allocate memory"), False),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported at some other call"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), False),
+        (ValueError("CUDA error: out of memory"), False),
     ],
 )
 def test_only_a_lack_of_memory_is_one(error: Exception, expected: bool) -> None:
@@ -134,3 +143,36 @@ def test_released_memory_goes_back_to_the_system() -> None:
         assert left is not None
         assert held - left > 150 * MIB
     assert not blocks
+
+
+@pytest.fixture(name="releases")
+def releases_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Has every release on a GPU fail with a message."""
+
+    def fail_with(message: str) -> None:
+        def empty_cache() -> None:
+            raise RuntimeError(message)
+
+        monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    memory._warn_of_what_stays.cache_clear()
+    yield fail_with
+    memory._warn_of_what_stays.cache_clear()
+
+
+def test_a_recording_that_was_left_open_ends_no_pack_and_is_told_of_once(
+    releases: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    releases('captures_underway.empty() INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":3941')
+    with caplog.at_level(logging.WARNING):
+        release_unused()
+        release_unused()
+    (record,) = caplog.records
+    assert "torch 2.12 mends that, and with ADAPTUNE_GRAPHS=0 no step is captured" in record.message
+
+
+def test_what_else_a_release_says_is_raised(releases: Callable[[str], None]) -> None:
+    releases("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        release_unused()
