@@ -29,6 +29,7 @@ from trainables.nn.kernels.attention import attend, attend_first
 from trainables.nn.kernels.bottleneck import add_bottleneck
 from trainables.nn.kernels.layernorm import dropout_residual_layernorm, residual_layernorm
 from trainables.nn.kernels.pooling import mean
+from trainables.nn.kernels.triton import probe
 from trainables.nn.kernels.triton.embedding import embed
 
 
@@ -112,6 +113,7 @@ def adamw_with_a_copy_in_bf16() -> None:
 def main() -> None:
     triton.runtime.driver.set_active(Driver())
     JITFunction.run = compile_only
+    probe.launch(torch.device("cpu"))
     attend_in_bf16([13, 9], is_first=False)
     attend_in_bf16([65, 1], is_first=False)  # keys in several blocks
     attend_in_bf16([13, 9], is_first=True)
