@@ -114,7 +114,7 @@ class MeasuredPack:
     @property
     def has_graphs(self) -> bool:
         """Whether its steps are captured, or may yet be."""
-        return self._pack.captured is not None and not self._pack.captured.is_broken
+        return self._pack.has_graphs
 
     def step(self) -> None:
         self._pack.step()

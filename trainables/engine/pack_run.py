@@ -172,6 +172,7 @@ class PackRun:
             bytes_per_token=piece_bytes(lead.config.method, encoder.shape, int(lengths.max()), encoder.compute_dtype),
             tokens_per_trial=most,
             tokens_per_slice=self._pack.tokens_per_slice,
+            has_graphs=self._pack.has_graphs,
         )
         free = free_bytes(self._device) if memory_bytes is None else memory_bytes
         return PackSizer(memory, free, typical_tokens=typical)
@@ -241,7 +242,8 @@ class PackRun:
             self._recover(error)
             return
         # On a GPU a step has been asked for and not taken: what is judged waits for it, and so does an epoch that ends.
-        is_judged = self.sizer is not None and not self.sizer.is_settled
+        # No other step does, or the device would stand still between steps for as long as a pack is not full.
+        is_judged = self.sizer is not None and self.sizer.judges(len(trials))
         if is_judged or any(trial.has_ended_epoch for trial in trials):
             wait_for(self._device)
         seconds = time.perf_counter() - started

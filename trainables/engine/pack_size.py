@@ -35,17 +35,27 @@ class MemoryModel:
         bytes_per_token: activations kept for the backward pass, a word piece.
         tokens_per_trial: word pieces of a trial's largest batch.
         tokens_per_slice: how many word pieces pass through the encoder together.
+        has_graphs: whether steps are captured. Graphs keep memory of their own, as much as a slice's activations take,
+            and a step that is launched kernel by kernel beside them needs as much again.
     """
 
     bytes_per_trial: int
     bytes_per_token: int
     tokens_per_trial: int
     tokens_per_slice: int
+    has_graphs: bool = False
 
     def pack_bytes(self, num_trials: int) -> int:
         """What a pack of so many trials needs at its largest batches."""
+        return self.step_bytes(num_trials) + self.has_graphs * self._slice_bytes(num_trials)
+
+    def step_bytes(self, num_trials: int) -> int:
+        """The same without what graphs keep, which no measured peak shows."""
+        return num_trials * self.bytes_per_trial + self._slice_bytes(num_trials)
+
+    def _slice_bytes(self, num_trials: int) -> int:
         together = max(self.tokens_per_trial, min(num_trials * self.tokens_per_trial, self.tokens_per_slice))
-        return num_trials * self.bytes_per_trial + together * self.bytes_per_token
+        return together * self.bytes_per_token
 
     def max_trials(self, free_bytes: int | None) -> int:
         """The most trials that fit, 1 at least: whether a single one does, its training tells. None: nobody knows."""
@@ -101,9 +111,13 @@ class PackSizer:
         self._times: list[float] = []
         self._seconds_per_example: dict[int, float] = {}
 
+    def judges(self, num_trials: int) -> bool:
+        """Whether it is to know how long a step of so many trials takes: of a full pack, until it is settled."""
+        return num_trials == self.limit and not self.is_settled
+
     def observe(self, num_trials: int, seconds_per_example: float) -> None:
         """Tell of a step that so many trials took together."""
-        if num_trials != self.limit or self.is_settled:
+        if not self.judges(num_trials):
             return
         self._times.append(seconds_per_example)
         if len(self._times) < STEPS_PER_JUDGEMENT:
@@ -121,7 +135,7 @@ class PackSizer:
 
     def correct(self, num_trials: int, measured_bytes: int) -> None:
         """Plan on with a measured peak where the arithmetic promised less."""
-        promised = self._memory.pack_bytes(num_trials)
+        promised = self._memory.step_bytes(num_trials)
         if self._free_bytes is None or measured_bytes <= promised:
             return
         fitting = self._memory.max_trials(self._free_bytes * promised // measured_bytes)

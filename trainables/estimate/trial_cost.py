@@ -76,6 +76,7 @@ def trial_cost(
         bytes_per_token=piece_bytes(config.method, shape, size.longest, dtype),
         tokens_per_trial=most,
         tokens_per_slice=tokens,
+        has_graphs=reads and device.type == "cuda",
     )
     return TrialCost(
         kind=workload_key(config, task=task_fingerprint, backbone=fingerprint),

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import torch
 
+from trainables.device.memory import is_out_of_memory, let_go_of
+
 logger = logging.getLogger(__name__)
 
 Step = Callable[[], None]
@@ -52,34 +54,35 @@ class CapturedSteps:
     """
 
     def __init__(self, capture: Capture, *, steps_before: int = STEPS_BEFORE, max_graphs: int = MAX_GRAPHS) -> None:
-        self.is_broken = False
+        self.is_broken = False  # whether no step is captured any more
         self._capture = capture
         self._steps_before = steps_before
         self._max_graphs = max_graphs
         self._replays: OrderedDict[Hashable, Step] = OrderedDict()
         self._seen: Counter[Hashable] = Counter()
+        self._is_short = False  # of memory: a graph that is there is not dropped for another one
+        self._is_recording = False
 
     def take(self, key: Hashable, step: Step) -> None:
         """Take a step; those of equal keys must do the same with the same tensors.
 
-        Where recording fails the step is taken as it is, and so are all others from then on. Raises what the step does.
+        Where recording fails the step is taken as it is, and so are all others from then on; but for want of memory, of
+        which the error is raised. Raises what the step does.
         """
         if self.is_broken:
             return step()
         if key in self._replays:
             self._replays.move_to_end(key)
             return self._replays[key]()
+        if self._is_short and len(self._replays) >= self._max_graphs:
+            return step()
         self._seen[key] += 1
         if self._seen[key] < self._steps_before:
             return step()
         if self._seen[key] == self._steps_before:
             return self._capture.warm_up(step)
-        try:
-            replay = self._capture.record(step)
-        except Exception as error:
-            self.is_broken = True
-            self.forget()
-            logger.warning("steps are launched kernel by kernel, since one could not be captured: %s", error)
+        replay = self._record(step)
+        if replay is None:
             return step()
         self._replays[key] = replay
         if len(self._replays) > self._max_graphs:
@@ -87,17 +90,44 @@ class CapturedSteps:
             self._seen[oldest] = self._steps_before - 1  # it is recorded again only after another warm-up
         return replay()
 
-    def forget(self) -> bool:
-        """Drop every graph: their tensors are no longer those of the steps to come, or their memory is wanted.
+    def _record(self, step: Step) -> Step | None:
+        """What takes a step from now on; None, and no other is tried, where the step cannot be captured."""
+        self._is_recording = True
+        try:
+            replay = self._capture.record(step)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise  # recorded or not: there may be more of it once the graphs are gone
+            let_go_of(error)  # the step is taken beside nothing that its recording has made
+            logger.warning("steps are launched kernel by kernel, since one could not be captured: %s", error)
+            self.is_broken = True
+            replay = None
+        self._is_recording = False
+        if replay is None:
+            self.forget()
+        return replay
 
-        Returns whether there was one.
+    def make_room(self) -> bool:
+        """Drop every graph, since memory did not suffice, and keep at most half as many shapes from now on.
+
+        Returns whether that may help: there was a graph, or one was being recorded.
         """
-        had_any = bool(self._replays)
+        held = len(self._replays) + self._is_recording
+        self.forget()
+        if held:
+            self._is_short, self._max_graphs = True, held // 2
+            if not self._max_graphs:
+                logger.warning("steps are launched kernel by kernel, since graphs leave too little memory for a step")
+                self.is_broken = True
+        return held > 0
+
+    def forget(self) -> None:
+        """Drop every graph: their tensors are no longer those of the steps to come."""
+        self._is_recording = False
         if self._replays or self._seen:
             self._replays.clear()
             self._seen.clear()
             self._capture.release()
-        return had_any
 
 
 class CudaCapture:
@@ -123,6 +153,7 @@ class CudaCapture:
     def record(self, step: Step) -> Step:
         stream, current = self._own_stream(), torch.cuda.current_stream(self._device)
         graph = torch.cuda.CUDAGraph()
+        broke: Exception | None = None
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         is_collecting = gc.isenabled()
@@ -130,9 +161,15 @@ class CudaCapture:
         try:
             # Other threads of the process may go on with whatever they do on the device.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                step()
+                try:
+                    step()
+                except Exception as error:
+                    broke = error
+                    raise
         except BaseException:
             torch.cuda.set_stream(current)  # torch leaves its own where the recording itself cannot be ended
+            if broke is not None:
+                raise broke  # noqa: B904 - what broke the step, not that its recording could not be ended either
             raise
         finally:
             if is_collecting:

@@ -24,6 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from trainables.data.tokenized import TokenizedSplit
+from trainables.device.hardware import raise_if_lost
 from trainables.device.memory import is_out_of_memory, let_go_of, release_unused
 from trainables.device.pace import Pace
 from trainables.metrics import Metric, TaskKind
@@ -180,23 +181,23 @@ class Pack:
         """One step of some trials; in halves where they do not fit into memory together."""
         statistics = self.weights.statistics[first:last].clone()
         try:
-            train(first, last)
+            return train(first, last)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            raise_if_lost(self.weights.device, error)  # such a device may say of anything that there is no memory
             let_go_of(error)  # or what is tried next would have to fit beside what did not
             # No trial of the slice has been updated yet, and its masks follow from the step: it takes the same again.
             self.weights.statistics[first:last] = statistics
             self.weights.forget_gradients(first, last)
-            held_graphs = self.captured is not None and self.captured.forget()
+            is_without_graphs = self.captured is not None and self.captured.make_room()
             release_unused()
-            if held_graphs:  # their memory may be what was wanting
-                return self._train(first, last, train)
-            if last - first == 1:
+            if last - first == 1 and not is_without_graphs:
                 raise
-            self.tokens_per_slice = max(1, self.tokens_per_slice // 2)
-        else:
-            return None
+        # Out here, where the error is gone: it is no cause of what comes of trying again.
+        if is_without_graphs:  # their memory may be what was wanting
+            return self._train(first, last, train)
+        self.tokens_per_slice = max(1, self.tokens_per_slice // 2)
         middle = (first + last) // 2
         self._train(first, middle, train)
         self._train(middle, last, train)
@@ -245,6 +246,11 @@ class Pack:
         self.weights.loss_sums[first:last].add_(losses_K.detach())
         return grads_KP
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether steps of the pack's trials are captured, or may yet be."""
+        return self.captured is not None and not self.captured.is_broken and self._gathers_now()
+
     def _gathers_now(self) -> bool:
         """`_gathers`, asked once for as long as the trials are the same."""
         if self._is_gathering is None or self._is_gathering[0] != self.weights.version:
@@ -287,6 +293,11 @@ class Pack:
         return self._course[1]
 
     def _forget_course(self) -> None:
+        """Let go of what the steps of these trials follow from, and of the graphs that read it.
+
+        Graphs are not kept for when as many trials come together again: they work on the very weights, moments,
+        gradients and courses of these, which are other tensors for every set of trials.
+        """
         self._course, self._courses, self._rows_there = None, {}, None
         if self.captured is not None:
             self.captured.forget()

@@ -251,6 +251,22 @@ class TestEndingEarly:
         assert all("the device is gone" in str(outcome.error) for outcome in outcomes)
 
 
+def test_only_steps_that_are_judged_and_those_that_end_an_epoch_wait_for_the_device(
+    context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer trials are under way than a pack may hold: the host runs ahead, however long that lasts."""
+    waits: list[int] = []
+    steps = stepped(monkeypatch)
+    monkeypatch.setattr("trainables.engine.pack_run.wait_for", lambda device: waits.append(len(steps)))
+    mine, trials = context(), [brief_config(seed=seed, num_epochs=2) for seed in range(2)]
+    train(mine, *trials)
+    assert waits == [STEPS, 2 * STEPS]
+    waits.clear()
+    steps.clear()
+    train(mine, trials[0], memory_bytes=1)  # which holds one, and the pack is full
+    assert waits == list(range(1, 2 * STEPS + 1))
+
+
 class TestMemory:
     def test_a_pack_takes_up_no_more_than_its_memory_holds(self, context: MakeContext) -> None:
         inbox = Inbox()

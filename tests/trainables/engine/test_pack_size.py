@@ -77,6 +77,12 @@ class TestMemory:
         memory = MemoryModel(bytes_per_trial=1, bytes_per_token=10, tokens_per_trial=900, tokens_per_slice=400)
         assert memory.pack_bytes(2) == 2 + 9000
 
+    def test_graphs_keep_another_slice_of_activations(self) -> None:
+        memory = dataclasses.replace(MEMORY, has_graphs=True)
+        assert memory.pack_bytes(3) == 3 * 1000 + 2 * 300 * 10
+        assert memory.pack_bytes(8) == 8 * 1000 + 2 * 400 * 10
+        assert memory.max_trials(20_000) < MEMORY.max_trials(20_000)
+
     @given(free_bytes=st.integers(0, 100_000))
     def test_as_many_fit_as_the_share_of_free_memory_holds(self, free_bytes: int) -> None:
         most = MEMORY.max_trials(free_bytes)
@@ -139,6 +145,16 @@ class TestGrowth:
             mine.observe(3, 0.1)
         assert mine.limit == 4
 
+    def test_only_steps_of_full_packs_are_judged_and_only_until_it_is_settled(self) -> None:
+        mine = sizer(typical_tokens=100)
+        assert [size for size in range(1, 9) if mine.judges(size)] == [4]
+        judged = 0
+        while mine.judges(mine.limit):
+            mine.observe(mine.limit, 1 / mine.limit)
+            judged += 1
+        assert judged == 4 * STEPS_PER_JUDGEMENT  # at 4, 8, 16 and 32
+        assert mine.is_settled
+
     @given(free_bytes=st.integers(0, 60_000), typical_tokens=st.integers(1, 500))
     def test_it_never_outgrows_memory(self, free_bytes: int, typical_tokens: int) -> None:
         mine = sizer(free_bytes, typical_tokens=typical_tokens)
@@ -152,6 +168,15 @@ class TestCorrection:
         before = (mine.limit, mine.max_trials)
         mine.correct(mine.limit, MEMORY.pack_bytes(mine.limit))
         assert (mine.limit, mine.max_trials) == before
+
+    def test_what_graphs_keep_is_no_part_of_a_measured_peak(self) -> None:
+        memory = dataclasses.replace(MEMORY, has_graphs=True)
+        mine = PackSizer(memory, 30_000, typical_tokens=50)
+        before = mine.max_trials
+        mine.correct(8, MEMORY.pack_bytes(8))
+        assert mine.max_trials == before
+        mine.correct(8, 2 * MEMORY.pack_bytes(8))
+        assert mine.max_trials == memory.max_trials(15_000) < before
 
     def test_a_measured_peak_bounds_what_follows_in_proportion(self) -> None:
         mine = sizer(20_000, typical_tokens=50)
