@@ -250,6 +250,22 @@ def test_what_was_recorded_once_trains_on_as_the_step_itself_does(
         assert capture.log.count("release") == 4  # two joined, one left, one was suspended and resumed
 
 
+def test_a_recorded_step_goes_on_with_the_rows_rates_and_masks_of_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(Course, "shape", lambda self: (64, 16))  # every batch fits this one shape
+    capture, found = TapeCapture(), []
+    for captured in (None, CapturedSteps(capture, steps_before=1)):
+        pack = make_pack()
+        pack.gathers_on_device, pack.captured = True, captured
+        pack.join([make_running(make_config("adapter", ADAPTER, seed=seed, dropout=0.2)) for seed in range(2)])
+        for _ in range(4):
+            pack.step()
+        found.append((pack.weights.rows.clone(), pack.weights.loss_sums.clone()))
+    assert capture.log == ["warm up", "record", *["replay"] * 3]
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
 class Watching(TorchDispatchMode):
     """Fails on what cannot be captured."""
 
@@ -341,7 +357,6 @@ class Shapes(TorchDispatchMode):
         return found
 
 
-@pytest.mark.thorough
 def test_the_shapes_of_a_step_follow_from_its_bucket_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "library", lambda: None)
     pack = make_pack()
@@ -350,7 +365,7 @@ def test_the_shapes_of_a_step_follow_from_its_bucket_alone(monkeypatch: pytest.M
     pack.step()
     found: dict[tuple[int, int], set[Any]] = defaultdict(set)
     pieces: dict[tuple[int, int], set[int]] = defaultdict(set)
-    for _ in range(20):
+    for _ in range(8):
         course = pack._current_course()
         shape = course.shape()
         pieces[shape].add(max(int(c.pieces_T[s]) for c, s in zip(course._courses, course.steps, strict=True)))
@@ -358,7 +373,7 @@ def test_the_shapes_of_a_step_follow_from_its_bucket_alone(monkeypatch: pytest.M
             pack._train_there(0, 2, *shape)
         found[shape].add(tuple(shapes.seen))
     assert len(found) <= 3
-    assert max(map(len, pieces.values())) > 3  # batches did differ
+    assert max(map(len, pieces.values())) > 2  # batches did differ
     assert all(len(shapes) == 1 for shapes in found.values())
 
 
