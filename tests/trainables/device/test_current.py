@@ -13,6 +13,7 @@ from tests.factories import brief_config
 from tests.trainables.device.fake_gpus import FakeGpus
 from trainables.device.current import work_on, working_on
 from trainables.engine.engine import Engine
+from trainables.estimate.benchmark import BenchmarkEngine
 from trainables.inference import bank as bank_room
 from trainables.inference.bank import AdapterBank
 from trainables.outcome import OutcomeStatus
@@ -58,6 +59,12 @@ def test_an_engine_works_on_its_gpu_before_it_loads_anything(gpus: FakeGpus, mon
     with pytest.raises(ValueError, match="that is enough"):
         engine.evaluate(brief_config(), "validation", None)  # type: ignore[arg-type]
     assert found == [1, 1]
+
+
+def test_a_calibration_works_on_its_gpu(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {gpus.current}")
+    found = BenchmarkEngine(device="cuda:1").measure_all([], seconds=1, wait=lambda: None)
+    assert (found.device, gpus.current) == ("GPU 1", 1)
 
 
 def test_an_evaluation_works_on_the_model_s_gpu_and_leaves_the_caller_its_own(

@@ -13,6 +13,7 @@ import torch
 
 from tests.trainables.training.packable import make_config, make_pack, make_running
 from tests.trainables.training.tape import TapeCapture
+from trainables.device.hardware import DeviceLostError
 from trainables.training.captured_step import CapturedSteps, CudaCapture, Step
 from trainables.training.device_data import Course
 from trainables.training.pack import Pack
@@ -249,6 +250,24 @@ def test_a_step_that_fits_only_without_its_graph_is_taken_without_it(breaks: str
     assert not pack.has_graphs
     assert [trial.step for trial in trials] == [2, 2]
     assert_as_undisturbed(pack, trials)
+
+
+def test_a_lost_device_that_speaks_of_memory_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack, asked = make_pack(), []
+
+    def raise_if_lost(device: torch.device, error: Exception) -> None:
+        asked.append(device)
+        raise DeviceLostError("cuda does nothing more for this process") from error
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr("trainables.training.pack.raise_if_lost", raise_if_lost)
+    monkeypatch.setattr(pack, "train_slice", broken)
+    pack.join([make_running(make_config("adapter", ADAPTER, seed=seed)) for seed in range(2)])
+    with pytest.raises(DeviceLostError):
+        pack.step()
+    assert asked == [torch.device("cpu")]  # once: nothing else was tried
 
 
 def test_a_step_that_breaks_while_it_warms_up_is_over_before_anything_else_begins(
