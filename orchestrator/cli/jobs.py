@@ -43,6 +43,7 @@ def submit_sweep(
     tracking_uri: str | None,
     budget: Budget,
     take_over: bool,
+    only_driver: bool,
     detach: bool,
     as_json: bool,
 ) -> int:
@@ -58,7 +59,15 @@ def submit_sweep(
     screen = console(stderr=as_json)  # with --json, standard output is the answer alone
     check_places(plan.spec.name, store, tracking_uri)
     server = _server(address)
-    job = submit_job(plan, server, store=store, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
+    job = submit_job(
+        plan,
+        server,
+        store=store,
+        tracking_uri=tracking_uri,
+        budget=budget,
+        take_over=take_over,
+        only_driver=only_driver,
+    )
     screen.print(f"Job {job} is submitted to {server.address}.", soft_wrap=True)
     try:
         if not detach:

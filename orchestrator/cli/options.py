@@ -46,6 +46,14 @@ TakeOver = Annotated[
         "--take-over", help="Take the store over from the driver that has it, without waiting for it to fall silent."
     ),
 ]
+OnlyDriver = Annotated[
+    bool,
+    typer.Option(
+        "--only-driver",
+        help="Vouch that nothing else runs on this store, where it cannot keep a second driver out: gs://, abfs://, "
+        "hdfs://, s3:// without boto3.",
+    ),
+]
 SweepName = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Name of one sweep, where several share the store.")
 ]

@@ -36,11 +36,14 @@ def run_from_file(
     tracking_uri: str | None,
     budget: Budget,
     take_over: bool,
+    only_driver: bool,
     as_json: bool,
 ) -> int:
     """Train what is missing of a declared sweep."""
     values = read_sweep(sweep, overrides)
-    options = _Options(address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
+    options = _Options(
+        address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over, only_driver=only_driver
+    )
     return _train(values, store, options, widen=False, as_json=as_json)
 
 
@@ -54,6 +57,7 @@ def run_from_store(
     tracking_uri: str | None,
     budget: Budget,
     take_over: bool,
+    only_driver: bool,
     as_json: bool,
 ) -> int:
     """Train what is missing of a store's sweep, widened by a larger one where one is given.
@@ -72,7 +76,9 @@ def run_from_store(
         values = read_sweep(sweep, overrides)
     else:
         values = apply_overrides(json.loads(opened.spec_json(name)), overrides)
-    options = _Options(address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over)
+    options = _Options(
+        address=address, tracking_uri=tracking_uri, budget=budget, take_over=take_over, only_driver=only_driver
+    )
     return _train(values, store, options, widen=True, as_json=as_json)
 
 
@@ -83,6 +89,7 @@ class _Options(TypedDict):
     tracking_uri: str | None
     budget: Budget
     take_over: bool
+    only_driver: bool
 
 
 def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as_json: bool) -> int:
@@ -128,10 +135,11 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
 
 
 def _how_to_resume(store: str, options: _Options) -> str:
-    """The command that goes on in this store, on the same cluster and with the same tracking store."""
+    """The command that goes on in this store, on the same cluster, with the same tracking store and the same word."""
     places = {"--address": options["address"], "--tracking-uri": options["tracking_uri"]}
     given = [word for option, place in places.items() if place is not None for word in (option, place)]
-    return shlex.join(["adaptune", "resume", store, *given])
+    vouched = ["--only-driver"] if options["only_driver"] else []
+    return shlex.join(["adaptune", "resume", store, *given, *vouched])
 
 
 def _answer(name: str, store: str, done: SweepRun) -> dict[str, Any]:

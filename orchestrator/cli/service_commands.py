@@ -14,6 +14,7 @@ from orchestrator.cli.options import (
     MaxCost,
     MaxFailures,
     MaxHours,
+    OnlyDriver,
     Overrides,
     Price,
     StoreOption,
@@ -87,6 +88,7 @@ def submit(
     max_cost: MaxCost = None,
     price: Price = None,
     take_over: TakeOver = False,
+    only_driver: OnlyDriver = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once its trials are planned; say how to find it again.")
     ] = False,
@@ -104,6 +106,7 @@ def submit(
         tracking_uri=tracking_uri,
         budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
         take_over=take_over,
+        only_driver=only_driver,
         detach=detach,
         as_json=as_json,
     )

@@ -13,6 +13,7 @@ from orchestrator.cli.options import (
     MaxCost,
     MaxFailures,
     MaxHours,
+    OnlyDriver,
     Overrides,
     Price,
     StoreArgument,
@@ -119,6 +120,7 @@ def run(
     max_cost: MaxCost = None,
     price: Price = None,
     take_over: TakeOver = False,
+    only_driver: OnlyDriver = False,
     as_json: Json = False,
 ) -> int:
     """Train the trials of a sweep that have no record yet, and write its report."""
@@ -133,6 +135,7 @@ def run(
         tracking_uri=tracking_uri,
         budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
         take_over=take_over,
+        only_driver=only_driver,
         as_json=as_json,
     )
 
@@ -152,6 +155,7 @@ def resume(
     max_cost: MaxCost = None,
     price: Price = None,
     take_over: TakeOver = False,
+    only_driver: OnlyDriver = False,
     as_json: Json = False,
 ) -> int:
     """Finish an interrupted sweep, or extend it to a larger one."""
@@ -167,6 +171,7 @@ def resume(
         tracking_uri=tracking_uri,
         budget=Budget(max_hours=max_hours, max_failures=max_failures, max_cost=max_cost, price=price),
         take_over=take_over,
+        only_driver=only_driver,
         as_json=as_json,
     )
 

@@ -124,6 +124,7 @@ def run_sweep(
     price: float | None = None,
     progress: Progress | None = None,
     take_over: bool = False,
+    only_driver: bool = False,
 ) -> Results:
     """Train the trials of a sweep that have no finished record, and return its results.
 
@@ -140,6 +141,8 @@ def run_sweep(
         price: of one GPU, or of one CPU engine where there is no GPU, for one hour, in the currency of `max_cost`.
         progress: who is told how far it is. A notebook shows it if none is named, elsewhere nobody is told.
         take_over: whether to take the store over from a driver at work there without waiting for it to fall silent.
+        only_driver: your word that nothing else runs on this store, without which a place that cannot keep a second
+            driver out (`gs://`, `abfs://`, `hdfs://`, `s3://` without boto3) is refused.
 
     Raises `FaultsError` with every fault of what was given, before anything starts.
     """
@@ -160,10 +163,18 @@ def run_sweep(
                 address=address,
                 budget=budget,
                 take_over=take_over,
+                only_driver=only_driver,
             ).results
     told = progress or Silent()
     return execute(
-        plan, opened, told, tracking_uri=tracking_uri, address=address, budget=budget, take_over=take_over
+        plan,
+        opened,
+        told,
+        tracking_uri=tracking_uri,
+        address=address,
+        budget=budget,
+        take_over=take_over,
+        only_driver=only_driver,
     ).results
 
 
@@ -189,6 +200,7 @@ def execute(
     budget: Budget | None = None,
     make_report: bool = True,
     take_over: bool = False,
+    only_driver: bool = False,
     warnings: pa.Table | None = None,
 ) -> SweepRun:
     """Train every planned trial that has no finished record, and write the report.
@@ -199,7 +211,7 @@ def execute(
     Failed and cancelled trials are tried again; their earlier records move to STORE/superseded, and so do those of
     trials that an older adaptune trained otherwise. A storage that refuses records makes the sweep wait. Raises
     `StoreLockedError` where another driver is at work on the store or takes it over, and `FaultsError` where Ray cannot
-    be had.
+    be had, or where the store's place cannot keep a second driver out and `only_driver` is not said.
     """
     # Here, not above: questions to finished sweeps come through this module too and need no MLflow and no tokenizer.
     from orchestrator.planning.preflight import data_warnings
@@ -212,7 +224,7 @@ def execute(
     winners = None if plan.spec.keep == "none" else Winners(plan.spec.keep, len(plan.spec.seeds))
     warnings = data_warnings(plan) if warnings is None else warnings
     known = functools.partial(_records, store, name)
-    with endings_raised(), store.lock(take_over=take_over):
+    with endings_raised(), store.lock(take_over=take_over, only_driver=only_driver):
         is_new = not store.exists()
         planned = _begin(plan, store)
         store.write_data_warnings(warnings, [each.task.info.name for each in plan.task_methods])

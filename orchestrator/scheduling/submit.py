@@ -33,6 +33,7 @@ def submit_job(
     tracking_uri: str | None,
     budget: Budget = NO_LIMIT,
     take_over: bool = False,
+    only_driver: bool = False,
 ) -> str:
     """Submit a planned sweep and return the job's id, by which it is found again.
 
@@ -51,7 +52,9 @@ def submit_job(
         pack_job(plan, Path(folder))
         return server.submit(
             job_id=f"{plan.spec.name}-{secrets.token_hex(3)}",
-            entrypoint=entrypoint(plan.spec.name, store, tracking_uri, budget=budget, take_over=take_over),
+            entrypoint=entrypoint(
+                plan.spec.name, store, tracking_uri, budget=budget, take_over=take_over, only_driver=only_driver
+            ),
             runtime_env={
                 "working_dir": folder,
                 "py_modules": [
@@ -100,13 +103,20 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
 
 
 def entrypoint(
-    name: str, store: str | None, tracking_uri: str | None, *, budget: Budget = NO_LIMIT, take_over: bool = False
+    name: str,
+    store: str | None,
+    tracking_uri: str | None,
+    *,
+    budget: Budget = NO_LIMIT,
+    take_over: bool = False,
+    only_driver: bool = False,
 ) -> str:
     """The job's command line; without explicit places, records outlive the job in the head's home folder."""
     place = shlex.quote(store) if store else f'"$HOME/sweeps/{name}"'
     run = f"python -m adaptune run sweep.json --address auto --store {place}"
     limits = [f"--{name.replace('_', '-')} {limit}" for name, limit in asdict(budget).items() if limit is not None]
-    run = " ".join([run, *limits, *(["--take-over"] if take_over else [])])
+    words = {"--take-over": take_over, "--only-driver": only_driver}
+    run = " ".join([run, *limits, *(word for word, is_said in words.items() if is_said)])
     if tracking_uri:
         return f"{run} --tracking-uri {shlex.quote(tracking_uri)}"
     # As a variable: what it holds on the head may be secret, and arguments are not.

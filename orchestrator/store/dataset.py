@@ -126,15 +126,17 @@ class Store:
             return sum(self._plans.unproposed(each) for each in (self._plans.names() if name is None else [name]))
 
     @contextmanager
-    def lock(self, *, take_over: bool = False) -> Iterator[None]:
+    def lock(self, *, take_over: bool = False, only_driver: bool = False) -> Iterator[None]:
         """Be this store's only driver for a `with` block; the folder is made where there is none.
 
         Raises `StoreLockedError` on entering where another driver is at work, with its host and process, and
         `FaultsError` where the place cannot be written. Whatever writes within the block raises the former, should
         another driver have taken the store over from one that seemed dead. One that may be alive is watched for a sign
-        of life first, for two minutes; with `take_over` it is not.
+        of life first, for two minutes; with `take_over` it is not. A place that cannot keep a second driver out is
+        refused with a `FaultsError`, unless the user vouches with `only_driver` for being the only one.
         """
-        with hold(self._folder, self.uri, take_over=take_over) as held, contextlib.ExitStack() as owned:
+        held_so = hold(self._folder, self.uri, take_over=take_over, only_driver=only_driver)
+        with held_so as held, contextlib.ExitStack() as owned:
             with self._writing():
                 owned.enter_context(self._segments.owned(after_another=held.was_taken, check_lock=held.check))
                 owned.enter_context(self._predictions.owned())

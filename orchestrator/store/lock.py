@@ -14,8 +14,8 @@ from pathlib import Path
 from orchestrator.store.fence import StoreLockedError, lost
 from orchestrator.store.files import Folder
 from orchestrator.store.identity import Holder, this_driver
-from orchestrator.store.lock_places import LOCK, LockPlace, Seen, UncertainPlace, local_or_uncertain
-from orchestrator.store.object_lock import object_place
+from orchestrator.store.lock_places import LOCK, LocalPlace, LockPlace, Seen, UncertainPlace
+from orchestrator.store.object_lock import UnconditionalError, object_place
 from trainables.faults import FaultsError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def hold(folder: Folder, uri: str, *, take_over: bool = False) -> Iterator[Held]:
+def hold(folder: Folder, uri: str, *, take_over: bool = False, only_driver: bool = False) -> Iterator[Held]:
     """Be the only driver of a store, which has this URI, while the block runs.
 
     The lock of a process that has certainly died is taken over at once. One of a driver that cannot be seen from here
@@ -97,14 +97,16 @@ def hold(folder: Folder, uri: str, *, take_over: bool = False) -> Iterator[Held]
     is measured by this process's own clock, whatever other machines' clocks say. With `take_over` nobody is waited for.
     What a driver that was taken over still writes is refused: see `orchestrator.store.fence`.
 
-    Where a place offers neither exclusive creation nor conditional writes, a driver is taken over with `take_over`
-    only, and two that start within the same second might both begin, until the first of them writes.
+    A place that offers neither exclusive creation nor conditional writes is refused, unless the user vouches with
+    `only_driver` that nothing else writes there. A driver is then taken over with `take_over` only, and two that start
+    within the same second might both begin, until the first of them writes.
 
-    Raises `StoreLockedError` naming the host and process at work, and `FaultsError` where nothing can be written.
+    Raises `StoreLockedError` naming the host and process at work, and `FaultsError` where nothing can be written or
+    the place is refused.
     """
     mine = this_driver(BEAT_EVERY_S)
     try:
-        place = object_place(folder, uri) or local_or_uncertain(folder)
+        place = _place(folder, uri, only_driver=only_driver)
         mine, was_taken = _acquire(place, mine, take_over=take_over)
     except OSError as error:
         fault = f"the store must be writable, but {error}"
@@ -117,6 +119,20 @@ def hold(folder: Folder, uri: str, *, take_over: bool = False) -> Iterator[Held]
             yield held
     finally:
         held.give_back()
+
+
+def _place(folder: Folder, uri: str, *, only_driver: bool) -> LockPlace:
+    """Where a store's lock lies. Raises `FaultsError` where it could not keep a second driver out, and `OSError`."""
+    if folder.is_local:
+        return LocalPlace(folder)
+    try:
+        return object_place(folder, uri)
+    except UnconditionalError as lack:
+        if only_driver:
+            return UncertainPlace(folder)
+        vouch = "if nothing else runs on this store, say so with --only-driver (in Python only_driver=True)"
+        fault = f"a store must be a place that keeps a second driver out, but {lack}; {lack.remedy}, or {vouch}"
+        raise FaultsError(f"store {folder.path}", [fault]) from None
 
 
 def holder(folder: Folder) -> Holder | None:

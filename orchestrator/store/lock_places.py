@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import shutil
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.store.fence import StoreLockedError, staging_folder, take_away
 from orchestrator.store.files import Folder
 from orchestrator.store.identity import Holder, parse_holder
-
-logger = logging.getLogger(__name__)
 
 LOCK = "lock.json"
 # Of two who write at once where nothing is exclusive, the later is the holder: each waits so long before it looks.
@@ -29,7 +25,7 @@ HALF_TAKEN_S = 1.0
 
 @dataclass(frozen=True)
 class Seen:
-    """A lock as it was found. The mark changes with every sign of life."""
+    """A lock as it was found. The mark changes with every sign of life, of a driver of any kind of place."""
 
     holder: Holder
     mark: Hashable
@@ -61,18 +57,6 @@ class LockPlace(Protocol):
         """Let go of what else was set up for `mine`. Never raises `OSError`."""
 
 
-def local_or_uncertain(folder: Folder) -> LockPlace:
-    """The place of a store's lock, where that is no object store with conditional writes."""
-    if folder.is_local:
-        return LocalPlace(folder)
-    logger.warning(
-        "%s offers no conditional writes: start one driver at a time on this store%s",
-        folder.path,
-        ", or install adaptune[s3]" if folder.filesystem.type_name == "s3" and find_spec("boto3") is None else "",
-    )
-    return UncertainPlace(folder)
-
-
 def parsed(place: LockPlace, content: bytes) -> Holder:
     """Raises `StoreLockedError` where a lock does not say whose it is."""
     try:
@@ -83,7 +67,11 @@ def parsed(place: LockPlace, content: bytes) -> Holder:
 
 
 class UncertainPlace:
-    """A file on any file system. It keeps a second driver out, unless both start within the same moment."""
+    """A file on any file system. It keeps a second driver out, unless both start within the same moment.
+
+    A sign of life changes what the file holds: the driver that watches may see this place by other means, and an object
+    store's tag of an object stays what it was where the same bytes are written again.
+    """
 
     is_certain = False
 
@@ -98,7 +86,7 @@ class UncertainPlace:
             content = self._folder.read(LOCK).to_pybytes()
         except FileNotFoundError:
             return None
-        return Seen(parsed(self, content), changed)
+        return Seen(parsed(self, content), (changed, content))
 
     def take(self, mine: Holder, seen: Seen | None) -> bool:
         found = self.look()
@@ -112,7 +100,9 @@ class UncertainPlace:
         return self.take(mine, None)
 
     def beat(self, mine: Holder) -> None:
-        self._folder.write(LOCK, mine.content())
+        seen = self.look()
+        if seen is not None and seen.holder.token == mine.token:
+            self._folder.write(LOCK, replace(mine, beats=seen.holder.beats + 1).content())
 
     def give_back(self, mine: Holder) -> None:
         if self._is(mine):
@@ -131,7 +121,8 @@ class LocalPlace:
 
     A new lock is linked into its place, which fails where there is one. To take a lock over is to rename the folder of
     unfinished files of the driver that held it, which one alone can do and which fences that driver off, and then to
-    put the new lock in the place of the old one.
+    put the new lock in the place of the old one. A sign of life is the time of the lock's last change, which a full
+    disk gives too, and which all see who reach it.
     """
 
     is_certain = True

@@ -12,28 +12,40 @@ from orchestrator.store.files import Folder
 from orchestrator.store.identity import Holder
 from orchestrator.store.lock_places import LOCK, LockPlace, Seen, parsed
 
-logger = logging.getLogger(__name__)
-
 _CONFLICT = 409  # S3's answer to conditional writes at the same moment: try again
 _UNKNOWN = 501  # the answer of servers that know S3's language without its conditions
 _ATTEMPTS = 5
 
 
-def object_place(folder: Folder, uri: str) -> LockPlace | None:
-    """The lock of a store in a bucket with conditional writes; None for any other store.
+class UnconditionalError(Exception):
+    """A store's place offers no conditional writes, so that two drivers cannot be kept apart there.
 
-    Raises `OSError` where the bucket cannot be reached or written.
+    The text says why, and the remedy what would change that.
+    """
+
+    def __init__(self, why: str, remedy: str) -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
+def object_place(folder: Folder, uri: str) -> LockPlace:
+    """The lock of a store in a bucket with conditional writes.
+
+    Raises `UnconditionalError` for any other place, and `OSError` where the bucket cannot be reached or written.
     """
     if folder.filesystem.type_name != "s3" or "://" not in uri:
-        return None
+        scheme, is_uri, _ = uri.partition("://")
+        kind = f"{scheme}://" if is_uri else f"{folder.filesystem.type_name} file systems"
+        raise UnconditionalError(f"adaptune knows no conditional writes for {kind}", "keep it on a disk or on s3://")
     try:
         import boto3  # noqa: F401
-    except ImportError:
-        return None
+    except ImportError as error:
+        why = f"conditional writes to s3:// need boto3, which cannot be imported ({error})"
+        raise UnconditionalError(why, "install it with pip install 'adaptune[s3]'") from None
     bucket = Bucket(uri, folder.filesystem.region)
     if not bucket.is_conditional(f"{folder.path}/.{LOCK}.{uuid.uuid4().hex[:8]}"):
-        logger.warning("the object store of %s knows no conditional writes", folder.path)
-        return None
+        why = "its object store knows no conditional writes (If-None-Match)"
+        raise UnconditionalError(why, "keep it on a disk or on an object store that does")
     return ObjectPlace(folder, bucket)
 
 

@@ -36,12 +36,12 @@ def test_a_signal_before_the_trials_ends_in_order(
     before = {each: signal.signal(each, handler) for each, handler in usual.items()}
     try:
         places = ["--address", "10.0.0.1:6379", "--tracking-uri", "sqlite:///my runs.db"]
-        assert main(["run", write_sweep(), "--store", "here", *places]) == 128 + number
+        assert main(["run", write_sweep(), "--store", "here", "--only-driver", *places]) == 128 + number
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
     shown = capsys.readouterr()
-    resume = "adaptune resume here --address 10.0.0.1:6379 --tracking-uri 'sqlite:///my runs.db'"
+    resume = "adaptune resume here --address 10.0.0.1:6379 --tracking-uri 'sqlite:///my runs.db' --only-driver"
     assert f"go on with:  {resume}\n" in shown.out
     assert "Traceback" not in shown.err
     with Store("here").lock():

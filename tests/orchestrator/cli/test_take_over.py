@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +12,29 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli import main
+from orchestrator.run import sweep as run
+from orchestrator.scheduling.early_end import EarlyEnd
 from orchestrator.store import Store
+from orchestrator.store.files import Folder
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_where_no_second_driver_can_be_kept_out_a_sweep_is_refused_without_the_users_word(
+    home: Path, write_sweep: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Folder, "is_local", False)
+    monkeypatch.setattr(run, "_train", lambda *_: EarlyEnd(signal=signal.SIGINT))
+    sweep = write_sweep()
+    for command in (["run", sweep, "--store", "here"], ["resume", "here"]):
+        assert main(command) == 2
+        said = capsys.readouterr()
+        assert "must be a place that keeps a second driver out" in said.err
+        assert "say so with --only-driver" in said.err
+        assert main([*command, "--only-driver"]) == 130
+        assert "go on with:  adaptune resume here --only-driver\n" in capsys.readouterr().out
+    assert main(["status", "here"]) == 0
 
 
 @pytest.mark.ray

@@ -81,7 +81,7 @@ def start(values: dict[str, Any]) -> Iterator[Callable[..., Sweep]]:
 
     def make(path: Path, filesystem: Any = None, waits_s: tuple[float, float] = (0.01, 0.05)) -> Sweep:
         store = Store(str(path), filesystem=filesystem)
-        lock = store.lock()
+        lock = store.lock(only_driver=True)  # as a file system of a test must be
         lock.__enter__()
         locks.append(lock)
         store.create(plan.spec.to_json(), plan_table(plan))

@@ -238,7 +238,7 @@ class TestAStorageThatFails:
 
         scheduler.before_each = fail
         progress = Counting()
-        done = execute(plan, store, progress)
+        done = execute(plan, store, progress, only_driver=True)
         assert (done.interrupted, done.trained, done.unrecorded) == (True, 2, 1)
         assert progress.failing == ["No space left on device"]
         assert done.report_fault is not None

@@ -110,6 +110,11 @@ def test_budgets_and_a_take_over_go_to_the_run_as_they_were_given() -> None:
     )
 
 
+def test_the_users_word_that_nothing_else_runs_on_a_store_goes_with_the_job() -> None:
+    assert "--only-driver" not in submit.entrypoint("sent", "gs://bucket/sent", None)
+    assert submit.entrypoint("sent", "gs://bucket/sent", None, only_driver=True).endswith(" --only-driver")
+
+
 def test_a_job_is_found_again_by_its_metadata_and_is_given_time_to_end_in_order(plan: SweepPlan) -> None:
     client = FakeJobClient()
     server = JobServer(client, "http://head:8265")

@@ -136,9 +136,20 @@ def test_a_lock_that_another_driver_took_over_is_not_removed_on_leaving(tmp_path
 
 def test_where_files_cannot_be_created_exclusively_a_second_driver_is_refused_too(tmp_path, failing):
     _, filesystem = failing
-    with Store(str(tmp_path), filesystem=filesystem).lock(), pytest.raises(StoreLockedError):
-        Store(str(tmp_path), filesystem=filesystem).lock().__enter__()
+    with Store(str(tmp_path), filesystem=filesystem).lock(only_driver=True), pytest.raises(StoreLockedError):
+        Store(str(tmp_path), filesystem=filesystem).lock(only_driver=True).__enter__()
     assert not (tmp_path / LOCK).exists()
+
+
+def test_where_a_second_driver_cannot_be_kept_out_nothing_is_begun_without_the_users_word(tmp_path, failing):
+    _, filesystem = failing
+    store = Store(str(tmp_path), filesystem=filesystem)
+    with pytest.raises(FaultsError, match=r"no conditional writes for py::.*; keep it on .*--only-driver.*only_driver"):
+        store.lock().__enter__()
+    assert list(tmp_path.iterdir()) == []
+    with store.lock(only_driver=True):
+        store.append([measured_record("t0")])
+    assert Store(str(tmp_path), filesystem=filesystem).finished_ids() == {"t0"}  # readers need no word
 
 
 class TestSignsOfLife:
@@ -158,11 +169,13 @@ class TestSignsOfLife:
     def test_where_files_are_replaced_it_is_written_anew(self, tmp_path, failing):
         _, filesystem = failing
         store = Store(str(tmp_path), filesystem=filesystem)
-        with store.lock():
-            before = (tmp_path / LOCK).read_text()
+        with store.lock(only_driver=True):
+            before = json.loads((tmp_path / LOCK).read_text())
             self._age(tmp_path / LOCK, 3600)
             assert _becomes(lambda: store.silent_s() < 60)
-            assert (tmp_path / LOCK).read_text() == before
+            after = json.loads((tmp_path / LOCK).read_text())
+            assert after.pop("beats") > before.pop("beats")
+            assert after == before
 
     @pytest.mark.parametrize("off_by_s", [-1e8, 0, 1e8])
     def test_a_driver_that_is_silent_while_it_is_watched_is_taken_over_whatever_the_clocks_say(
@@ -208,8 +221,8 @@ class TestSignsOfLife:
         _leave_lock(tmp_path, host="elsewhere", beat_every_s=15.0)
         store = Store(str(tmp_path), filesystem=filesystem)
         with pytest.raises(StoreLockedError, match="--take-over"):
-            store.lock().__enter__()
-        with store.lock(take_over=True):
+            store.lock(only_driver=True).__enter__()
+        with store.lock(take_over=True, only_driver=True):
             assert json.loads((tmp_path / LOCK).read_text())["host"] == socket.gethostname()
 
     def test_a_driver_that_wakes_after_it_was_taken_over_writes_nothing_more(self, tmp_path, plan):

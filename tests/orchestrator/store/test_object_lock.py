@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from orchestrator.store import Store, StoreLockedError, lock, lock_places, object_lock
-from orchestrator.store.identity import this_driver
+from orchestrator.store.identity import Holder, this_driver
 from orchestrator.store.lock_places import LOCK
 from orchestrator.store.object_lock import Bucket
 from orchestrator.store.segments import Segments
@@ -183,8 +186,8 @@ def test_a_server_that_refuses_conditions_is_one_without(server: ObjectStore, mo
     assert not bucket.is_conditional("sweeps/.lock.json.probe")
 
 
-def test_where_conditions_are_ignored_a_silent_driver_is_followed_on_demand_only(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_where_conditions_are_ignored_a_sweep_needs_the_users_word_and_a_silent_driver_is_followed_on_demand_only(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Bucket.put
     monkeypatch.setattr(
@@ -193,10 +196,79 @@ def test_where_conditions_are_ignored_a_silent_driver_is_followed_on_demand_only
     monkeypatch.setattr(lock, "SILENCE_S", 0.1)
     other = {**json.loads(this_driver(5.0).content()), "pid_namespace": 1}
     store._folder.write(LOCK, json.dumps(other).encode())
-    with pytest.raises(StoreLockedError, match="--take-over"):
+    with pytest.raises(FaultsError, match=r"knows no conditional writes.*--only-driver") as refusal:
         store.lock().__enter__()
-    assert "knows no conditional writes" in caplog.text
-    assert "adaptune[s3]" not in caplog.text  # which is there
-    with store.lock(take_over=True):
+    assert "adaptune[s3]" not in str(refusal.value)  # which is there
+    with pytest.raises(StoreLockedError, match="--take-over"):
+        store.lock(only_driver=True).__enter__()
+    with store.lock(take_over=True, only_driver=True):
         store.append([measured_record("t0")])
     assert store.finished_ids() == {"t0"}
+
+
+def without_boto3(store: Store, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
+    """`store.lock()` as a machine without boto3 has it."""
+    with monkeypatch.context() as machine:
+        machine.setitem(sys.modules, "boto3", None)
+        entered = store.lock(only_driver=True)
+        stack = ExitStack()
+        stack.enter_context(entered)
+    return stack
+
+
+def test_without_boto3_a_bucket_is_refused_with_what_to_install_and_read_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.lock():
+        store.append([measured_record("t0")])
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(FaultsError, match=r"need boto3.*pip install 'adaptune\[s3\]'.*--only-driver") as refusal:
+        store.lock().__enter__()
+    assert len(refusal.value.faults) == 1
+    assert store.finished_ids() == {"t0"}
+    with store.lock(only_driver=True):
+        store.append([measured_record("t1")])
+    assert store.finished_ids() == {"t0", "t1"}
+
+
+@pytest.mark.parametrize("driver_has_it", [True, False], ids=["driver with boto3", "driver without"])
+@pytest.mark.parametrize("watcher_has_it", [True, False], ids=["watcher with boto3", "watcher without"])
+def test_a_driver_that_lives_is_seen_to_whichever_of_the_two_machines_has_boto3(
+    store: Store, monkeypatch: pytest.MonkeyPatch, driver_has_it: bool, watcher_has_it: bool
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_EVERY_S", 0.1)
+    monkeypatch.setattr(lock, "SILENCE_S", 5.0)
+    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(Holder, "_is_visible", lambda self: False)  # they are on different machines
+    watcher = Store(store.uri)
+    with store.lock() if driver_has_it else without_boto3(store, monkeypatch):
+        mine = store.holder()
+        with pytest.raises(StoreLockedError, match="is at work"):
+            watcher.lock().__enter__() if watcher_has_it else without_boto3(watcher, monkeypatch)
+        assert store.holder().token == mine.token
+        assert becomes(lambda: store.holder().beats > mine.beats + 1)
+        store.append([measured_record("t0")])
+    assert store.holder() is None
+    assert store.finished_ids() == {"t0"}
+
+
+@pytest.mark.parametrize("driver_has_it", [True, False], ids=["driver with boto3", "driver without"])
+def test_each_sign_of_life_changes_the_tag_of_the_lock(
+    store: Store, server: ObjectStore, monkeypatch: pytest.MonkeyPatch, driver_has_it: bool
+) -> None:
+    bucket = Bucket(server.uri("x"), "us-east-1")
+    with store.lock() if driver_has_it else without_boto3(store, monkeypatch):
+        tags = []
+        for _ in range(3):
+            store._held._place.beat(store._held._mine)
+            tags.append(bucket.get(store._folder.at(LOCK))[1])
+    assert len(set(tags)) == 3
+
+
+def becomes(is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

@@ -42,7 +42,7 @@ def _append(store, first, count, batch=1):
 def test_adding_a_record_lists_nothing_and_reads_nothing_but_the_lock(tmp_path, counted):
     calls, filesystem = counted
     store = Store(str(tmp_path), filesystem=filesystem)
-    with store.lock():
+    with store.lock(only_driver=True):
         _append(store, 0, 3)
         calls.update(dict.fromkeys(calls, 0))
         _append(store, 3, 20)
@@ -109,7 +109,7 @@ def test_a_write_that_is_tried_again_leaves_one_record_though_the_first_had_succ
 def test_a_merge_that_fails_stops_no_append_and_is_made_up_for(tmp_path, failing, caplog):
     handler, filesystem = failing
     store = Store(str(tmp_path), filesystem=filesystem)
-    with store.lock():
+    with store.lock(only_driver=True):
         _append(store, 0, MERGE_EVERY - 1)
         handler.after = 2  # room for one more record, and no more
         store.append([measured_record("last")])
