@@ -44,7 +44,8 @@ def names_in(value: Any) -> list[Any] | None:
 
 def short_names(references: Iterable[str]) -> dict[str, str]:
     """What each backbone is called beside the others: the end of its path or hub id by which no two are the same."""
-    parts = {reference: [part for part in reference.split("/") if part] or [reference] for reference in references}
+    places = {each: each.partition("?")[0] if "://" in each else each for each in references}  # without settings
+    parts = {each: [part for part in place.split("/") if part] or [each] for each, place in places.items()}
     length = dict.fromkeys(parts, 1)
     while True:
         names = {reference: "/".join(own[-length[reference] :]) for reference, own in parts.items()}

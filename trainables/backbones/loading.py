@@ -1,14 +1,15 @@
 """Backbones: a pre-trained encoder found by name, described without its weights, loaded once.
 
-A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Face's format, or a hub id, with
-`@revision` where a certain commit is meant. Weights are read from safetensors only, and no remote code is run.
+A reference is a packaged encoder (`minilm`), the path of a folder in Hugging Face's format, the URI of one in a bucket,
+or a hub id, with `@revision` where a certain commit is meant. Weights are read from safetensors only, and no remote
+code is run.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -33,7 +34,7 @@ from trainables.backbones import map_tensors, sentence_transformers, shape_held,
 from trainables.backbones.fingerprint import fingerprint_of, weight_files
 from trainables.backbones.refusals import no_weights, pointers, tokenizer_faults, too_many_ids
 from trainables.backbones.tokenizer_files import is_made_of_lines, lowercases, vocabulary_files
-from trainables.data import reachability
+from trainables.data import reachability, remote
 from trainables.data.paths import existing_path, read_json
 from trainables.faults import FaultsError, UnavailableError
 from trainables.nn.encoder import Encoder
@@ -67,12 +68,17 @@ _DECLARATIONS = [
     sentence_transformers.SETTINGS,
     f"{sentence_transformers.TRANSFORMER}/{sentence_transformers.SETTINGS}",
 ]
+# Where folders can be listed, and each file is told from its other versions.
+_SCHEMES = ("s3", "gs", "hf")
+
 # By what safetensors calls them.
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I8": torch.int8, "I64": torch.int64,
 }  # fmt: skip
-_TOKENIZER_FILES = ["tokenizer*", "vocab*", "merges.txt", "spec*.json", "added_tokens.json", "*.model", "bpe.codes"]
+_TOKENIZER_FILES = [
+    "tokenizer*", "vocab*", "merges.txt", "spec*.json", "added_tokens.json", "*.model", "bpe.codes", "dict.txt"
+]  # fmt: skip
 _FILES = [
     *_DECLARATIONS,
     "*.safetensors",
@@ -198,13 +204,13 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
 def carried_files(name: str) -> dict[str, Path]:
     """The files of a backbone that must travel with what needs it, by their paths in its folder.
 
-    None of one that is packaged or on a hub, which another machine finds by its name.
+    None of one that is packaged, on a hub or in a bucket, which another machine finds by its name.
     """
-    path = None if name in PACKAGED else existing_path(name)
+    path = None if name in PACKAGED or remote.is_remote(name) else existing_path(name)
     if path is None or not path.is_dir():
         return {}
     files = {each.relative_to(path).as_posix(): each for each in sorted(path.rglob("*")) if each.is_file()}
-    return {each: files[each] for each in files if any(fnmatch(each, pattern) for pattern in _FILES)}
+    return {each: files[each] for each in _matching(files, _FILES)}
 
 
 def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
@@ -246,14 +252,47 @@ def _find(name: str, *, weights: bool) -> Path:
                 f"backbone {name}", [f"backbone {name} is a packaged encoder: install it with {fix}"]
             )
         return folder
+    if remote.is_remote(name):
+        return _from_elsewhere(name, weights=weights)
     path = existing_path(name)
     if path is not None and path.is_dir():
         return path
     looks_local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", name):
-        rule = "must be the path of a folder, a hub id or packaged"
+        rule = "must be the path of a folder, a hub id, packaged or a URI"
         raise FaultsError(f"backbone {name}", [f"backbone: {rule}, but got {name!r}{_suggestion(name)}"])
     return _from_hub(name, weights=weights)
+
+
+def _from_elsewhere(uri: str, *, weights: bool) -> Path:
+    """The folder of the cache with what a backbone consists of; what it declares is judged before more is fetched."""
+    if (scheme := uri.partition("://")[0]) not in _SCHEMES:
+        rule = "must be the path of a folder, a hub id, packaged or begin with s3://, gs:// or hf://"
+        why = ", and a web server lists no folder" if scheme.startswith("http") else ""
+        raise FaultsError(f"backbone {scheme}://...", [f"backbone: {rule}, but begins with {scheme}://{why}"])
+    if scheme == "gs" and "endpoint_override" in uri.partition("?")[2]:
+        # An adapter names its backbone, whoever made it, and Google's client sends its token to any endpoint named.
+        fault = "must not name an endpoint on gs://, to which this machine's token would be sent"
+        raise FaultsError("backbone gs://...", [f"backbone: {fault}"])
+    found = remote.look(uri, what="backbone", schemes=_SCHEMES)
+    declared = _matching(found.files, _DECLARATIONS)
+    of_parts = [file for file in found.files if re.fullmatch("[^/]+/config.json", file)]  # wherever the encoder lies
+    if not any(file.endswith("config.json") for file in [*declared, *of_parts]):
+        held = f"holds {', '.join(found.files[:5])}{' ...' if len(found.files) > 5 else ''}"
+        raise FaultsError(f"backbone {found.shown}", [f"backbone: {found.shown} must hold a config.json, but {held}"])
+    folder = found.fetch({*declared, *of_parts})
+    layout, _ = _read_declarations(uri, folder)
+    if not weights:
+        return folder
+    encoder = layout.encoder.relative_to(folder).as_posix()
+    within = "" if encoder == "." else f"{encoder}/"
+    beside = [file for file in found.files if file.startswith(within) and "/" not in file.removeprefix(within)]
+    parts = {file for file in beside if any(fnmatch(file.removeprefix(within), pattern) for pattern in _FILES)}
+    return found.fetch({*declared, *parts})  # a checkpoint of a training that lies below it is none of it
+
+
+def _matching(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return [file for file in files if any(fnmatch(file, pattern) for pattern in patterns)]
 
 
 def _from_hub(name: str, *, weights: bool) -> Path:

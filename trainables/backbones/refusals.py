@@ -9,6 +9,7 @@ from pathlib import Path
 from trainables.backbones.tokenizer_files import VOCABULARIES, num_ids, vocabulary_files
 from trainables.data.encoding import LFS_POINTER
 from trainables.data.paths import existing_path
+from trainables.data.remote import is_remote
 from trainables.nn.encoder_shape import EncoderShape
 
 
@@ -16,7 +17,12 @@ def no_weights(name: str, folder: Path) -> str:
     """The fault of a folder without weights that are read here, and the command that converts those it has."""
     others = sorted(path.name for path in folder.glob("*.bin"))
     came = f"holds {', '.join(others)}, which may run code when read" if others else "holds none"
-    if existing_path(name) is not None:
+    if is_remote(name):
+        came = "holds none"  # nothing else was fetched
+        folder, copy = Path(name.partition("?")[0]), name.partition("?")[0].rstrip("/").rpartition("/")[2]
+        convert = f"AutoModel.from_pretrained('{copy}').save_pretrained('{copy}')"
+        then = f", where {copy} is a copy of it; then put what that wrote beside what is there"
+    elif existing_path(name) is not None:
         convert, then = f"AutoModel.from_pretrained('{folder}').save_pretrained('{folder}')", ""
     else:
         # What the hub's cache holds is not ours to write to, so the tokenizer goes along to another folder.

@@ -1,7 +1,8 @@
-"""Task folders and files elsewhere, fetched once per machine into the local cache: s3://, gs://, hf:// and http(s)://.
+"""Folders and files elsewhere, fetched once per machine into the local cache: s3://, gs://, hf:// and http(s)://.
 
-What lies there is listed whenever it is asked for, and fetched where the listing has changed: names, sizes, and the
-times or versions that the storage tells. A trial's identity is the content of its rows, as ever.
+These are task folders, files of rows, and backbones. What lies there is listed whenever it is asked for, and fetched
+where the listing has changed: names, sizes, and the times or versions that the storage tells. A trial's identity is the
+content of its rows and weights, as ever.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,37 +41,86 @@ def is_remote(reference: str) -> bool:
 
 
 def fetch(uri: str) -> Path:
-    """The local folder that holds what a URI names: the files of a folder, or the one file.
+    """The local folder that holds what a task's URI names: the files of a folder, or the one file.
 
     Raises `FaultsError` where the URI is none of `SCHEMES`, holds credentials, or its storage does not give it.
     """
+    return look(uri, what="task", schemes=SCHEMES).fetch()
+
+
+def look(uri: str, *, what: str, schemes: Sequence[str]) -> Elsewhere:
+    """List what a URI names. `what` is what it should be, as messages call it: a task or a backbone.
+
+    Raises `FaultsError` where the URI is none of these schemes, holds credentials, or its storage does not tell.
+    """
     parts = urlsplit(uri)
-    if parts.scheme not in SCHEMES:
-        rule = f"must be a local folder or begin with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
-        raise FaultsError(f"task {parts.scheme}://...", [f"{rule}, but begins with {parts.scheme}://"])
+    if parts.scheme not in schemes:
+        rule = f"must be a local folder or begin with {', '.join(f'{scheme}://' for scheme in schemes)}"
+        raise FaultsError(f"{what} {parts.scheme}://...", [f"{rule}, but begins with {parts.scheme}://"])
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if "@" in parts.netloc:
         fault = f"{shown} must not hold credentials: they come from the environment or the machine's identity"
-        raise FaultsError(f"task {shown}", [fault])
-    try:
+        raise FaultsError(f"{what} {shown}", [fault])
+    with _told(what, shown):
         source = _web(uri) if parts.scheme in ("http", "https") else _storage(uri)
-        return _fetched(source, _last_part(parts.path))
+    return Elsewhere(source, what, shown, _last_part(parts.path))
+
+
+@contextmanager
+def _told(what: str, shown: str) -> Iterator[None]:
+    """Whatever goes wrong elsewhere is a fault of the URI."""
+    try:
+        yield
     except Exception as fault:  # every storage's client has errors of its own
         reason = " ".join(str(fault).split())[:300] or type(fault).__name__
-        rule = f"{shown} must be a folder or a file that can be read"
-        remedy = ". Credentials come from the environment or the machine's identity" if parts.scheme in _BUCKETS else ""
-        raise FaultsError(f"task {shown}", [f"{rule}, but {reason}{remedy}"]) from None
+        kind = "folder" if what == "backbone" else "folder or a file"
+        is_bucket = shown.startswith(tuple(f"{scheme}://" for scheme in _BUCKETS))
+        remedy = ". Credentials come from the environment or the machine's identity" if is_bucket else ""
+        rule = f"{shown} must be a {kind} that can be read, but {reason}{remedy}"
+        raise FaultsError(f"{what} {shown}", [rule]) from None
+
+
+class Elsewhere:
+    """What lies at a URI, as it was listed: its files, of which some or all are fetched into the local cache."""
+
+    def __init__(self, source: _Source, what: str, shown: str, name: str) -> None:
+        self._source, self._what, self._name = source, what, name
+        self.shown = shown  # the URI without settings
+        self.files = tuple(sorted(source.files))
+
+    def fetch(self, files: Collection[str] | None = None) -> Path:
+        """The local folder that holds just these of the files, or all. Raises `FaultsError`."""
+        wanted = self.files if files is None else files
+        source = _Source(self._source.uri, {each: self._source.files[each] for each in wanted}, self._source.openings)
+        with _told(self._what, self.shown):
+            folder = _fetched(source, self._name, "data" if self._what == "task" else f"{self._what}s")
+        _held[source.uri] = folder
+        return folder
+
+
+_held: dict[str, Path] = {}
+
+
+def held(uri: str) -> Path | None:
+    """What this process last fetched of a URI, without asking whether it has changed; None where it fetched nothing."""
+    return _held.get(uri)
 
 
 class _Source:
     """Files elsewhere: their names, what tells them from other versions, and their content."""
 
     def __init__(self, uri: str, files: dict[str, str], openings: Any) -> None:
-        self.uri, self.files, self._openings = uri, files, openings
+        self.uri, self.files, self.openings = uri, files, openings
 
     def copy(self, name: str, target: Path) -> None:
-        with self._openings(name) as content, target.open("wb") as file:
+        with self.openings(name) as content, target.open("wb") as file:
             shutil.copyfileobj(content, file, _CHUNK)
+            file.flush()
+            os.fsync(file.fileno())  # a power failure leaves no whole folder of torn files
+            copied = file.tell()
+        size = self.files[name].partition(" ")[0]
+        if size.isdecimal() and copied != int(size):
+            raise OSError(f"{name} ended after {copied:,} of its {int(size):,} bytes")
 
 
 def _storage(uri: str) -> _Source:
@@ -88,8 +138,15 @@ def _storage(uri: str) -> _Source:
         raise FileNotFoundError("there is none")
     if len(found) > _MOST_FILES:
         raise ValueError(f"it holds {len(found):,} files, of which {_MOST_FILES:,} are the most that are fetched")
-    files = {each.path.removeprefix(root).lstrip("/"): f"{each.size} {each.mtime_ns}" for each in found}
+    files = {each.path.removeprefix(root).lstrip("/"): _version(filesystem, each) for each in found}
     return _Source(uri, files, lambda name: filesystem.open_input_stream(f"{root}/{name}", compression=None))
+
+
+def _version(filesystem: pyarrow.fs.FileSystem, file: pyarrow.fs.FileInfo) -> str:
+    """A file's bytes, and what tells it from another one as long: when it was written, or on the hub its hash."""
+    if isinstance(filesystem, pyarrow.fs.PyFileSystem):
+        return f"{file.size} {filesystem.handler.fs.info(file.path).get('blob_id')}"
+    return f"{file.size} {file.mtime_ns}"
 
 
 def _filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -116,15 +173,17 @@ def _web(uri: str) -> _Source:
     return _Source(uri, {name: version}, lambda name: urlopen(uri, timeout=_PATIENCE_S))
 
 
-def _fetched(source: _Source, name: str) -> Path:
+def _fetched(source: _Source, name: str, room: str) -> Path:
     """The folder of the cache that holds just these files, filled by whichever process comes first."""
     key = hashlib.sha256(json.dumps([source.uri, sorted(source.files.items())]).encode()).hexdigest()[:32]
-    root = cache_folder() / "data"
+    root = cache_folder() / room
     folder = root / key / name
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root / f"{key}.lock"):
         if folder.is_dir():
             return folder
+        for cut_short in root.glob(f"{key}.*.part"):  # by a process that was killed, since we are alone here
+            shutil.rmtree(cut_short, ignore_errors=True)
         partial = root / f"{key}.{uuid.uuid4().hex}.part" / name
         try:
             for file in source.files:

@@ -112,7 +112,7 @@ def test_other_places_and_keys_in_a_uri_are_refused() -> None:
 def test_a_file_that_would_leave_the_cache_is_refused(tmp_path: Path) -> None:
     source = remote._Source("s3://bucket/x", {"../../out.csv": "1"}, None)
     with pytest.raises(ValueError, match="is called"):
-        remote._fetched(source, "x")
+        remote._fetched(source, "x", "data")
 
 
 def test_a_file_here_is_no_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from huggingface_hub import try_to_load_from_cache
 from tokenizers import Encoding, Tokenizer
 
+from trainables.data import remote
 from trainables.data.paths import existing_path, read_json
 from trainables.faults import FaultsError
 from trainables.packaged import PACKAGED, packaged_folder
@@ -53,7 +54,7 @@ class Reader:
 
 
 def find_reader(backbone: str) -> Reader | None:
-    """A backbone's tokenizer, from its package, its folder or the local cache of the hub.
+    """A backbone's tokenizer, from its package, its folder, the local cache of the hub or what a URI gave before.
 
     None where none is at hand: the network is not asked. Raises `FaultsError` where its file is damaged.
     """
@@ -85,7 +86,10 @@ def _positions(path: Path) -> int | None:
 
 
 def _tokenizer_file(backbone: str) -> Path | None:
-    folder = packaged_folder(backbone) if backbone in PACKAGED else existing_path(backbone)
+    if remote.is_remote(backbone):
+        folder = remote.held(backbone)
+    else:
+        folder = packaged_folder(backbone) if backbone in PACKAGED else existing_path(backbone)
     if folder is not None:
         return folder / _FILE if (folder / _FILE).is_file() else None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w.-]+)?", backbone):
