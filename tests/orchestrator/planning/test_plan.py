@@ -209,7 +209,7 @@ class TestFaults:
             "extra: unknown key 'extra'",
             "task toy/sentimint: unknown task of family toy 'sentimint'; did you mean 'sentiment'? Known: accept",
             "task no/such/folder/here: no such folder:",
-            "backbone: must be the path of a folder, a hub id or packaged, but got '/no/such/backbone'",
+            "backbone: must be the path of a folder, a hub id, packaged or a URI, but got '/no/such/backbone'",
             "unknown hyperparameter 'space.learning_rte'; did you mean",
             "space.num_epochs: must be a whole number >= 1, but got 0",
             "space.dropout: must be a number in [0, 1) or null, but got 1.5",
