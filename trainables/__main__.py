@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.config import HYPERPARAMETERS, TrialConfig
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
+from trainables.inference.saved_names import check_free
 from trainables.outcome import EpochReport, OutcomeStatus, TrialOutcome
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
@@ -26,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
+        for name in ("config", "save", "predictions"):  # a shell expands no ~ after --save=
+            if (path := getattr(given, name)) is not None:
+                setattr(given, name, given_path("command line", f"--{name}", path))
         config = _config(given) if given.config is None else _read_config(given, parser)
         _check(config, given.predictions, given.save)
         config = _used_alone(config)
@@ -92,15 +98,43 @@ def _check(config: TrialConfig, predictions: Path | None, save: Path | None) -> 
             faults += class_weight_faults(config.class_weights, task.info)
     except FaultsError as error:
         faults += error.faults
-    if predictions is not None and not predictions.parent.is_dir():
-        faults.append(f"--predictions: must be a file in a folder that exists, but got {predictions}")
-    if save is not None and (file := next((each for each in (save, *save.parents) if each.is_file()), None)):
-        faults.append(f"--save: must be a folder or a new one, but {file} is a file")
+    if predictions is not None and (fault := _file_fault(predictions)):
+        faults.append(f"--predictions: must be a file in a folder that exists, but {fault}")
+    if save is not None:
+        faults += _save_faults(save)
     if shape is not None and config.max_length > shape.max_length:
         rule = f"must be at most {shape.max_length}, the backbone's positions"
         faults.append(f"max_length: {rule}, but got {config.max_length}")
     if faults:
         raise FaultsError("trial", faults)
+
+
+def _file_fault(path: Path) -> str | None:
+    """Why a file cannot be written at a path, as far as can be seen before anything is trained for it."""
+    try:
+        if not path.parent.is_dir():
+            return f"{path.parent} is none"
+        if path.is_dir():
+            return f"{path} is a folder"
+        return None if os.access(path if path.exists() else path.parent, os.W_OK) else f"{path} cannot be written"
+    except OSError as error:  # such as too long a name
+        return str(error)
+
+
+def _save_faults(folder: Path) -> list[str]:
+    """Why an adapter cannot be saved in a folder, as far as can be seen before it is trained."""
+    try:
+        there = next(each for each in (folder, *folder.parents, Path()) if each.exists())
+        if not there.is_dir():
+            return [f"--save: must be a folder or a new one, but {there} is a file"]
+        if not os.access(there, os.W_OK):
+            return [f"--save: must be a folder that can be written, but {there} cannot"]
+        check_free("trial", "--save", folder)
+    except OSError as error:
+        return [f"--save: must be a folder that can be written, but {error}"]
+    except FaultsError as error:
+        return list(error.faults)
+    return []
 
 
 def _used_alone(config: TrialConfig) -> TrialConfig:

@@ -64,6 +64,7 @@ from orchestrator.analysis.row_outcomes import KeptRows
 from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.analysis.told_apart import called_as, of_models, told_apart
 from orchestrator.record import TrialStatus
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError, unknown_name
 
 _SCORES = {
@@ -679,11 +680,11 @@ class Results:
         (booktabs) and Markdown, with several backbones of each one by itself; data/: the table of each as CSV and
         Parquet; methods.tex and methods.md, the paragraph on how the numbers came about, with every number taken from
         the trials; missing.md, what the figures and tables would need and the sweep does not have. Raises `FaultsError`
-        where the folder cannot be written.
+        where the folder cannot be written, or holds files of these names that no paper wrote.
         """
         from orchestrator.analysis.paper.write import write_paper
 
-        return write_paper(self, Path(folder))
+        return write_paper(self, given_path("paper", "folder", folder))
 
     def backbone_names(self) -> dict[str, str]:
         """What each backbone is called in tables and figures; empty where there is one, which needs no name."""

@@ -28,10 +28,10 @@ from orchestrator.run.sweep import load_results
 from orchestrator.spec.spec import registered
 from orchestrator.store import Store
 from trainables.config import TrialConfig
-from trainables.data.paths import expanded_path
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError, unknown_name
 from trainables.inference.formats import check_target, convert
-from trainables.inference.saved_names import CARD, CONFIG, write_file, write_files
+from trainables.inference.saved_names import CARD, CONFIG, check_free, write_file, write_files
 from trainables.outcome import TrialOutcome
 
 _SCORES = ("validation_score", "test_score")
@@ -67,12 +67,14 @@ def export_adapter(
     if out is None and opened.filesystem.type_name != "local":
         raise FaultsError("export", [f"--out: is required, since {opened.uri} is not a local folder"])
     name = chosen["trial_id"] if to is None else f"{chosen['trial_id']}-{to}"
-    target = out_folder("export", out) if out is not None else Path(opened.path) / "adapters" / name
-    if to is not None:
+    target = given_path("export", "--out", out) if out is not None else Path(opened.path) / "adapters" / name
+    if to is None:
+        check_free("export", "--out", target)
+    else:
         check_target("export", to, target)
-    whole = target.absolute()  # "." has no name
-    folder = target if to is None else whole.with_name(f".{whole.name}.saved")
-    _check_writable(folder)
+    _check_writable(target)
+    # What another format is written from lies on the same disk, under a name that nothing there has.
+    folder = target if to is None else _fresh_folder(target.absolute().parent)
     screen = console(stderr=as_json)
     try:
         origin, scores = "kept", {name: chosen[name] for name in _SCORES}
@@ -164,17 +166,18 @@ def _register(store: Store, chosen: Mapping[str, Any], folder: Path, name: str, 
 
 def convert_folder(folder: str, *, to: str, out: str, as_json: bool) -> int:
     """Write a saved adapter in the format of another library."""
-    written = convert(folder, to, out_folder("convert", out))
+    written = convert(folder, to, given_path("convert", "--out", out))
     print(json.dumps({"folder": str(written), "format": to}) if as_json else written)
     return 0
 
 
-def out_folder(command: str, out: str) -> Path:
-    """The folder that `--out` of a command names. Raises `FaultsError` in its name."""
+def _fresh_folder(parent: Path) -> Path:
+    """A new hidden folder. Raises `FaultsError` where none can be made."""
     try:
-        return expanded_path(out)
-    except ValueError as error:
-        raise FaultsError(command, [f"--out: {error}"]) from None
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=parent, prefix=".adaptune-export-"))
+    except OSError as error:
+        raise FaultsError("export", [f"--out: must be a folder that can be written, but {error}"]) from None
 
 
 def _check_writable(folder: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.visible import visible
-from orchestrator.cli.export import out_folder
 from orchestrator.cli.screen import console
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
 from orchestrator.store.files import Folder
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 
 
@@ -24,7 +24,7 @@ def make_paper(store: str, *, sweep: str | None, out: str | None, as_json: bool)
     files = (
         _into_store(opened, results.paper)
         if out is None
-        else [str(path) for path in results.paper(out_folder("paper", out))]
+        else [str(path) for path in results.paper(given_path("paper", "--out", out))]
     )
     if as_json:
         print(json.dumps({"store": opened.uri, "paper": files}))

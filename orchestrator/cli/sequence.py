@@ -14,6 +14,7 @@ from orchestrator.analysis.text.forgetting import matrix_tables, measures_table,
 from orchestrator.cli.screen import console
 from orchestrator.scheduling.early_end import Interrupted
 from orchestrator.spec.sweep_file import apply_overrides, read_sweep
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 
 _METHODS = "adapter,full_finetuning"
@@ -87,7 +88,7 @@ def show_sequence(values: Any, *, store: str | None, device: str | None, take_ov
     except KeyboardInterrupt as stop:
         words = "what is finished is kept; the same command goes on from there"
         raise Interrupted(getattr(stop, "number", signal.SIGINT), words) from None
-    folder = store or f"sweeps/{values['name']}"
+    folder = str(given_path("sequence", "--store", store)) if store else f"sweeps/{values['name']}"
     failed = results.failed()
     if as_json:
         print(json.dumps(_answer(results, folder)))

@@ -35,7 +35,7 @@ from orchestrator.spec.sweep_file import read_sweep
 from orchestrator.store.files import open_folder
 from orchestrator.store.lock import hold
 from trainables.config import TrialConfig
-from trainables.data.paths import read_json
+from trainables.data.paths import given_path, read_json
 from trainables.faults import FaultsError
 from trainables.outcome import OutcomeStatus, TrialOutcome, now
 
@@ -92,7 +92,7 @@ def run_sequence(
 
 def load_sequence(store: str | Path) -> SequenceResults:
     """What a sequence has come to, finished or not. Raises `FaultsError` where the folder holds none."""
-    folder = Path(store)
+    folder = given_path("sequence", "store", store)
     try:
         rows = [_read_row(folder, row_id) for row_id in read_json(folder / _SPEC)["rows"]]
         there = [row for row in rows if row is not None]
@@ -139,6 +139,7 @@ class _Run:
                 continue
             start = functools.partial(start_of, self._trained(step.earlier[-1])) if _goes_on(step) else None
             done = functools.partial(self._keep_outcome, step)
+            self._let_go(self._trained(step))  # what an earlier run left that failed or was killed
             inbox.put(Job(config=step.config, done=done, save_to=self._trained(step), start=start))
         self._engine.work(inbox)
 
@@ -296,9 +297,9 @@ def _folder(store: str | Path) -> Path:
     if "://" in str(store):
         raise FaultsError("sequence", [f"store: must be a local folder, but got {store}"])
     try:
-        folder = Path(store).expanduser().absolute()
+        folder = given_path("sequence", "store", store).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError, RuntimeError) as error:  # a zero byte, or the home of nobody
+    except OSError as error:
         raise FaultsError("sequence", [f"store: must be a folder that can be written, but {error}"]) from None
     return folder
 

@@ -20,7 +20,7 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
-from trainables.data.paths import existing_path, read_small, read_small_bytes
+from trainables.data.paths import existing_path, expanded_path, read_small, read_small_bytes
 from trainables.faults import FaultsError, unknown_name
 
 
@@ -51,7 +51,10 @@ def packaged_sweeps() -> dict[str, Path]:
 
 
 def _find(reference: str) -> Path:
-    path = Path(reference)
+    try:
+        path = expanded_path(reference)
+    except ValueError:  # no path can be called so, which is said below
+        path = Path(reference)
     packaged = packaged_sweeps()
     try:
         if path.is_file():

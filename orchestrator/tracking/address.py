@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.secrets import masked, tracking_faults
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 
 LOOPBACK = "127.0.0.1"
@@ -20,13 +21,16 @@ def default_tracking_uri() -> str:
 
 
 def given_tracking_uri(tracking_uri: str | None) -> str:
-    """The tracking store that was named, or `default_tracking_uri()`.
+    """The tracking store that was named, or `default_tracking_uri()`, `~` expanded.
 
     Raises `FaultsError` where one is named that holds a password: in the environment it may.
     """
     if tracking_uri is not None and (faults := tracking_faults("the tracking URI", tracking_uri)):
         raise FaultsError("tracking", faults)
-    return tracking_uri or default_tracking_uri()
+    uri = tracking_uri or default_tracking_uri()
+    kind = _SQLITE if uri.startswith(_SQLITE) else ""
+    path = uri.removeprefix(kind)
+    return f"{kind}{given_path('tracking', 'the tracking URI', path)}" if path.startswith("~") else uri
 
 
 def database_file(tracking_uri: str) -> Path | None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from orchestrator.secrets import masked
-from orchestrator.tracking.address import database_file, default_tracking_uri
+from orchestrator.tracking.address import database_file, given_tracking_uri
 from orchestrator.tracking.runs import MlflowRuns
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def log_trial_artifacts(
     Where the tracking store (`default_tracking_uri()` if none is named) has no run of the trial, nothing is made;
     where MLflow cannot be written or imported, that is said in a warning. Returns whether the files are there.
     """
-    uri = window.tracking_uri if window else tracking_uri or default_tracking_uri()
+    uri = window.tracking_uri if window else given_tracking_uri(tracking_uri)
     database = database_file(uri)
     if database is not None and not database.exists():
         return False  # connecting would make one

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 import pytest
 
+from trainables import __main__ as alone
 from trainables.__main__ import main
 from trainables.config import TrialConfig
 
@@ -88,15 +89,24 @@ class TestPredictions:
     def test_without_a_place_for_them_nothing_is_trained(
         self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main([*arguments, "--predictions", str(tmp_path / "nowhere" / "out.parquet")]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert "--predictions: must be a file in a folder that exists" in printed.err
+        for place in (tmp_path / "nowhere" / "out.parquet", tmp_path, tmp_path / ("x" * 300)):
+            assert main([*arguments, "--predictions", str(place)]) == 2
+            printed = capsys.readouterr()
+            assert printed.out == ""
+            assert "--predictions: must be a file in a folder that exists" in printed.err
 
-    def test_a_place_that_cannot_be_written_is_said_when_the_trial_has_been_told_of(
-        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    def test_a_disk_that_refuses_them_is_said_when_the_trial_has_been_told_of(
+        self,
+        arguments: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
-        assert main([*arguments, "--predictions", str(tmp_path)]) == 2
+        def full(path: Path, outcome: object) -> None:
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(alone, "_write_predictions", full)
+        assert main([*arguments, "--predictions", str(tmp_path / "out.parquet")]) == 2
         printed = capsys.readouterr()
         assert lines(printed.out)[-1]["status"] == "completed"
         assert "--predictions: the file must be writable" in printed.err
@@ -175,6 +185,24 @@ class TestFaults:
         for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
             text = self.refused([*arguments, "--save", str(place)], capsys)
             assert f"--save: must be a folder or a new one, but {tmp_path / 'file'} is a file" in text
+
+    def test_a_folder_of_other_things_is_refused_and_left_as_it_is(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (papers := tmp_path / "home" / "references").mkdir(parents=True)
+        (papers / "houlsby.pdf").write_text("a paper")
+        (tmp_path / "home" / "README.md").write_text("mine")
+        text = self.refused([*arguments, "--save", str(tmp_path / "home")], capsys)
+        assert "--save: must be a new or empty folder, or that of a saved adapter" in text
+        assert (papers / "houlsby.pdf").read_text() == "a paper"
+        assert (tmp_path / "home" / "README.md").read_text() == "mine"
+
+    def test_a_configuration_is_found_in_the_home_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "trial.json").write_text("[]")
+        assert "--config: must be a JSON object" in self.refused(["--config=~/trial.json"], capsys)
 
 
 def test_help_needs_no_torch() -> None:

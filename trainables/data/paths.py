@@ -7,6 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from trainables.faults import FaultsError
+
 
 def existing_path(reference: str) -> Path | None:
     """The file or folder that a text names, `~` expanded; None where there is none, or no path can be called so."""
@@ -28,6 +30,17 @@ def expanded_path(reference: str) -> Path:
         return Path(reference).expanduser()
     except RuntimeError:
         raise ValueError(f"must be a path, but {reference.partition('/')[0]} is the home of nobody") from None
+
+
+def given_path(subject: str, argument: str, given: str | Path) -> Path:
+    """The path that somebody gave for an argument, as `expanded_path` finds it; every door that takes one asks here.
+
+    Raises `FaultsError` in the name of what takes it.
+    """
+    try:
+        return expanded_path(str(given))
+    except ValueError as error:
+        raise FaultsError(subject, [f"{argument}: {error}"]) from None
 
 
 MOST_BYTES = 64 << 20  # of a file that says how something is to be read or computed: far more than any has

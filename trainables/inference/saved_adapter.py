@@ -26,6 +26,7 @@ from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 from trainables.inference.adapters_folder import (
     backbone_of_adapters_folder,
@@ -35,7 +36,15 @@ from trainables.inference.adapters_folder import (
 from trainables.inference.peft_folder import backbone_of_peft_folder, is_peft_folder, load_peft_folder
 from trainables.inference.predictor import Predictor
 from trainables.inference.saved_files import SavedFolder, read_folder
-from trainables.inference.saved_names import CARD, CONFIG, FORMAT_VERSION, REFERENCES, WEIGHTS, write_file
+from trainables.inference.saved_names import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    REFERENCES,
+    WEIGHTS,
+    drop_references,
+    write_file,
+)
 from trainables.methods import AUTO, option_names, references_of, unused_hyperparameters, uses_backbone
 from trainables.nn.encoder import POOLINGS
 from trainables.task import TaskInfo
@@ -67,8 +76,10 @@ def save(
     """Write a trained model's private weights, its configuration and its card; a folder that is there is completed."""
     files = _files(model, config, task, backbone_fingerprint, scores, started_at=None)
     folder.mkdir(parents=True, exist_ok=True)
-    _keep_references(folder, references_of(config.method, config.method_options))
+    references = references_of(config.method, config.method_options)
     for name, content in files.items():
+        if name == CONFIG:
+            _keep_references(folder, references)
         write_file(folder / name, content)
 
 
@@ -131,11 +142,12 @@ def load(
     on. What a folder holds is not trusted: sizes are checked before memory is taken, no path leads out of it, and
     weights must be finite.
     """
-    if is_peft_folder(Path(path)):
-        return load_peft_folder(Path(path), device=device, precision=precision, backbone=backbone)
-    if is_adapters_folder(Path(path)):
-        return load_adapters_folder(Path(path), device=device, precision=precision, backbone=backbone)
-    saved = read_folder(Path(path))
+    folder = given_path("adapter", "path", path)
+    if is_peft_folder(folder):
+        return load_peft_folder(folder, device=device, precision=precision, backbone=backbone)
+    if is_adapters_folder(folder):
+        return load_adapters_folder(folder, device=device, precision=precision, backbone=backbone)
+    saved = read_folder(folder)
     config, reads_backbone = saved.config, uses_backbone(saved.config.method)
     if saved.format_version == 1:
         config = _as_it_was_read(config)
@@ -160,7 +172,7 @@ def load(
 
 def backbone_of(path: str | Path) -> str:
     """The backbone that a folder which `load` opens was trained on. Raises `FaultsError` as `load` does."""
-    folder = Path(path)
+    folder = given_path("adapter", "path", path)
     if is_adapters_folder(folder):
         return backbone_of_adapters_folder(folder)
     return backbone_of_peft_folder(folder) if is_peft_folder(folder) else read_folder(folder).config.backbone
@@ -203,7 +215,7 @@ def _keep_references(folder: Path, references: Mapping[str, Sequence[Path]]) -> 
             copy = fresh / option / f"{place}-{path.name}"
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(path, copy) if path.is_dir() else shutil.copy2(path, copy)
-    shutil.rmtree(folder / REFERENCES, ignore_errors=True)
+    drop_references(folder)
     if fresh.exists():
         os.replace(fresh, folder / REFERENCES)
 

@@ -26,6 +26,9 @@ from trainables.faults import FaultsError
 if TYPE_CHECKING:
     from orchestrator.analysis.results import Results
 
+_MISSING, _HEADING = "missing.md", "# What the figures and tables lack"
+_MOST_OF_NAME = 100  # characters of a backbone's name in a file's
+
 
 def write_paper(results: Results, folder: Path) -> list[Path]:
     """Write everything into a folder, each file in one step, and say which files these are.
@@ -33,7 +36,8 @@ def write_paper(results: Results, folder: Path) -> list[Path]:
     figures/<name>.pdf, .png, .svg; tables/<name>.tex, .md, of several backbones tables for each by itself;
     data/<name>.csv, .parquet of every figure and table;
     methods.tex and methods.md; missing.md, what the figures and tables lack. A figure for which there is nothing to
-    draw has no file and is named in missing.md. Raises `FaultsError` where the folder cannot be written.
+    draw has no file and is named in missing.md. What an earlier paper left is replaced. Raises `FaultsError` where the
+    folder cannot be written, and where a file would take the place of one that no paper wrote.
     """
     from orchestrator.analysis import figures  # matplotlib, which reading results does without
 
@@ -57,13 +61,22 @@ def write_paper(results: Results, folder: Path) -> list[Path]:
     paragraph = methods_paragraph(results)
     content["methods.md"] = f"{markdown_text(paragraph)}\n".encode()
     content["methods.tex"] = f"{latex_text(paragraph)}\n".encode()
-    content["missing.md"] = _missing_page(lacking).encode()
+    content = {_MISSING: _missing_page(lacking).encode(), **content}  # first, since it tells a paper's folder
     try:
+        if not _is_papers(folder) and (there := [name for name in content if (folder / name).exists()]):
+            rule = "must be new, or hold no files of the names that a paper has"
+            raise FaultsError("paper", [f"folder: {rule}, but {folder} holds {', '.join(there)}; name another"])
         for part in ("figures", "tables", "data"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         return [replace_file(folder / name, data) for name, data in content.items()]
     except OSError as error:
         raise FaultsError("paper", [f"folder: must be a folder that can be written, but got {error}"]) from error
+
+
+def _is_papers(folder: Path) -> bool:
+    """Whether a paper was written into a folder before. Raises `OSError`."""
+    page = folder / _MISSING
+    return page.is_file() and page.read_bytes().startswith(_HEADING.encode())
 
 
 def _printed(results: Results) -> Iterator[PrintedTable]:
@@ -78,7 +91,7 @@ def _printed(results: Results) -> Iterator[PrintedTable]:
         own = trials.filter(pc.equal(trials["backbone"], backbone))
         configurations = group_by_configuration(own)
         scores, parameters = score_table(configurations), parameter_table(own, configurations)
-        file = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+        file = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_MOST_OF_NAME]
         while file in taken:
             file += "-"
         taken.add(file)
@@ -120,7 +133,7 @@ def _data(name: str, table: pa.Table) -> dict[str, bytes]:
 
 
 def _missing_page(lacking: dict[str, list[str]]) -> str:
-    lines = ["# What the figures and tables lack", ""]
+    lines = [_HEADING, ""]
     told = {name: sentences for name, sentences in lacking.items() if sentences}
     for name, sentences in told.items():
         lines += [f"## {markdown_text(name)}", "", *(f"- {markdown_text(each)}" for each in sentences), ""]

@@ -155,6 +155,36 @@ def test_an_export_that_is_interrupted_leaves_nothing_beside_its_target(
 
 
 @pytest.mark.parametrize("to", [None, "peft"])
+def test_an_export_into_a_folder_of_other_things_trains_nothing_and_leaves_them(
+    store: Path,
+    tmp_path: Path,
+    to: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(export, "train_again", lambda *_: pytest.fail("something is trained"))
+    (work := tmp_path / "work" / "references").mkdir(parents=True)
+    (work / "houlsby.pdf").write_text("a paper")
+    (tmp_path / "work" / CARD).write_text("mine")
+    monkeypatch.chdir(tmp_path / "work")
+    assert main(["export", str(store), "--out", ".", *([] if to is None else ["--format", to])]) == 2
+    assert "out: must be a new or empty folder" in capsys.readouterr().err
+    assert (work / "houlsby.pdf").read_text() == "a paper"
+    assert Path(CARD).read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "work"]
+
+
+def test_a_folder_beside_the_target_is_left_whatever_it_is_called(store: Path, tmp_path: Path) -> None:
+    beside = [tmp_path / "deep" / name for name in (".adapter.saved", ".adapter.tmp")]
+    for folder in beside:
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("mine")
+    assert main(["export", str(store), "--out", str(tmp_path / "deep" / "adapter"), "--format", "peft"]) == 0
+    assert [(folder / "notes.txt").read_text() for folder in beside] == ["mine", "mine"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".adapter.saved", ".adapter.tmp", "adapter"]
+
+
+@pytest.mark.parametrize("to", [None, "peft"])
 def test_the_card_has_spread_data_provenance_and_front_matter_of_the_hub(
     store: Path, tmp_path: Path, to: str | None
 ) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from trainables.discovery import load_plugin, plugin_names
+from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
@@ -60,7 +62,11 @@ def get_format(name: str) -> Format:
 def check_target(command: str, to: str, folder: Path) -> Format:
     """The format to write in a folder. Raises `FaultsError` where there is none, or the folder is in use."""
     chosen = get_format(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise FaultsError(command, [f"out: must be a folder that can be read, but {error}"]) from None
+    if not is_free:
         raise FaultsError(command, [f"out: must be a new or empty folder, but {folder} is not"])
     return chosen
 
@@ -80,15 +86,17 @@ def convert(path: str | Path, to: str, out: str | Path) -> Path:
     from trainables.inference.saved_adapter import load
     from trainables.inference.stock_model import quietly
 
-    folder = Path(out)
+    folder = given_path("convert", "out", out)
     chosen = check_target("convert", to, folder)
     predictor = load(path)
     predictor.model.eval()
     whole = Path(os.path.abspath(folder))  # "." has no name
-    fresh = whole.with_name(f".{whole.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
+    beside = None
     try:
-        fresh.mkdir(parents=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        # On the same disk, under a name that nothing there has.
+        beside = Path(tempfile.mkdtemp(dir=whole.parent, prefix=".adaptune-convert-"))
+        (fresh := beside / "written").mkdir()
         with quietly():
             chosen.write(predictor, fresh)
             fault = difference(predictor, chosen.open_(predictor, fresh))
@@ -105,5 +113,6 @@ def convert(path: str | Path, to: str, out: str | Path) -> Path:
         rule = f"{predictor.config.method} on {predictor.task.name} has no equal in the format {to}"
         raise FaultsError("convert", [f"{rule}: {str(reason)[:500]}"]) from reason
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
     return folder

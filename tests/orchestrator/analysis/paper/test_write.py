@@ -41,3 +41,28 @@ def test_a_folder_that_cannot_be_written_is_one_clear_fault(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(FaultsError, match="folder: must be a folder that can be written"):
         large_results([]).paper(tmp_path / "file")
+
+
+def test_a_file_that_no_paper_wrote_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "methods.tex").write_text("mine")
+    with pytest.raises(FaultsError, match=r"holds methods\.tex; name another"):
+        large_results([]).paper(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["methods.tex"]
+    assert (tmp_path / "methods.tex").read_text() == "mine"
+
+
+def test_other_files_may_be_there_and_an_earlier_paper_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "main.tex").write_text("mine")
+    first = large_results([]).paper(tmp_path)
+    (tmp_path / "methods.tex").write_text("older")
+    assert large_results([]).paper(tmp_path) == first
+    assert (tmp_path / "methods.tex").read_text() != "older"
+    assert (tmp_path / "main.tex").read_text() == "mine"
+
+
+def test_a_paper_goes_into_the_home_folder_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    large_results([]).paper("~/paper")
+    assert (tmp_path / "home" / "paper" / "methods.tex").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
