@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.analysis.results import Results
+from orchestrator.analysis.text import wording
 from orchestrator.cli.export import choose
 from orchestrator.cli.screen import console
+from orchestrator.record import TrialStatus
 from orchestrator.run.sweep import results_of
 from orchestrator.store import Store
 from trainables import metrics
-from trainables.data.paths import expanded_path
-from trainables.faults import FaultsError
+from trainables.data.paths import existing_path, expanded_path
+from trainables.faults import FaultsError, unknown_name
 from trainables.inference.saved_names import CONFIG, write_files
 
 if TYPE_CHECKING:
@@ -55,11 +59,13 @@ def serve_adapters(
     if faults:
         raise FaultsError("serve", faults)
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix="adaptune-serve-") as scratch:
-        kept = {} if store is None else _kept(Store(store), Path(scratch), method, taken=folders)
-        bank = _bank(backbone, folders or {task: winners[0].folder for task, winners in kept.items()}, device)
+        kept, left_out = ({}, []) if store is None else _kept(Store(store), Path(scratch), method, taken=folders)
+        first = list(folders.values()) or [winner.folder for winners in kept.values() for winner in winners]
+        bank = _bank(backbone, first, device)
         fill_bank(bank, folders)
         screen = console(stderr=True)
-        for sentence in _fill_with_winners(bank, kept):
+        told, unfit = _fill_with_winners(bank, kept)
+        for sentence in [*told, *(f"Not served: {each}" for each in (*left_out, *unfit))]:
             screen.print(sentence, soft_wrap=True)
 
         def ready(url: str) -> None:
@@ -70,10 +76,15 @@ def serve_adapters(
 
 
 def _folders(given: Sequence[str], faults: list[str]) -> dict[str, Path]:
-    """Saved adapters by name: each folder given, or the folders in it that are one. `NAME=FOLDER` names one."""
+    """Saved adapters by name: each folder given, or the folders in it that are one.
+
+    `NAME=FOLDER` names one, unless a folder is called just so.
+    """
     found: list[tuple[str, Path]] = []
     for text in given:
         name, equals, rest = text.partition("=")
+        if existing_path(text) is not None:  # a folder may have the sign in its name, as runs/lr=3e-4 has
+            equals, rest = "", text
         try:
             folder = expanded_path(rest if equals else text)
             if (folder / CONFIG).is_file():
@@ -104,15 +115,26 @@ class _Winner:
     folder: Path
 
 
-def _kept(store: Store, scratch: Path, method: str | None, *, taken: Mapping[str, Path]) -> dict[str, list[_Winner]]:
+def _kept(
+    store: Store, scratch: Path, method: str | None, *, taken: Mapping[str, Path]
+) -> tuple[dict[str, list[_Winner]], list[str]]:
     """Of each task of a store the recommended trial, and after it the other methods' best, the best first.
 
-    With a method that method's alone. A task is in it that has kept weights of one at least.
+    With a method that method's alone. A task is in it that has kept weights of one at least; the others are told of, a
+    sentence each. Raises `FaultsError` where there is no task to serve, or one has the name of an adapter.
     """
     results: Results = results_of(store)
+    rows = [row for row in results.trials().to_pylist() if row["task"] is not None]
+    completed = [row for row in rows if row["status"] == TrialStatus.COMPLETED.value]
+    able = {row["task"] for row in completed if method in (None, row["method"])}
+    if not able and method is not None and method not in (known := {row["method"] for row in completed}):
+        raise FaultsError("serve", [f"--method: {unknown_name('method with a completed trial', method, known)}"])
     found: dict[str, list[_Winner]] = {}
-    faults = []
-    for task in sorted({row for row in results.trials()["task"].to_pylist() if row is not None}):
+    left_out, faults = [], []
+    for task in sorted({row["task"] for row in rows} | _untrained(store, {row["trial_id"] for row in rows})):
+        if task not in able:
+            left_out.append(_why_none(store, rows, task, method))
+            continue
         trials = [choose("serve", results, task=task, trial=None, method=method)]
         if method is None:
             trials += [choose("serve", results, task=task, trial=None, method=each) for each in _methods(results, task)]
@@ -124,17 +146,39 @@ def _kept(store: Store, scratch: Path, method: str | None, *, taken: Mapping[str
                 write_files(folder, files)
                 winners.append(_Winner(chosen["method"], chosen["validation_score"], folder))
         if not winners:
-            remedy = f"`adaptune export {store.uri} --task {task} --out FOLDER` makes some for --adapters FOLDER"
-            faults.append(f"--store: no weights are kept of the recommended trial of {task}; {remedy}")
+            command = shlex.join(["adaptune", "export", store.uri, "--task", task, "--out", "FOLDER"])
+            remedy = f"`{command}` makes some for --adapters FOLDER"
+            left_out.append(f"no weights are kept of the recommended trial of {task}; {remedy}")
         elif task in taken:
             faults.append(f"--store: its task {task} must not have the name of an adapter that is given")
         else:
             found[task] = winners
     if not found and not faults:
-        faults.append("--store: there must be a completed trial to serve, but the store holds none")
+        faults = [f"--store: {each}" for each in left_out]
+        faults = faults or ["--store: there must be a completed trial to serve, but the store holds none"]
     if faults:
         raise FaultsError("serve", faults)
-    return found
+    return found, left_out
+
+
+def _untrained(store: Store, recorded: set[str]) -> set[str]:
+    """The tasks of a store that are planned and have no record yet."""
+    plan = store.plan_table()
+    if "task" not in plan.column_names:  # an old one
+        return set()
+    planned = list(zip(plan["task"].to_pylist(), plan["trial_id"].to_pylist(), strict=True))
+    return {task for task, _ in planned if task} - {task for task, trial_id in planned if trial_id in recorded}
+
+
+def _why_none(store: Store, rows: Sequence[Mapping[str, Any]], task: str, method: str | None) -> str:
+    """Why a task has no trial to serve, and what would give it one."""
+    own = [row for row in rows if row["task"] == task]
+    others = sorted({row["method"] for row in own if row["status"] == TrialStatus.COMPLETED.value})
+    if method is not None and others:
+        return f"no trial of {method} has completed on {task}; without --method, {', '.join(others)} can answer"
+    failed = sum(row["status"] == TrialStatus.FAILED.value for row in own)
+    came = f" ({wording.plural(failed, 'trial')} failed)" if failed else ""
+    return f"no trial has completed on {task}{came}; `{shlex.join(['adaptune', 'resume', store.uri])}` goes on with it"
 
 
 def _methods(results: Results, task: str) -> list[str]:
@@ -145,12 +189,12 @@ def _methods(results: Results, task: str) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
-def _fill_with_winners(bank: AdapterBank, kept: Mapping[str, Sequence[_Winner]]) -> list[str]:
-    """Put the first winner of each task that can be served with others into the bank; says where that is not the first.
+def _fill_with_winners(bank: AdapterBank, kept: Mapping[str, Sequence[_Winner]]) -> tuple[list[str], list[str]]:
+    """Put the first winner of each task that can be served with others into the bank.
 
-    Raises `FaultsError` where a task has none.
+    Says where that is not the first, and of which tasks none can be. Raises `FaultsError` where that is so of all.
     """
-    told, faults = [], []
+    told, unfit = [], []
     for task, winners in kept.items():
         refusals: list[str] = []
         for winner in winners:
@@ -167,17 +211,24 @@ def _fill_with_winners(bank: AdapterBank, kept: Mapping[str, Sequence[_Winner]])
                 )
             break
         else:
-            faults += [f"{task}: {refusal}" for refusal in refusals]
-    if faults:
-        raise FaultsError("adapters", faults)
-    return told
+            unfit += [f"{task}: {refusal}" for refusal in dict.fromkeys(refusals)]
+    if kept and not kept.keys() & bank.adapters.keys():
+        raise FaultsError("adapters", unfit)
+    return told, unfit
 
 
-def _bank(backbone: str | None, folders: dict[str, Path], device: str | None) -> AdapterBank:
-    """An empty bank over the backbone that is named, or that of the first adapter."""
+def _bank(backbone: str | None, folders: Sequence[Path], device: str | None) -> AdapterBank:
+    """An empty bank over the backbone that is named, or that of the first adapter.
+
+    Raises `FaultsError` where none is named and none of the adapters can be read.
+    """
     from trainables.device.hardware import device_named
     from trainables.inference.bank import AdapterBank
     from trainables.inference.saved_adapter import backbone_of
 
     place = str(device_named(device))
-    return AdapterBank(backbone or backbone_of(next(iter(folders.values()))), device=place)
+    for folder in folders[:-1]:
+        if not backbone:
+            with contextlib.suppress(FaultsError):  # of a faulty one, which is said when it is to be served
+                backbone = backbone_of(folder)
+    return AdapterBank(backbone or backbone_of(folders[-1]), device=place)

@@ -87,7 +87,7 @@ def shown_store(name: str, store: str | None) -> str:
 def pack_job(plan: SweepPlan, folder: Path) -> None:
     """Write the spec, and every task that is a local folder, into the job's working folder."""
     values: dict[str, Any] = json.loads(plan.spec.to_json())
-    local = {task: Path(task) for task in values["tasks"] if Path(task).is_dir()}
+    local = {task: Path(task).resolve() for task in values["tasks"] if Path(task).is_dir()}
     size = sum(file.stat().st_size for path in local.values() for file in path.rglob("*") if file.is_file())
     if size > MAX_UPLOAD_BYTES:
         fault = (
@@ -95,10 +95,11 @@ def pack_job(plan: SweepPlan, folder: Path) -> None:
             f"but these are {size >> 20} MiB; put them on storage that every node can read, at the same path"
         )
         raise FaultsError("submit", [fault])
-    names = {each.reference: each.task.info.name for each in plan.task_methods}  # an adaptive plan has no trials yet
-    for reference, path in local.items():
-        shutil.copytree(path, folder / "tasks" / names[reference])
-    values["tasks"] = [f"tasks/{names[task]}" if task in local else task for task in values["tasks"]]
+    # A task's name may be any text; the folder's own is kept, since it is the task's where task.json says none.
+    sent = {task: f"tasks/{number}/{path.name}" for number, (task, path) in enumerate(local.items())}
+    for task, path in local.items():
+        shutil.copytree(path, folder / sent[task])
+    values["tasks"] = [sent.get(task, task) for task in values["tasks"]]
     (folder / "sweep.json").write_text(json.dumps(values), encoding="utf-8")
 
 

@@ -36,6 +36,7 @@ class SweepSpecError(FaultsError):
 
 KEEP = ("best", "all", "none")
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # names a folder
+MOST_OF_NAME = 200  # characters; a file system takes 255 bytes, and what is written beside it adds some
 
 
 def _domain(value: Any) -> Any:
@@ -56,6 +57,8 @@ def _name(value: str) -> str:
         raise ValueError(
             f"must be letters, digits, dots, dashes and underscores (it names a folder), but got {value!r}"
         )
+    if len(value) > MOST_OF_NAME:
+        raise ValueError(f"must have at most {MOST_OF_NAME} characters (it names a folder), but has {len(value)}")
     return value
 
 

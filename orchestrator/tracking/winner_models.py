@@ -6,6 +6,7 @@ and an example. Its run is the trial's. It is looked for before it is made, so w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -49,8 +50,10 @@ _EXAMPLES = {"text": "The first text to be judged.", "pair": "The text that it i
 # What of a trial's metrics its model shows too.
 _SHOWN = ("test_score", "trained_params", "trained_params_without_head", "total_params")
 _BEST = "best_validation_score"
-# MLflow takes none of these in the name of a logged model, nor the first two in that of a registered one.
-_NOT_IN_NAMES = re.compile(r"[/:.%\"']")
+# MLflow takes none of these signs in the name of a logged model, nor the first two in that of a registered one; what is
+# not printed is in neither.
+_NOT_IN_NAMES = re.compile(r"[/:.%\"'\x00-\x1f\x7f]")
+_MOST_OF_NAME = 100  # characters of a task; its databases have room for 256 of a registered model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,17 @@ class WinnerModel:
 
 def registered_name(name: str, task: str | None = None) -> str:
     """What a registered model is called: the name that was asked for and, where there are several tasks, the task's."""
-    return name if task is None else f"{name}-{_NOT_IN_NAMES.sub('-', task)}"
+    return name if task is None else f"{name}-{_named(task)}"
+
+
+def _named(text: str) -> str:
+    """A text as a part of a name that MLflow takes: without its signs, and of a length for its columns."""
+    name = _NOT_IN_NAMES.sub("-", text)
+    return (
+        name
+        if len(name) <= _MOST_OF_NAME
+        else f"{name[:_MOST_OF_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +226,7 @@ class WinnerModels:
             NOTE: _note(model, files, self._sweep, self._window.address(sweep_run) if sweep_run else None),
             **({SWEEP_RUN: sweep_run} if sweep_run else {}),
         }
-        name = _NOT_IN_NAMES.sub("-", f"{record.task} {record.method}")
+        name = _named(f"{record.task} {record.method}")
         made = client.create_logged_model(
             self._window.experiment_id,
             name=name,

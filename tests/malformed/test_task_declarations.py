@@ -56,8 +56,8 @@ TEXTS = {
 }
 VALUES = {
     **{
-        f"name {value!r}": said({"name": value}, "task.json: name must be a non-empty")
-        for value in ("", 3, [], {}, True)
+        f"name {value!r}": said({"name": value}, "task.json: name must be a non-empty string without zero bytes")
+        for value in ("", 3, [], {}, True, "a\0b")
     },
     **{f"kind {value!r}": said({"kind": value}, "task.json: kind must be a string") for value in (3, [], {}, False)},
     **{f"pair {value!r}": said({"pair": value}, "pair must be true or false") for value in (0, 1, "yes", [], {})},

@@ -60,7 +60,7 @@ def _is_encoding(value: Any) -> bool:
 
 # key of task.json -> its rule, and whether a value keeps it
 _TASK: dict[str, _Rule] = {
-    "name": ("a non-empty string", lambda v: isinstance(v, str) and bool(v)),
+    "name": ("a non-empty string without zero bytes", lambda v: isinstance(v, str) and bool(v) and "\0" not in v),
     "kind": ("a string", lambda v: isinstance(v, str)),
     "pair": ("true or false", lambda v: isinstance(v, bool)),
     "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -17,15 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
 import trainables
 from adaptune import load_results
 from orchestrator.cli import main
+from orchestrator.record import TrialStatus
 from orchestrator.serving import server as server_room
 from orchestrator.store import Store
-from tests.factories import trial_config
+from tests.factories import plan_rows, trial_config
 from trainables.backbones.loading import Backbone
 from trainables.inference.bank import AdapterBank
 from trainables.inference.saved_adapter import own_tensors, save
@@ -210,6 +213,74 @@ def test_what_cannot_be_served_with_others_gives_its_place_to_the_best_that_can(
     assert f"answers in the place of {recommended}" in said
     assert main(["serve", "--store", str(path), "--port", "0", "--method", recommended]) == 2
     assert "topics: full_finetuning cannot be served together with others" in capsys.readouterr().err
+
+
+@pytest.fixture
+def partly(
+    trained_store: Callable[[], Path],
+    tmp_path: Path,
+    tiny_bert: Path,
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., tuple[int, list[AdapterBank]]]:
+    """Serves a store of three tasks of which one has failed throughout and one is still to be trained."""
+    saved = save_trials(tmp_path / "kept", tiny_bert, backbone, layernorm="bitfit")
+    path = trained_store()
+    store = Store(path)
+    records = store.records()
+    failed = dataclasses.replace(
+        records[0], trial_id="broken-0", config_id="broken", task="broken", status=TrialStatus.FAILED, error="x"
+    )
+    ids = [record.trial_id for record in records]
+    tasks = pa.array([*(record.task for record in records), "broken", "later"], pa.string())
+    with store.lock():
+        store.begin(store.spec_json(), plan_rows(*ids, "broken-0", "later-0", sweep="made", task=tasks))
+        store.append([failed])
+    methods = {record.trial_id: record.method for record in records}
+
+    def weights(self: Store, trial_id: str, started_at: str | None) -> dict[str, bytes] | None:
+        is_kept = methods[trial_id] == "layernorm"
+        return {file.name: file.read_bytes() for file in (saved / "layernorm").iterdir()} if is_kept else None
+
+    served: list[AdapterBank] = []
+    monkeypatch.setattr(Store, "weights", weights)
+    monkeypatch.setattr(server_room, "serve", lambda bank, *_, **__: served.append(bank))
+    return lambda *given: (main(["serve", "--store", str(path), "--port", "0", *given]), served)
+
+
+def test_tasks_that_have_nothing_to_serve_are_left_out_and_told_of(
+    partly: Callable[..., tuple[int, list[AdapterBank]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, [bank] = partly()
+    assert status == 0
+    assert list(bank.adapters) == ["topics"]
+    said = capsys.readouterr().err
+    assert "Not served: no trial has completed on broken (1 trial failed); `adaptune resume " in said
+    assert "Not served: no trial has completed on later; `adaptune resume " in said
+    assert "--task" not in said
+
+
+def test_of_a_method_that_no_task_has_completed_the_known_ones_are_named(
+    partly: Callable[..., tuple[int, list[AdapterBank]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, served = partly("--method", "layernrom")
+    assert (status, served) == (2, [])
+    said = capsys.readouterr().err
+    assert "--method: unknown method with a completed trial 'layernrom'; did you mean 'layernorm'?" in said
+    assert "--task" not in said
+
+
+def test_a_folder_with_an_equals_sign_in_its_name_is_served_under_it(
+    adapters: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (adapters / "one").rename(adapters / "lr=3e-4")
+    backbone = json.loads((adapters / "two" / "adapter_config.json").read_text())["backbone"]
+    served: list[AdapterBank] = []
+    monkeypatch.setattr(server_room, "serve", lambda bank, *_, **__: served.append(bank))
+    monkeypatch.chdir(adapters)
+    given = ["--adapters", "lr=3e-4", "--adapters", "second=two", "--backbone", backbone, "--port", "0"]
+    assert main(["serve", *given]) == 0, capsys.readouterr().err
+    assert list(served[0].adapters) == ["lr=3e-4", "second"]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_task_folders_travel_with_the_job_and_plan_to_the_same_trials(
     folder.mkdir()
     submit.pack_job(plan, folder)
     values = json.loads((folder / "sweep.json").read_text())
-    assert values["tasks"] == ["tasks/opinion", "toy/sentiment"]
+    assert values["tasks"] == ["tasks/0/opinion", "toy/sentiment"]
     shutil.rmtree(tmp_path / "opinion")  # the cluster has no such folder
     monkeypatch.chdir(folder)
     assert {t.trial_id for t in plan_sweep(values).trials} == {t.trial_id for t in plan.trials}
@@ -60,8 +60,36 @@ def test_task_folders_of_an_adaptive_search_travel_too(
     )
     (folder := tmp_path / "job").mkdir()
     submit.pack_job(plan, folder)
-    assert json.loads((folder / "sweep.json").read_text())["tasks"] == ["tasks/opinion"]
-    assert list((folder / "tasks" / "opinion").iterdir())
+    assert json.loads((folder / "sweep.json").read_text())["tasks"] == ["tasks/0/opinion"]
+    assert list((folder / "tasks" / "0" / "opinion").iterdir())
+
+
+@pytest.mark.parametrize("name", ["/{root}/outside", "../../outside", "a\nb", "x" * 300, "."])
+def test_no_name_of_a_task_is_a_path_outside_the_job(
+    name: str, tiny_bert: Path, task_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, unnamed = task_folder(name="one"), task_folder(name="two", rows=40)
+    (unnamed / "task.json").unlink()  # its name is the folder's
+    name = name.replace("/{root}", str(tmp_path))
+    (named / "task.json").write_text(json.dumps({**json.loads((named / "task.json").read_text()), "name": name}))
+    tasks = [str(named), str(unnamed)]
+    plan = plan_sweep(
+        {
+            "name": "sent",
+            "backbone": str(tiny_bert),
+            "tasks": tasks,
+            "methods": ["layernorm"],
+            "space": {"max_length": 24},
+        }
+    )
+    (folder := tmp_path / "deep" / "job").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    submit.pack_job(plan, folder)
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and folder not in path.parents] == []
+    monkeypatch.chdir(folder)
+    sent = plan_sweep(json.loads((folder / "sweep.json").read_text()))
+    assert [each.task.info.name for each in sent.task_methods] == [name, "two"]
+    assert {t.trial_id for t in sent.trials} == {t.trial_id for t in plan.trials}
 
 
 def test_folders_too_large_to_send_are_refused(

@@ -93,6 +93,7 @@ def test_a_script_hears_of_faults_as_a_file_does() -> None:
     ("change", "fault"),
     [
         ({"name": "a/b"}, "name: must be letters, digits, dots, dashes and underscores"),
+        ({"name": "a" * 300}, "name: must have at most 200 characters (it names a folder), but has 300"),
         ({"name": ""}, "name: must be letters"),
         ({"name": 3}, "name: must be text, but got 3"),
         ({"backbone": ""}, "backbone: must not be empty, but got ''"),

@@ -289,6 +289,10 @@ def test_a_model_that_cannot_be_written_keeps_no_run_from_its_end(
 def test_registered_names_take_a_task_where_there_are_several() -> None:
     assert registered_name("tickets") == "tickets"
     assert registered_name("tickets", "glue/mnli:matched") == "tickets-glue-mnli-matched"
+    assert registered_name("tickets", "a\nb") == "tickets-a-b"
+    long = {registered_name("tickets", f"{'x' * 300}{last}") for last in "ab"}
+    assert len(long) == 2
+    assert max(map(len, long)) < 200
 
 
 @pytest.mark.ray  # it starts none, but takes a core for ten seconds, as those do
