@@ -161,7 +161,12 @@ def _parser() -> argparse.ArgumentParser:
     for name in HYPERPARAMETERS:
         default = json.dumps(_DEFAULTS[name])
         parser.add_argument(f"--{name.replace('_', '-')}", type=_json_or_text, help=f"{default} by default")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the trained weights here")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the trained weights here, new, empty or a saved adapter's to replace",
+    )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write what it predicts of each row, as Parquet"
     )

@@ -80,7 +80,11 @@ def export(
         str | None, typer.Option(metavar="NAME", help="Of a sweep with several backbones, export the best of this one.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where to; STORE/adapters/TRIAL_ID by default.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where to, new, empty or a saved adapter's to replace; STORE/adapters/TRIAL_ID by default.",
+        ),
     ] = None,
     to: Annotated[
         str | None,

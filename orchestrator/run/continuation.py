@@ -13,7 +13,7 @@ import trainables.config
 from orchestrator.planning.plan import SweepPlan, remaining
 from orchestrator.store import Store
 from trainables.config import TrialConfig
-from trainables.faults import FaultsError
+from trainables.faults import FaultsError, unknown_name
 
 _COMPARED = ("trial_id", "config_id", "task", "method", "config")
 
@@ -79,6 +79,15 @@ def check_continuation(plan: SweepPlan, store: Store, *, widen: bool) -> None:
         found = continue_from(plan, store.plan_table(name))
         if faults := found.faults(name, store.uri, widen=widen):
             raise FaultsError(f"store {store.uri}", faults)
+
+
+def check_held(plan: SweepPlan, store: Store) -> None:
+    """Raises `FaultsError` where the store holds sweeps and none of this name: there is nothing to go on with."""
+    if store.exists() and plan.spec.name not in (names := store.sweeps()):
+        unknown = unknown_name("sweep of this store", plan.spec.name, names)
+        begin = f"`adaptune run SWEEP --store {store.uri}` begins a sweep of another name there"
+        fault = f"name: must be that of the sweep to resume, but it is an {unknown}; {begin}"
+        raise FaultsError(f"store {store.uri}", [fault])
 
 
 def outdated_trials(plan: SweepPlan, store: Store) -> dict[str, int | None]:

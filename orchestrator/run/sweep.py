@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from orchestrator.analysis.results import Results
 from orchestrator.planning.plan import SweepPlan, plan_sweep, plan_table, planned_from_table, remaining, trials_table
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.run.continuation import check_continuation, continue_from, outcome_notice, outdated_trials
+from orchestrator.run.continuation import check_continuation, check_held, continue_from, outcome_notice, outdated_trials
 from orchestrator.run.kept_predictions import KeptPredictions
 from orchestrator.run.recording import Progress, Recording, Silent
 from orchestrator.run.winner_models import winner_models
@@ -181,11 +181,13 @@ def run_sweep(
 def prepare(values: Any, store: str | Path | None = None, *, widen: bool = False) -> tuple[SweepPlan, Store]:
     """Plan a sweep and find its store, without starting or writing anything.
 
-    A store that holds a sweep of this name must hold this very one, or with `widen` a part of it. Raises `FaultsError`
-    otherwise.
+    A store that holds a sweep of this name must hold this very one, or with `widen` a part of it; without one of this
+    name it is free for another, and with `widen` it is not. Raises `FaultsError` otherwise.
     """
     plan = plan_sweep(with_absolute_paths(values))
     opened = Store(store if store is not None else default_store(plan.spec.name))
+    if widen:
+        check_held(plan, opened)
     check_continuation(plan, opened, widen=widen)
     return plan, opened
 

@@ -82,11 +82,9 @@ def registered_name(name: str, task: str | None = None) -> str:
 def _named(text: str) -> str:
     """A text as a part of a name that MLflow takes: without its signs, and of a length for its columns."""
     name = _NOT_IN_NAMES.sub("-", text)
-    return (
-        name
-        if len(name) <= _MOST_OF_NAME
-        else f"{name[:_MOST_OF_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    )
+    if len(name) <= _MOST_OF_NAME:
+        return name
+    return f"{name[:_MOST_OF_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)

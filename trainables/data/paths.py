@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,11 @@ def given_path(subject: str, argument: str, given: str | Path) -> Path:
     Raises `FaultsError` in the name of what takes it.
     """
     try:
-        return expanded_path(str(given))
+        if not isinstance(text := os.fspath(given), str):
+            raise ValueError(f"must be a path, but got {given!r}")
+        return expanded_path(text)
+    except TypeError:
+        raise FaultsError(subject, [f"{argument}: must be a path, but got {given!r}"]) from None
     except ValueError as error:
         raise FaultsError(subject, [f"{argument}: {error}"]) from None
 

@@ -106,6 +106,11 @@ def test_every_task_so_far_is_evaluated_after_each_and_adapters_stay_to_the_last
     assert measured["full_finetuning", "average_score"]["num_seeds"] == 2
 
 
+def test_a_sequence_in_the_home_folder_is_found_there(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(done.parent))
+    assert adaptune.load_sequence(f"~/{done.name}").cells().equals(adaptune.load_sequence(done).cells())
+
+
 def test_right_after_training_a_task_scores_what_its_training_recorded(done: Path) -> None:
     trainings = adaptune.load_sequence(done).trainings().to_pylist()
     assert len(trainings) == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.planning.plan import plan_table
-from orchestrator.run.sweep import load_results, prepare
+from orchestrator.run.sweep import load_results, prepare, run_sweep
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.spec import SweepSpec
 from tests.factories import measured_record
@@ -57,6 +58,25 @@ def test_a_store_takes_the_same_sweep_a_wider_one_on_request_and_no_other(
         with pytest.raises(FaultsError, match="not in it"):
             prepare(narrower, tmp_path / "store", widen=widen)
     assert load_results(tmp_path / "store").counts() == {"planned": 2}
+
+
+def test_a_sweep_that_a_store_does_not_hold_is_begun_there_but_not_resumed(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    plan, store = prepare(values, tmp_path / "store")
+    store.create(plan.spec.to_json(), plan_table(plan))
+    other = {**values, "name": f"{values['name']}er"}
+    said = f"'{other['name']}'; did you mean '{values['name']}'? Known: {values['name']}; `adaptune run SWEEP --store "
+    with pytest.raises(FaultsError, match=re.escape(said)):
+        prepare(other, tmp_path / "store", widen=True)
+    assert prepare(other, tmp_path / "store")[0].spec.name == other["name"]
+
+
+def test_a_sweep_file_is_found_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("name: 3\n")
+    with pytest.raises(FaultsError, match="name: must be"):
+        run_sweep("~/mine.yaml", "~/store")
 
 
 # As documented for those who read the table: what every method shares, and the options of the planned methods.

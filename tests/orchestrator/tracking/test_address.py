@@ -65,6 +65,12 @@ def test_the_store_of_the_pages_is_no_argument_of_their_process(tmp_path):
     assert not any("secret" in part for part in ui_command(uri, port=5123))
 
 
+@pytest.mark.parametrize("uri", ["sqlite:///{home}mlflow.db", "{home}mlruns"])
+def test_a_path_may_be_in_the_home_folder(uri, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert given_tracking_uri(uri.format(home="~/")) == uri.format(home=f"{tmp_path}/")
+
+
 def test_a_password_is_for_the_environment(monkeypatch):
     uri = "postgresql://user:secret@host/db"
     with pytest.raises(FaultsError, match=r"postgresql://user:\*\*\*@host/db.*PGPASSWORD.*MLFLOW_TRACKING_URI"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trainables.data.paths import existing_path, read_json, read_small
+from trainables.data.paths import existing_path, given_path, read_json, read_small
+from trainables.faults import FaultsError
 
 
 def test_what_is_there_is_found_with_its_home_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +51,17 @@ def test_what_never_ends_or_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_json(tmp_path / "deep")
     with pytest.raises(IsADirectoryError):
         read_small(tmp_path)
+
+
+def test_a_given_path_may_be_in_the_home_folder_and_need_not_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/new", Path("~/new")):
+        assert given_path("paper", "folder", given) == tmp_path / "new"
+
+
+@pytest.mark.parametrize("given", ["", "a\0b", "~nobody-here/x", 3, None, b"x"])
+def test_what_is_no_path_is_refused_in_the_name_of_what_takes_it(given: Any) -> None:
+    with pytest.raises(FaultsError, match=r"^paper: 1 fault\n  - folder: must be a path, but "):
+        given_path("paper", "folder", given)

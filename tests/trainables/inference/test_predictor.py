@@ -120,3 +120,13 @@ def test_a_folder_that_is_not_whole_or_fits_another_backbone_is_refused(
     (folder / "adapter_config.json").write_text(json.dumps({**about, "backbone_fingerprint": "another"}))
     with pytest.raises(FaultsError, match="only the weights it was trained on"):
         trainables.load(folder)
+
+
+def test_an_adapter_in_the_home_folder_is_loaded_and_converted(
+    saved: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved("layernorm")
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert trainables.load(f"~/{folder.name}").predict(["good"]) == trainables.load(folder).predict(["good"])
+    trainables.convert(f"~/{folder.name}", "transformers", "~/plain")
+    assert (folder.parent / "plain" / "config.json").exists()
