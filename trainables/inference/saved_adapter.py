@@ -24,9 +24,9 @@ from safetensors.torch import save as safetensors_bytes
 
 from trainables.backbones.loading import Backbone, load_backbone, stand_in
 from trainables.config import TrialConfig
+from trainables.data.paths import given_path
 from trainables.device.dtype import compute_dtype
 from trainables.device.hardware import device_named
-from trainables.data.paths import given_path
 from trainables.faults import FaultsError
 from trainables.inference.adapters_folder import (
     backbone_of_adapters_folder,

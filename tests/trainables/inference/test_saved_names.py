@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_other_things_is_refused_with_a_remedy(folder: Path) -> None:
-    with pytest.raises(FaultsError, match="or that of a saved adapter, but .* holds other things; name a folder of"):
+    with pytest.raises(FaultsError, match=r"saved adapter, but .* holds other things; name a folder of"):
         check_free("export", "--out", folder)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from trainables.discovery import load_plugin, plugin_names
 from trainables.data.paths import given_path
+from trainables.discovery import load_plugin, plugin_names
 from trainables.faults import FaultsError
 
 if TYPE_CHECKING:
