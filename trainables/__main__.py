@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         "--save",
         type=Path,
         metavar="FOLDER",
-        help="keep the trained weights here, new, empty or a saved adapter's to replace",
+        help="keep the trained weights in a new or empty folder, or in a saved adapter's place",
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write what it predicts of each row, as Parquet"

@@ -83,7 +83,7 @@ def export(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where to, new, empty or a saved adapter's to replace; STORE/adapters/TRIAL_ID by default.",
+            help="A new or empty folder, or a saved adapter's to replace; STORE/adapters/TRIAL_ID by default.",
         ),
     ] = None,
     to: Annotated[
