@@ -1,7 +1,8 @@
 """The command line: which commands there are, and how each ends.
 
 Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in what was given, nothing started; 3 a
-budget is used up; 130, 143 or 129 interrupted by Ctrl-C (SIGINT), SIGTERM or SIGHUP. Heavy rooms are imported by the
+budget is used up; 4 an error that no trial's record tells of; 130, 143 or 129 interrupted by Ctrl-C (SIGINT), SIGTERM or
+SIGHUP. Heavy rooms are imported by the
 commands that need them, so that the others answer at once.
 """
 
@@ -14,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version as version_of
@@ -28,6 +30,10 @@ from orchestrator.cli import answer_commands, service_commands, sweep_commands
 from orchestrator.scheduling.early_end import endings_raised
 from orchestrator.secrets import masked
 from trainables.faults import FaultsError
+
+logger = logging.getLogger(__name__)
+
+BROKEN = 4  # how a command ends that an error ended which nobody foresaw, or which the cluster is to blame for
 
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -110,9 +116,26 @@ def _log_level() -> int:
     return logging.getLevelNamesMapping()[asked.upper()]
 
 
-def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What an error that nobody expected leaves on the terminal, without secrets."""
+def _show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """What an error leaves on the terminal that comes past all commands, without secrets."""
     print(masked("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
+def _show_traceback_of_thread(raised: threading.ExceptHookArgs) -> None:
+    _show_traceback(raised.exc_type, raised.exc_value, raised.exc_traceback)
+
+
+def _sentence(error: Exception) -> str:
+    """What ended a command that nobody foresaw, where in the program, and how to see more of it."""
+    logger.debug("an error ended the command", exc_info=error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    # What another process raised, Ray wraps in the whole traceback of that process.
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, Exception) else error
+    words = next((line.strip() for line in str(told).splitlines() if line.strip()), "").rstrip(".")
+    said = f"{type(told).__name__}: {words}" if words else type(told).__name__
+    return f"adaptune: ended by an error, {said}{where}; ADAPTUNE_LOG=debug shows its traceback"
 
 
 @functools.cache
@@ -126,6 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A sweep loads so much that the interpreter would look through it for garbage for seconds before it exits.
     atexit.register(gc.freeze)
     sys.excepthook = _show_traceback
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _show_traceback_of_thread
+    # MLflow would write its log past ours, with whatever secrets it holds.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     lines = logging.StreamHandler()
     lines.setFormatter(TextLines("%(name)s: %(message)s"))
     try:
@@ -148,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         usage = getattr(error, "format_message", None)  # click's own faults of the command line
         if usage is None:
-            raise
+            print(visible(masked(_sentence(error))), file=sys.stderr)
+            return BROKEN
         # A fault of a command's line says where to look; one of the name of a command names the nearest itself.
         command = getattr(getattr(error, "ctx", None), "info_name", None)
         help_ = f"; `adaptune {command} --help` shows what it takes" if command in _command().commands else ""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.scheduling.jobs import JobServer, SubmittedSweep
 
 BUDGET_USED_UP, INTERRUPTED = 3, 130
-# How a command ends that followed a job and lost its cluster for good.
-UNKNOWN_END = 1
+# How a command ends that followed a job and lost its cluster for good: as one that an error ended, see app.py.
+UNKNOWN_END = 4
 # Whoever detaches waits so long to hear that the trials are planned, or of the fault for which they are not.
 PLANNED_WITHIN_S = 60.0
 # And so long for it to begin: a cluster may have to make room, or to install what the job brings.
@@ -268,6 +268,7 @@ def _end(sweep: SubmittedSweep) -> str:
 def _status(sweep: SubmittedSweep) -> str:
     if sweep.status == "failed" and sweep.exit_code is not None:
         meaning = {2: "a fault in what was given", BUDGET_USED_UP: "its budget is used up", INTERRUPTED: "interrupted"}
+        meaning[UNKNOWN_END] = "an error ended it, which its log names"
         words = f", {meaning[sweep.exit_code]}" if sweep.exit_code in meaning else ""
         return f"failed (exit status {sweep.exit_code}{words})"
     return sweep.status

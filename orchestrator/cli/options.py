@@ -6,12 +6,8 @@ from typing import Annotated
 
 import typer
 
-Sweep = Annotated[
-    str,
-    typer.Argument(
-        metavar="SWEEP", help="A .py (it is executed), .yaml or .json sweep, or a packaged one by its name."
-    ),
-]
+SWEEP_FILE = ".py (it is executed), .yaml or .json"  # said wherever a file that declares something is taken
+Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help=f"A {SWEEP_FILE} sweep, or a packaged one by its name.")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URI of a sweep's store.")]
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="Where records go; ./sweeps/NAME by default.")

@@ -110,6 +110,11 @@ def _train(values: Any, store: str | None, options: _Options, *, widen: bool, as
     except KeyboardInterrupt:
         screen.print(f"Interrupted at once. What has a record is kept; go on with:  {resume}", soft_wrap=True)
         raise
+    except FaultsError:
+        raise
+    except Exception:  # which app.main tells of
+        screen.print(f"What has a record is kept. What is missing is trained by:  {resume}", soft_wrap=True)
+        raise
     counts = done.results.counts()
     if as_json:
         print(json.dumps(_answer(plan.spec.name, opened.uri, done)))

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.options import (
     MOST_MONEY,
+    SWEEP_FILE,
     Address,
     Json,
     MaxCost,
@@ -63,7 +64,9 @@ def simulate(
     sweep: Annotated[
         str,
         typer.Argument(
-            metavar="SWEEP_OR_STORE", help="A sweep, timed by arithmetic or --from; or a store, timed by its records."
+            metavar="SWEEP_OR_STORE",
+            help=f"A {SWEEP_FILE} sweep, or a packaged one, timed by arithmetic or --from; or a store, timed by its "
+            "records.",
         ),
     ],
     nodes: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of nodes to compare.")] = "1,10,100,1000",
@@ -144,7 +147,7 @@ def resume(
     store: StoreArgument,
     sweep: Annotated[
         str | None,
-        typer.Argument(metavar="SWEEP", help="A larger sweep (a .py file is executed): what is new is trained too."),
+        typer.Argument(metavar="SWEEP", help=f"A larger {SWEEP_FILE} sweep: what is new is trained too."),
     ] = None,
     name: SweepName = None,
     set_: Overrides = None,
@@ -205,7 +208,7 @@ def data(
 def sequence(
     tasks: Annotated[
         list[str],
-        typer.Argument(metavar="TASK|FILE", help="Tasks in their order; or one .yaml, .json or .py file."),
+        typer.Argument(metavar="TASK|FILE", help=f"Tasks in their order; or one {SWEEP_FILE} file."),
     ],
     methods: Annotated[
         str | None, typer.Option(metavar="METHOD,...", help="Methods to train; adapter,full_finetuning by default.")

@@ -285,7 +285,10 @@ def parse_leniently(values: Any) -> tuple[SweepSpec, list[str]]:
     sound, faults = without_secrets("", sound)
     while True:
         try:
-            return SweepSpec.model_validate(sound), faults
+            spec = SweepSpec.model_validate(sound)
+            # Once more, for what a .py file may hold that is no plain value yet, such as a grid of backbones.
+            hidden = without_secrets("", spec.model_dump(mode="json"))[1]
+            return spec, [*faults, *(fault for fault in hidden if fault not in faults)]
         except ValidationError as error:
             errors = _errors(error)
         faults += [sentence for fault in errors if (sentence := _sentence(fault, sound)) not in faults]

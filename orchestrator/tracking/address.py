@@ -64,7 +64,8 @@ def ui_environment(tracking_uri: str) -> dict[str, str]:
     """The variables that tell MLflow's pages what to show."""
     # Its background jobs serve other uses of MLflow and cost a process each.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    return {"MLFLOW_BACKEND_STORE_URI": tracking_uri, **quiet}
+    # A process of its own has nobody else to write its log.
+    return {"MLFLOW_BACKEND_STORE_URI": tracking_uri, "MLFLOW_CONFIGURE_LOGGING": "true", **quiet}
 
 
 def free_port() -> int:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,52 @@ from tests.object_store import KEYS, serving
 from tests.orchestrator.scheduling.fake_job_client import FakeJobClient
 
 ROOT = Path(__file__).resolve().parents[3]
-KEY, PASSWORD, TOKEN = "wJalrXUtnFEMI/K7MDENG+bPx", "correct-horse-battery", "tok-5f2a9c77d1e84b"
-PLANTED = (KEY, PASSWORD, TOKEN, "wJalrXUtnFEMI%2FK7MDENG%2BbPx")
+KEY = "wJalrXUtnFEMI/K7MDENG+bPx"
+HUB_TOKEN = "hf_VuFqJzXwRkTnBpLsDyGcHmAe"
+# One for each place: a secret that two places shared would be masked in one for what is known of the other.
 ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": KEY,
-    "PGPASSWORD": PASSWORD,
-    "MLFLOW_TRACKING_PASSWORD": PASSWORD,
-    "RAY_AUTH_TOKEN": TOKEN,
-    "HF_TOKEN": TOKEN,
+    "AWS_SESSION_TOKEN": "session-Zk9vQx2m7w",
+    "AZURE_CLIENT_SECRET": "azure-8Q~tLp4sWe",
+    "AZURE_STORAGE_CONNECTION_STRING": "AccountName=me;AccountKey=stor/Age9+Kx==;EndpointSuffix=core.windows.net",
+    "COMPANY_PROXY": "http://me:proxy-pa#ss?31@127.0.0.1:3128",
+    "MLFLOW_TRACKING_PASSWORD": "correct-horse-battery",
+    "MLFLOW_TRACKING_TOKEN": "mlflow-e41c09ab77",
+    "PGPASSWORD": "staple \"n' glue&co",
+    "RAY_AUTH_TOKEN": "tok-5f2a9c77d1e84b",
+    "HF_TOKEN": HUB_TOKEN,
+    "npm_config__authToken": "npm-77aa10f3c2d9",
 }
-BUCKET = f"s3://AKIAEXAMPLE:{KEY}@bucket/sweep"
-DATABASE = f"postgresql://user:{PASSWORD}@database/mlflow"
-SERVER = f"http://user:{TOKEN}@server:5000"
+# And those that stand in no variable, as each of the places below takes them.
+IN_BUCKET, IN_DATABASE, IN_SERVER = "b2JqZWN0/c3RvcmU+x", "pa#ss/w0rd?'1 2", "serv/er#word"
+IN_PARAMETER, IN_ODBC, IN_ADDRESS, IN_TASK = "sslp-39fe1", "odbcPw-71", "addr-5c6d7e", "task-Pa$$-90"
+IN_HUB_TOKEN = "hf_PqWmZnXbVcLkJhGfDsAyTrEu"
+PLANTED = (
+    *(value for name, value in ENVIRONMENT.items() if name not in ("AZURE_STORAGE_CONNECTION_STRING", "COMPANY_PROXY")),
+    *("stor/Age9+Kx==", "stor%2FAge9", "proxy-pa#ss?31", "proxy-pa%23ss"),
+    *("wJalrXUtnFEMI%2FK7MDENG%2BbPx", "staple%20%22n", "staple+%22n", "staple &quot;n", "glue&co", "glue&amp;co"),
+    *(IN_BUCKET, IN_DATABASE, "pa#ss/w0rd", IN_SERVER, IN_PARAMETER, IN_ODBC, IN_ADDRESS, IN_TASK, IN_HUB_TOKEN),
+)
+BUCKET = f"s3://AKIAEXAMPLE:{IN_BUCKET}@bucket/sweep"
+DATABASE = f"postgresql://user:{IN_DATABASE}@database/mlflow"
+SERVER = f"http://user:{IN_SERVER}@server:5000"
+ODBC = f"mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BODBC+18%7D%3BSERVER%3Ddb%3BPWD%3D{IN_ODBC}%3BEncrypt%3Dno"
 REFUSED = [
     ["run", "quickstart", "--store", BUCKET],
     ["run", "quickstart", "--tracking-uri", DATABASE],
     ["run", "quickstart", "--tracking-uri", SERVER],
-    ["run", "quickstart", "--address", f"ray://user:{TOKEN}@head:10001"],
+    ["run", "quickstart", "--tracking-uri", f"mysql+pymysql://user:1234/{IN_PARAMETER}@database:3306/mlflow"],
+    ["run", "quickstart", "--tracking-uri", f"postgresql://user@database/mlflow?sslpassword={IN_PARAMETER}"],
+    ["run", "quickstart", "--tracking-uri", f"http://server:5000/?clientSecret={IN_PARAMETER}"],
+    ["run", "quickstart", "--tracking-uri", ODBC],
+    ["run", "quickstart", "--address", f"ray://user:{IN_ADDRESS}@head:10001"],
+    ["run", "quickstart", "--address", f"user:{IN_ADDRESS}@head:6379"],
     ["run", "quickstart", "--set", f"tasks=[{BUCKET}]"],
+    ["plan", "quickstart", "--set", f"tasks=['https://user:{IN_TASK}@host/train.csv']"],
+    ["plan", "quickstart", "--set", f"backbone=https://user:{IN_TASK}@host/bert"],
+    ["plan", "quickstart", "--set", f"backbone={IN_HUB_TOKEN}"],
+    ["simulate", "quickstart", "--set", f"tasks=['https://host/train.csv?authToken={IN_PARAMETER}']"],
+    ["sequence", f"https://user:{IN_TASK}@host/train.csv", "toy/sentiment"],
     ["plan", "quickstart", "--store", BUCKET],
     ["resume", BUCKET],
     ["status", BUCKET],
@@ -58,7 +87,8 @@ REFUSED = [
     ["ablate", "sweeps/any", "--tracking-uri", DATABASE],
     ["ui", "--tracking-uri", DATABASE],
     ["ui", "--tracking-uri", SERVER],
-    ["submit", "quickstart", "--address", f"http://user:{TOKEN}@head:8265"],
+    ["submit", "quickstart", "--address", f"http://user:{IN_ADDRESS}@head:8265"],
+    ["jobs", "--address", f"user:{IN_ADDRESS}@head:8265"],
     ["submit", "quickstart", "--address", "http://head:8265", "--store", BUCKET, "--tracking-uri", DATABASE],
 ]
 
@@ -107,27 +137,62 @@ def test_a_secret_on_the_command_line_is_refused_with_what_to_do_and_without_sho
 def test_the_doctor_shows_no_secret_of_the_environment(
     planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:{PASSWORD}@127.0.0.1:9/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:{IN_DATABASE}@127.0.0.1:9/mlflow")
     main(["doctor", "--json"])
     captured = capsys.readouterr()
     assert "postgresql://user:***@127.0.0.1:9/mlflow" in captured.out
     assert not holds_secret(captured.out + captured.err)
 
 
-def test_an_error_that_nobody_expected_shows_none(
-    planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> int:
-        raise RuntimeError(f"cannot sign with {KEY} for {DATABASE}")
+@pytest.mark.parametrize("level", ["warning", "debug"])
+def test_an_error_that_nobody_expected_shows_none(level: str, planted: Path) -> None:
+    """In a process of its own, since pytest would take the log for itself: in its sentence, and in its traceback."""
+    program = textwrap.dedent(
+        f"""
+        import sys
+        from orchestrator.cli import look, main
+        def fail(*_, **__):
+            raise RuntimeError({f"cannot sign with {KEY} for {DATABASE}"!r})
+        look.show_status = fail
+        sys.exit(main(["status", "sweeps/any"]))
+        """
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ADAPTUNE_LOG": level, "PYTHONPATH": str(ROOT)},
+        timeout=200,
+    )
+    assert ended.returncode == 4
+    words = "RuntimeError: cannot sign with *** for postgresql://user:***@database/mlflow"
+    assert (
+        f"adaptune: ended by an error, {words} (<string>, line 5); ADAPTUNE_LOG=debug shows its trace" in ended.stderr
+    )
+    assert ("Traceback" in ended.stderr) == (level == "debug")
+    assert not holds_secret(ended.stderr)
 
-    monkeypatch.setattr("orchestrator.cli.look.show_status", fail)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(RuntimeError) as raised:
-        main(["status", "sweeps/any"])
-    sys.excepthook(RuntimeError, raised.value, raised.tb)
-    said = capsys.readouterr().err
-    assert "cannot sign with *** for postgresql://user:***@database/mlflow" in said
-    assert not holds_secret(said)
+
+def test_mlflow_logs_through_our_own_lines(planted: Path) -> None:
+    """It would write to the terminal itself, with the password of a database it cannot reach."""
+    program = textwrap.dedent(
+        f"""
+        import logging
+        from orchestrator.cli import main
+        main(["--version"])
+        import mlflow
+        logging.getLogger("mlflow.any").warning("cannot reach %s", {DATABASE!r})
+        """
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=200,
+    )
+    assert ended.stderr.endswith("mlflow.any: cannot reach postgresql://user:***@database/mlflow\n")
+    assert not holds_secret(ended.stderr)
 
 
 class Client(FakeJobClient):
@@ -175,7 +240,7 @@ def test_an_error_of_a_trial_is_recorded_without_the_secrets_in_it(
             known=store.records,
             planned=None,
         )
-        trace = f'File "x.py", line 3\n  open("{BUCKET}")\nOSError: 403 for {KEY}, see {SERVER}?sig={TOKEN}'
+        trace = f'File "x.py", line 3\n  open("{BUCKET}")\nOSError: 403 for {KEY}, see {SERVER}?sig={IN_PARAMETER}'
         driver.trials_ended([failed("t0", trace)])
         driver.close_tracker(TrialStatus.FAILED)
     (segment,) = (planted / "sweeps" / "leaky" / "trials").glob("*.parquet")
@@ -189,7 +254,7 @@ def test_an_error_of_a_trial_is_recorded_without_the_secrets_in_it(
 def test_a_database_that_cannot_be_reached_is_told_of_without_its_password(
     planted: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:{PASSWORD}@127.0.0.1:9/mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:{IN_DATABASE}@127.0.0.1:9/mlflow")
     caplog.set_level(logging.INFO, logger="orchestrator")
     tracker = Tracker("any", '{"name": "any", "tasks": ["t"], "methods": []}', patience=Patience(first_wait_s=0.1))
     assert not tracker.close(TrialStatus.FAILED, timeout_s=0.5)
