@@ -1,9 +1,8 @@
 """The command line: which commands there are, and how each ends.
 
 Exit status: 0 all trials completed or were pruned; 1 some failed; 2 a fault in what was given, nothing started; 3 a
-budget is used up; 4 an error that no trial's record tells of; 130, 143 or 129 interrupted by Ctrl-C (SIGINT), SIGTERM or
-SIGHUP. Heavy rooms are imported by the
-commands that need them, so that the others answer at once.
+budget is used up; 4 an error that no trial's record tells of; 130, 143 or 129 interrupted by Ctrl-C (SIGINT), SIGTERM
+or SIGHUP. Heavy rooms are imported by the commands that need them, so that the others answer at once.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ def test_a_tracking_store_whose_uri_holds_a_secret_is_refused_without_showing_it
 def test_a_uri_without_secrets_is_taken_and_shown_as_it_is(uri):
     assert store_faults("--store", uri) == []
     assert tracking_faults("--tracking-uri", uri) == []
-    assert "://" not in uri and "@" in uri or address_faults("--address", uri) == []  # else it would be no address
+    if "://" in uri or "@" not in uri:  # else it is no address
+        assert address_faults("--address", uri) == []
     assert masked(f"at {uri}.") == f"at {uri}."
 
 
@@ -207,13 +208,19 @@ def test_what_looks_like_a_secret_and_is_none_is_shown(text):
 )  # fmt: skip
 def test_a_secret_in_what_others_say_is_masked(text, shown):
     assert masked(text) == shown
-    assert masked(shown) == shown
 
 
 # The names of the databases that MLflow keeps runs in, and a few of their drivers.
 DATABASES = st.sampled_from(["postgresql", "postgresql+psycopg2", "mysql", "mysql+pymysql", "mssql+pyodbc", "mariadb"])
 PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp"))
 USERS = st.text("abcXYZ019._-%", max_size=8)
+
+
+def read_by_sqlalchemy(uri):
+    try:
+        return make_url(uri)
+    except ValueError:  # a colon after an @ begins what it takes for a port
+        return None
 
 
 @given(DATABASES, USERS, st.text(PRINTABLE, min_size=1, max_size=20))
@@ -225,13 +232,15 @@ USERS = st.text("abcXYZ019._-%", max_size=8)
 def test_no_password_that_a_database_would_be_given_passes(database, user, typed):
     """As it was typed, and as SQLAlchemy reads it and writes it."""
     uri = f"{database}://{user}:{typed}@example:5432/mlflow?timeout=3"
-    read = make_url(uri)
-    assume(read.password)
+    read = read_by_sqlalchemy(uri)
+    assume(read and read.password and read.password != MASK)
     (fault,) = tracking_faults("--tracking-uri", uri)
     assert f"but {database}://{user}:{MASK}@example:5432/mlflow?timeout=3 has" in fault
     assert reference_faults("tasks", uri)
     written = read.render_as_string(hide_password=False)
-    assert masked(f"(it) cannot reach {written}: no route").endswith(f":{MASK}@{written.rpartition('@')[2]}: no route")
+    said = masked(f"cannot reach {written}: no route")
+    assert f":{MASK}@" in said
+    assert f":{quote(read.password, safe=' +')}@" not in said
     if "@" not in typed:
         shown = f"cannot reach '{database}://{user}:{MASK}@example:5432/mlflow?timeout=3': no route"
         assert masked(f"cannot reach '{uri}': no route") == shown
@@ -243,15 +252,14 @@ def test_no_password_that_a_database_would_be_given_passes(database, user, typed
 @example("\\'\"<&> +/?#%41")
 def test_a_password_in_the_tracking_uri_of_the_environment_is_masked_as_anyone_writes_it(typed):
     uri = f"postgresql://mlflow:{typed}@example/mlflow"
-    read = make_url(uri).password
-    assume(read and len(read) >= 8 and read not in "cannot sign in as mlflow with")
+    url = read_by_sqlalchemy(uri)
+    assume(url and url.password and len(url.password) >= 8 and len(set(url.password)) > 2)
+    read = url.password
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         for written in (typed, read, quote(read), quote(read, safe=""), quote_plus(read), repr(read), json.dumps(read)):
-            said = masked(f"cannot sign in as mlflow with {written} at all")
-            assert (
-                written.strip("'\"") not in said or written.strip("'\"") in "cannot sign in as mlflow with *** at all"
-            )
+            said = masked(f"cannot sign in with {written} at all")
+            assert written.strip("'\"") not in said
             assert MASK in said
 
 
@@ -260,9 +268,7 @@ def test_no_password_among_the_parameters_passes(name, typed):
     uri = f"postgresql://user@example/mlflow?a=b&{name}={typed}"
     assume(make_url(uri).query.get(name))
     (fault,) = tracking_faults("--tracking-uri", uri)
-    assert f"postgresql://user@example/mlflow?a=b&{name}={MASK}" in fault
-    if len(typed) > 3:
-        assert typed not in fault
+    assert f"but postgresql://user@example/mlflow?a=b&{name}={MASK}{'&' if '&' in typed else ' has'}" in fault
 
 
 @given(st.text(PRINTABLE, max_size=40))
@@ -298,8 +304,13 @@ def test_a_sweep_that_names_a_secret_is_refused_without_showing_it():
 
 
 @pytest.mark.parametrize(
-    "backbone", ["https://me:hunter2#x@host/bert", Grid(["minilm", "s3://AK:hunter2@bucket"]), "hf_hunter2AbCdEfGhIjKlMnOp"]
-)  # fmt: skip
+    "backbone",
+    [
+        "https://me:hunter2#x@host/bert",
+        Grid(["minilm", "s3://AK:hunter2@bucket"]),
+        "hf_hunter2AbCdEfGhIjKlMnOp",
+    ],
+)
 def test_a_backbone_that_holds_a_secret_is_refused_in_any_form(backbone):
     with pytest.raises(FaultsError) as raised:
         plan_sweep({"name": "leaky", "tasks": ["toy/sentiment"], "backbone": backbone, "methods": ["layernorm"]})

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from orchestrator.cli import main, services
 from orchestrator.cli.app import app
+from orchestrator.cli.options import SWEEP_FILE
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +39,52 @@ def test_a_fault_of_what_was_typed_says_where_to_look(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.parametrize("command", ["plan", "simulate", "run", "resume", "sequence", "submit"])
+def test_whoever_takes_a_sweep_file_says_that_python_is_executed(command: str) -> None:
+    params = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    assert [each.name for each in params if SWEEP_FILE in (getattr(each, "help", None) or "")] in (["sweep"], ["tasks"])
+    assert "executed" in SWEEP_FILE
+
+
+class OfAnotherProcess(Exception):
+    """As Ray raises what an actor raised: its words are that process's whole traceback."""
+
+    cause = TimeoutError("the engines did not start within 600 s; Ray has free: {'CPU': 2.0}.\nAnd more.")
+
+    def __str__(self) -> str:
+        return "ray::Pool.ready()\n  File x, line 1\nTimeoutError: the engines"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("a bug"), "RuntimeError: a bug"),
+        (AssertionError(), "AssertionError"),
+        (OfAnotherProcess(), "TimeoutError: the engines did not start within 600 s; Ray has free: {'CPU': 2.0}"),
+    ],
+    ids=["a bug", "without words", "of another process"],
+)
+def test_an_error_that_nobody_foresaw_is_one_sentence_and_the_way_on(
+    error: Exception,
+    told: str,
+    home: Path,
+    write_sweep: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("orchestrator.cli.run.execute", fail)
+    assert main(["run", write_sweep(), "--store", "here", "--json"]) == 4
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    *_, way_on, sentence = shown.err.splitlines()
+    assert way_on.endswith("What is missing is trained by:  adaptune resume here")
+    assert sentence.startswith(f"adaptune: ended by an error, {told} (test_usage.py, line ")
+    assert sentence.endswith("); ADAPTUNE_LOG=debug shows its traceback")
 
 
 def test_no_help_text_holds_what_the_documentation_would_take_for_html() -> None:
