@@ -23,7 +23,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 MASK = "***"
 _SHORTEST = 8  # characters of a secret that is looked for in text: a shorter one would be found everywhere
 
-# Names of query parameters, settings and variables whose values are secrets, once _snake has written them in one way.
+# Names of query parameters, settings and variables whose values are secrets, once clientSecret reads client_secret.
 # The short words must stand alone, since a compass is no pass; the long ones end a name such as PGPASSWORD too.
 _SECRET_NAME = re.compile(
     r"(?:(?:^|[_.-])(?:pass|pwd|token|sig|sas)|password|passwd|passphrase|secret|credentials?|signature|"
@@ -44,7 +44,7 @@ _PORT = r"\d{1,5}(?:[/?'\"]|[^\w\s@]*(?:\s|$))"
 # slashes, quotes, blanks, # or ? in it. What follows up to the last @ is of a password whose @ was not encoded.
 _WHOLE = re.compile(
     rf"(?P<start>(?:(?={_WITH_PORT}://(?!\[[0-9a-f:.]+\])[^:/]*:(?!{_PORT}))|(?!{_WITH_PORT}://)){_SCHEME}://)"
-    r"(?P<user>[^:/]*):(?P<password>(?P<first>[^@]+)(?P<more>(?:@[^@/?]*)*)(?:@[^@]*)*)@",
+    r"(?P<user>[^:/]*):(?P<first>[^@]+)(?P<more>(?:@[^@/?]*)*)(?:@[^@]*)*@",
     re.IGNORECASE,
 )
 # In a text, the user is a word, and only of a database may the password have blanks in it.
@@ -178,8 +178,7 @@ def _is_secret_name(name: str) -> bool:
 
 def _masked_uri(uri: str) -> str:
     """A URI with its secrets masked, which is known from end to end: a blank does not end it."""
-    found = _WHOLE.search(uri)
-    if found:
+    if found := _WHOLE.search(uri):
         uri = f"{uri[: found.start()]}{_masked_userinfo(found)}{uri[found.end() :]}"
     place, *parts = _parts(uri)
     shown = uri[len(place) : len(place) + 1] + "&".join(map(_masked_part, parts))

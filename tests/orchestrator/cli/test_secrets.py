@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,22 @@ def test_an_error_that_nobody_expected_shows_none(level: str, planted: Path) -> 
     assert said in ended.stderr.splitlines()
     assert ("Traceback" in ended.stderr) == (level == "debug")
     assert not holds_secret(ended.stderr)
+
+
+def test_an_error_of_a_thread_shows_none(
+    planted: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    main(["--version"])
+
+    def fail() -> None:
+        raise RuntimeError(f"cannot reach {DATABASE}")
+
+    (thread := threading.Thread(target=fail)).start()
+    thread.join()
+    said = capsys.readouterr().err
+    assert said.endswith("RuntimeError: cannot reach postgresql://user:***@database/mlflow\n")
+    assert not holds_secret(said)
 
 
 def test_mlflow_logs_through_our_own_lines(planted: Path) -> None:
