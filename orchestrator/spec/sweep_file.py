@@ -6,7 +6,9 @@ import difflib
 import importlib.util
 import json
 import pkgutil
+import sys
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, SequenceNode
 
+from orchestrator.spec.early_stopping import NONE, Rule, rule_to_json
 from orchestrator.spec.space import Domain
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, plain_copy, spec_faults
 from trainables.config import HYPERPARAMETERS
@@ -83,17 +86,19 @@ _DEEPEST = 100  # dots in the key of an override: no sweep is nested a tenth as 
 def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
     """Set dotted keys of a sweep's values: `seeds=[0]`, `space.num_epochs=1`, `methods.adapter.adapter_size=8`.
 
-    A bare hyperparameter (`num_epochs=1`) stands for `space.<name>`; values are read as YAML. Raises
-    `SweepSpecError` with every override that cannot be applied.
+    A bare hyperparameter (`num_epochs=1`) stands for `space.<name>`; values are read as YAML. They are applied in their
+    order, so that one may change what another before it has set. Raises `SweepSpecError` with every override that
+    cannot be applied.
     """
-    if not overrides or not isinstance(values, Mapping | SweepSpec):
+    if not isinstance(values, Mapping | SweepSpec):
         return values
-    try:
-        result = plain_copy(values)
-    except RecursionError:
-        return values  # what is wrong with it is said when it is parsed
+    result: Any = values
     faults: list[str] = []
     for override in overrides:
+        try:
+            result = plain_copy(result)  # anew for each, for what the one before has set may be in a short form
+        except RecursionError:
+            break  # what is wrong with it is said when it is parsed
         key, equals, text = override.partition("=")
         if not equals or not all(key.split(".")):
             faults.append(f"--set: must be KEY=VALUE, but got {override!r}")
@@ -127,12 +132,21 @@ def _set(values: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
     if not rest:
         values[head] = value
         return None
-    child = values.get(head)
-    child = {} if child is None else child.to_json() if isinstance(child, Domain) else child
+    child = _as_mapping(head, values.get(head))
     if not isinstance(child, dict):
         return f"{head} must be a mapping to set {'.'.join(rest)} in it, but is {child!r}"
     values[head] = child
     return _set(child, rest, value)
+
+
+def _as_mapping(key: str, value: Any) -> Any:
+    """A value in the form in which something can be set in it, where it has one."""
+    if isinstance(value, Domain):
+        return value.to_json()
+    if key == "early_stopping" and isinstance(value, str | Rule):
+        value = {} if value == NONE else rule_to_json(value)
+        return {value: None} if isinstance(value, str) else value
+    return {} if value is None else value
 
 
 def _effect_fault(values: Mapping[str, Any], path: Sequence[str]) -> str | None:
@@ -261,12 +275,14 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _read_python(path: Path) -> Any:
-    module = ModuleType("sweep_file")
+    # Of a name that no other file has, be it one that this file reads in its turn.
+    module = ModuleType(f"sweep_file_{uuid.uuid4().hex}")
     module.__file__ = str(path)
     try:
         code = read_small_bytes(path)
     except (OSError, ValueError) as error:
         raise SweepSpecError(str(path), [f"must be readable as Python, but {error}"]) from None
+    sys.modules[module.__name__] = module  # where dataclasses look for what annotations in quotes mean
     try:
         exec(compile(code, path, "exec"), vars(module))
     except ValidationError as error:
@@ -278,6 +294,9 @@ def _read_python(path: Path) -> Any:
         where = f" in line {lines[-1]}" if lines else ""
         raised = f"{type(error).__name__}: {_words_of(error)}".removesuffix(": ")
         raise SweepSpecError(str(path), [f"must run as Python, but raised{where} {raised}"]) from None
+    finally:
+        # Out again: what cannot be imported is pickled by value, and so can be read in other processes.
+        sys.modules.pop(module.__name__, None)
     if not hasattr(module, "SWEEP"):
         raise SweepSpecError(str(path), ["must hold a constant SWEEP, a SweepSpec or a mapping of the same shape"])
     return module.SWEEP

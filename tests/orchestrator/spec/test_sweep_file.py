@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import search_spaces.quickstart
+from orchestrator.spec.early_stopping import Asha, Patience
 from orchestrator.spec.space import Grid
 from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_spec
 from orchestrator.spec.sweep_file import apply_overrides, read_sweep
@@ -208,3 +212,81 @@ class TestOverrides:
     def test_any_text_is_an_override_or_a_fault(self, override: str) -> None:
         with suppress(SweepSpecError):  # any other error fails the test
             parse_spec(apply_overrides({"name": "a", "tasks": ["b"], "methods": ["c"]}, [override]))
+
+
+# Of a dataclass in a .py file, in whose annotations names stand in quotes.
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Part:
+    rates: tuple[float, ...] = (1e-3,)
+
+SWEEP = {{"name": "{name}", "tasks": ["toy/sentiment"], "methods": ["layernorm"], "part": Part}}
+"""
+
+
+def test_a_python_file_may_hold_dataclasses_whose_annotations_are_put_off(tmp_path: Path) -> None:
+    known = set(sys.modules)
+    parts = [read_sweep(write(tmp_path, "sweep.py", DATACLASS.format(name=name)))["part"] for name in ("a", "b")]
+    assert parts[0]().rates == (0.001,)
+    assert parts[0].__module__ != parts[1].__module__, "two files of one name are two modules"
+    assert {name for name in set(sys.modules) - known if name.startswith("sweep_file")} == set()
+
+
+def test_a_python_file_that_fails_leaves_no_module_behind(tmp_path: Path) -> None:
+    faults_of(write(tmp_path, "raises.py", DATACLASS.format(name="a") + "\n1 / 0"))
+    assert [name for name in sys.modules if name.startswith("sweep_file")] == []
+
+
+def test_a_class_of_a_python_file_reaches_other_processes(tmp_path: Path) -> None:
+    part = read_sweep(write(tmp_path, "sweep.py", DATACLASS.format(name="a")))["part"]
+    held = pytest.importorskip("cloudpickle").dumps(part(rates=(2.0,)))
+    read = f"import pickle; print(pickle.loads({held!r}).rates)"
+    ended = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=False)
+    assert ended.stdout == "(2.0,)\n", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (
+            ["methods=[adapter]", "methods.adapter.adapter_size=8"],
+            {"methods": [{"adapter": {"adapter_size": 8}}]},
+        ),
+        (
+            ["methods=[{lora: {}}, adapter]", "methods.lora.rank=4", "methods.lora.rank=2"],
+            {"methods": [{"lora": {"rank": 2}}, "adapter"]},
+        ),
+        (["space={dropout: 0.1}", "space.num_epochs=1", "dropout=0"], {"space": {"num_epochs": 1, "dropout": 0}}),
+        (["space=", "num_epochs=2"], {"space": {"num_epochs": 2}}),
+        (["learning_rate={grid: [1]}", "learning_rate.grid=[2, 3]"], {"space": {"learning_rate": {"grid": [2, 3]}}}),
+        (
+            ["search={algorithm: random}", "search.num_samples=2", "search.seed=1"],
+            {"search": {"algorithm": "random", "num_samples": 2, "seed": 1}},
+        ),
+        (
+            ["early_stopping=asha", "early_stopping.asha.grace_period=2", "early_stopping.asha.reduction_factor=4"],
+            {"early_stopping": {"asha": {"grace_period": 2, "reduction_factor": 4}}},
+        ),
+        (["early_stopping=none", "early_stopping.patience.num_epochs=2"], {"early_stopping": Patience(num_epochs=2)}),
+        (["name=b", "name=c"], {"name": "c"}),
+    ],
+)
+def test_overrides_are_applied_in_their_order(overrides: list[str], changed: dict[str, Any]) -> None:
+    sweep = {"name": "a", "tasks": ["toy/sentiment"], "methods": ["layernorm"]}
+    assert parse_spec(apply_overrides(sweep, overrides)) == parse_spec({**sweep, **changed})
+
+
+def test_an_override_changes_a_rule_that_a_script_made() -> None:
+    sweep = SweepSpec(name="a", tasks=["toy/sentiment"], methods=["layernorm"], early_stopping=Asha(grace_period=3))
+    spec = parse_spec(apply_overrides(sweep, ["early_stopping.asha.reduction_factor=4"]))
+    assert spec.early_stopping == Asha(grace_period=3, reduction_factor=4)
+
+
+def test_an_override_that_would_change_nothing_is_refused_for_methods_set_just_before() -> None:
+    sweep = {"name": "a", "tasks": ["toy/sentiment"], "methods": ["layernorm"]}
+    with pytest.raises(SweepSpecError) as refusal:
+        apply_overrides(sweep, ["methods=[{adapter: {num_epochs: 3}}]", "num_epochs=2"])
+    assert "every method has its own num_epochs; set methods.adapter.num_epochs" in refusal.value.faults[0]
