@@ -66,8 +66,8 @@ VALUES = {
         for value in ("2", 2.0, 2.5, True, [2], {}, float("nan"))
     },
     **{
-        f"label_names {value!r}": said({"label_names": value}, "task.json: label_names must be a list of strings")
-        for value in ("ab", {"a": "b"}, {"0": 1}, {}, [0, 1], ["a", None], 3, [["a"]])
+        f"label_names {value!r}": said({"label_names": value}, "task.json: label_names must be a list of names")
+        for value in ("ab", {"a": "b"}, {"0": 1.5}, {}, [0, 0.5], ["a", None], 3, [["a"]], [float("nan"), 1])
     },
     **{f"metric {value!r}": said({"metric": value}, "task.json: metric must be a string") for value in (3, ["f1"], {})},
     "an unknown kind": said({"kind": "clasification"}, "unknown kind 'clasification'", "did you mean 'classification'"),
@@ -96,8 +96,12 @@ VALUES = {
     "a delimiter of another file": said({"delimiter": ";"}, "needs a column text_a, but has text_a,label"),
     "an encoding of another file": said({"encoding": "ascii"}, "is not ascii, as task.json says", rows=CSV + "ö,0\n"),
     "labels by name": said({"label_names": {"0": "no", "1": "yes"}}),
+    "labels by number": said({"label_names": [0, 1]}),
+    "labels by number, in an object": said({"label_names": {"0": 10, "1": 20.0}}),
+    "a number twice": said({"label_names": [0, "0"]}, "label_names: must differ from each other"),
     "labels by name, from one": said({"label_names": {"1": "no", "2": "yes"}}, "unknown label '0'. Known: no, yes"),
     "broken rows": said({"skip_bad_rows": True}, rows=CSV + "x,y,1\n,0\n"),
+    "scores that are none": said({"skip_bad_rows": True}, rows=SCORES + "x,nan\nx,inf\nx,\nx,oops\n"),
     "no labels": said({"num_labels": 0}, "num_labels: must be >= 2 for a classification, but got 0"),
     "fewer labels than none": said({"num_labels": -2}, "num_labels: must be >= 2"),
     "too few labels": said({"num_labels": 2}, "train: labels must be in 0..1, but got 2", rows=CSV + "x,2\n"),
@@ -128,7 +132,7 @@ VALUES = {
         "unknown kind 'clas'",
         "pair must be true or false",
         "num_labels must be a whole number",
-        "label_names must be a list of strings",
+        "label_names must be a list of names",
         "unknown metric 'bleu'",
     ),
 }

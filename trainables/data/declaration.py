@@ -43,8 +43,15 @@ def _is_names(value: Any) -> bool:
 
 def _is_label_names(value: Any) -> bool:
     if isinstance(value, dict):
-        return bool(value) and all(isinstance(name, str) and _is_whole(key) for key, name in value.items())
-    return _is_names(value)
+        return bool(value) and all(_label_name(name) is not None and _is_whole(key) for key, name in value.items())
+    return isinstance(value, list) and all(_label_name(name) is not None for name in value)
+
+
+def _label_name(value: Any) -> str | None:
+    """What a label of this value is called, as those of files are: 1 and 1.0 are "1", true is "True"; else None."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else None
+    return str(value) if isinstance(value, str | int) else None
 
 
 def _is_whole(text: str) -> bool:
@@ -64,7 +71,10 @@ _TASK: dict[str, _Rule] = {
     "kind": ("a string", lambda v: isinstance(v, str)),
     "pair": ("true or false", lambda v: isinstance(v, bool)),
     "num_labels": ("a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool)),
-    "label_names": ("a list of strings, or an object of label: name", _is_label_names),
+    "label_names": (
+        "a list of names, each a text, a whole number, true or false; or an object of label: name",
+        _is_label_names,
+    ),
     "label_separator": ("a text that stands between labels", lambda v: isinstance(v, str) and bool(v)),
     "metric": ("a string", lambda v: isinstance(v, str)),
     "silence": ("a list of names of warnings", _is_names),
@@ -148,8 +158,10 @@ def read_declaration(folder: Path, name: str | None) -> tuple[Declared, Format, 
     asked = Format(**{key: good.pop(key) for key in _FORMAT if key in good}, may_be_several=several)
     if isinstance(names := good.get("label_names"), dict):
         pairs = sorted((int(key), called) for key, called in names.items())
-        good["label_names"] = tuple(called for _, called in pairs)
+        names = good["label_names"] = tuple(called for _, called in pairs)
         good["label_keys"] = tuple(key for key, _ in pairs)
+    if names is not None:
+        good["label_names"] = tuple(_label_name(name) for name in names)
     if asked.header is not None and asked.columns and (absent := _columns_in(asked.columns) - set(asked.header)):
         faults.append(f"task.json: columns names {', '.join(sorted(absent))}, which header does not")
         asked = dataclasses.replace(asked, columns=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainables.data.reading import SKIP
 from trainables.faults import unknown_name
 from trainables.metrics import TaskKind
 
@@ -123,6 +126,41 @@ def _number(labels: pa.Array, names: Sequence[str]) -> pa.Array:
     return labels
 
 
+def are_scores(labels: pa.Array) -> bool:
+    """Whether a column is one of numbers that are not whole, though some of its labels may be none."""
+    if pa.types.is_string(labels.type):
+        numbers = pc.match_substring_regex(pc.utf8_trim_whitespace(labels.drop_null()), _NUMBER)
+        points = pc.and_(numbers, pc.match_substring(labels.drop_null(), "."))
+        return bool(pc.any(points).as_py()) and 2 * pc.sum(numbers).as_py() > len(numbers)
+    return pa.types.is_floating(labels.type) and not _whole(labels.filter(pc.is_finite(labels)))
+
+
+def are_no_numbers(labels: pa.Array, *, scores: bool) -> pa.Array:
+    """Which labels of a column of numbers are none that anything can be trained on: infinite, or a text.
+
+    Texts are told from numbers among `scores` alone, for elsewhere they are names; and where most are texts, it is no
+    column of numbers. One that people would read as a number ("1,000", "12%") is not marked, for it only has to be
+    written otherwise.
+    """
+    if pa.types.is_floating(labels.type):
+        return pc.fill_null(pc.invert(pc.is_finite(labels)), False)
+    if not scores or not pa.types.is_string(labels.type):
+        return pa.array(np.zeros(len(labels), bool))
+    bare = pc.utf8_trim_whitespace(labels)
+    finite = pa.array([_is_finite(text) for text in bare.to_pylist()], pa.bool_())
+    written = pc.and_(
+        pc.match_substring_regex(bare, _WRITTEN_NUMBER), pc.invert(pc.match_substring_regex(bare, _NUMBER))
+    )
+    odd = pc.fill_null(pc.invert(pc.or_(finite, written)), False)
+    is_another_column = 2 * (pc.sum(odd).as_py() or 0) > len(labels) - labels.null_count
+    return pc.and_(odd, not is_another_column)
+
+
+def _is_finite(text: str | None) -> bool:
+    """Whether a text is a number as files write them; an infinite one is none."""
+    return text is not None and re.match(_NUMBER, text) is not None and math.isfinite(float(text))
+
+
 def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None:
     """The fault of names that must be something else: scores with a stray word, decimal commas, lists of labels."""
     if not pa.types.is_string(labels.type):
@@ -144,7 +182,7 @@ def strange_names(labels: pa.Array, lines: pa.Array | None = None) -> str | None
         came = _some([repr(value) for value in pc.unique(labels.filter(stray)).to_pylist()])
         return (
             f"labels are numbers that are not whole, but {came} in {where(stray, lines)}. Mend or take out these "
-            f'rows; or say "kind": "classification" in task.json if all labels are names'
+            f'rows, or leave them out by {SKIP}; or say "kind": "classification" in task.json if all labels are names'
         )
     commas = pc.match_substring(values, ",")
     if pc.any(commas).as_py() and pc.all(pc.match_substring_regex(values, _WITH_COMMAS)).as_py():
@@ -167,6 +205,8 @@ def hidden(labels: pa.Array, known: pa.Array | None = None) -> bool:
         written = pc.unique(labels.drop_null())
         is_word = written.to_pylist()[0].strip().lower() in _NO_LABELS
         return len(written) == 1 and is_word and not pc.any(pc.is_in(known, written)).as_py()
+    if pa.types.is_floating(labels.type) and pc.all(pc.is_nan(labels)).as_py():  # the word nan, read as a number
+        return True
     if known is not None and not pa.types.is_string(known.type) and pc.any(pc.equal(known, -1)).as_py():
         return False
     return pc.all(pc.equal(labels.drop_null(), -1)).as_py() is not False

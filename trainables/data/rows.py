@@ -134,7 +134,7 @@ def make_task(
             declared = dataclasses.replace(declared, num_labels=declared.num_labels or width)
         incomplete = tables if len(faults) > before else incomplete
     if declared.skip_bad_rows:
-        tables = {split: _without_bad_rows(split, table, declared, notes) for split, table in tables.items()}
+        tables = _without_bad_rows(tables, declared, notes)
     pair = declared.pair if declared.pair is not None else any("text_b" in t.column_names for t in tables.values())
     lines = {split: _lines(table) for split, table in tables.items()}
     columns: dict[str, dict[str, pa.Array]] = {}
@@ -227,29 +227,61 @@ def _labelled(tables: Mapping[str, pa.Table], notes: list[str]) -> dict[str, pa.
     return {split: table for split, table in tables.items() if split not in hidden}
 
 
-def _without_bad_rows(split: str, table: pa.Table, declared: Declared, notes: list[str]) -> pa.Table:
-    """A split's rows without those that have no text, or no label where others have one; said in `notes`."""
-    bad = pa.array(np.zeros(table.num_rows, bool))
-    for name in [name for name in ("text_a", "text_b") if name in table.column_names]:
-        column = label_columns.as_text(table.column(name))
-        if label_columns.is_text(column.type):
-            bad = pc.or_(bad, _missing(column, declared).combine_chunks())
-    if "label" in table.column_names:
-        try:
-            values = label_columns.parse(table.column("label"))
-            unlabelled = pc.is_null(values)
-            if pa.types.is_floating(values.type):
-                unlabelled = pc.or_(unlabelled, pc.fill_null(pc.is_nan(values), True))
-        except ValueError:  # a list of labels, or a fault that is named as such later
-            unlabelled = pc.is_null(table.column("label")).combine_chunks()
-        if not pc.all(unlabelled).as_py():
-            bad = pc.or_(bad, unlabelled)
-    if not pc.any(bad).as_py():
-        return table
-    note = f"{split}: left out {label_columns.where(bad, _lines(table))} without text or label"
-    logger.warning("task %s: %s", declared.name, note)
-    notes.append(note)
-    return table.filter(pc.invert(bad))
+def _without_bad_rows(tables: Mapping[str, pa.Table], declared: Declared, notes: list[str]) -> dict[str, pa.Table]:
+    """The splits without rows that have no text, no label where others have one, or among numbers a label that is none.
+
+    What is left out is said in `notes`.
+    """
+    labels = _numbers(tables, declared)
+    train = labels.get("train", labels.get(WHOLE))
+    is_open = declared.kind is None and declared.num_labels is None and not declared.label_names
+    scores = _is_regression(declared) or (is_open and train is not None and label_columns.are_scores(train))
+    left: dict[str, pa.Table] = {}
+    for split, table in tables.items():
+        bad = pa.array(np.zeros(table.num_rows, bool))
+        for name in [name for name in ("text_a", "text_b") if name in table.column_names]:
+            column = label_columns.as_text(table.column(name))
+            if label_columns.is_text(column.type):
+                bad = pc.or_(bad, _missing(column, declared).combine_chunks())
+        odd = pa.array(np.zeros(table.num_rows, bool))
+        if split in labels:
+            bare, odd = (
+                pc.is_null(labels[split], nan_is_null=True),
+                label_columns.are_no_numbers(labels[split], scores=scores),
+            )
+        elif "label" in table.column_names:  # lists of labels, or a fault that is named as such later
+            bare = pc.is_null(table.column("label")).combine_chunks()
+        if "label" in table.column_names and not pc.all(pc.or_(bare, odd)).as_py():
+            bad, odd = pc.or_(bad, bare), pc.and_not(odd, pc.or_(bad, bare))
+        else:
+            odd = pc.and_(odd, False)
+        said = {"without text or label": bad, "whose label is no finite number": odd}
+        for what, rows in said.items():
+            if pc.any(rows).as_py():
+                notes.append(f"{split}: left out {label_columns.where(rows, _lines(table))} {what}")
+                logger.warning("task %s: %s", declared.name, notes[-1])
+        left[split] = table.filter(pc.invert(pc.or_(bad, odd)))
+    return left
+
+
+def _numbers(tables: Mapping[str, pa.Table], declared: Declared) -> dict[str, pa.Array]:
+    """The labels of the splits that have numbers or names, read as far as they can be with bad ones among them."""
+    labels: dict[str, pa.Array] = {}
+    for split, table in tables.items():
+        if "label" in table.column_names:
+            try:
+                labels[split] = label_columns.parse(table.column("label"))
+            except ValueError:  # a list of labels, or a fault that is named as such later
+                continue
+    names = declared.label_names or ()
+    return label_columns.read_numbers(labels, names, scores=_is_regression(declared))
+
+
+def _remedy(declared: Declared, lines: pa.Array | None) -> str:
+    """What to do about rows that cannot be used, where they have lines in a file."""
+    if lines is None:
+        return ""
+    return ". Mend or take out such rows" + ("" if declared.skip_bad_rows else f", or leave them out by {SKIP}")
 
 
 def _missing(column: pa.ChunkedArray, declared: Declared) -> pa.ChunkedArray:
@@ -279,9 +311,9 @@ def _texts(
             continue
         missing = _missing(column, declared)
         if pc.any(missing).as_py():
-            remedy = "" if lines is None else f". Mend or take out such rows, or leave them out by {SKIP}"
             faults.append(
-                f"{split}: {name} must not be null or empty, but is in {label_columns.where(missing, lines)}{remedy}"
+                f"{split}: {name} must not be null or empty, but is in {label_columns.where(missing, lines)}"
+                f"{_remedy(declared, lines)}"
             )
         texts[name] = pa.chunked_array(column.cast(pa.string()).chunks, pa.string())
     return texts, faults
@@ -398,9 +430,9 @@ def _decode(
     split: str, labels: pa.Array, info: TaskInfo, declared: Declared, lines: pa.Array | None, faults: list[str]
 ) -> pa.Array:
     if labels.null_count:
-        remedy = "" if lines is None else f". Mend or take out such rows, or leave them out by {SKIP}"
         faults.append(
-            f"{split}: label must not be null, but is in {label_columns.where(pc.is_null(labels), lines)}{remedy}"
+            f"{split}: label must not be null, but is in {label_columns.where(pc.is_null(labels), lines)}"
+            f"{_remedy(declared, lines)}"
         )
     if info.kind == "regression":
         decoded, strange = label_columns.to_scores(labels, lines)
@@ -408,8 +440,8 @@ def _decode(
         decoded, strange = label_columns.to_classes(labels, info.num_labels, info.label_names, lines)
         if strange and split not in ("train", WHOLE) and pa.types.is_string(labels.type) and not declared.label_names:
             strange[-1] += "; classes are those of train; name all of them by label_names in task.json to have more"
-    if info.kind == "regression" and strange and lines is not None and not pa.types.is_string(labels.type):
-        strange[-1] += f". Mend or take out such rows, or leave them out by {SKIP}"
+    if info.kind == "regression" and strange and pc.any(label_columns.are_no_numbers(labels, scores=True)).as_py():
+        strange[-1] += _remedy(declared, lines)
     faults += [f"{split}: {fault}" for fault in strange]
     distinct = pc.count_distinct(decoded).as_py()
     if split in ("train", WHOLE) and distinct == 1 and not strange and info.kind != "multilabel":

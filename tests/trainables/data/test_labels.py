@@ -143,3 +143,70 @@ def test_a_test_split_of_question_marks_counts_as_absent(tmp_path: Path) -> None
 def test_names_for_labels_that_do_not_begin_at_0_are_to_be_an_object(tmp_path: Path) -> None:
     with pytest.raises(FaultsError, match=r'as an object, they say which label each is for: \{"3": "good", ...\}'):
         tasks.load(write(tmp_path / "task", "csv", [1, 2, 3], label_names=["bad", "so-so", "good"]))
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ([3, 1, 2], ("3", "1", "2")),
+        ([3.0, 1, "2"], ("3", "1", "2")),
+        ({"1": 10, "2": 20, "3": True}, ("10", "20", "True")),
+    ],
+)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_label_names_may_be_numbers(written: Any, names: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    for labels in ([1, 2, 3, 1], [1.0, 2.0, 3.0, 1.0]):
+        task = tasks.load(write(tmp_path / str(labels[0]), kind, labels, label_names=written))
+        assert task.info.label_names == names
+        places = [names.index(name) for name in names] if isinstance(written, dict) else [1, 2, 0]
+        assert task.splits["train"]["label"].to_pylist() == [*places, places[0]]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_label_names_may_be_truth_values(kind: str, tmp_path: Path) -> None:
+    task = tasks.load(write(tmp_path / "task", kind, [True, False, True], label_names=[True, False]))
+    assert task.info.label_names == ("True", "False")
+    assert task.splits["train"]["label"].to_pylist() == [0, 1, 0]
+
+
+BAD_NUMBERS = ("nan", " NaN", "inf", "-inf", "1e999", "")
+
+
+@pytest.mark.parametrize("bad", [*BAD_NUMBERS, "oops", "?"])
+@pytest.mark.parametrize("said", [{}, {"kind": "regression"}, {"num_labels": 1}, {"metric": "pearson"}])
+def test_rows_whose_score_is_none_are_left_out_where_asked(bad: str, said: dict[str, Any], tmp_path: Path) -> None:
+    labels = ["0.5", "2", bad, "1.5"]
+    task = tasks.load(write(tmp_path / "task", "csv", labels, skip_bad_rows=True, **said))
+    assert task.info.kind == "regression"
+    for split in ("train", "validation", "test"):
+        assert task.splits[split]["label"].to_pylist() == [0.5, 2.0, 1.5]
+        assert [note for note in task.notes if note.startswith(f"{split}: left out 1 row (line 4) w")]
+    with pytest.raises(FaultsError) as refusal:
+        tasks.load(write(tmp_path / "strict", "csv", labels, **said))
+    assert "leave them out by" in refusal.value.faults[0]
+
+
+@pytest.mark.parametrize("bad", BAD_NUMBERS)
+@pytest.mark.parametrize("said", [{}, {"kind": "classification"}, {"label_names": ["0", "1"]}, {"num_labels": 2}])
+def test_rows_whose_class_is_no_number_among_numbers_are_left_out(
+    bad: str, said: dict[str, Any], tmp_path: Path
+) -> None:
+    task = tasks.load(write(tmp_path / "task", "csv", ["0", "1", bad, "1"], skip_bad_rows=True, **said))
+    assert task.info.kind == "classification"
+    assert task.splits["train"]["label"].to_pylist() == [0, 1, 1]
+
+
+def test_rows_that_may_be_meant_otherwise_are_not_left_out(tmp_path: Path) -> None:
+    task = tasks.load(write(tmp_path / "names", "csv", ["0", "1", "oops", "1"], skip_bad_rows=True))
+    assert task.info.label_names == ("0", "1", "oops")
+    for name, labels in {"written": ["0.5", "1,000.5", "2", "1.5"], "texts": ["a", "b", "c", "1.5"]}.items():
+        with pytest.raises(FaultsError) as refusal:
+            tasks.load(write(tmp_path / name, "tsv", labels, skip_bad_rows=True, kind="regression"))
+        assert "labels of a regression must be numbers" in refusal.value.faults[0]
+        assert "skip_bad_rows" not in str(refusal.value), "which is set already"
+
+
+def test_a_test_split_of_nothing_but_nan_hides_its_labels(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "task", "csv", ["0.5", "2", "1.5"]))
+    (folder / "test.csv").write_text("text_a,label\none,nan\ntwo,nan\n", encoding="utf-8")
+    assert "test" not in tasks.load(str(folder)).splits
