@@ -76,19 +76,21 @@ def _check(config: TrialConfig, predictions: Path | None, save: Path | None) -> 
     """Raise one `FaultsError` with every fault of the task, the backbone, the method and the files to write."""
     from trainables import tasks
     from trainables.backbones.loading import STAND_IN_SHAPE, describe_backbone
-    from trainables.methods import kind_faults, method_names, parse_options, uses_backbone
+    from trainables.estimate.preview import length_faults
+    from trainables.methods import kind_faults, method_names, parse_options, trial_faults, uses_backbone
     from trainables.training.loss import class_weight_faults
+    from trainables.training.running_trial import num_steps
 
     faults: list[str] = []
-    shape = None
-    task = None
+    backbone = shape = task = None
     reads_backbone = config.method not in method_names() or uses_backbone(config.method)
     try:
         task = tasks.load_trial(config)
     except FaultsError as error:
         faults += error.faults
     try:
-        shape = describe_backbone(config.backbone).shape if reads_backbone else STAND_IN_SHAPE
+        backbone = describe_backbone(config.backbone) if reads_backbone else None
+        shape = backbone.shape if backbone is not None else STAND_IN_SHAPE
     except FaultsError as error:
         faults += error.faults
     try:
@@ -96,6 +98,11 @@ def _check(config: TrialConfig, predictions: Path | None, save: Path | None) -> 
         if task is not None:
             faults += kind_faults(config.method, task.info)
             faults += class_weight_faults(config.class_weights, task.info)
+            faults += length_faults(backbone, config.method, task.info, config.max_length)
+        if shape is not None and config.max_length <= shape.max_length:
+            has_windows = task is None or task.info.kind == "extractive_qa"  # how many, the tokenizer decides
+            rows = None if has_windows else task.splits["train"].num_rows
+            faults += trial_faults(config, shape, None if rows is None else num_steps(config, rows))
     except FaultsError as error:
         faults += error.faults
     if predictions is not None and (fault := _file_fault(predictions)):

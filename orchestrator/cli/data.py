@@ -20,6 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data.audit.checks import silence_faults
 from trainables.data.audit.examine import Examination, examine, percentiles
 from trainables.data.audit.suggestion import declared_in, suggest, written
+from trainables.data.audit.word_pieces import find_reader
 from trainables.data.folding import fold_of
 from trainables.data.layout import DECLARATION
 from trainables.data.paths import existing_path
@@ -46,11 +47,10 @@ def show_data(
     if faults := [f"--silence: {fault}" for fault in silence_faults(silence)]:
         raise FaultsError("data", faults)
     reader = backbone or SweepSpec.model_fields["backbone"].default
-    length = max_length or TrialConfig.max_length
     screen, answers, refused = console(), [], {}
     for path in paths:
         try:
-            found = _examined(path, reader, length, silence)
+            found = _examined(path, reader, max_length, silence)
             suggestion, wrote = _suggestion(path, found, write=write)
         except FaultsError as error:
             refused[path] = error
@@ -74,8 +74,9 @@ def show_data(
     return 2 if refused else 0
 
 
-def _examined(path: str, backbone: str, max_length: int, silence: Sequence[str]) -> Examination:
+def _examined(path: str, backbone: str, asked: int | None, silence: Sequence[str]) -> Examination:
     """What a training sees of a task: of one that is cut into folds, its first fold."""
+    max_length = asked or _default_max_length(backbone)
     with hurried():  # a hub that is away costs some twenty seconds of retries, and lines about each
         task = load(path)
     if task.folds is None:
@@ -84,6 +85,13 @@ def _examined(path: str, backbone: str, max_length: int, silence: Sequence[str])
     found = examine(seen, backbone=backbone, max_length=max_length, silence=silence)
     notes = (*seen.notes, "below, validation is fold 0 and train are the others")
     return replace(found, task=replace(task, notes=notes))
+
+
+def _default_max_length(backbone: str) -> int:
+    """That of a trial, or all positions of a backbone that has fewer, as in a sweep that names none."""
+    reader = find_reader(backbone)
+    positions = reader.positions if reader is not None else None
+    return min(TrialConfig.max_length, positions or TrialConfig.max_length)
 
 
 def brief(warnings: pa.Table) -> list[str]:

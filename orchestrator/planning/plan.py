@@ -276,7 +276,7 @@ def _task_methods(
             continue
         if backbone != spec.backbones[0] and not uses_backbone(entry.method):
             continue
-        if backbone == spec.backbones[0]:
+        if backbone == spec.backbones[0]:  # these do not know it
             asked = values_of(space_of(spec, entry).get("class_weights", TrialConfig.class_weights))
             faults += [fault for value in asked for fault in class_weight_faults(str(value), task.info)]
         name = f"{task.info.name}:{entry.method}"
@@ -297,7 +297,35 @@ def _task_methods(
                 backbone=backbones[backbone].info,
             )
         )
-    return tuple(task_methods), faults
+    return tuple(task_methods), faults + _length_faults(spec, task_methods)
+
+
+def _length_faults(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> list[str]:
+    """The values of max_length at which the texts of some task would not be seen, each with what would do.
+
+    What is wrong with some tasks or backbones only is said with their names.
+    """
+    from trainables.estimate.preview import length_faults
+
+    found: dict[tuple[str, str], dict[str, None]] = {}  # of fault and backbone the tasks
+    for each in task_methods:
+        try:
+            faults = [
+                fault
+                for length in each.max_lengths
+                for fault in length_faults(each.backbone, each.entry.method, each.task.info, length)
+            ]
+        except FaultsError as error:
+            return list(error.faults)  # of a tokenizer, whatever the task
+        for fault in faults:
+            found.setdefault((fault, each.backbone_reference), {})[each.task.info.name] = None
+    said = []
+    for (fault, backbone), names in found.items():
+        whose = [f"backbone {backbone}"] if len(spec.backbones) > 1 else []
+        if len(names) < len(spec.tasks):
+            whose.insert(0, f"task{'s' if len(names) > 1 else ''} {', '.join(names)}")
+        said.append(f"{fault} ({'; '.join(whose)})" if whose else fault)
+    return said
 
 
 def _trials(spec: SweepSpec, task_methods: Sequence[TaskMethod]) -> tuple[tuple[PlannedTrial, ...], list[str]]:

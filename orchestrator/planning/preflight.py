@@ -7,8 +7,6 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from orchestrator.planning.plan import SweepPlan
-from orchestrator.planning.task_method import DEFAULT_MAX_LENGTH
-from orchestrator.spec.space import values_of
 from trainables import tasks
 from trainables.data.audit.checks import ROWS_NEVER_TRAINED
 from trainables.data.audit.examine import BRIEF, examine
@@ -23,12 +21,11 @@ SCHEMA = pa.schema({"task": pa.string(), "warning": pa.string(), "sentence": pa.
 def data_warnings(plan: SweepPlan) -> pa.Table:
     """A row per warning about the tasks whose data are here, of `SCHEMA`; those that a task silences are left out.
 
-    Of a task that is cut into folds, its first fold is looked at. Texts are held to the largest max_length of the
-    space. Of large tasks a sample is looked at, so that a task costs a fraction of a second. Raises `FaultsError` where
-    the backbone's tokenizer is damaged.
+    Of a task that is cut into folds, its first fold is looked at. Texts are held to the largest max_length at which any
+    method of the sweep reads them in a backbone's word pieces. Of large tasks a sample is looked at, so that a task
+    costs a fraction of a second. Raises `FaultsError` where the backbone's tokenizer is damaged.
     """
     spec = plan.spec
-    lengths = [int(value) for value in values_of(spec.space.get("max_length", DEFAULT_MAX_LENGTH))]  # type: ignore[arg-type]
     here = {each.reference: each.task for each in plan.task_methods if each.task.fingerprint}
     rows: dict[tuple[str, str], dict[str, str]] = {}  # by task and warning: what only a tokenizer shows may come twice
     for reference, preview in here.items():
@@ -36,13 +33,23 @@ def data_warnings(plan: SweepPlan) -> pa.Table:
         if preview.folds is not None:
             task = fold_of(task, preview.folds, 0)
         for backbone in spec.backbones:
-            found = examine(task, backbone=backbone, max_length=max(lengths), effort=BRIEF)
+            length = _longest(plan, reference, backbone)
+            found = examine(task, backbone=backbone, max_length=length, effort=BRIEF)
             for warning in found.warnings:
                 row = {"task": name, "warning": warning.name, "sentence": warning.sentence}
                 rows.setdefault((name, warning.name), row)
         if sentence := _never_trained(plan, reference, task.silence):
             rows[name, ROWS_NEVER_TRAINED] = {"task": name, "warning": ROWS_NEVER_TRAINED, "sentence": sentence}
     return pa.Table.from_pylist(list(rows.values()), schema=SCHEMA)
+
+
+def _longest(plan: SweepPlan, reference: str, backbone: str) -> int:
+    """The largest max_length of a task's trials on a backbone; where all read words of their own, of these trials."""
+    from trainables.methods import reads_word_pieces
+
+    of_task = [each for each in plan.task_methods if each.reference == reference]
+    readers = [each for each in of_task if each.backbone_reference == backbone and reads_word_pieces(each.entry.method)]
+    return max(length for each in readers or of_task for length in each.max_lengths)
 
 
 def _never_trained(plan: SweepPlan, reference: str, silence: Collection[str]) -> str | None:

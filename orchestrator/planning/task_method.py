@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from trainables.estimate.preview import TaskPreview
     from trainables.nn.encoder_shape import EncoderShape
 
-DEFAULT_MAX_LENGTH = TrialConfig.max_length
+
+def default_max_length(backbone: BackboneInfo | None) -> int:
+    """Where a sweep names none: the one of a trial, or all positions of a backbone that has fewer."""
+    return TrialConfig.max_length if backbone is None else min(TrialConfig.max_length, backbone.shape.max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,12 @@ class TaskMethod:
             return 1
         return int(max(map(float, values_of(self.space.get("num_epochs", TrialConfig.num_epochs)))))  # type: ignore[arg-type]
 
+    @property
+    def max_lengths(self) -> tuple[int, ...]:
+        """The values of max_length that its configurations have; of a range, both ends."""
+        given = values_of(self.space.get("max_length", default_max_length(self.backbone)))
+        return tuple(int(value) for value in given)  # type: ignore[arg-type]
+
     def trials(self, values: Mapping[str, Scalar]) -> tuple[PlannedTrial, ...]:
         """One configuration with each seed of the sweep, and of these with each fold of the task.
 
@@ -149,7 +158,7 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     from trainables.backbones.loading import STAND_IN_SHAPE
     from trainables.engine.engine import pack_key
     from trainables.estimate.preview import complete_options, preview_parameters
-    from trainables.methods import unused_hyperparameters, used_alone, uses_backbone
+    from trainables.methods import trial_faults, unused_hyperparameters, used_alone, uses_backbone
     from trainables.training.running_trial import num_steps
 
     spec, task, backbone, method = task_method.spec, task_method.task, task_method.backbone, task_method.entry.method
@@ -157,8 +166,7 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     given = {name: value for name, value in values.items() if name not in HYPERPARAMETERS}
     shape = backbone.shape if backbone else None if uses_backbone(method) else STAND_IN_SHAPE
     options = complete_options(method, given, shape)
-    if backbone:  # the default is for encoders that read so much; what the user asked for was checked
-        shared.setdefault("max_length", min(DEFAULT_MAX_LENGTH, backbone.shape.max_length))
+    shared.setdefault("max_length", default_max_length(backbone))  # what the user asked for was checked
     first = used_alone(
         TrialConfig(
             task=task_method.reference,
@@ -175,11 +183,14 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
     unused = tuple(name for name in HYPERPARAMETERS if name in idle and getattr(first, name) is not None)
     folds = (None,) if task.folds is None else tuple(range(task.folds))
     by_fold: dict[int | None, dict[str, Any]] = {}
+    faults: list[str] = []
     for fold in folds:  # what all seeds share; they have no part in the pack key
         config = dataclasses.replace(first, folds=task.folds, fold=fold)
         key, rows, train_rows = pack_key(config), task.rows_of(fold), task.training_rows_of(fold)
+        steps = num_steps(config, train_rows) if train_rows else None
+        faults += trial_faults(config, shape, steps) if shape else []
         by_fold[fold] = {
-            "num_steps": num_steps(config, train_rows) if train_rows else None,
+            "num_steps": steps,
             "pack_key": None if key is None else _digest(repr(key)),
             "provenance": {
                 **({"data_fingerprint": task.fingerprint} if task.fingerprint else {}),
@@ -189,6 +200,8 @@ def _replicates(task_method: TaskMethod, values: Mapping[str, Scalar]) -> tuple[
                 **(_sizes(backbone.shape) if backbone else {}),
             },
         }
+    if faults:
+        raise FaultsError("trial", list(dict.fromkeys(faults)))
     return tuple(
         PlannedTrial(
             trial_id=_digest([config_id, seed] if fold is None else [config_id, seed, fold]),

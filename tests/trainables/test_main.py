@@ -150,6 +150,23 @@ class TestFaults:
         assert "adapter_size: must be in [1, 16]" in text
         assert "max_length: must be at most 32" in text
 
+    def test_a_length_that_shows_nothing_of_a_text_is_refused(
+        self, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for split in ("train", "validation"):
+            rows = [{"text_a": f"w{n}", "text_b": f"{split} w{n}", "label": n % 2} for n in range(8)]
+            (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        given = [*arguments, "--task", str(tmp_path), "--max-length", "4"]
+        assert "max_length: must be at least 5 to show a word piece of each text" in self.refused(given, capsys)
+
+    def test_virtual_tokens_without_room_are_refused(
+        self, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip("peft")
+        given = ["--method", "peft", "--option", "peft_type=PROMPT_TUNING", "--option", "num_virtual_tokens=20"]
+        arguments = [part for part in arguments if part not in ("--option", "adapter_size=4")]
+        assert "max_length: must be at most 12" in self.refused([*arguments, *given], capsys)
+
     def test_a_task_is_required(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert "task: must be a non-empty string" in self.refused([], capsys)
 

@@ -175,7 +175,7 @@ def describe_backbone(name: str, *, weights: bool = True) -> BackboneInfo:
         name=name, shape=shape, fingerprint=fingerprint, folder=folder, prompt=layout.prompt, lowercases=lowers
     )
     if is_made_of_lines(folder):
-        _load_tokenizer(info)  # for its class may need files that the folder lacks, which only making it shows
+        load_tokenizer(info)  # for its class may need files that the folder lacks, which only making it shows
     return info
 
 
@@ -198,7 +198,7 @@ def load_backbone(name: str, *, device: torch.device, compute_dtype: torch.dtype
         raise FaultsError(f"backbone {name}", [f"backbone {name}: {fault}"]) from None
     encoder.requires_grad_(False)
     encoder.fingerprint = info.fingerprint
-    return Backbone(info=info, encoder=encoder, tokenizer=_load_tokenizer(info))
+    return Backbone(info=info, encoder=encoder, tokenizer=load_tokenizer(info))
 
 
 def carried_files(name: str) -> dict[str, Path]:
@@ -213,7 +213,8 @@ def carried_files(name: str) -> dict[str, Path]:
     return {each: files[each] for each in _matching(files, _FILES)}
 
 
-def _load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
+def load_tokenizer(info: BackboneInfo) -> PreTrainedTokenizerFast:
+    """The tokenizer of a backbone that is at hand. Raises `FaultsError` where it cannot be loaded or does not fit."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.folder, use_fast=True, local_files_only=True)
     except Exception as error:  # whatever the class of the tokenizer that the folder names makes of what it lacks

@@ -88,6 +88,20 @@ def tokenize(
     return {name: _split(batch, task.splits[name]) for name, batch in content.items()}
 
 
+def length_faults(
+    tokenizer: PreTrainedTokenizerFast, max_length: int, *, pair: bool, answers: bool = False
+) -> list[str]:
+    """The fault of a max_length that leaves no room for a word piece of each text, with the smallest that does.
+
+    `answers` are cut from the second text of a pair.
+    """
+    least = tokenizer.num_special_tokens_to_add(pair=pair) + 1 + pair
+    if max_length >= least:
+        return []
+    shown = "of a question and its context each" if answers else "of each text of a pair" if pair else "of a text"
+    return [f"max_length: must be at least {least} to show a word piece {shown}, but got {max_length}"]
+
+
 def encode(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length: int, *, prompt: str = "") -> TokenizedSplit:
     """Rows that are used once, tokenised as a split and kept nowhere. Columns as in a task's splits."""
     return _split(_tokenize_split(table, tokenizer, max_length, prompt), table)
@@ -106,15 +120,11 @@ def _tokenize_split(
     """A split as one record batch: input_ids, token_type_ids (lists) and label; more where rows are windows."""
     # Said explicitly, or the library warns (and stops using threads) when a process that tokenised forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if "answers" in table.column_names:
+    answers = "answers" in table.column_names
+    if faults := length_faults(tokenizer, max_length, pair="text_b" in table.column_names, answers=answers):
+        raise FaultsError("max_length", faults)
+    if answers:
         return cut_windows(table, tokenizer, max_length)
-    num_texts = sum(name in table.column_names for name in ("text_a", "text_b"))
-    least = tokenizer.num_special_tokens_to_add(pair=num_texts > 1) + num_texts
-    if max_length < least:
-        rule = (
-            f"must be at least {least} to show a word piece of {'each text of a pair' if num_texts > 1 else 'a text'}"
-        )
-        raise FaultsError("max_length", [f"max_length: {rule}, but got {max_length}"])
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for chunk in table.to_batches(max_chunksize=2048):

@@ -64,13 +64,10 @@ def cut_windows(table: pa.Table, tokenizer: PreTrainedTokenizerFast, max_length:
 
     Of a question the first pieces are kept, at most half of the room. A window's label is where the first answer
     begins and ends in it, (0, 0), the place of the first special token, where it is not wholly in it.
-    Raises `FaultsError` where no word piece of a context fits.
+    `max_length` must be one at which `trainables.data.tokenized.length_faults` finds none.
     """
     frame = _frame(tokenizer)
     room = max_length - frame.num_special
-    if room < 2:
-        rule = f"must be at least {frame.num_special + 2} to show a question and its context"
-        raise FaultsError("max_length", [f"{rule}, but got {max_length}"])
     contexts = table.column("text_b").combine_chunks().dictionary_encode()
     pieces = list(_tokenized(contexts.dictionary, tokenizer))  # of each context once: it is asked about several times
     questions = _tokenized(table.column("text_a").combine_chunks(), tokenizer)

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from trainables import tasks
-from trainables.backbones.loading import BackboneInfo, describe_backbone, meta_encoder
+from trainables.backbones.loading import BackboneInfo, describe_backbone, load_tokenizer, meta_encoder
 from trainables.config import Scalar, TrialConfig
+from trainables.data import tokenized
 from trainables.data.folding import fold_task
 from trainables.data.reachability import hurried
 from trainables.faults import UnavailableError
-from trainables.methods import parse_options, resolve
+from trainables.methods import parse_options, reads_word_pieces, resolve
 from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
@@ -105,6 +107,31 @@ def complete_options(method: str, options: Mapping[str, Scalar], shape: EncoderS
     if shape is not None:  # else faults are still to be found
         parsed = resolve(method, parsed, shape)
     return {name: getattr(parsed, name) for name in parsed.__dataclass_fields__}
+
+
+# So many word pieces hold one of each text beside all that any tokenizer adds, which need not be read to know it.
+_SURELY_ENOUGH = 16
+
+
+def length_faults(backbone: BackboneInfo | None, method: str, task: tasks.TaskInfo, max_length: int) -> list[str]:
+    """The fault of a max_length that shows nothing of a task's texts, with the smallest that would do.
+
+    None is found where the backbone is not at hand. Raises `FaultsError` where its tokenizer cannot be loaded.
+    """
+    if (
+        backbone is None
+        or backbone.fingerprint is None
+        or max_length >= _SURELY_ENOUGH
+        or not reads_word_pieces(method)
+    ):
+        return []
+    answers = task.kind == "extractive_qa"
+    return tokenized.length_faults(_tokenizer(backbone), max_length, pair=task.pair, answers=answers)
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(backbone: BackboneInfo) -> PreTrainedTokenizerFast:
+    return load_tokenizer(backbone)
 
 
 def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.TaskInfo | int) -> ParameterCounts:

@@ -99,6 +99,8 @@ class Method(Protocol):
     - `resolve(options)`, the same options with what they leave open pinned, as they are planned and trained;
     - an option `pooling`, "auto" by default: what the head reads, see `read_pooling`;
     - `backbone_faults(options, fingerprint)`, why they do not go with the weights of a backbone;
+    - `trial_faults(options, shape, max_length, num_steps)`, why they do not go with the length or, where it is known,
+      the number of steps of a trial;
     - `fit(train, options, judge)`, the linear head of a frozen encoder as it is fitted at once, where it is not trained
       step by step; `train` are `LabelledFeatures`, what comes back is a `LinearHead`. Such a method's key is `ALONE`;
     - `UNUSED`, the hyperparameters that decide nothing of what it trains. They have no part in a trial's identity,
@@ -168,6 +170,11 @@ def uses_backbone(method: str) -> bool:
     return bool(getattr(get_method(method), "USES_BACKBONE", True))
 
 
+def reads_word_pieces(method: str) -> bool:
+    """Whether a method reads texts in the word pieces of the backbone."""
+    return uses_backbone(method) and not hasattr(get_method(method), "tokenize")
+
+
 def is_fitted(method: str) -> bool:
     """Whether a method fits its head at once, by all training rows, instead of training it step by step."""
     return hasattr(get_method(method), "fit")
@@ -204,6 +211,14 @@ def backbone_faults(method: str, options: Mapping[str, Scalar], fingerprint: str
     if check is None or fingerprint is None:
         return []
     return [f"{method}.{fault}" for fault in check(parse_options(method, options), fingerprint)]
+
+
+def trial_faults(config: TrialConfig, shape: EncoderShape, num_steps: int | None) -> list[str]:
+    """Why a method's options do not go with the length of a trial, or with its steps; None where these are unknown."""
+    check = getattr(get_method(config.method), "trial_faults", None)
+    if check is None:
+        return []
+    return list(check(parse_options(config.method, config.method_options), shape, config.max_length, num_steps))
 
 
 def resolve(method: str, options: Any, shape: EncoderShape) -> Any:

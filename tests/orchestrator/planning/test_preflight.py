@@ -31,6 +31,7 @@ def sweep(*tasks: str, **changes: Any) -> dict[str, Any]:
     return {"name": "odd", "tasks": list(tasks), "seeds": [0], "methods": ["layernorm"], **changes}
 
 
+RANDOM = {"algorithm": "random", "num_samples": 2}
 TRAIN = [f"train {n}" for n in range(120)]
 
 
@@ -55,6 +56,33 @@ def test_each_task_is_looked_at_with_the_backbone_and_the_longest_length_of_the_
     both = [("odd", "rows-in-two-splits")]
     assert found(odd, long, space={"max_length": {"grid": [16, 64]}}) == both
     assert found(odd, long, space={"max_length": {"grid": [16, 32]}}) == [*both, ("long", "cut-texts")]
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> str:
+    """A task whose texts have some 40 word pieces."""
+    texts = [f"{text} {'word ' * (n % 9 + 36)}" for n, text in enumerate(TRAIN)]
+    return write(tmp_path / "long", texts, [f"test {n}" for n in range(60)])
+
+
+def test_a_length_below_a_method_counts(long: str) -> None:
+    cut = [("long", "cut-texts")]
+    assert found(long) == []
+    assert found(long, methods=[{"adapter": {"max_length": 16}}]) == cut
+    assert found(long, methods=[{"adapter": {"max_length": {"randint": [8, 16]}}}], search=RANDOM) == cut
+    assert found(long, methods=[{"adapter": {"max_length": 16}}, "layernorm"]) == []
+    assert found(long, space={"max_length": 16}, methods=[{"adapter": {"max_length": 64}}]) == []
+    # Words of a method's own are no word pieces.
+    assert found(long, space={"max_length": 16}, methods=["layernorm", {"no_bert": {"max_length": 128}}]) == cut
+
+
+def test_texts_are_held_to_the_positions_of_a_backbone_that_has_fewer_than_usual(
+    long: str, small_backbone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ("long", "cut-texts") in found(long, backbone=str(small_backbone))
+    assert main(["data", long, "--backbone", str(small_backbone), "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert task["word_pieces"]["max_length"] == 16, "its positions, as in a sweep"
 
 
 def test_what_a_task_silences_is_not_said(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class TestFingerprint:
         self, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("trainables.backbones.refusals.find_spec", lambda package: package)  # it is there
-        monkeypatch.setattr("trainables.backbones.loading._load_tokenizer", lambda info: None)  # these are none
+        monkeypatch.setattr("trainables.backbones.loading.load_tokenizer", lambda info: None)  # these are none
         (folder / "tokenizer.json").unlink()
         (folder / name).write_bytes(b"pieces")
         before = fingerprint(folder)

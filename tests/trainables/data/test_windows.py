@@ -156,7 +156,7 @@ class TestCutting:
         assert len(split) == 1  # and the other half holds the context
 
     def test_a_length_that_shows_no_context_is_refused(self, bert: Any) -> None:
-        with pytest.raises(FaultsError, match="max_length"):
+        with pytest.raises(FaultsError, match="max_length: must be at least 5 to show a word piece of a question"):
             encode(questions(("bad", "good", [])), bert, 4)
         assert len(encode(questions(("bad", "good", [])), bert, 5)) == 1
 

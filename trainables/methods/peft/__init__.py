@@ -102,6 +102,21 @@ def trained_params(shape: EncoderShape, options: Options) -> int:
     return sum(parameter.numel() for parameter in body.parameters() if parameter.requires_grad)
 
 
+def trial_faults(options: Options, shape: EncoderShape, max_length: int, num_steps: int | None) -> list[str]:
+    """What the body would only say once it meets a text of `max_length`, or takes its first step."""
+    configuration, faults = _configuration(shape, options), []
+    virtual = configuration.num_virtual_tokens if configuration.is_prompt_learning else 0
+    if virtual + max_length > shape.max_length:
+        rule = f"must be at most {shape.max_length - virtual}, the backbone's positions less {virtual} virtual tokens"
+        faults.append(f"max_length: {rule} of peft, but got {max_length}")
+    if options.peft_type == "ADALORA" and num_steps is not None:
+        tinit, tfinal = configuration.tinit, configuration.tfinal
+        if num_steps <= tinit + tfinal:
+            rule = f"tinit {tinit} and tfinal {tfinal} must leave steps to prune in, but the trial has {num_steps}"
+            faults.append(f"peft.settings: {rule}; train for more epochs, or in smaller batches")
+    return faults
+
+
 @functools.lru_cache(maxsize=8)
 def _encoder(shape: EncoderShape) -> Encoder:
     """Without memory; building a body leaves it as it is."""
