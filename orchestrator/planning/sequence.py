@@ -65,7 +65,7 @@ def plan_sequence(values: Any) -> SequencePlan:
         splits = {
             each.reference: "test" if "test" in each.task.rows_by_split else "validation" for each in plan.task_methods
         }
-        faults += _task_faults(spec, infos)
+        faults += _task_faults(spec, infos) + _statistics_faults(spec, plan)
         faults += [
             f"task {name}: must declare no folds, since a sequence trains each task once a seed; take `folds` out of "
             "its task.json"
@@ -99,6 +99,22 @@ def _task_faults(spec: SequenceSpec, infos: Mapping[str, TaskInfo]) -> list[str]
             f"of the encoder, but {', '.join(answers)} is extractive question answering and others are not; leave "
             "them out, or name no method as sequential"
         )
+    return faults
+
+
+def _statistics_faults(spec: SequenceSpec, plan: SweepPlan) -> list[str]:
+    """The fault of each sequential method whose weights are no model without statistics of the batches it saw."""
+    from trainables.backbones.loading import STAND_IN_SHAPE
+    from trainables.estimate.preview import keeps_statistics
+
+    first = {each.entry.method: each for each in reversed(plan.task_methods)}
+    faults = []
+    for trial in {trial.config.method: trial for trial in plan.trials}.values():
+        method, config = first[trial.config.method], trial.config
+        shape = method.backbone.shape if method.backbone else STAND_IN_SHAPE
+        if config.method in spec.sequential and keeps_statistics(config, shape, method.task.info):
+            rule = "cannot go on from task to task with statistics of its batches (batch normalisation)"
+            faults.append(f"sequential: {config.method} {rule}; do without these, or name it not as sequential")
     return faults
 
 

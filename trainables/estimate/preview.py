@@ -20,7 +20,7 @@ from trainables.methods import parse_options, reads_word_pieces, resolve
 from trainables.metrics import TaskKind
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
-from trainables.training.model import ParameterCounts, build_model, count_parameters
+from trainables.training.model import ParameterCounts, build_model, count_parameters, statistics_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +146,12 @@ def preview_parameters(config: TrialConfig, shape: EncoderShape, task: tasks.Tas
     return ParameterCounts(
         trained=one.trained + more, trained_without_head=one.trained_without_head, total=one.total + more
     )
+
+
+def keeps_statistics(config: TrialConfig, shape: EncoderShape, task: tasks.TaskInfo) -> bool:
+    """Whether a trial has statistics of its batches beside its weights, with which none goes on from another's."""
+    with torch.device("meta"):
+        return bool(statistics_of(build_model(_encoder(shape), [config], 1, kind=task.kind)))
 
 
 @functools.lru_cache(maxsize=4096)

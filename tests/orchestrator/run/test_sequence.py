@@ -316,6 +316,16 @@ def test_every_fault_is_told_at_once(values: dict[str, Any], tmp_path: Path) -> 
     assert not (tmp_path / "store").exists()
 
 
+def test_a_model_that_goes_on_has_no_statistics_of_its_batches(values: dict[str, Any]) -> None:
+    normalised = {"no_bert": {"conv_batch_norm": True}}
+    with pytest.raises(FaultsError) as error:
+        plan_sequence({**values, "methods": [normalised], "sequential": ["no_bert"]})
+    (fault,) = error.value.faults
+    assert fault.startswith("sequential: no_bert cannot go on from task to task with statistics of its batches")
+    assert plan_sequence({**values, "methods": ["no_bert"], "sequential": ["no_bert"]}).steps
+    assert plan_sequence({**values, "methods": [normalised], "sequential": []}).steps
+
+
 @pytest.mark.parametrize("given", [None, [], "adapter", 3])
 def test_what_is_no_mapping_is_refused(given: Any) -> None:
     with pytest.raises(FaultsError, match="must be a mapping with the keys"):
