@@ -100,9 +100,11 @@ def _check(config: TrialConfig, predictions: Path | None, save: Path | None) -> 
             faults += class_weight_faults(config.class_weights, task.info)
             faults += length_faults(backbone, config.method, task.info, config.max_length)
         if shape is not None and config.max_length <= shape.max_length:
-            has_windows = task is None or task.info.kind == "extractive_qa"  # how many, the tokenizer decides
-            rows = None if has_windows else task.splits["train"].num_rows
-            faults += trial_faults(config, shape, None if rows is None else num_steps(config, rows))
+            # How many windows questions make, and so the steps, the tokenizer decides.
+            steps = None
+            if task is not None and task.info.kind != "extractive_qa":
+                steps = num_steps(config, task.splits["train"].num_rows)
+            faults += trial_faults(config, shape, steps)
     except FaultsError as error:
         faults += error.faults
     if predictions is not None and (fault := _file_fault(predictions)):
