@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ NOTE = "mlflow.note.content"  # what MLflow's page shows as the description, in 
 
 CURVE = "validation_score"  # the metric that every epoch has: its steps are the epochs that a run holds
 _LONGEST_TEXT = 4000  # characters; less than any MLflow server's limit
+_LONGEST_PART = 200  # bytes; MLflow takes keys of 250 characters, and a store of files names of 255 bytes
 
 _MEASURES = (
     "trained_params",
@@ -112,8 +114,18 @@ def source_tags(commit: str | None = None) -> dict[str, str]:
 
 
 def key_part(name: str) -> str:
-    """A name as a part of a metric's or a tag's key; MLflow takes no other characters there."""
-    return re.sub(r"[^\w. /:-]", "_", name, flags=re.ASCII)
+    """A name as a part of a metric's or a tag's key: itself where MLflow takes it, and different names differently.
+
+    MLflow takes letters and digits of any script and a few signs, in what reads as a path that leads nowhere else. Any
+    other name is written as far as that goes, with the beginning of its hash.
+    """
+    legal = re.sub(r"[^\w. /:-]", "_", name)
+    legal = "/".join("_" if part in ("", ".", "..") else part for part in legal.split("/"))
+    encoded = legal.encode()
+    if legal == name and len(encoded) <= _LONGEST_PART:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{encoded[: _LONGEST_PART - 9].decode(errors='ignore')}-{digest}"
 
 
 def record_tags(record: TrialRecord) -> dict[str, str]:
@@ -127,19 +139,20 @@ def record_tags(record: TrialRecord) -> dict[str, str]:
 def epoch_points(report: EpochReport, time_ms: int) -> list[Point]:
     """The metric points of one epoch."""
     values = {CURVE: report.validation_score, "train/loss": report.train_loss}
-    values |= {f"validation/{name}": value for name, value in report.validation.items()}
+    values |= {f"validation/{key_part(name)}": value for name, value in report.validation.items()}
     return [Point(key, float(value), time_ms, report.epoch) for key, value in values.items()]
 
 
 def record_points(record: TrialRecord) -> list[Point]:
     """The metric points of a trial's end, without its epochs'. The same record always gives the same points."""
     values: dict[str, float | None] = {name: getattr(record, name) for name in _MEASURES}
-    values |= {"test_score": record.test_score} | {f"test/{name}": value for name, value in record.test.items()}
+    values |= {"test_score": record.test_score}
+    values |= {f"test/{key_part(name)}": value for name, value in record.test.items()}
     if not record.epochs:
         values |= {CURVE: record.validation_score}
     # What the last epoch measured is there already; the rest is of further splits, measured once at the end.
     there = record.epochs[-1].validation if record.epochs else {}
-    values |= {f"validation/{name}": value for name, value in record.validation.items() if name not in there}
+    values |= {f"validation/{key_part(name)}": value for name, value in record.validation.items() if name not in there}
     last = record.epochs[-1].epoch if record.epochs else 0
     end = end_ms(record)
     return [Point(key, float(value), end, last) for key, value in values.items() if value is not None]

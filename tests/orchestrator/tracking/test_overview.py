@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from orchestrator.engine_status import EngineStatus
@@ -36,9 +38,36 @@ def test_the_best_of_a_task_is_a_metric_a_tag_and_a_line_with_a_link():
     assert note.endswith(f"{row}\n\n[Report](#/report)")
 
 
-def test_a_task_whose_name_mlflow_would_refuse_has_its_metrics_all_the_same():
-    keys = {point.key for point in best_points([{**BEST, "task": "tréc (v2)"}], 0)}
-    assert keys == {f"best_{split}/tr_c _v2_" for split in ("validation", "validation_sem", "test")}
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        ("情感", "意图"),
+        ("größe", "grüße"),
+        ("trec (v2)", "trec [v2]", "trec _v2_"),
+        ("x", "x/", "./x", "/x"),
+        ("a/b", "a//b"),
+        ("..", ".", "_"),
+        ("t" * 260, "t" * 261),
+        ("情" * 90, "情" * 91),
+        ("a", "a\n"),
+    ],
+)
+def test_tasks_of_any_name_have_metrics_and_tags_of_their_own(tasks):
+    from mlflow.utils.validation import _validate_metric_name, _validate_tag
+
+    best = [{**BEST, "task": task, "config_id": task} for task in tasks]
+    points, tags = best_points(best, 0), best_tags(best, str)
+    assert len({point.key for point in points}) == len(points) == 3 * len(tasks)
+    assert sorted(tags.values()) == sorted(tasks)
+    for key in [*tags, *(point.key for point in points)]:
+        _validate_metric_name(key)
+        _validate_tag(key, "")  # which holds its length against MLflow's limit too
+
+
+def test_a_task_s_name_is_its_key_where_mlflow_takes_it_and_else_as_much_of_it_as_that():
+    assert list(best_tags([{**BEST, "task": "größe/情感 1.0"}], str)) == ["adaptune.best/größe/情感 1.0"]
+    (key,) = best_tags([{**BEST, "task": "tréc (v2)"}], str)
+    assert re.fullmatch("adaptune.best/tréc _v2_-[0-9a-f]{8}", key)
 
 
 def test_an_engine_s_share_of_time_in_training_is_that_of_the_looks(record):
