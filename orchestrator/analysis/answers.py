@@ -93,6 +93,13 @@ def _calibration(results: Results, bins: pa.Table) -> list[Block]:
     return [_shown(trust_tables.calibration_table(bins, results.backbone_names()))] if len(bins) else []
 
 
+def _ask_front(results: Results) -> pa.Table:
+    try:
+        return results.pareto()
+    except FaultsError:  # no trial's parameters are recorded, which is no fault of a report
+        return results.best().slice(0, 0)
+
+
 def _points(results: Results) -> tuple[pa.Table, str | None]:
     """The points of the curve and what they are relative to: full fine-tuning, or nothing where no task has it."""
     points = results.points(normalize_to=None)
@@ -319,7 +326,7 @@ ANSWERS: dict[str, Answer] = {
         heading="Methods against each other",
         show=_compared,
     ),
-    "pareto": Answer(ask=lambda results: results.pareto(), is_optional=True),
+    "pareto": Answer(ask=_ask_front, is_optional=True),
     "inference_costs": Answer(
         ask=lambda results: results.inference_costs().drop_columns(["config_ids"]),
         is_optional=True,

@@ -46,7 +46,7 @@ from orchestrator.analysis.questions.comparison import (
 )
 from orchestrator.analysis.questions.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.questions.expected_validation import expected_validation
-from orchestrator.analysis.questions.front import COSTS, Price, front, recorded_price
+from orchestrator.analysis.questions.front import COSTS, Price, front, recorded_price, without_price
 from orchestrator.analysis.questions.importance import importance
 from orchestrator.analysis.questions.learning_curves import learning_curves
 from orchestrator.analysis.questions.optimism import COLUMNS as OPTIMISM
@@ -368,17 +368,21 @@ class Results:
         `inference_costs`): latency_ms, of a text alone, or ms_per_example, of one in a batch of 64. Of the
         contenders of each task, as in `best`, those are kept that have no rival with at most their cost and at least
         their mean validation score, better in one of the two; the cheapest comes first. Test scores stand beside them.
+        How many have no known cost, and are left out, is said (`orchestrator.analysis.missing.missing_of`).
 
         Columns: task, backbone, method, config_id; cost and cost_value; scores, counts (of the task) and sizes as in
-        `best`; the hyperparameters. Raises `FaultsError` on an unknown cost, and on one that was not measured.
+        `best`; the hyperparameters. Raises `FaultsError` on an unknown cost, and on one that was measured of none.
         """
         price = self._price("pareto", cost)
-        rows = []
+        rows, priced, unpriced = [], 0, 0
         for group in group_by(self._configurations, ["task"]).values():
-            counts = _count(group)
+            counts, chosen = _count(group), contenders(group)
+            known = sum(price(each) is not None for each in chosen)
+            priced, unpriced = priced + known, unpriced + len(chosen) - known
             for each, value in front(group, price):
                 rows.append({**_describe(each), **counts, "cost": cost, "cost_value": value})
-        return self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES])
+        notes = without_price("pareto", cost, priced=priced, unpriced=unpriced)
+        return with_missing(self._table(rows, [*IDENTITY, "config_id", *_COST, *_SCORES, *_COUNTS, *SIZES]), notes)
 
     def inference_costs(self) -> pa.Table:
         """What an answer takes, a row per kind of model, form and batch size, as `adaptune measure` has measured it.
@@ -605,8 +609,9 @@ class Results:
         `cost`: trained_params, trained_params_without_head, total_params or duration_s (a trial's seconds, a mean), or
         latency_ms or ms_per_example as `pareto` has them.
         Columns: task, backbone, method, config_id, metric; cost_name, cost, is_on_front, by mean validation score;
-        the others of `tried`. A configuration without a known cost has no row. Raises `FaultsError` on another cost,
-        and on one that was not measured.
+        the others of `tried`. A configuration without a known cost has no row; how many these are is said
+        (`orchestrator.analysis.missing.missing_of`). Raises `FaultsError` on another cost, and on one that was measured
+        of none.
         """
         if faults := name_faults("cost", cost, [*COST_COLUMNS, *inference_cost.INFERENCE_COSTS]):
             raise FaultsError("trade_off", faults)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from orchestrator.analysis.configurations import higher_is_better
 from orchestrator.analysis.figures.board import NOTHING, board, entitle
@@ -23,10 +27,12 @@ _COSTS = {
     "ms_per_example": "milliseconds a text, of 64 at once",
 }
 
+_MOST_DECADES = 4  # with a tick, beside 0
+
 
 def pareto_figure(trade_off: pa.Table) -> Figure:
     """`Results.trade_off`: every configuration as a dot, strong where it is on the front, which a line follows."""
-    rows = [row for row in trade_off.to_pylist() if row["cost"] > 0]
+    rows = trade_off.to_pylist()
     tasks, looks = sorted({row["task"] for row in rows}), looks_of(rows)
     cost = _COSTS[rows[0]["cost_name"]] if rows else "cost"
     with style():
@@ -56,10 +62,7 @@ def pareto_figure(trade_off: pa.Table) -> Figure:
             if front:
                 x, y = np.array(front).T
                 axes.step([*x, max(row["cost"] for row in own)], [*y, y[-1]], where="post", color="#777777", zorder=3)
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=5))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.count_tick(value)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            _cost_axis(axes, [row["cost"] for row in own])
             axes.margins(x=0.06, y=0.1)
             better = "" if higher_is_better(own[0]["metric"]) else ", lower is better"
             entitle(
@@ -69,3 +72,19 @@ def pareto_figure(trade_off: pa.Table) -> Figure:
             if sheet.is_lowest(index):
                 axes.set_xlabel(cost, fontsize=9)
         return sheet.figure
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    """A log axis; where something costs nothing, as a head alone does here, 0 stands left of its decades."""
+    if min(costs) > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    else:
+        positive = [cost for cost in costs if cost > 0] or [1.0]
+        low, high = math.floor(math.log10(min(positive))), math.floor(math.log10(max(positive)))
+        axes.set_xscale("symlog", linthresh=10.0**low, linscale=0.5)
+        decades = range(low, high + 1, max(1, -(-(high + 1 - low) // _MOST_DECADES)))
+        axes.xaxis.set_major_locator(FixedLocator([0.0, *(10.0**decade for decade in decades if any(costs))]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.count_tick(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())

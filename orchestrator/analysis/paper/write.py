@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import group_by_configuration
 from orchestrator.analysis.files import csv_bytes, parquet_bytes, replace_file
-from orchestrator.analysis.missing import missing_of
+from orchestrator.analysis.missing import missing_of, with_missing
 from orchestrator.analysis.paper.methods_paragraph import methods_paragraph
 from orchestrator.analysis.paper.parameter_table import parameter_table
 from orchestrator.analysis.paper.printed import printed_parameters, printed_scores
@@ -118,7 +118,7 @@ def _figures(results: Results) -> Iterator[tuple[str, str, pa.Table]]:
         ("profile", results.profile),
         ("forest", results.paired_differences),
         ("critical_difference", results.ranks),
-        ("pareto", results.trade_off),
+        ("pareto", lambda: _trade_off(results)),
         ("expected_validation", results.expected_validation),
         ("importance", results.importance),
         ("slices", results.tried),
@@ -126,6 +126,14 @@ def _figures(results: Results) -> Iterator[tuple[str, str, pa.Table]]:
     )
     for name, ask in asked:
         yield name, name, ask()
+
+
+def _trade_off(results: Results) -> pa.Table:
+    """Without rows where no trial's parameters are recorded, which is no fault of a paper and said there."""
+    try:
+        return results.trade_off()
+    except FaultsError as unrecorded:
+        return with_missing(results.tried().slice(0, 0), unrecorded.faults)
 
 
 def _data(name: str, table: pa.Table) -> dict[str, bytes]:

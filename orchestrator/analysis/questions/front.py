@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from orchestrator.analysis.configurations import Configuration, contenders, higher_is_better
+from orchestrator.analysis.questions.inference_cost import INFERENCE_COSTS, unmeasured
 from orchestrator.analysis.statistics.pareto import pareto_front
+from orchestrator.analysis.text import wording
+from trainables.faults import FaultsError
 
 # What a configuration may cost, as `Results.pareto` takes it, and where a Configuration has it.
 COSTS = {
@@ -26,6 +29,20 @@ def recorded_price(cost: str) -> Price:
     """What configurations cost by their records; `cost` is one of `COSTS`."""
     field = COSTS[cost]
     return lambda configuration: getattr(configuration, field)
+
+
+def without_price(question: str, cost: str, *, priced: int, unpriced: int) -> list[str]:
+    """What an answer says of the configurations whose cost is not known, a sentence or none.
+
+    Raises `FaultsError` where it is known of none of them.
+    """
+    if not unpriced:
+        return []
+    if not priced:
+        rule = f"{cost}: must have been recorded, but no completed trial has it; ask for another cost"
+        raise FaultsError(question, [unmeasured(cost) if cost in INFERENCE_COSTS else rule])
+    verb = "is not measured; `adaptune measure STORE` does" if cost in INFERENCE_COSTS else "is not recorded"
+    return [f"{cost} of {wording.plural(unpriced, 'configuration')}, which {verb}"]
 
 
 def front(group: Sequence[Configuration], price: Price) -> list[tuple[Configuration, float]]:

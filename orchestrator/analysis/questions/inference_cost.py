@@ -31,6 +31,11 @@ def conform(table: pa.Table | None) -> pa.Table:
     return SCHEMA.empty_table() if table is None else table.select(SCHEMA.names).cast(SCHEMA)
 
 
+def unmeasured(cost: str) -> str:
+    """The fault of a cost that no configuration was timed for."""
+    return f"{cost}: must have been measured, but was not; `adaptune measure STORE` does, in a minute or so"
+
+
 def milliseconds(table: pa.Table, cost: str) -> Mapping[str, float]:
     """config_id -> milliseconds a text, of the merged form where a model has one.
 
@@ -41,8 +46,7 @@ def milliseconds(table: pa.Table, cost: str) -> Mapping[str, float]:
     batch_size = INFERENCE_COSTS[cost]
     rows = table.filter(pc.equal(table["batch_size"], batch_size)).to_pylist()
     if not rows:
-        fault = f"{cost}: must have been measured, but was not; `adaptune measure STORE` does, in a minute or so"
-        raise FaultsError("inference costs", [fault])
+        raise FaultsError("inference costs", [unmeasured(cost)])
     return {
         config_id: row["latency_ms"] / batch_size
         for row in sorted(rows, key=lambda row: row["form"] == "merged")  # the last that is told stays

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from orchestrator.analysis.configurations import higher_is_better
 from orchestrator.analysis.missing import with_missing
+from orchestrator.analysis.questions.front import without_price
 from orchestrator.analysis.statistics.pareto import pareto_front
 
 COST_COLUMNS = ("trained_params", "trained_params_without_head", "total_params", "duration_s")
@@ -16,8 +17,10 @@ def trade_off(tried: pa.Table, cost: str) -> pa.Table:
     """A row per configuration of `Results.tried`, with its `cost` and whether it is on the front of its task.
 
     `Results.trade_off` has the columns. Those with fewer seeds than the best-covered one of their task do not compete.
+    Raises `FaultsError` where no configuration has a known cost.
     """
     known = tried.filter(pc.is_valid(tried[cost]))
+    notes = without_price("trade_off", cost, priced=len(known), unpriced=len(tried) - len(known))
     rows = known.to_pylist()
     by_task: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
@@ -37,6 +40,4 @@ def trade_off(tried: pa.Table, cost: str) -> pa.Table:
     first = ["task", "backbone", "method", "config_id", "metric", "cost_name", "cost", "is_on_front"]
     table = table.select([*first, *(name for name in table.column_names if name not in first)])
     order = [("task", "ascending"), ("cost", "ascending"), ("config_id", "ascending")]
-    absent = len(tried) - len(known)
-    notes = [f"{cost} of {absent:,} configurations, which is not recorded"] if absent else []
     return with_missing(table.sort_by(order), notes)

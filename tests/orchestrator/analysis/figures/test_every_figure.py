@@ -164,6 +164,21 @@ def test_equal_tables_are_equal_files(kind: Any) -> None:
     assert one == two
 
 
+@pytest.mark.parametrize("methods", [("adapter", "linear_probe", "lora"), ("linear_probe",)])
+def test_what_trains_nothing_but_its_head_is_drawn_at_zero(methods: tuple[str, ...]) -> None:
+    results = large_results(large_rows(TASKS[4:5], methods))
+    rows = results.trade_off("trained_params_without_head").to_pylist()
+    figure = results.draw("pareto", cost="trained_params_without_head")
+    (axes,) = figure.axes
+    dots = [dot for line in axes.lines if line.get_linestyle() == "None" for dot in zip(*line.get_data(), strict=True)]
+    assert sorted(dots) == sorted((row["cost"], row["validation_mean"]) for row in rows)
+    assert min(dots)[0] == 0
+    figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    assert low < 0 < high
+    assert "0" in [tick.get_text() for tick in ticks(axes.xaxis)]
+
+
 def test_an_unknown_figure_is_refused_with_the_known_ones() -> None:
     with pytest.raises(FaultsError, match="forest"):
         large_results([]).draw("forrest")
