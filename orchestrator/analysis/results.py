@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.analysis import replicates
-from orchestrator.analysis.arguments import as_list, name_faults
+from orchestrator.analysis.arguments import as_list, is_name, name_faults
 from orchestrator.analysis.configurations import (
     IDENTITY,
     RECORDED,
@@ -43,6 +43,7 @@ from orchestrator.analysis.questions.comparison import (
     compare,
     compare_pairs,
     group_faults,
+    plain_group,
 )
 from orchestrator.analysis.questions.curve import SPLITS, CurveRequest, curve_percentiles, curve_points
 from orchestrator.analysis.questions.expected_validation import expected_validation
@@ -65,7 +66,7 @@ from orchestrator.analysis.statistics.calibration import Binning
 from orchestrator.analysis.told_apart import called_as, of_models, told_apart
 from orchestrator.record import TrialStatus
 from trainables.data.paths import given_path
-from trainables.faults import FaultsError, unknown_name
+from trainables.faults import FaultsError
 
 _SCORES = {
     "metric": pa.string(),
@@ -328,6 +329,7 @@ class Results:
 
         Raises `FaultsError` holding every fault of what was asked. Where no task has both sides there is no row.
         """
+        a, b = plain_group(a), plain_group(b)
         terms = Terms(equalise=equalise, split=split, margin=self._margin(b, margin), test_rows=test_rows)
         known = self._configurations
         faults = [
@@ -352,7 +354,8 @@ class Results:
         known = sorted({c.method for c in self._configurations})
         chosen = known if methods is None else as_list(methods)
         terms = Terms(equalise=equalise, split=split)
-        faults = [fault for name in chosen if known for fault in name_faults("method of this sweep", name, known)]
+        named = [name for name in chosen if known or not isinstance(name, str)]  # before anything has ended any passes
+        faults = [fault for name in named for fault in name_faults("method of this sweep", name, known)]
         if methods is not None and not faults and len(set(chosen)) < 2:
             faults.append(f"methods: must name at least two to compare, but got {chosen!r}")
         if faults := [*faults, *terms.faults(())]:
@@ -557,9 +560,9 @@ class Results:
         with this value. Raises `FaultsError` on an unknown hyperparameter.
         """
         known = hyperparameter_columns(self._trials)
-        if hyperparameter not in known:
-            if len(self._trials):
-                raise FaultsError("robustness", [unknown_name("hyperparameter", hyperparameter, known)])
+        if faults := name_faults("hyperparameter", hyperparameter, known):
+            if len(self._trials) or not isinstance(hyperparameter, str):
+                raise FaultsError("robustness", faults)
             return robustness((), hyperparameter, pa.float64())
         return robustness(self._configurations, hyperparameter, self._trials.schema.field(hyperparameter).type)
 
@@ -727,7 +730,7 @@ class Results:
 
     def _margin(self, reference: Group, margin: float | None) -> float | None:
         """The margin to judge by: the one asked for, or the one declared for this reference."""
-        if margin is None and self._non_inferiority and self._non_inferiority[0] == reference:
+        if margin is None and self._non_inferiority and is_name(reference, self._non_inferiority[0]):
             return self._non_inferiority[1]
         return margin
 
@@ -744,7 +747,7 @@ class Results:
         """The grouping columns without repetition. Raises `FaultsError`."""
         names, known = as_list(per), self._groupable()
         faults = [fault for name in names for fault in name_faults("column to group by", name, known)]
-        if "task" not in names:
+        if not any(is_name(name, "task") for name in names):
             rule = "per: must contain 'task', since scores of different tasks cannot be compared to choose among them"
             faults.append(f"{rule}, but got {names!r}")
         if faults:
@@ -753,8 +756,8 @@ class Results:
 
     def _check_split(self, question: str, split: str | None) -> str | None:
         """Raises `FaultsError`."""
-        if split is not None and split not in SPLITS:
-            raise FaultsError(question, [unknown_name("split to score on", split, SPLITS)])
+        if split is not None and (faults := name_faults("split to score on", split, SPLITS)):
+            raise FaultsError(question, faults)
         return split
 
     def _ask_curve(self, quantiles: Sequence[float], normalize_to: str | None, split: str | None) -> CurveRequest:

@@ -22,6 +22,7 @@ from orchestrator.analysis.missing import missing_of
 from orchestrator.analysis.questions.placement import Box, Label, place
 from orchestrator.analysis.text import wording
 from orchestrator.analysis.text.tables import quantile_columns
+from trainables.faults import FaultsError
 
 Row = dict[str, Any]
 
@@ -35,9 +36,11 @@ def curve_figure(curve: pa.Table) -> Figure:
 
     Between the outer quantiles a method's band is shaded, and its middle one drawn as a line; a method with a single
     size is a marker with an error bar. Deltas are drawn in points (hundredths). Rows of unknown size are left out.
-    Up to six methods on one backbone are named beside their curves, others in a legend.
+    Up to six methods on one backbone are named beside their curves, others in a legend. Raises `FaultsError` where the
+    table has no quantile.
     """
-    columns = quantile_columns(curve)
+    if not (columns := quantile_columns(curve)):
+        raise FaultsError("curve", ["quantiles: must be at least one to draw a curve, but got none"])
     rows = [row for row in curve.to_pylist() if row["trained_params"]]
     reference = rows[0]["normalize_to"] if rows else None
     scale = 100.0 if reference else 1.0

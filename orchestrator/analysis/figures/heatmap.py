@@ -14,8 +14,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 
 from orchestrator.analysis.figures.style import headline, new_figure, style
-from orchestrator.analysis.questions.ablation import Reading, read
+from orchestrator.analysis.questions.ablation import Reading, each, read
 from orchestrator.analysis.text import wording
+from trainables.faults import FaultsError
 
 # Losses in vermilion, gains in blue: apart under every common colour blindness; white is no change at all.
 _LOSSES = ("#FFFFFF", "#FBE6D4", "#F3B98A", "#E07B33", "#C2500A", "#8A3300", "#571F00")
@@ -31,8 +32,12 @@ def ablation_figure(ablation: pa.Table) -> Figure:
 
     The diagonal is single layers, the top right corner all of them. Colour is the change of accuracy (of the score
     where no classes are predicted) in per cent of the whole model's; up to 12 layers it stands in the cells as a
-    number too.
+    number too. Raises `FaultsError` where the table has none, or several.
     """
+    if (number := len(each(ablation))) != 1:
+        nothing = "no trial has been ablated, so there is nothing to draw; `adaptune ablate STORE` does it"
+        several = f"must be of one trial on one split to be drawn, but got {number}; name one with trial_id"
+        raise FaultsError("ablation", [several if number else nothing])
     reading = read(ablation)
     side = min(6.0, max(4.3, 0.46 * reading.num_layers + 0.5))
     width, height = _LEFT + side + _RIGHT, _TOP + side + _BOTTOM

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.analysis.arguments import is_number, is_whole, name_faults
+from orchestrator.analysis.arguments import flag_faults, is_number, is_several, is_whole, name_faults
 from orchestrator.analysis.configurations import Configuration, contenders, gain, group_by, higher_is_better
 from orchestrator.analysis.questions.curve import SPLITS
 from orchestrator.analysis.replicates import FOLDS, SEEDS, common_folds, paired_over_folds, with_rows
@@ -72,7 +72,7 @@ class Terms:
 
     def faults(self, known_tasks: Collection[str]) -> list[str]:
         """Every fault of it, a sentence each."""
-        faults = []
+        faults = flag_faults("equalise", self.equalise)
         if self.split is not None:
             faults += name_faults("split to score on", self.split, SPLITS)
         if self.margin is not None and not (is_number(self.margin) and 0 < self.margin < math.inf):
@@ -82,7 +82,7 @@ class Terms:
         for task, number in (self.test_rows or {}).items():
             faults += [f"test_rows: {fault}" for fault in name_faults("task", task, known_tasks)]
             if not (is_whole(number) and number >= 1):
-                faults.append(f"test_rows: must be a whole number >= 1 for {task}, but got {number!r}")
+                faults.append(f"test_rows: must be a whole number >= 1 and below 1e308 for {task}, but got {number!r}")
         return faults
 
 
@@ -112,10 +112,13 @@ def group_faults(
         return [] if known else [f"{name}: {unknown_name('method of this sweep', group, methods)}"]
     if not isinstance(group, Mapping) or not group:
         return [f"{name}: must be the name of a method, or columns with their values, but got {group!r}"]
-    if unknown := [f"{name}: {unknown_name('column', column, columns)}" for column in group if column not in columns]:
+    if unknown := [f"{name}: {fault}" for column in group for fault in name_faults("column", column, columns)]:
         return unknown
     faults = []
     for column, values in _allowed(group).items():
+        if odd := [value for value in values if not (value is None or isinstance(value, str | int | float))]:
+            faults.append(f"{name}: {column} must be a value or a list of values, but got {odd[0]!r}")
+            continue
         there = sorted({c.value(column) for c in configurations} - {None})
         for value in values if there else ():
             if value in there:
@@ -128,6 +131,16 @@ def group_faults(
     if not faults and configurations and not _members(configurations, group):
         faults.append(f"{name}: no configuration of this sweep has all of {label(group)}")
     return faults
+
+
+def plain_group(group: Group) -> Group:
+    """A group whose values are Python's own, in lists where there are several, whatever array or series they came in."""
+    if not isinstance(group, Mapping):
+        return group
+    return {
+        column: list(map(_plain, value)) if is_several(value) and not isinstance(value, Mapping) else _plain(value)
+        for column, value in group.items()
+    }
 
 
 def pairings(
@@ -166,10 +179,13 @@ def _members(configurations: Sequence[Configuration], group: Group) -> list[Conf
 
 def _allowed(group: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The values that each column may have."""
-    return {
-        column: list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-        for column, value in group.items()
-    }
+    return {column: value if isinstance(value, list) else [value] for column, value in group.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy, or an array of no dimension, as Python's own."""
+    is_numpy = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim)
+    return value.item() if is_numpy else value
 
 
 def compare(
@@ -202,7 +218,11 @@ def compare_sides(
         differences.append(row["difference"])
     if not rows:
         return []
-    left_out = sorted({*a, *b} - set(both))
+    one, none = [], []
+    for task in sorted({*a, *b} - set(both)):
+        has_any = any(task in sides and sides[task].candidates for sides in (a, b))
+        (one if has_any else none).append(task)
+    left_out = {"only one side": one, "neither side": none}
     return [*rows, _over_tasks(rows, differences, names, terms, left_out)]
 
 
@@ -305,7 +325,7 @@ def _over_tasks(
     differences: Sequence[float | None],
     names: tuple[str, str],
     terms: Terms,
-    left_out: Sequence[str],
+    left_out: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     known = [difference for difference in differences if difference is not None]
     total: dict[str, Any] = {
@@ -340,8 +360,8 @@ def _over_tasks(
     notes = [_note(total, names)]
     if known and total["smallest_p"] > 0.05:
         notes.append(f"With {wording.plural(len(known), 'task')} no p-value can be below {total['smallest_p']:.3g}.")
-    if left_out:
-        notes.append(f"Left out, since only one side has completed trials there: {', '.join(left_out)}.")
+    for sides, tasks in left_out.items():
+        notes += [f"Left out, since {sides} has completed trials there: {', '.join(tasks)}."] if tasks else []
     return {**total, "note": " ".join(note for note in notes if note)}
 
 

@@ -57,8 +57,9 @@ class CurveRequest:
         ]
         if not faults and len({quantile_column(q) for q in self.quantiles}) < len(self.quantiles):
             faults.append(f"quantiles: must differ from each other, but got {self.quantiles!r}")
-        if self.normalize_to is not None and known_methods is not None:
-            found = name_faults("method of this sweep to normalize to", self.normalize_to, known_methods)
+        is_named = self.normalize_to is None or isinstance(self.normalize_to, str)
+        if self.normalize_to is not None and not (is_named and known_methods is None):
+            found = name_faults("method of this sweep to normalize to", self.normalize_to, known_methods or ())
             faults += [f"{fault}; or None for the scores themselves" for fault in found]
         if self.split is not None:
             faults += name_faults("split to score on", self.split, SPLITS)

@@ -6,6 +6,7 @@ that are asked about.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -55,8 +56,9 @@ def predictions_of_trials(
         faults.append(f"split: must be the name of one, but got {split!r}")
     if unnamed := [each for each in trial_ids if not isinstance(each, str)]:
         faults += [unknown_name("trial", each, rows) for each in unnamed]
-    for trial_id in dict.fromkeys(each for each in trial_ids if isinstance(each, str)):
-        if trial_ids.count(trial_id) > 1:
+    named = Counter(each for each in trial_ids if isinstance(each, str))
+    for trial_id, number in named.items():
+        if number > 1:
             faults.append(f"trial_ids: every trial must stand once, but {trial_id} stands twice")
         if trial_id in rows:
             status = TrialStatus(rows[trial_id]["status"])

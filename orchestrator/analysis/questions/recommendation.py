@@ -55,7 +55,7 @@ class Wish:
         if self.within is not None and not (is_number(self.within) and 0 <= self.within < math.inf):
             faults.append(f"within: must be a number >= 0 in the metric's unit, such as 0.01, but got {self.within!r}")
         if self.max_params is not None and not (is_whole(self.max_params) and self.max_params > 0):
-            faults.append(f"max_params: must be a whole number > 0, but got {self.max_params!r}")
+            faults.append(f"max_params: must be a whole number > 0 and below 1e308, but got {self.max_params!r}")
         faults += [f"prefer: {fault}" for fault in name_faults("preference", self.prefer, PREFERENCES)]
         return faults
 

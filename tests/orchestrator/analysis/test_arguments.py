@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from orchestrator.analysis.results import Results
 from trainables.faults import FaultsError
+
+_HUGE = 10**400  # more than a float holds
 
 FAULTY: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
     *(
@@ -51,6 +55,36 @@ FAULTY: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
     ("paired_differences", {"reference": ["adapter"]}, ("unknown method",)),
     ("ablation", {"trial_id": ["x"]}, ("unknown ablated trial",)),
     ("draw", {"figure": ["curve"]}, ("unknown figure",)),
+    ("draw", {"figure": "curve", "quantiles": ()}, ("quantiles: must be at least one",)),
+    (
+        "recommend",
+        {"within": _HUGE, "max_params": _HUGE},
+        ("within:", "max_params: must be a whole number > 0 and below"),
+    ),
+    ("recommend", {"within": Fraction(1, 3), "max_params": pd.NA}, ("within:", "max_params:")),
+    ("curve", {"quantiles": [Fraction(1, 3), pd.NA, _HUGE]}, ("got Fraction(1, 3)", "got <NA>", "got 1000")),
+    ("compare", {"a": "adapter", "b": {"adapter_size": pd.NA}}, ("b: adapter_size must be a value or a list",)),
+    ("compare", {"a": {"adapter_size": np.eye(2)}, "b": "adapter"}, ("a: adapter_size must be a value or a list",)),
+    ("compare", {"a": {"adapter_size": np.array([8, 9])}, "b": "adapter"}, ("unknown adapter_size of this sweep 9",)),
+    ("compare", {"a": {pd.NA: 1}, "b": "adapter"}, ("unknown column <NA>",)),
+    ("compare", {"a": "adapter", "b": "layernorm", "equalise": np.array([])}, ("equalise: must be true or false",)),
+    ("compare", {"a": "adapter", "b": "layernorm", "test_rows": {"trec": _HUGE}}, ("test_rows:",)),
+    ("comparisons", {"equalise": pd.NA}, ("equalise: must be true or false",)),
+    ("predictions_of", {"trial_ids": ["x", "x", pd.NA]}, ("unknown trial <NA>", "x stands twice", "unknown trial 'x'")),
+    ("paper", {"folder": b"x"}, ("folder: must be the path of a folder",)),
+    ("paper", {"folder": "\x00"}, ("folder: must be a folder that can be written",)),
+    *(
+        (question, {name: value}, (told,))
+        for value in (pd.NA, np.array(["task", "test"]), np.array([]), np.array([[1]]))
+        for question, name, told in (
+            ("score_table", "split", "unknown split"),
+            ("profile", "split", "unknown split"),
+            ("ranks", "split", "unknown split"),
+            ("robustness", "hyperparameter", "unknown hyperparameter"),
+        )
+    ),
+    *((question, {"per": ["task", pd.NA]}, ("column to group by <NA>",)) for question in ("best", "optimism")),
+    ("best", {"per": np.array(5)}, ("column to group by array(5)", "must contain 'task'")),
     ("predictions", {"trial_id": None, "split": ["test"]}, ("unknown trial None", "split:")),
     ("predictions_of", {"trial_ids": "x"}, ("unknown trial 'x'",)),
     ("predictions_of", {"trial_ids": 5}, ("unknown trial 5",)),
@@ -80,13 +114,35 @@ def test_what_cannot_be_asked_is_one_error_that_names_all_of_it(
         ("best", {"per": "task"}, {"per": ["task"]}),
         ("compare", {"margin": np.float32(0.5)}, {"margin": 0.5}),
         ("compare", {"test_rows": {"trec": np.int64(500)}}, {"test_rows": {"trec": 500}}),
+        *(
+            ("compare", {"b": {"adapter_size": sizes}}, {"b": {"adapter_size": [8, 64]}})
+            for sizes in (np.array([8, 64]), pd.Series([8, 64]), (8, 64), [np.int64(8), np.int64(64)])
+        ),
+        ("compare", {"b": {"adapter_size": np.array(8)}}, {"b": {"adapter_size": 8}}),
     ],
 )
 def test_numbers_of_numpy_and_single_names_are_taken(
     finished: Results, question: str, arguments: dict[str, Any], same: dict[str, Any]
 ) -> None:
     sides = {"a": "adapter", "b": "full_finetuning"} if question == "compare" else {}
-    assert getattr(finished, question)(**sides, **arguments).equals(getattr(finished, question)(**sides, **same))
+    found, expected = (getattr(finished, question)(**{**sides, **each}) for each in (arguments, same))
+    assert found.drop_columns("b").equals(expected.drop_columns("b")) if "b" in same else found.equals(expected)
+
+
+def test_values_of_a_side_may_come_from_a_generator_and_are_named_as_a_list(finished: Results) -> None:
+    sizes = {"method": "adapter", "adapter_size": (size for size in (8, 64))}
+    assert set(finished.compare(sizes, "layernorm")["a"].to_pylist()) == {"adapter, adapter_size [8, 64]"}
+
+
+@pytest.mark.parametrize("odd", [pd.NA, np.array([1, 2]), ["x", []]])
+def test_of_an_empty_sweep_what_is_no_name_is_refused_all_the_same(synthetic: Any, odd: Any) -> None:
+    empty = synthetic.results([])
+    for ask in (empty.points, empty.curve):
+        with pytest.raises(FaultsError, match="to normalize to"):
+            ask(normalize_to=odd)
+    with pytest.raises(FaultsError, match="unknown method of this sweep"):
+        empty.comparisons([odd])
+    assert not len(empty.curve(normalize_to="adapter"))
 
 
 def test_a_wish_that_no_known_size_can_fulfil_says_that_sizes_are_not_recorded(synthetic: Any) -> None:

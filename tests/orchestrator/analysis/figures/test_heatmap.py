@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.analysis import figures
+from trainables.faults import FaultsError
 
 Ablated = Callable[..., pa.Table]
 
@@ -78,3 +79,13 @@ def test_equal_heat_maps_are_equal_files(ablated: Ablated) -> None:
     one, two = (figures.render(figures.ablation_figure(ablated()), "svg") for _ in range(2))
     assert one == two
     assert ElementTree.fromstring(one).tag.endswith("svg")
+
+
+def test_it_shows_one_ablation_and_not_none_or_several(ablated: Ablated, synthetic: Any) -> None:
+    both = pa.concat_tables([ablated(), ablated("trec")])
+    with pytest.raises(FaultsError, match="but got 2; name one with trial_id"):
+        synthetic.results(synthetic.rows(), ablations=both).draw("ablation")
+    with pytest.raises(FaultsError, match="no trial has been ablated"):
+        synthetic.results([]).draw("ablation")
+    one = both["trial_id"][0].as_py()
+    assert synthetic.results(synthetic.rows(), ablations=both).draw("ablation", trial_id=one)

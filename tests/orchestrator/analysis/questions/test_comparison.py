@@ -148,6 +148,17 @@ def test_tasks_that_one_side_lacks_are_left_out_and_named(synthetic: Any) -> Non
     assert (len(nothing), nothing.schema) == (0, SCHEMA)
 
 
+def test_a_task_on_which_both_sides_only_failed_is_said_to_lack_both(synthetic: Any) -> None:
+    failed = [
+        synthetic.fail(row)
+        for options, scores in ((ADAPTER, A), (FULL, B))
+        for row in synthetic.scored(options, scores, task="sst2")
+    ]
+    rows = [*synthetic.scored(ADAPTER, A), *synthetic.scored(FULL, B), *failed]
+    *_, total = synthetic.results(rows).compare("adapter", "full_finetuning").to_pylist()
+    assert "Left out, since neither side has completed trials there: sst2." in total["note"]
+
+
 def test_with_one_seed_there_is_a_difference_and_no_interval(synthetic: Any) -> None:
     results = synthetic.results([*synthetic.scored(ADAPTER, [0.9]), *synthetic.scored(FULL, [0.8])])
     row = results.compare("adapter", "full_finetuning", margin=0.01).to_pylist()[0]
