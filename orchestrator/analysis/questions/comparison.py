@@ -134,7 +134,7 @@ def group_faults(
 
 
 def plain_group(group: Group) -> Group:
-    """A group whose values are Python's own, in lists where there are several, whatever array or series they came in."""
+    """A group whose values are Python's own, several in a list, whatever array or series they came in."""
     if not isinstance(group, Mapping):
         return group
     return {
@@ -218,7 +218,8 @@ def compare_sides(
         differences.append(row["difference"])
     if not rows:
         return []
-    one, none = [], []
+    one: list[str] = []
+    none: list[str] = []
     for task in sorted({*a, *b} - set(both)):
         has_any = any(task in sides and sides[task].candidates for sides in (a, b))
         (one if has_any else none).append(task)
