@@ -3,7 +3,7 @@
 17,000 trials: 17 tasks x 1,000 configurations drawn at random x 1 seed, most of them pruned early.
 
 The space is Table 5's, item by item; what stands for the paper's embedding modules (item 1) and optimizers is said in
-`trainables/methods/no_bert.py`. The wide tower's learning rate is searched as a multiple of the deep tower's. How long
+`trainables/methods/no_bert/`. The wide tower's learning rate is searched as a multiple of the deep tower's. How long
 a configuration trains (item 21, the number of samples) is left to successive halving: after 1, 3 and 9 epochs the best
 third of a task goes on. The paper's search tried over ten thousand models a task on thirty machines for a week; as in
 the paper the model that is best on the validation set is reported, a single one. On two cores a task takes minutes:

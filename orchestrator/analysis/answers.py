@@ -305,7 +305,7 @@ def _expected(results: Results, expected: pa.Table) -> list[Block]:
 def _searches(results: Results) -> pa.Table:
     """Expected validation performance where at least two methods have something to choose from."""
     expected = results.expected_validation()
-    searched = expected.filter(pc.greater(expected["num_configs_tried"], 1))
+    searched = expected.filter(pc.greater(expected["num_configs_completed"], 1))
     return expected if len(searched.group_by(["backbone", "method"]).aggregate([])) > 1 else expected.slice(0, 0)
 
 

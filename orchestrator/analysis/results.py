@@ -599,9 +599,10 @@ class Results:
         were tried with unequal budgets: read them at the same n, or at the same seconds. Where others were pruned or
         failed, that is said (`orchestrator.analysis.missing.missing_of`): those that are left are better than a draw.
 
-        Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_tried; engine_seconds, what n
-        configurations with all their seeds take on average; expected_validation; expected_score, on the split, of the
-        one that is best on validation. Arguments and errors as in `score_table`.
+        Columns: task, backbone, method, metric, split; num_configs, n, of num_configs_completed; num_configs_tried,
+        those without a completed trial included, as in `best`; engine_seconds, what n configurations with all their
+        seeds take on average; expected_validation; expected_score, on the split, of the one that is best on validation.
+        Arguments and errors as in `score_table`.
         """
         split = self._check_split("expected_validation", split)
         return expected_validation(self._configurations, split)

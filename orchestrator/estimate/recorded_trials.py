@@ -12,7 +12,7 @@ from orchestrator.estimate.recorded_throughput import Place, place_of, recorded_
 from orchestrator.estimate.timed_trials import TimedTrials
 from orchestrator.planning.plan import PlannedTrial, SweepPlan, planned_from_table, remaining
 from orchestrator.record import TrialRecord, TrialStatus
-from orchestrator.spec.spec import SweepSpec, SweepSpecError, parse_leniently
+from orchestrator.spec.spec import SweepSpec, parse_spec
 from orchestrator.store import Store
 from trainables.estimate.throughput import (
     CARRIED_OVER_ERROR,
@@ -44,9 +44,7 @@ def recorded_sweep(store: Store, earlier: Sequence[Store] = (), sweep: str | Non
 
     `earlier` are stores whose records count too. Raises `FaultsError` where no record tells how long a trial takes.
     """
-    spec, faults = parse_leniently(json.loads(store.spec_json(sweep)))
-    if faults:
-        raise SweepSpecError(f"sweep {spec.name}", faults)
+    spec = parse_spec(json.loads(store.spec_json(sweep)))
     planned = planned_from_table(store.plan_table(spec.name))
     trials = remaining(SweepPlan(spec=spec, trials=tuple(planned)), ())
     known = {trial.trial_id: trial for each in earlier for trial in planned_from_table(each.plan_table())}

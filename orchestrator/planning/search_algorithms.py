@@ -3,7 +3,7 @@
 An algorithm either lists its configurations, and all trials are known before the first one trains (`Enumerated`), or
 it is a sampler of Optuna's, which is asked for one configuration after another and told what they were worth
 (`Sampled`). To add one, write its entry here; the contract test of all algorithms runs over it the moment it exists.
-Optuna itself is imported by `orchestrator.scheduling.samplers` alone, so an entry names the sampler and its settings.
+Optuna's samplers are imported by `orchestrator.scheduling.samplers` alone, so an entry names one and its settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The one door to Optuna: the searcher of one task and method, Ray Tune's OptunaSearch with one of Optuna's samplers.
+"""The searcher of one task and method: Ray Tune's OptunaSearch with one of Optuna's samplers.
+
+The first of two doors to Optuna; the other is `orchestrator.analysis.statistics.importance`, which may not know Ray.
 
 A searcher proposes points of a space and is told what they are worth. Which samplers there are, and how they are set,
 is said in `orchestrator/planning/search_algorithms.py`; here they are made.

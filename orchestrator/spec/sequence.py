@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.spec.spec import SweepSpec, parse_leniently, plain_copy, unknown_key
+from trainables.discovery import plugins_declaring
 from trainables.faults import unknown_name
-
-# Methods that change the backbone's own weights by default are one model that goes on from task to task.
-CHANGE_THE_BACKBONE = ("full_finetuning", "top_layers")
 
 _OF_A_SWEEP = ("name", "backbone", "tasks", "seeds", "space", "methods")
 _OWN = ("sequential", "max_train_rows", "max_evaluation_rows", "shuffle")
@@ -83,7 +81,8 @@ def parse_sequence(values: Any) -> tuple[SequenceSpec, list[str]]:
         faults.append(f"shuffle: must be true or false, but got {shuffle!r}")
     sequential = own.get("sequential")
     if sequential is None:
-        sequential = [method for method in methods if method in CHANGE_THE_BACKBONE]
+        go_on = plugins_declaring("trainables.methods", "GOES_ON", True)
+        sequential = [method for method in methods if method in go_on]
     if isinstance(sequential, str):
         sequential = [sequential]
     if not isinstance(sequential, list) or not all(isinstance(method, str) for method in sequential):

@@ -257,7 +257,7 @@ def parse_spec(values: Any) -> SweepSpec:
     """Read a spec from plain values. Raises `SweepSpecError` holding every fault of its shape."""
     spec, faults = parse_leniently(values)
     if faults:
-        raise SweepSpecError("sweep", faults)
+        raise SweepSpecError(f"sweep {spec.name}", faults)
     return spec
 
 

@@ -92,6 +92,10 @@ class Method(Protocol):
     - `ON_ANY_MODEL = True`, where it needs to know nothing of what is inside a backbone, and so works on those that
       transformers' own classes compute;
     - `USES_BACKBONE = False`, where what it computes does not depend on the backbone;
+    - `ADDS_NOTHING = True`, where the adapted encoder has the backbone's parameters and no others, so that its size is
+      the backbone's;
+    - `GOES_ON = True`, where what it trains is the backbone's own layers, so that of tasks one after another it is one
+      model that goes on, unless a sequence says otherwise. These three are read without importing the file;
     - `tokenize(task, options, max_length)`, a task's splits as it reads them, where that is not as the backbone does;
     - `REFERENCES`, the options that name files or folders, and `references(options)`, the paths that are read for each.
       What those hold identifies a trial, not where they lie; `contents(options)` says what that is, where it is not

@@ -12,6 +12,8 @@ from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
 ON_ANY_MODEL = True
+ADDS_NOTHING = True
+GOES_ON = True
 
 
 @dataclass(frozen=True, kw_only=True)

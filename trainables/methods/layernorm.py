@@ -10,6 +10,8 @@ import torch
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
+ADDS_NOTHING = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

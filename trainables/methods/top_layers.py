@@ -18,6 +18,9 @@ from trainables.methods import ALONE, Alone
 from trainables.nn.encoder import Encoder
 from trainables.nn.encoder_shape import EncoderShape
 
+ADDS_NOTHING = True
+GOES_ON = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

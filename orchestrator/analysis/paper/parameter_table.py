@@ -24,11 +24,11 @@ from orchestrator.analysis.reported import Method, gaps, method_names, methods_o
 from orchestrator.analysis.statistics import intervals
 from orchestrator.analysis.text import wording
 from trainables.config import HYPERPARAMETERS
+from trainables.discovery import plugins_declaring
 
 CHOSEN_PER_TASK = "chosen per task"
 _WHOLE = "full_finetuning"
-WITHOUT_BACKBONE = ("no_bert",)  # what their modules have as USES_BACKBONE, which a report does without torch
-_ADD_NOTHING = (_WHOLE, "top_layers", "layernorm")  # the size of such a model without its head is the backbone's
+_METHODS = "trainables.methods"
 
 _TABLE = {
     **dict.fromkeys(("backbone", "method", "size"), pa.string()),
@@ -59,12 +59,13 @@ def backbone_sizes(trials: pa.Table) -> dict[str, BackboneSize]:
     names = ("backbone", "method", "trained_params", "trained_params_without_head", "total_params", "provenance")
     said: dict[str, dict[str, int]] = {}
     counted: dict[str, dict[bool, int]] = {}
+    add_nothing = plugins_declaring(_METHODS, "ADDS_NOTHING", True)
     for row in trials.select(names).to_pylist():
         own, backbone = said.setdefault(row["backbone"], {}), row["backbone"]
         for name in ("backbone_params", "encoder_params"):
             if text := (row["provenance"] or {}).get(name):
                 own[name] = int(text)
-        if row["method"] in _ADD_NOTHING and None not in (row["trained_params"], row["total_params"]):
+        if row["method"] in add_nothing and None not in (row["trained_params"], row["total_params"]):
             is_whole = row["method"] == _WHOLE
             size = row["total_params"] - row["trained_params"] + row["trained_params_without_head"]
             of_backbone = counted.setdefault(backbone, {})
@@ -132,6 +133,7 @@ def _row(chosen: Mapping[str, Configuration], split_of: Mapping[str, str], size:
     counted = [number for number in trained if number is not None]
     if len(counted) < len(trained):
         return row
+    without_backbone = plugins_declaring(_METHODS, "USES_BACKBONE", False)
     row["trained_params_all_tasks"] = sum(counted)
     row["trained_params_per_task"] = sum(counted) / len(counted)
     for suffix, whole in (("", size.whole), ("_of_encoder", size.encoder)):
@@ -139,7 +141,7 @@ def _row(chosen: Mapping[str, Configuration], split_of: Mapping[str, str], size:
             # What trains the embeddings too trains more than the encoder; it is the whole of it.
             shares = [min(number / whole, 1.0) for number in counted]
             row[f"total_multiple{suffix}"] = total_multiple(shares)
-            if {configuration.method for configuration in chosen.values()} <= {*WITHOUT_BACKBONE}:
+            if {configuration.method for configuration in chosen.values()} <= without_backbone:
                 own = [_without_head(configuration) for configuration in chosen.values()]
                 known = [number for number in own if number is not None]
                 row[f"total_multiple{suffix}"] = sum(known) / whole if len(known) == len(own) else None

@@ -16,7 +16,7 @@ from orchestrator.analysis.text import wording
 _EXPECTED = pa.schema(
     {
         **dict.fromkeys(("task", "backbone", "method", "metric", "split"), pa.string()),
-        **dict.fromkeys(("num_configs", "num_configs_tried"), pa.int64()),
+        **dict.fromkeys(("num_configs", "num_configs_completed", "num_configs_tried"), pa.int64()),
         **dict.fromkeys(("engine_seconds", "expected_validation", "expected_score"), pa.float64()),
     }
 )
@@ -52,7 +52,8 @@ def expected_validation(configurations: Sequence[Configuration], split: str | No
                     **{"task": task, "backbone": backbone, "method": name, "metric": metric},
                     "split": split_of[task],
                     "num_configs": budget,
-                    "num_configs_tried": len(scored),
+                    "num_configs_completed": len(scored),
+                    "num_configs_tried": len(group),
                     "engine_seconds": None if each is None else budget * each,
                     "expected_validation": float(found[place]),
                     "expected_score": None if expected is None else float(expected[place]),

@@ -20,11 +20,6 @@ def percentiles(scores: npt.ArrayLike, quantiles: Sequence[float]) -> list[float
     return [float(value) for value in np.quantile(vector(scores), quantiles, method="linear")]
 
 
-def mean_of_tasks(scores: ScoresByTask) -> float:
-    """The mean over tasks of each task's mean over seeds, so that every task weighs the same."""
-    return float(np.mean([task.mean() for task in by_task(scores)]))
-
-
 def interquartile_mean(scores: ScoresByTask) -> float:
     """The mean of the middle half of all scores, of all tasks and seeds together.
 

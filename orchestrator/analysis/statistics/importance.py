@@ -1,4 +1,7 @@
-"""Which hyperparameters the score depends on: functional analysis of variance, through Optuna."""
+"""Which hyperparameters the score depends on: functional analysis of variance, through Optuna.
+
+The second of two doors to Optuna: the other, `orchestrator.scheduling.samplers`, is above this room and comes with Ray.
+"""
 
 from __future__ import annotations
 

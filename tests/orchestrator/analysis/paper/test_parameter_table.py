@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.analysis.missing import missing_of
-from orchestrator.analysis.paper.parameter_table import WITHOUT_BACKBONE, total_multiple
+from orchestrator.analysis.paper.parameter_table import total_multiple
 from tests.orchestrator.analysis.large_sweep import PROVENANCE, TASKS, large_results, large_rows
 
 WHOLE, ENCODER, HEAD = 335_141_888, 302_309_376, 2_050
@@ -99,10 +100,20 @@ def test_a_method_without_a_backbone_has_models_of_its_own_and_nothing_beside_th
     assert row["trained_params_all_tasks"] == 2_000_000
 
 
-def test_those_without_a_backbone_are_named_by_their_modules_too() -> None:
-    from trainables.methods import method_names, uses_backbone
+def test_what_a_method_s_own_file_says_of_it_is_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainables.methods
 
-    assert set(WITHOUT_BACKBONE) == {name for name in method_names() if not uses_backbone(name)}
+    (tmp_path / "words_alone.py").write_text("USES_BACKBONE = False\n")
+    folders = trainables.methods.__spec__.submodule_search_locations
+    monkeypatch.setattr(trainables.methods.__spec__, "submodule_search_locations", [*folders, str(tmp_path)])
+    body, head = 3_000_000, 1_538
+    rows = [
+        {**row, "method": "words_alone", "trained_params": body + head, "trained_params_without_head": body}
+        | {"total_params": body + head}
+        for row in large_rows(TASKS[:2], ("layernorm",))
+    ]
+    [row] = large_results(rows).parameter_table().to_pylist()
+    assert row["total_multiple"] == pytest.approx(2 * body / row["backbone_params"])
 
 
 def test_a_row_that_lacks_tasks_has_no_average_to_compare() -> None:

@@ -47,6 +47,8 @@ def test_what_was_pruned_is_named_since_the_rest_is_no_fair_draw(synthetic: Any)
     options = [{"method": "adapter", "adapter_size": 8, "learning_rate": rate} for rate in (1e-4, 3e-4, 1e-3)]
     first, second, third = (synthetic.scored(each, [0.8]) for each in options)
     pruned = {**synthetic.fail(third[0]), "status": "pruned"}
-    table = synthetic.results([*first, *second, pruned]).expected_validation()
-    assert {row["num_configs_tried"] for row in table.to_pylist()} == {2}
+    results = synthetic.results([*first, *second, pruned])
+    table = results.expected_validation()
+    assert {(row["num_configs_completed"], row["num_configs_tried"]) for row in table.to_pylist()} == {(2, 3)}
+    assert results.best()["num_configs_tried"].to_pylist() == [3]
     assert missing_of(table) == ["adapter: 1 configuration without a completed trial, so of the others alone"]

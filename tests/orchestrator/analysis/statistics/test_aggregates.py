@@ -35,7 +35,6 @@ def test_a_quantile_outside_zero_and_one_is_refused() -> None:
 def test_the_aggregates_are_those_of_rliable(golden: dict[str, Any]) -> None:
     first, second = golden["first"], golden["second"]
     assert aggregates.interquartile_mean(first) == pytest.approx(golden["iqm"], abs=1e-12)
-    assert aggregates.mean_of_tasks(first) == pytest.approx(golden["mean"], abs=1e-12)
     assert aggregates.probability_of_improvement(first, second) == pytest.approx(golden["poi"], abs=1e-12)
     assert aggregates.performance_profile(first, golden["taus"]) == pytest.approx(golden["profile"], abs=1e-12)
 
