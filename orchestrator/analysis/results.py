@@ -349,7 +349,8 @@ class Results:
         With several backbones, on each of them; the correction is over all these pairs.
         `methods` names those to compare, in the order of the pairs; by default all, by name. Beside the columns of
         `compare` stands p_holm, the p-value adjusted for the number of pairs: at most alpha in all pairs that truly
-        differ, with a chance of at most alpha that any does not. A pair without a task in common has no row.
+        differ, with a chance of at most alpha that any does not. A pair without a task in common has no row. Raises
+        `FaultsError` on an unknown method or split, and where fewer than two methods are named.
         """
         known = sorted({c.method for c in self._configurations})
         chosen = known if methods is None else as_list(methods)
@@ -673,7 +674,8 @@ class Results:
         Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
         `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`, `forest` shows
         `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not have
-        is said in it. Raises `FaultsError` on an unknown name.
+        is said in it. Raises `FaultsError` on an unknown name, where that method does, and where the table holds nothing
+        that the figure could show, as a curve without quantiles or no ablation.
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without
 
