@@ -674,8 +674,8 @@ class Results:
         Its table is that of the method of `Results` with the same name, which takes the arguments: `tasks` shows
         `points`, `slices` and `parallel_coordinates` show `tried`, `pareto` shows `trade_off`, `forest` shows
         `paired_differences` and `critical_difference` shows `ranks`. What the figure needs and the sweep does not have
-        is said in it. Raises `FaultsError` on an unknown name, where that method does, and where the table holds nothing
-        that the figure could show, as a curve without quantiles or no ablation.
+        is said in it. Raises `FaultsError` on an unknown name, where that method does, and where the table has nothing
+        that the figure could show: a curve without quantiles, or no ablation or several.
         """
         from orchestrator.analysis import figures  # matplotlib, which asking does without
 
