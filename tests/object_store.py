@@ -61,6 +61,27 @@ def make_listener(application: Any, port: int = 0) -> Any:
 
 
 @contextlib.contextmanager
+def refusing() -> Iterator[ObjectStore]:
+    """An object store that knows nobody's key, for a block."""
+    words = "The AWS Access Key Id you provided does not exist in our records."
+    body = f"<?xml version='1.0'?><Error><Code>InvalidAccessKeyId</Code><Message>{words}</Message></Error>".encode()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    server = make_listener(application)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield ObjectStore(f"127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
 def serving() -> Iterator[ObjectStore]:
     """An empty object store for a block. The environment must hold `KEYS` for its clients."""
     import boto3

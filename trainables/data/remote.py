@@ -72,7 +72,7 @@ def _told(what: str, shown: str) -> Iterator[None]:
     try:
         yield
     except Exception as fault:  # every storage's client has errors of its own
-        reason = " ".join(str(fault).split())[:300] or type(fault).__name__
+        reason = " ".join(str(fault).split())[:300].rstrip(".") or type(fault).__name__
         kind = "folder" if what == "backbone" else "folder or a file"
         is_bucket = shown.startswith(tuple(f"{scheme}://" for scheme in _BUCKETS))
         remedy = ". Credentials come from the environment or the machine's identity" if is_bucket else ""

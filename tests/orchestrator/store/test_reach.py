@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+import adaptune
 from orchestrator.store import Store, reach
+from tests.object_store import KEYS, refusing
+from trainables import tasks
+from trainables.backbones.loading import describe_backbone
 from trainables.faults import FaultsError
 
 URIS = {"abfs://container@account.blob.core.windows.net/path": "az login", "gs://bucket/path": "gcloud auth"}
@@ -54,3 +59,21 @@ def test_of_other_places_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(reach, "_PROBE", "raise SystemExit(1)")
     assert reach.reach_faults("s3://bucket/path") == []
     assert reach.reach_faults("/data/store") == []
+
+
+ASKED: dict[str, tuple[Callable[[str], Any], str]] = {
+    "a store to write": (lambda uri: Store(uri).lock().__enter__(), "must be writable.*InvalidAccessKeyId"),
+    "a store to read": (adaptune.load_results, "must be readable.*ACCESS_DENIED"),
+    "a task": (tasks.load, "must be a folder or a file that can be read.*Credentials come from the environment"),
+    "a backbone": (describe_backbone, "must be a folder that can be read.*Credentials come from the environment"),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_a_wrong_key_is_one_fault_of_whatever_is_asked_for(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    ask, said = ASKED[what]
+    with refusing() as bucket, pytest.raises(FaultsError, match=said) as refusal:
+        ask(bucket.uri("x"))
+    assert len(refusal.value.faults) == 1
