@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_trials_have_the_ids_of_the_same_folder_here_and_other_ones_once_it_has_
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[-1] ^= 1  # as long as before
     (other / "model.safetensors").write_bytes(weights)
+    time.sleep(1.1)  # buckets tell by the second when a file was written
     put(bucket, prefix, {"model.safetensors": bytes(weights)})
     assert first != ids(uri)
     assert ids(uri) == ids(str(other))
@@ -170,6 +172,7 @@ def test_a_trial_and_its_saved_adapter_find_it_and_refuse_another(
     assert len(predictor.predict(["a text"])) == 1
     weights = bytearray((tiny_bert / "model.safetensors").read_bytes())
     weights[-1] ^= 1
+    time.sleep(1.1)  # buckets tell by the second when a file was written
     put(bucket, prefix, {"model.safetensors": bytes(weights)})
     with pytest.raises(FaultsError, match="an adapter fits only the weights it was trained on"):
         trainables.load(saved)

@@ -213,7 +213,7 @@ def test_what_a_step_made_is_gone_before_it_is_taken_again(
 
     monkeypatch.setattr(Pack, "train_slice", train_slice)
     if held_graphs:
-        monkeypatch.setattr(pack, "captured", types.SimpleNamespace(forget=lambda: len(left) == 1))
+        monkeypatch.setattr(pack, "captured", types.SimpleNamespace(make_room=lambda: len(left) == 1))
     pack.step()
     assert left == ([0, 0] if held_graphs else [0, 0, 0])
     assert [trial.step for trial in pack.trials] == [1, 1]
