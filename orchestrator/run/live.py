@@ -131,16 +131,14 @@ class LiveProgress(ABC):
     def storage_failing(self, reason: str, waiting: int) -> None:
         if not self._lacks_storage:
             self._lacks_storage = True
-            trials = wording.plural(waiting, "trained trial")
-            self.say(
-                f"The store cannot be written: {reason}. The sweep waits, holding {trials} to record, and continues "
-                "when it can."
-            )
+            used = "written" if waiting else "used"
+            held = f", holding {wording.plural(waiting, 'trained trial')} to record," if waiting else ""
+            self.say(f"The store cannot be {used}: {reason}. The sweep waits{held} and continues when it can.")
 
     def storage_back(self) -> None:
         if self._lacks_storage:
             self._lacks_storage = False
-            self.say("The store can be written again: nothing was lost, and the sweep goes on.")
+            self.say("The store can be used again: nothing was lost, and the sweep goes on.")
 
     def _done(self) -> int:
         """Trials that have ended for good; a cancelled one will be tried again."""

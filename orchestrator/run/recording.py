@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from orchestrator.engine_status import EngineStatus
 from orchestrator.planning.plan import PlannedTrial
 from orchestrator.record import TrialRecord, TrialStatus
 from orchestrator.run.winners import Winners
 from orchestrator.secrets import masked
-from orchestrator.store import Store, TrialPredictions
+from orchestrator.store import Store, StoreLockedError, TrialPredictions
 from trainables.faults import FaultsError
 from trainables.outcome import EpochReport, WeightFiles
 from trainables.predictions import Predictions
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from orchestrator.tracking import Tracker
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Between two notes in the store of what the engines are doing.
 NOTE_EVERY_S = 5.0
@@ -57,10 +59,10 @@ class Progress(Protocol):
     def trial_ended(self, record: TrialRecord) -> None: ...
 
     def storage_failing(self, reason: str, waiting: int) -> None:
-        """The storage refuses what has to be written, so the sweep waits; `waiting` trained trials have no record."""
+        """The storage refuses what is asked of it, so the sweep waits; `waiting` trained trials have no record."""
 
     def storage_back(self) -> None:
-        """What waited has been written, and the sweep goes on."""
+        """The storage does what it is asked again, what waited has been written, and the sweep goes on."""
 
 
 class Silent:
@@ -341,23 +343,37 @@ class Recording:
 
     def _write(self, write: Callable[[], None]) -> bool:
         """Write, however long the storage refuses it; False where the user asked for the end before it took it."""
+        try:
+            self.wait_for(write)
+        except OSError:
+            return False
+        return True
+
+    def wait_for(self, use: Callable[[], T]) -> T:
+        """Use the store, again and again while its storage fails, and give what comes of it.
+
+        What the storage raises, or a `FaultsError` that came of it, is raised where the user asked for the end.
+        """
         wait_s = self._first_wait_s
         while True:
             try:
-                write()
-            except OSError as error:
+                given = use()
+            except (OSError, FaultsError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                if not isinstance(cause, OSError) or isinstance(error, StoreLockedError):
+                    raise
                 if not self._is_failing:
                     self._is_failing = True
-                    self._progress.storage_failing(_first_line(error), len(self._waiting))
+                    self._progress.storage_failing(_first_line(cause), len(self._waiting))
                 if self._has_been_interrupted():
-                    return False
-                self._wait(wait_s)
-                wait_s = min(2 * wait_s, self._longest_wait_s)
+                    raise
             else:
                 if self._is_failing:
                     self._is_failing = False
                     self._progress.storage_back()
-                return True
+                return given
+            self._wait(wait_s)
+            wait_s = min(2 * wait_s, self._longest_wait_s)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds

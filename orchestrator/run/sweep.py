@@ -255,7 +255,7 @@ def execute(
             is_complete = early_end is None and source.is_exhausted()
             driver.settle_weights(is_complete=is_complete)
             try:
-                results = _settle(store, name, is_complete=is_complete)
+                results = driver.wait_for(lambda: _settle(store, name, is_complete=is_complete))
             except FaultsError as error:
                 if early_end is None or early_end.signal is None:
                     raise
@@ -267,7 +267,7 @@ def execute(
                 driver.tracker.show_best(results.best(per=("task",)).to_pylist())
                 driver.tracker.log_artifacts(folder, "report")
                 if is_complete and winners is not None and plan.spec.log_models:
-                    driver.tracker.show_models(winner_models(plan, store, winners))
+                    driver.tracker.show_models(driver.wait_for(lambda: winner_models(plan, store, winners)))
                 driver.tracker.close(end, known)  # within the folder's life: the report is read here
         except StoreLockedError:  # the store, its notes and its runs in MLflow are another driver's now
             driver.leave_tracker()

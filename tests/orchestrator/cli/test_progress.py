@@ -133,5 +133,5 @@ def test_it_says_once_that_the_store_cannot_be_written_and_once_that_it_can(
     assert "waiting for the store" in panel(progress)
     for _ in range(2):
         progress.storage_back()
-    assert log.getvalue().count("The store can be written again") == 1
+    assert log.getvalue().count("The store can be used again") == 1
     assert "waiting" not in panel(progress)

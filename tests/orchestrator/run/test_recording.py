@@ -23,6 +23,7 @@ from orchestrator.store import Store, StoreLockedError
 from orchestrator.store.segments import Segments
 from tests.factories import STARTED_AT, records_of
 from tests.predicted import of_trial
+from trainables.faults import FaultsError
 
 
 class Watched(Silent):
@@ -187,6 +188,53 @@ def test_a_full_disk_makes_the_sweep_wait_until_there_is_room(
     assert sweep.stored() == ids
     assert sweep.progress.told[2:] == ["back", *ids[1:]]
     assert all(file.stat().st_size for file in (small_disk.place / "store" / "trials").glob("part-*"))
+
+
+class Reads:
+    """Whose first answers are errors."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    def __call__(self) -> str:
+        if self._errors:
+            error = self._errors.pop(0)
+            raise error from getattr(error, "came_of", None)
+        return "read"
+
+
+def unreadable() -> FaultsError:
+    error = FaultsError("store", ["the store must be readable"])
+    error.came_of = OSError("no route to the bucket")  # type: ignore[attr-defined]
+    return error
+
+
+class TestReadingWhatCameOfASweep:
+    def test_waits_while_the_storage_is_away(self, start: Callable[..., Sweep], tmp_path: Path) -> None:
+        sweep = start(tmp_path)
+        assert sweep.driver.wait_for(Reads(unreadable(), OSError("still away"))) == "read"
+        assert sweep.progress.told == [("no route to the bucket", 0), "back"]
+
+    @pytest.mark.parametrize(
+        "error", [FaultsError("store", ["it is damaged"]), StoreLockedError("store", ["another driver has it"])]
+    )
+    def test_does_not_wait_for_what_no_waiting_mends(
+        self, start: Callable[..., Sweep], tmp_path: Path, error: FaultsError
+    ) -> None:
+        sweep = start(tmp_path)
+        with pytest.raises(type(error)) as raised:
+            sweep.driver.wait_for(Reads(error))
+        assert raised.value is error
+        assert sweep.progress.told == []
+
+    def test_ends_with_what_the_storage_said_where_the_user_asked_for_the_end(
+        self, start: Callable[..., Sweep], tmp_path: Path
+    ) -> None:
+        sweep = start(tmp_path)
+        sweep.driver.is_interrupted = lambda: True
+        with pytest.raises(FaultsError, match="must be readable"):
+            sweep.driver.wait_for(Reads(unreadable(), unreadable()))
+        assert sweep.progress.told == [("no route to the bucket", 0)]
 
 
 class TestAnInterruptWhileTheStorageFails:
