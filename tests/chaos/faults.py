@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ def _fill_disk(scene: Scene) -> bool:
 
 
 def _tear_segment(scene: Scene) -> bool:
-    """Leave half a segment in the store, and half of one that was never finished."""
+    """Leave half a segment in the store, and half of one that was never finished; not while the disk is full."""
     assert isinstance(scene.store, Path)
     segments = sorted((scene.store / "trials").glob("part-*.parquet"))
     if not segments:
@@ -160,8 +161,17 @@ def _tear_segment(scene: Scene) -> bool:
     content = segments[-1].read_bytes()
     half, number = content[: len(content) // 2], int(segments[-1].name.split("-")[1])
     folder = scene.store / "trials"
-    (folder / f"part-{number + 1:08d}-{TORN}.parquet").write_bytes(half)
-    (folder / f".part-{number + 2:08d}-{TORN}.parquet.00000000.tmp").write_bytes(half)
+    torn = folder / f"part-{number + 1:08d}-{TORN}.parquet"
+    unfinished = folder / f".part-{number + 2:08d}-{TORN}.parquet.00000000.tmp"
+    try:
+        torn.write_bytes(half)
+        unfinished.write_bytes(half)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        for file in (torn, unfinished):
+            file.unlink(missing_ok=True)
+        return False
     return True
 
 
