@@ -91,8 +91,9 @@ def test_where_the_head_has_no_cores_a_sweep_waits_for_a_node_with_a_gpu(
         "name": "none-at-first",
         "backbone": str(small_backbone),
         "tasks": [str(write_task())],
+        "seeds": [0],
         "space": {"num_epochs": 2, "learning_rate": {"grid": [1e-4, 1e-3, 1e-2]}},
-        "methods": ["adapter"],
+        "methods": [{"adapter": {"adapter_size": 2}}],
     }
     with cloud_of(version, head_cpus=0, gpus=1) as cloud:
         answer = train(cloud, values, tmp_path)
