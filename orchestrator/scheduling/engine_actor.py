@@ -403,12 +403,13 @@ def _in_ray(weights: WeightFiles) -> WeightFiles | None:
 def _gpu_fault(device: str | None) -> str | None:
     """What is to be said of an engine on a CPU where Ray gave it a GPU, or where torch sees one that Ray does not."""
     import ray
-    import torch
+
+    from trainables.device.hardware import gpus_seen, is_built_for_gpus  # here: only an engine's process pays for torch
 
     if device is None and ray.is_initialized() and ray.get_gpu_ids():
-        why = "torch has no CUDA" if torch.version.cuda is None else "torch cannot use it: its driver may be too old"
+        why = "torch cannot use it: its driver may be too old" if is_built_for_gpus() else "torch has no CUDA"
         return f"was given a GPU by Ray, but {why}; it trains on the CPU, many times slower"
-    if device == "cpu" and (count := torch.cuda.device_count()):
+    if device == "cpu" and (count := gpus_seen()):
         seen = f"{count} GPUs" if count > 1 else "a GPU"
         return f"trains on the CPU, though torch sees {seen} there: start Ray with --num-gpus={count} on that node"
     return None

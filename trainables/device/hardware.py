@@ -73,6 +73,16 @@ def describe_devices() -> list[str]:
     ]
 
 
+def gpus_seen() -> int:
+    """How many GPUs torch sees and can use."""
+    return torch.cuda.device_count()
+
+
+def is_built_for_gpus() -> bool:
+    """Whether this torch could use a GPU, were there one and a driver for it."""
+    return torch.backends.cuda.is_built()
+
+
 def num_cores() -> int:
     """The CPU cores of this machine, or of its container where that is given the time of fewer."""
     cores, given = os.cpu_count() or 1, container.num_cpus()
@@ -81,4 +91,4 @@ def num_cores() -> int:
 
 def count_devices() -> int:
     """How many engines this machine would run: one a GPU, or one a CPU core."""
-    return torch.cuda.device_count() or num_cores()
+    return gpus_seen() or num_cores()

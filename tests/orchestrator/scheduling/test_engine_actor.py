@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from orchestrator.engine_status import EngineStatus
+from orchestrator.scheduling import engine_actor
 from orchestrator.scheduling.engine_actor import EngineActor, EngineLeavesError, EngineLostError
 from tests.factories import epoch_report, outcome, trial_config
 from trainables.config import TrialConfig
@@ -358,3 +359,29 @@ def test_an_engine_that_is_given_notice_gives_back_what_cannot_end_and_finishes_
     ended = end_of(actor, "ends")
     assert ended is not None
     assert ended.status is OutcomeStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "seen", "is_built", "said"),
+    [
+        (None, [0], 0, False, "was given a GPU by Ray, but torch has no CUDA"),
+        (None, [0], 0, True, "was given a GPU by Ray, but torch cannot use it: its driver may be too old"),
+        ("cpu", [], 2, True, "trains on the CPU, though torch sees 2 GPUs there: start Ray with --num-gpus=2"),
+        ("cpu", [], 0, True, None),
+        (None, [], 0, False, None),
+    ],
+)
+def test_gpus_that_ray_and_torch_see_differently_are_told_of(
+    device: str | None,
+    given: list[int],
+    seen: int,
+    is_built: bool,
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_gpu_ids", lambda: given)
+    monkeypatch.setattr("trainables.device.hardware.gpus_seen", lambda: seen)
+    monkeypatch.setattr("trainables.device.hardware.is_built_for_gpus", lambda: is_built)
+    told = engine_actor._gpu_fault(device)
+    assert told is None if said is None else (told or "").startswith(said)
