@@ -71,8 +71,8 @@ FAULTY: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
     ("compare", {"a": "adapter", "b": "layernorm", "test_rows": {"trec": _HUGE}}, ("test_rows:",)),
     ("comparisons", {"equalise": pd.NA}, ("equalise: must be true or false",)),
     ("predictions_of", {"trial_ids": ["x", "x", pd.NA]}, ("unknown trial <NA>", "x stands twice", "unknown trial 'x'")),
-    ("paper", {"folder": b"x"}, ("folder: must be the path of a folder",)),
-    ("paper", {"folder": "\x00"}, ("folder: must be a folder that can be written",)),
+    ("paper", {"folder": b"x"}, ("folder: must be a path",)),
+    ("paper", {"folder": "\x00"}, ("folder: must be a path",)),
     *(
         (question, {name: value}, (told,))
         for value in (pd.NA, np.array(["task", "test"]), np.array([]), np.array([[1]]))
