@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 KEYS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -79,6 +81,16 @@ def refusing() -> Iterator[ObjectStore]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def serving_with_keys() -> Iterator[ObjectStore]:
+    """`serving`, with `KEYS` in the environment for as long: what a module's tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        with serving() as store:
+            yield store
 
 
 @contextlib.contextmanager

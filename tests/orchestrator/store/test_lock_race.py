@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.store import Store
 from orchestrator.store.lock_places import LOCK
-from tests.object_store import KEYS, ObjectStore, serving
+from tests.object_store import ObjectStore, serving_with_keys
 from tests.orchestrator.store.racing import Racer, race
 
 FEW = 2  # pairs in the tests of every day
@@ -26,11 +26,8 @@ NewStore = Callable[[], str]
 
 @pytest.fixture(scope="module")
 def object_store() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with serving() as store:
-            yield store
+    with serving_with_keys() as store:
+        yield store
 
 
 @pytest.fixture(params=["disk", "bucket"])

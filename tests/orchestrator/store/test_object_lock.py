@@ -18,7 +18,7 @@ from orchestrator.store.lock_places import LOCK
 from orchestrator.store.object_lock import Bucket
 from orchestrator.store.segments import Segments
 from tests.factories import measured_record
-from tests.object_store import KEYS, ObjectStore, serving
+from tests.object_store import KEYS, ObjectStore, serving, serving_with_keys
 from trainables.faults import FaultsError
 
 
@@ -31,11 +31,8 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with serving() as store:
-            yield store
+    with serving_with_keys() as store:
+        yield store
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import trainables
 from orchestrator.planning.plan import plan_sweep
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.backbones import short_names
-from tests.object_store import KEYS, ObjectStore, serving
+from tests.object_store import KEYS, ObjectStore, serving_with_keys
 from trainables.__main__ import main
 from trainables.backbones.loading import carried_files, describe_backbone, load_backbone
 from trainables.data import remote
@@ -34,11 +34,8 @@ OTHERS = {"pytorch_model.bin": b"code", "checkpoint-500/model.safetensors": b"mo
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with serving() as store:
-            yield store
+    with serving_with_keys() as store:
+        yield store
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.object_store import KEYS, ObjectStore, serving
+from tests.object_store import ObjectStore, serving_with_keys
 from trainables import tasks
 from trainables.data import remote
 from trainables.faults import FaultsError
@@ -21,11 +21,8 @@ ROWS = "text_a,label\n" + "".join(f"text {row},{('bad', 'good')[row % 2]}\n" for
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[ObjectStore]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        with serving() as store:
-            yield store
+    with serving_with_keys() as store:
+        yield store
 
 
 @pytest.fixture(autouse=True)
