@@ -16,7 +16,7 @@ from orchestrator.store.lock_places import LOCK
 from tests.object_store import ObjectStore, serving_with_keys
 from tests.orchestrator.store.racing import Racer, race
 
-FEW = 2  # pairs in the tests of every day
+FEW = 2  # pairs in the tests that take seconds
 MANY = 50
 # A pair in which one falls silent takes ten seconds or more; as many only where that is asked for.
 SILENT = MANY if os.environ.get("ADAPTUNE_CHAOS") == "1" else FEW
@@ -139,7 +139,6 @@ def test_a_bucket_keeps_the_number_of_the_last_driver(object_store: ObjectStore)
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
-@pytest.mark.thorough
 def test_of_fifty_pairs_of_drivers_in_containers_one_wins_each_time(new_store: NewStore, pair: list[Racer]) -> None:
     for _ in range(MANY):
         one_wins(new_store(), pair)
