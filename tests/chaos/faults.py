@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,9 @@ def _interrupt(scene: Scene) -> bool:
 def _interrupt_again(scene: Scene) -> None:
     """The same driver, which may have ended."""
     if scene.interrupted is not None:
+        # One that ends at once already, since it was hung up besides, catches no signal any more as Python leaves. A
+        # shell says 130 of that too.
+        scene.interrupted.allowed |= {-signal.SIGINT}
         scene.interrupted.interrupt()
 
 
