@@ -8,6 +8,7 @@ or SIGHUP. Heavy rooms are imported by the commands that need them, so that the 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import logging
@@ -124,6 +125,12 @@ def _show_traceback_of_thread(raised: threading.ExceptHookArgs) -> None:
     _show_traceback(raised.exc_type, raised.exc_value, raised.exc_traceback)
 
 
+def _leave_at_once() -> None:
+    """Let a Ctrl-C that comes as the process ends end it, and not show a traceback of a library that tidies up."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+
+
 def _sentence(error: Exception) -> str:
     """What ended a command that nobody foresaw, where in the program, and how to see more of it."""
     logger.debug("an error ended the command", exc_info=error)
@@ -181,3 +188,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help_ = f"; `adaptune {command} --help` shows what it takes" if command in _command().commands else ""
         print(visible(masked(f"adaptune: {usage().removesuffix('.')}{help_}")), file=sys.stderr)
         return 2
+    finally:
+        atexit.unregister(_leave_at_once)
+        atexit.register(_leave_at_once)  # last, so that it comes before what libraries do as the process ends

@@ -85,3 +85,28 @@ def test_the_pages_of_mlflow_end_with_whoever_asked_for_them(number: signal.Sign
         assert started.wait(30) == 0
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
+
+
+LEAVING = """
+import atexit, sys, time
+
+def tidy():
+    print("tidying", flush=True)
+    time.sleep(30)
+
+atexit.register(tidy)  # as Ray does when it is imported
+from orchestrator.cli.app import main
+sys.exit(main(["--version"]))
+"""
+
+
+def test_a_ctrl_c_while_the_process_leaves_ends_it_without_a_traceback() -> None:
+    leaving = subprocess.Popen(
+        [sys.executable, "-c", LEAVING], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert leaving.stdout is not None
+    while leaving.stdout.readline() != "tidying\n":
+        assert leaving.poll() is None
+    leaving.send_signal(signal.SIGINT)
+    _, said = leaving.communicate(timeout=20)
+    assert (leaving.returncode, said) == (130, "")
