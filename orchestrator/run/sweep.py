@@ -255,7 +255,8 @@ def execute(
             is_complete = early_end is None and source.is_exhausted()
             driver.settle_weights(is_complete=is_complete)
             try:
-                results = driver.wait_for(lambda: _settle(store, name, is_complete=is_complete))
+                _settle(store, is_complete=is_complete)
+                results = driver.wait_for(lambda: results_of(store, name))
             except FaultsError as error:
                 if early_end is None or early_end.signal is None:
                     raise
@@ -418,14 +419,13 @@ def _records(store: Store, sweep: str) -> list[TrialRecord]:
     return store.records(store.plan_table(sweep)["trial_id"].to_pylist())
 
 
-def _settle(store: Store, name: str, *, is_complete: bool) -> Results:
-    """Put the store in order as far as the storage lets it, and read what came of the sweep."""
+def _settle(store: Store, *, is_complete: bool) -> None:
+    """Put the store in order as far as the storage lets it."""
     store.remove_engine_snapshot()
     try:
         store.compact(plan_is_final=is_complete)
     except OSError as error:
         logger.warning("the store could not be compacted, which makes it no less whole: %s", error)
-    return results_of(store, name)
 
 
 def _try_report(store: Store, results: Results, folder: Path, name: str) -> tuple[tuple[str, ...], str | None]:
