@@ -1,19 +1,26 @@
-"""What the engine's tests share: an engine without a cache of its own, and trials of a tiny BERT."""
+"""What the engine's tests share: an engine without a cache of its own, trials of a tiny BERT, and a bucket."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.factories import brief_config
+from tests.object_store import ObjectStore, serving_with_keys
 from trainables.config import TrialConfig
 from trainables.engine.engine import Engine
 
 MakeTask = Callable[..., Path]
 MakeConfig = Callable[..., TrialConfig]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[ObjectStore]:
+    with serving_with_keys() as store:
+        yield store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import trainables
 from orchestrator.planning.plan import plan_sweep
 from orchestrator.spec.absolute_paths import with_absolute_paths
 from orchestrator.spec.backbones import short_names
-from tests.object_store import KEYS, ObjectStore, serving_with_keys
+from tests.object_store import KEYS, ObjectStore
 from trainables.__main__ import main
 from trainables.backbones.loading import carried_files, describe_backbone, load_backbone
 from trainables.data import remote
@@ -30,12 +30,6 @@ from trainables.faults import FaultsError, UnavailableError
 
 ROOT = Path(__file__).resolve().parents[3]
 OTHERS = {"pytorch_model.bin": b"code", "checkpoint-500/model.safetensors": b"more", "README.md": b"words"}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[ObjectStore]:
-    with serving_with_keys() as store:
-        yield store
 
 
 @pytest.fixture(autouse=True)

@@ -11,18 +11,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.object_store import ObjectStore, serving_with_keys
+from tests.object_store import ObjectStore
 from trainables import tasks
 from trainables.data import remote
 from trainables.faults import FaultsError
 
 ROWS = "text_a,label\n" + "".join(f"text {row},{('bad', 'good')[row % 2]}\n" for row in range(40))
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[ObjectStore]:
-    with serving_with_keys() as store:
-        yield store
 
 
 @pytest.fixture(autouse=True)
